@@ -1,0 +1,96 @@
+"""grandbatch: market bars larger than memory, turned into training batches.
+
+Every public name is imported when it is first used, so that ``import grandbatch`` is instant.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from grandbatch.version import __version__
+
+if TYPE_CHECKING:
+    from grandbatch.bars import BarRules, read_bars
+    from grandbatch.batch import MatrixBatch
+    from grandbatch.build.api import build_store
+    from grandbatch.checkpoint import CheckpointManager
+    from grandbatch.config import BatchConfig
+    from grandbatch.features import (
+        STRATEGIC,
+        TACTICAL,
+        Feature,
+        FeatureSet,
+        add_features,
+        ema,
+        wilder_rsi,
+    )
+    from grandbatch.loader import SlidingWindowDataLoader
+    from grandbatch.memory import MemoryMonitor, calculate_optimal_batch_size
+    from grandbatch.position import Position
+    from grandbatch.processor import BatchProcessor
+    from grandbatch.simulate import create_large_dataset_simulation
+    from grandbatch.store import MatrixStore
+    from grandbatch.stream import DataStreamer
+    from grandbatch.trainer import Trainer
+
+_HOMES = {
+    "BarRules": "bars",
+    "BatchConfig": "config",
+    "BatchProcessor": "processor",
+    "CheckpointManager": "checkpoint",
+    "DataStreamer": "stream",
+    "Feature": "features",
+    "FeatureSet": "features",
+    "MatrixBatch": "batch",
+    "MatrixStore": "store",
+    "MemoryMonitor": "memory",
+    "Position": "position",
+    "STRATEGIC": "features",
+    "SlidingWindowDataLoader": "loader",
+    "TACTICAL": "features",
+    "Trainer": "trainer",
+    "add_features": "features",
+    "build_store": "build",
+    "calculate_optimal_batch_size": "memory",
+    "create_large_dataset_simulation": "simulate",
+    "ema": "features",
+    "read_bars": "bars",
+    "wilder_rsi": "features",
+}
+
+__all__ = [
+    "STRATEGIC",
+    "TACTICAL",
+    "BarRules",
+    "BatchConfig",
+    "BatchProcessor",
+    "CheckpointManager",
+    "DataStreamer",
+    "Feature",
+    "FeatureSet",
+    "MatrixBatch",
+    "MatrixStore",
+    "MemoryMonitor",
+    "Position",
+    "SlidingWindowDataLoader",
+    "Trainer",
+    "__version__",
+    "add_features",
+    "build_store",
+    "calculate_optimal_batch_size",
+    "create_large_dataset_simulation",
+    "ema",
+    "read_bars",
+    "wilder_rsi",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"grandbatch.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""`python -m grandbatch`."""
+
+from grandbatch.cli import main
+
+main()

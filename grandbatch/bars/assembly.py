@@ -1,0 +1,251 @@
+"""From the blocks' pieces to the parts of a cache: one symbol after the other, in file order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grandbatch.bars.parts import write_part
+from grandbatch.bars.pieces import Piece, piece_path
+from grandbatch.bars.rules import REASONS
+from grandbatch.errors import InputError
+
+PART_ROWS = 524_288
+"""Bars that a part joined from pieces has at most, unless one piece alone has more."""
+
+_MAX_NAME_BYTES = 200
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows of one symbol within the raw bars of a block."""
+
+    piece: int
+    n_rows: int
+    """Bars of all symbols in the block."""
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class PlannedPart:
+    """A part to be: a finished piece, or slices of raw pieces to join."""
+
+    symbol: int
+    path: str
+    rows: int
+    first_time: int
+    last_time: int
+    finished: int | None
+    slices: tuple[Slice, ...]
+
+
+def folder_of(symbol: str) -> str:
+    """Name of a symbol's folder: hive form, with all but plain characters percent-encoded.
+
+    Raises
+    ------
+    InputError
+        If it is too long for a file system.
+    """
+    encoded = quote(symbol, safe=" ^=+@~")
+    if len(encoded) > _MAX_NAME_BYTES:
+        raise InputError(
+            f"symbol {symbol[:40]!r}… is too long for a folder name ({len(encoded)} bytes encoded, "
+            f"at most {_MAX_NAME_BYTES}); is that column the symbol?"
+        )
+    return f"symbol={encoded}"
+
+
+def plan_parts(pieces: Sequence[Piece]) -> tuple[list[str], list[PlannedPart]]:
+    """Order all pieces' bars by symbol, then by place in the input.
+
+    Returns
+    -------
+    symbols : list of str
+        Those with bars, sorted.
+    parts : list of PlannedPart
+        In bars order.
+    """
+    by_symbol: dict[str, list[tuple[Piece, int, int]]] = {}
+    for piece in pieces:
+        start = 0
+        for place, held in enumerate(piece.symbols):
+            if held.rows:
+                by_symbol.setdefault(held.name, []).append((piece, place, start))
+            start += held.rows
+    symbols = sorted(by_symbol)
+    parts: list[PlannedPart] = []
+    for code, name in enumerate(symbols):
+        parts += _plan_symbol(code, folder_of(name), by_symbol[name])
+    return symbols, parts
+
+
+def _plan_symbol(
+    code: int, folder: str, held: Sequence[tuple[Piece, int, int]]
+) -> Iterable[PlannedPart]:
+    groups: list[list[tuple[Piece, int, int]]] = []
+    rows = 0
+    for entry in held:
+        piece, place, _ = entry
+        count = piece.symbols[place].rows
+        joins = groups and not piece.is_part and not groups[-1][-1][0].is_part
+        if joins and rows + count <= PART_ROWS:
+            groups[-1].append(entry)
+            rows += count
+        else:
+            groups.append([entry])
+            rows = count
+    for number, group in enumerate(groups):
+        (first, first_place, _), (last, last_place, _) = group[0], group[-1]
+        slices = tuple(
+            Slice(piece.index, piece.n_bars, start, start + piece.symbols[place].rows)
+            for piece, place, start in group
+        )
+        yield PlannedPart(
+            symbol=code,
+            path=f"{folder}/part-{number:05d}.parquet",
+            rows=sum(piece.symbols[place].rows for piece, place, _ in group),
+            first_time=first.symbols[first_place].first_time,
+            last_time=last.symbols[last_place].last_candidate,
+            finished=first.index if first.is_part else None,
+            slices=slices,
+        )
+
+
+def group_parts(parts: Iterable[PlannedPart]) -> list[list[PlannedPart]]:
+    """Gather parts that must be joined into tasks of about `PART_ROWS` bars."""
+    groups: list[list[PlannedPart]] = []
+    rows = PART_ROWS
+    for part in parts:
+        if part.finished is not None:
+            continue
+        if rows + part.rows > PART_ROWS:
+            groups.append([])
+            rows = 0
+        groups[-1].append(part)
+        rows += part.rows
+    return groups
+
+
+def join_parts(parts: Sequence[PlannedPart], pieces_folder: str, target: str) -> list[str]:
+    """Write parts from their slices; return their paths."""
+    opened: dict[int, Any] = {}
+    written = []
+    for part in parts:
+        columns = np.empty((6, part.rows), np.int64)
+        at = 0
+        for piece in part.slices:
+            if piece.piece not in opened:
+                path = piece_path(Path(pieces_folder), piece.piece, "raw")
+                opened[piece.piece] = np.memmap(path, np.int64, "r", shape=(6, piece.n_rows))
+            n_rows = piece.stop - piece.start
+            columns[:, at : at + n_rows] = opened[piece.piece][:, piece.start : piece.stop]
+            at += n_rows
+        path = Path(target) / part.path
+        path.parent.mkdir(exist_ok=True)
+        write_part(path, columns[0], [values.view(np.float64) for values in columns[1:]])
+        written.append(str(path))
+    return written
+
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("file", pa.string()),
+        pa.field("line", pa.int64()),
+        pa.field("text", pa.string()),
+        pa.field("reason", pa.string()),
+    ]
+)
+
+
+def merge_bad_rows(
+    pieces: Sequence[Piece],
+    pieces_folder: Path,
+    target: Path,
+    names: Sequence[str],
+    first_line: Callable[[int], int],
+) -> None:
+    """Join the blocks' bad rows into one quarantine, in file order, one row group at a time.
+
+    Parameters
+    ----------
+    pieces : sequence of Piece
+        In input order.
+    pieces_folder, target : Path
+        Where the blocks' bad rows are, and the file to write.
+    names : sequence of str
+        What each input file is called.
+    first_line : callable
+        Line number of the first line after a file's header.
+    """
+    reasons = pa.array(["", *REASONS])
+    file, line = -1, 0
+    with pq.ParquetWriter(target, QUARANTINE_SCHEMA) as writer:
+        for piece in pieces:
+            if piece.file != file:
+                file, line = piece.file, first_line(piece.file)
+            if piece.n_bad:
+                with pq.ParquetFile(piece_path(pieces_folder, piece.index, "bad")) as bad:
+                    for batch in bad.iter_batches():
+                        writer.write_batch(_name_rows(batch, names[file], line, reasons))
+            line += piece.n_lines
+
+
+def _name_rows(batch: Any, name: str, line: int, reasons: Any) -> Any:
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array([name] * batch.num_rows, pa.string()),
+            pa.array(batch["line"].to_numpy() + line),
+            batch["text"],
+            reasons.take(batch["reason"]),
+        ],
+        schema=QUARANTINE_SCHEMA,
+    )
+
+
+class Syncer:
+    """Makes files durable in a thread of its own, while others are still being written."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="fsync")
+        self._pending: list[Future[None]] = []
+
+    def __enter__(self) -> Syncer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=error is not None)
+
+    def add(self, path: Path) -> None:
+        """Make a file durable soon."""
+        self._pending.append(self._pool.submit(_sync_file, path))
+
+    def wait(self) -> None:
+        """Wait until all files are durable, or raise what went wrong."""
+        for future in self._pending:
+            future.result()
+        self._pending.clear()
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

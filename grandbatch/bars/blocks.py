@@ -1,0 +1,152 @@
+"""Byte ranges of text files, cut at line ends.
+
+A line belongs to the block in which it starts; so blocks of any size share out a file's lines, each
+to exactly one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.bars.inputs import LEAF_BYTES
+from grandbatch.errors import InputError
+from grandbatch.kernels.bar_rules import count_line_ends, index_lines
+
+MAX_LINE_BYTES = 1024 * 1024
+_STEP_BYTES = 64 * 1024
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One byte range of one text file."""
+
+    path: str
+    start: int
+    stop: int
+    size: int
+    """Bytes of the whole file."""
+    data_start: int
+    """Where the file's first line after the header starts."""
+
+
+@dataclass(frozen=True)
+class BlockText:
+    """The lines that start in a block."""
+
+    data: Bytes
+    n_lines: int
+    """Lines, the blank ones too."""
+    leaves: tuple[bytes, ...]
+    """Digests of the 4 MiB leaves of the block's bytes."""
+
+
+def cut_file(path: str, size: int, data_start: int, block_bytes: int) -> list[Block]:
+    """Cut a file into blocks of `block_bytes`."""
+    return [
+        Block(path, start, min(start + block_bytes, size), size, data_start)
+        for start in range(0, size, block_bytes)
+    ]
+
+
+def read_text(block: Block, hashed: bool) -> BlockText:
+    """Read the lines that start in a block, with the leaves' digests if `hashed`.
+
+    Raises
+    ------
+    InputError
+        If a line is longer than 1 MiB.
+    """
+    size = block.stop - block.start
+    buffer = np.empty(size + MAX_LINE_BYTES, np.uint8)
+    with Path(block.path).open("rb", buffering=0) as file:
+        at_line = block.start <= block.data_start
+        if not at_line:
+            file.seek(block.start - 1)
+            at_line = file.read(1) == b"\n"
+        file.seek(block.start)
+        if _fill(file, buffer[:size]) < size:
+            raise InputError(f"{block.path}: the file became shorter while it was read; run again")
+        leaves: tuple[bytes, ...] = ()
+        if hashed:
+            leaves = tuple(
+                hashlib.sha256(buffer[at : min(at + LEAF_BYTES, size)].data).digest()
+                for at in range(0, size, LEAF_BYTES)
+            )
+        begin = _first_line(block, buffer[:size], at_line)
+        end = size
+        if begin < size and buffer[size - 1] != 10:
+            end = _finish_line(file, block, buffer, size)
+    data = buffer[begin:end] if begin < size else buffer[:0]
+    n_lines = count_line_ends(data)
+    if len(data) and data[-1] not in (10, 13):
+        n_lines += 1
+    return BlockText(data, n_lines, leaves)
+
+
+def _first_line(block: Block, data: Bytes, at_line: bool) -> int:
+    """Where the first line starts that starts in the block; the block's size if none does."""
+    if at_line:
+        return min(max(block.data_start - block.start, 0), len(data))
+    for at in range(0, len(data), _STEP_BYTES):
+        ends = np.flatnonzero(data[at : at + _STEP_BYTES] == 10)
+        if len(ends):
+            return at + int(ends[0]) + 1
+    return len(data)
+
+
+def _finish_line(file: BinaryIO, block: Block, buffer: Bytes, end: int) -> int:
+    """Read on behind the block to the end of its last line."""
+    while True:
+        room = buffer[end : end + _STEP_BYTES]
+        count = _fill(file, room)
+        ends = np.flatnonzero(room[:count] == 10)
+        if len(ends):
+            return end + int(ends[0]) + 1
+        end += count
+        if count < len(room):
+            return end
+        if end == len(buffer):
+            raise InputError(
+                f"{block.path}: no line feed in {MAX_LINE_BYTES:,} bytes after byte "
+                f"{block.stop:,}; is it CSV?"
+            )
+
+
+def _fill(file: BinaryIO, room: Bytes) -> int:
+    """Read into `room` as much as there is; return how much."""
+    view = room.data
+    count = 0
+    while count < len(view):
+        got = file.readinto(view[count:])  # type: ignore[attr-defined]  # typeshed: RawIOBase only
+        if not got:
+            break
+        count += got
+    return count
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Where the lines of a text are that are not empty; (n,) int64 each."""
+
+    starts: npt.NDArray[np.int64]
+    stops: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.int64]
+    """Which line of the text each is, from 0, blank ones counted."""
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+
+def find_lines(text: BlockText) -> Lines:
+    """Find the lines of a text that are not empty."""
+    starts, stops, numbers = (np.empty(text.n_lines, np.int64) for _ in range(3))
+    found = index_lines(text.data, starts, stops, numbers)
+    return Lines(starts[:found], stops[:found], numbers[:found])

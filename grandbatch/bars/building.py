@@ -1,0 +1,345 @@
+"""Build a bars cache: read blocks, settle what spans blocks, join, publish."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from grandbatch.bars import cache
+from grandbatch.bars.assembly import (
+    PlannedPart,
+    Syncer,
+    group_parts,
+    join_parts,
+    merge_bad_rows,
+    plan_parts,
+)
+from grandbatch.bars.inputs import (
+    LEAF_BYTES,
+    InputFile,
+    hash_leaves,
+    join_leaves,
+    remember_digest,
+)
+from grandbatch.bars.pieces import Piece, PieceTask, piece_path, read_piece
+from grandbatch.bars.planning import (
+    Source,
+    likely_block_bytes,
+    plan_reading,
+    task_of,
+    under_verdicts,
+)
+from grandbatch.bars.problems import bad_rows, disk_full, undecided
+from grandbatch.bars.rules import REASONS, BarRules
+from grandbatch.bars.tables import TableBlock
+from grandbatch.bars.times import Evidence
+from grandbatch.errors import InputError
+from grandbatch.kernels.bar_rules import ACCEPTED, NEVER, OUT_OF_ORDER
+from grandbatch.scheduling import Schedule
+
+Progress = Callable[[int, int], None]
+
+_HASH_BYTES = 16 * LEAF_BYTES
+
+
+def build_bars(
+    files: Sequence[InputFile],
+    cache_dir: Path,
+    rules: BarRules,
+    schedule: Schedule,
+    block_bytes: int | None,
+    on_progress: Progress | None,
+) -> cache.Bars:
+    """Read all files, and publish the cache of their bars.
+
+    One process builds: another that wants the same files under the same rules waits, and builds
+    anew only if it finds no cache then.
+    """
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    key = [[str(file.path), file.size, file.mtime_ns] for file in files]
+    text = json.dumps([key, rules.identity()], sort_keys=True)
+    staging = cache_dir / f".staging-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    with FileLock(staging.with_suffix(".lock")):
+        shutil.rmtree(staging, ignore_errors=True)  # what a killed build left behind
+        try:
+            staging.mkdir()
+            with Syncer() as syncer:
+                build = _Build(files, staging, rules, schedule, syncer)
+                return build.run(cache_dir, block_bytes, on_progress)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise disk_full(files, cache_dir) from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+class _Build:
+    """One build, from files to a published cache."""
+
+    def __init__(
+        self,
+        files: Sequence[InputFile],
+        staging: Path,
+        rules: BarRules,
+        schedule: Schedule,
+        syncer: Syncer,
+    ) -> None:
+        self.files = files
+        self.staging = staging
+        self.pieces_folder = staging / "pieces"
+        self.target = staging / "cache"
+        self.rules = rules
+        self.schedule = schedule
+        self.syncer = syncer
+        self.sources: list[Source] = []
+        self.tasks: list[PieceTask] = []
+        self.pieces: list[Piece] = []
+
+    def run(
+        self, cache_dir: Path, block_bytes: int | None, on_progress: Progress | None
+    ) -> cache.Bars:
+        self.pieces_folder.mkdir()
+        self.target.mkdir()
+        self.sources, self.tasks = plan_reading(
+            self.files,
+            self.rules,
+            self.schedule,
+            self.staging,
+            block_bytes or likely_block_bytes(self.files, self.schedule.workers),
+        )
+        self._read_all(on_progress)
+        self._settle_day_order()
+        self._settle_carries()
+        for file in self.files:
+            if not file.is_unchanged():
+                raise InputError(f"{file.path}: the file changed while it was read; run again")
+        self._check_bad_rows()
+        identity = []
+        for source in self.sources:
+            assert source.digest is not None
+            remember_digest(source.file, source.digest, cache_dir)
+            identity.append(
+                {"name": source.file.name, "bytes": source.file.size, "digest": source.digest}
+            )
+        fingerprint = cache.bars_fingerprint(identity, self.rules)
+        symbols, parts = plan_parts(self.pieces)
+        self._join(parts)
+        self._write_manifest(identity, fingerprint, symbols, parts)
+        return _publish(self.target, cache_dir / fingerprint)
+
+    # reading
+
+    def _read_all(self, on_progress: Progress | None) -> None:
+        """Read every block, and digest every file."""
+        total = sum(_size_of(task) for task in self.tasks)
+        done = 0
+
+        def heard(result: Any) -> None:
+            nonlocal done
+            if isinstance(result, Piece):
+                self._sync_piece(result)
+                done += result.n_bytes
+                if on_progress is not None:
+                    on_progress(done, total)
+
+        ranges = self._unhashed_ranges()
+        results = self.schedule.run(
+            [task_of(read_piece, task) for task in self.tasks]
+            + [
+                task_of(hash_leaves, self.files[number].path, start, stop)
+                for number, start, stop in ranges
+            ],
+            heard,
+        )
+        self.pieces = results[: len(self.tasks)]
+        leaves: list[list[bytes]] = [[] for _ in self.files]
+        for piece in self.pieces:
+            leaves[piece.file].extend(piece.leaves)
+        for (number, _, _), digests in zip(ranges, results[len(self.tasks) :], strict=True):
+            leaves[number].extend(digests)
+        for source, of_file in zip(self.sources, leaves, strict=True):
+            source.digest = source.digest or join_leaves(of_file)
+
+    def _unhashed_ranges(self) -> list[tuple[int, int, int]]:
+        """Byte ranges of files that their blocks don't digest: file, start, stop."""
+        hashed = {task.file for task in self.tasks if task.hashed}
+        return [
+            (number, start, min(start + _HASH_BYTES, file.size))
+            for number, file in enumerate(self.files)
+            if self.sources[number].digest is None and number not in hashed
+            for start in range(0, file.size, _HASH_BYTES)
+        ]
+
+    def _read_again(self, tasks: Sequence[PieceTask]) -> None:
+        """Read some blocks again, under what the first reading has shown."""
+        for task in tasks:
+            for suffix in ("parquet", "raw", "bad"):
+                piece_path(self.pieces_folder, task.index, suffix).unlink(missing_ok=True)
+        tasks = [replace(task, hashed=False) for task in tasks]
+        for piece in self.schedule.run([task_of(read_piece, task) for task in tasks]):
+            self._sync_piece(piece)
+            self.pieces[piece.index] = piece
+
+    def _sync_piece(self, piece: Piece) -> None:
+        if piece.is_part:
+            self.syncer.add(piece_path(self.pieces_folder, piece.index, "parquet"))
+
+    # settling what spans blocks
+
+    def _settle_day_order(self) -> None:
+        """Read files again whose dates turn out to be the other way round.
+
+        A file's own rows decide; where they don't, those of all files together.
+        """
+        if self.rules.dayfirst is not None or self.rules.timestamp_format is not None:
+            return
+        found = [Evidence() for _ in self.sources]
+        for piece in self.pieces:
+            found[piece.file] += piece.evidence
+        everywhere = sum(found, Evidence()).verdict
+        wrong = set()
+        for number, (source, evidence) in enumerate(zip(self.sources, found, strict=True)):
+            if not evidence.rows:
+                continue
+            verdict = everywhere if evidence.verdict is None else evidence.verdict
+            if verdict is None:
+                raise undecided(source.file, evidence)
+            if verdict != source.day_first:
+                source.day_first = verdict
+                wrong.add(number)
+        self.tasks = under_verdicts(self.tasks, self.sources)
+        self._read_again([task for task in self.tasks if task.file in wrong])
+
+    def _settle_carries(self) -> None:
+        """Read blocks again that begin before the latest bar of the blocks before them."""
+        latest: dict[str, int] = {}
+        late = []
+        for piece, task in zip(self.pieces, self.tasks, strict=True):
+            carry = {
+                held.name: latest[held.name]
+                for held in piece.symbols
+                if held.first_candidate <= latest.get(held.name, NEVER)
+            }
+            if carry:
+                late.append(replace(task, carry=carry))
+            for held in piece.symbols:
+                latest[held.name] = max(latest.get(held.name, NEVER), held.last_candidate)
+        self._read_again(late)
+
+    # checking and publishing
+
+    def _check_bad_rows(self) -> None:
+        """Write the quarantine, and refuse more bad rows than are allowed."""
+        path = self.target / cache.QUARANTINE
+        names = [source.file.name for source in self.sources]
+        merge_bad_rows(
+            self.pieces,
+            self.pieces_folder,
+            path,
+            names,
+            lambda number: self.sources[number].first_line,
+        )
+        self.syncer.add(path)
+        n_rows = sum(piece.n_rows for piece in self.pieces)
+        counts = self._quarantined()
+        n_bad = sum(counts.values())
+        if not self.rules.allows(n_bad, n_rows):
+            raise bad_rows(path, counts, n_rows, self.rules)
+        if n_bad == n_rows:
+            found = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
+            raise InputError(
+                f"{', '.join(names[:5])}: none of {n_rows:,} rows is a bar ({found}); mend the file"
+            )
+
+    def _quarantined(self) -> dict[str, int]:
+        counts = np.zeros(OUT_OF_ORDER + 1, np.int64)
+        for piece in self.pieces:
+            counts += piece.reasons
+        counts = counts[ACCEPTED + 1 :]
+        return {name: int(n) for name, n in zip(REASONS, counts, strict=True) if n}
+
+    def _join(self, parts: Sequence[PlannedPart]) -> None:
+        self.syncer.wait()  # it opens files by name, and names change here
+        for part in parts:
+            (self.target / part.path).parent.mkdir(exist_ok=True)
+            if part.finished is not None:
+                finished = piece_path(self.pieces_folder, part.finished, "parquet")
+                finished.rename(self.target / part.path)
+        folders = str(self.pieces_folder), str(self.target)
+        tasks = [task_of(join_parts, group, *folders) for group in group_parts(parts)]
+
+        def heard(paths: list[str]) -> None:
+            for path in paths:
+                self.syncer.add(Path(path))
+
+        self.schedule.run(tasks, heard)
+
+    def _write_manifest(
+        self,
+        source: list[dict[str, Any]],
+        fingerprint: str,
+        symbols: list[str],
+        parts: Sequence[PlannedPart],
+    ) -> None:
+        manifest = {
+            "format": cache.FORMAT,
+            "fingerprint": fingerprint,
+            "source": source,
+            "rules": self.rules.identity(),
+            "symbols": symbols,
+            "n_rows": sum(part.rows for part in parts),
+            "quarantined": self._quarantined(),
+            "quarantine_bytes": (self.target / cache.QUARANTINE).stat().st_size,
+            "parts": [
+                {
+                    "symbol": part.symbol,
+                    "path": part.path,
+                    "rows": part.rows,
+                    "bytes": (self.target / part.path).stat().st_size,
+                    "first_time": part.first_time,
+                    "last_time": part.last_time,
+                }
+                for part in parts
+            ],
+        }
+        path = self.target / cache.MANIFEST
+        path.write_text(json.dumps(manifest), encoding="utf-8")
+        self.syncer.add(path)
+        self.syncer.wait()
+        for folder in {(self.target / part.path).parent for part in parts}:
+            cache.sync_folder(folder)
+        cache.sync_folder(self.target)
+
+
+def _size_of(task: PieceTask) -> int:
+    block = task.block
+    return block.n_bytes if isinstance(block, TableBlock) else block.stop - block.start
+
+
+def _publish(built: Path, target: Path) -> cache.Bars:
+    """Give a finished cache its name, unless one of that name is whole already."""
+    bars = cache.open_bars(target)
+    if bars is None:
+        if target.exists():
+            damaged = built.parent / "damaged"
+            target.rename(damaged)
+        try:
+            built.rename(target)
+        except OSError as error:  # another process published the same bars just now
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        cache.sync_folder(target.parent)
+        bars = cache.open_bars(target)
+    if bars is None:
+        raise InputError(f"{target}: the bars cache vanished while it was published; run again")
+    return bars

@@ -1,0 +1,229 @@
+"""Which files are meant, and what is in them: paths, content digests, and what is known of both.
+
+A digest is sha256 over the sha256 of each 4 MiB of the file, so that its leaves can be taken in any
+order, in parallel, while the file is parsed. What was once digested is remembered beside the cache
+by path, size and modification time.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grandbatch.errors import InputError
+
+Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+LEAF_BYTES = 4 * 1024 * 1024
+
+_TEXT_SUFFIXES = (".csv", ".txt", ".tsv")
+_SUFFIXES = (
+    *_TEXT_SUFFIXES,
+    *(f"{suffix}.gz" for suffix in _TEXT_SUFFIXES),
+    ".parquet",
+    ".pq",
+)
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file of bars, as it was when it was looked at."""
+
+    path: Path
+    """Absolute."""
+    size: int
+    """Bytes."""
+    mtime_ns: int
+
+    @property
+    def name(self) -> str:
+        """Base name."""
+        return self.path.name
+
+    @property
+    def stem(self) -> str:
+        """Base name without the suffixes that say how the file is written."""
+        name = self.name
+        for suffix in sorted(_SUFFIXES, key=len, reverse=True):
+            if name.lower().endswith(suffix):
+                return name[: -len(suffix)]
+        return self.path.stem
+
+    @property
+    def kind(self) -> str:
+        """How it is written: "csv", "gzip" or "parquet"."""
+        suffix = self.path.suffix.lower()
+        if suffix == ".gz":
+            return "gzip"
+        return "parquet" if suffix in (".parquet", ".pq") else "csv"
+
+    def is_unchanged(self) -> bool:
+        """Whether size and modification time are still those that were seen."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
+
+
+def resolve_inputs(inputs: Inputs) -> tuple[InputFile, ...]:
+    """Find the files that paths, patterns and folders stand for.
+
+    Order is that given; what a pattern or a folder stands for comes sorted by path. A file that is
+    named twice is read once, at its first place.
+
+    Raises
+    ------
+    InputError
+        If a path is wrong, empty or not local, or nothing is named.
+    """
+    given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    paths: dict[Path, None] = {}
+    for entry in given:
+        for path in _expand(os.fspath(entry)):
+            paths[Path(os.path.abspath(path))] = None  # noqa: PTH100 (keeps links as named)
+    if not paths:
+        raise InputError("no input given; name at least one file of bars")
+    return tuple(_look_at(path) for path in paths)
+
+
+def _expand(entry: str) -> Iterable[Path]:
+    if "://" in entry:
+        raise InputError(f"{entry}: only local paths can be read; copy the file here first")
+    path = Path(entry)
+    if path.is_dir():
+        found = sorted(
+            child
+            for child in path.iterdir()
+            if child.is_file()
+            and not child.name.startswith(".")
+            and child.name.lower().endswith(_SUFFIXES)
+        )
+        if not found:
+            raise InputError(f"{entry}: the folder has no file that ends in {', '.join(_SUFFIXES)}")
+        return found
+    if not path.exists() and glob.has_magic(entry):
+        matches = sorted(Path(match) for match in glob.glob(entry, recursive=True))  # noqa: PTH207 (absolute patterns)
+        found = [match for match in matches if match.is_file()]
+        if not found:
+            raise InputError(f"{entry}: no file matches the pattern")
+        return found
+    return [path]
+
+
+def _look_at(path: Path) -> InputFile:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; check the path") from None
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from None
+    if not path.is_file():
+        raise InputError(f"{path}: not a file; name a file, a folder of files or a pattern")
+    if status.st_size == 0:
+        raise InputError(f"{path}: the file is empty; it needs a header and bars")
+    return InputFile(path, status.st_size, status.st_mtime_ns)
+
+
+def hash_leaves(path: Path, start: int, stop: int) -> list[bytes]:
+    """Digest each leaf of the bytes from `start`, a leaf's border, up to `stop`."""
+    digests = []
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        for at in range(start, stop, LEAF_BYTES):
+            leaf = read_exactly(file, min(LEAF_BYTES, stop - at))
+            digests.append(hashlib.sha256(leaf).digest())
+    return digests
+
+
+def read_exactly(file: Any, size: int) -> bytes:
+    """Read `size` bytes of a raw file, fewer only at its end."""
+    data: bytes = file.read(size)
+    while 0 < len(data) < size:  # a raw read may stop early
+        more = file.read(size - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def join_leaves(leaves: Iterable[bytes]) -> str:
+    """Digest a file from its leaves' digests, in hexadecimal."""
+    return hashlib.sha256(b"".join(leaves)).hexdigest()
+
+
+def known_digest(file: InputFile, cache_dir: Path) -> str | None:
+    """Return the digest on record for a file of this path, size and modification time."""
+    try:
+        record = json.loads(_record_path(file, cache_dir).read_text(encoding="utf-8"))
+        seen = (record["path"], record["size"], record["mtime_ns"])
+        digest = str(record["digest"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return digest if seen == (str(file.path), file.size, file.mtime_ns) else None
+
+
+def remember_digest(file: InputFile, digest: str, cache_dir: Path) -> None:
+    """Put a digest on record, unless the file has changed since it was looked at."""
+    if not file.is_unchanged():
+        return
+    path = _record_path(file, cache_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {
+        "path": str(file.path),
+        "size": file.size,
+        "mtime_ns": file.mtime_ns,
+        "digest": digest,
+    }
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(json.dumps(record), encoding="utf-8")
+    scratch.replace(path)
+
+
+def _record_path(file: InputFile, cache_dir: Path) -> Path:
+    key = hashlib.sha256(os.fsencode(file.path)).hexdigest()[:32]
+    return cache_dir / "inputs" / f"{key}.json"
+
+
+def digest_of(file: InputFile, cache_dir: Path) -> str:
+    """Return a file's digest: from the record, or by reading it, which is then recorded."""
+    digest = known_digest(file, cache_dir)
+    if digest is None:
+        digest = join_leaves(hash_leaves(file.path, 0, file.size))
+        remember_digest(file, digest, cache_dir)
+    return digest
+
+
+def input_digests(inputs: Inputs, cache_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Return name, bytes and content digest of each input file.
+
+    Files whose size and modification time are on record are not read.
+
+    Parameters
+    ----------
+    inputs : path, or sequence of paths
+        Files, folders, patterns.
+    cache_dir : path
+        Where bars caches and the record of digests lie.
+
+    Returns
+    -------
+    list of dict
+        ``{"name": base name, "bytes": size, "digest": sha256 in hexadecimal}``, in input order.
+
+    Raises
+    ------
+    InputError
+        If a path is wrong.
+    """
+    folder = Path(cache_dir)
+    return [
+        {"name": file.name, "bytes": file.size, "digest": digest_of(file, folder)}
+        for file in resolve_inputs(inputs)
+    ]

@@ -1,0 +1,164 @@
+"""Clean bars for inputs: reuse a cache, or build it.
+
+Reuse imports nothing heavy: whether a cache fits is a matter of sizes, times and a few JSON files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grandbatch.bars.cache import (
+    Bars,
+    bars_fingerprint,
+    cached_sources,
+    open_bars,
+    total_rows,
+)
+from grandbatch.bars.inputs import InputFile, Inputs, digest_of, known_digest, resolve_inputs
+from grandbatch.bars.rules import BarRules
+from grandbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from dask.dataframe import DataFrame
+
+    from grandbatch.scheduling import Schedule
+
+DEFAULT_CACHE = Path(".grandbatch") / "bars"
+
+
+def find_bars(
+    inputs: Inputs, cache_dir: str | os.PathLike[str], rules: BarRules | None = None
+) -> Bars | None:
+    """Open the cache of some inputs' bars, if there is one.
+
+    Sizes and modification times are compared with those on record; a file is read, and digested,
+    only where they differ and a cache of a file of its name and size exists.
+
+    Returns
+    -------
+    Bars or None
+        None where there is no cache, or it has more bad rows than the rules allow.
+
+    Raises
+    ------
+    InputError
+        If a path is wrong.
+    """
+    return _find(resolve_inputs(inputs), Path(cache_dir), rules or BarRules())
+
+
+def _find(files: tuple[InputFile, ...], cache_dir: Path, rules: BarRules) -> Bars | None:
+    if not cache_dir.is_dir():
+        return None
+    digests = [known_digest(file, cache_dir) for file in files]
+    if None in digests:
+        cached = cached_sources(cache_dir)
+        if not all((file.name, file.size) in cached for file in files):
+            return None
+        digests = [digest_of(file, cache_dir) for file in files]
+    source = [
+        {"name": file.name, "bytes": file.size, "digest": digest}
+        for file, digest in zip(files, digests, strict=True)
+    ]
+    bars = open_bars(cache_dir / bars_fingerprint(source, rules))
+    if bars is None or not rules.allows(*total_rows(bars)):
+        return None
+    return bars
+
+
+def prepare_bars(
+    inputs: Inputs,
+    cache_dir: str | os.PathLike[str],
+    rules: BarRules | None = None,
+    schedule: Schedule | None = None,
+    block_bytes: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Bars:
+    """Return the clean bars of some inputs, from the cache or by reading them.
+
+    Parameters
+    ----------
+    inputs : path, or sequence of paths
+        Files (CSV, .csv.gz, Parquet), folders, patterns. Files follow each other in the order
+        given, sorted within a folder or pattern; a symbol's bars must rise in time across them.
+    cache_dir : path
+        Where bars caches lie; made if it isn't there.
+    rules : BarRules, optional
+        How rows are read and which are bars.
+    schedule : Schedule, optional
+        Where tasks run; threads on all cores by default.
+    block_bytes : int, optional
+        Bytes of text a task reads; nothing but speed and memory depends on it.
+    on_progress : callable, optional
+        Called with the bytes done and the bytes in all.
+
+    Raises
+    ------
+    InputError
+        If a path is wrong, a file is empty or unreadable, or no row is a bar; `ColumnError`,
+        `TimestampError` and `BadRowsError` for what their names say.
+    DiskFullError
+        If the cache doesn't fit on its disk.
+    """
+    if block_bytes is not None and block_bytes < 1:
+        raise UsageError(f"block_bytes must be at least 1, got {block_bytes}")
+    rules = rules or BarRules()
+    folder = Path(cache_dir)
+    files = resolve_inputs(inputs)
+    bars = _find(files, folder, rules)
+    if bars is not None:
+        return bars
+    from grandbatch.bars.building import build_bars
+    from grandbatch.scheduling import Schedule
+
+    return build_bars(files, folder, rules, schedule or Schedule.local(), block_bytes, on_progress)
+
+
+def read_bars(
+    inputs: Inputs,
+    *,
+    rules: BarRules | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    schedule: Schedule | None = None,
+    **rule_fields: Any,
+) -> DataFrame:
+    """Read bars into a Dask frame, by way of a cache.
+
+    Parameters
+    ----------
+    inputs : path, or sequence of paths
+        Files (CSV, .csv.gz, Parquet), folders, patterns.
+    rules : BarRules, optional
+        How rows are read; or name single fields of it as keywords: ``dayfirst=True``.
+    cache : path, optional
+        Where bars caches lie; ``.grandbatch/bars`` in the current folder by default.
+    schedule : Schedule, optional
+        Where tasks run.
+
+    Returns
+    -------
+    dask.dataframe.DataFrame
+        ``timestamp`` (UTC), ``symbol`` (category), ``open, high, low, close, volume`` (float64),
+        ordered by symbol, then time.
+
+    Raises
+    ------
+    UsageError
+        If a keyword is no field of `BarRules`, or both ways are used.
+    InputError
+        As `prepare_bars`.
+    """
+    known = {field.name for field in fields(BarRules)}
+    unknown = sorted(set(rule_fields) - known)
+    if unknown:
+        raise UsageError(
+            f"read_bars has no option {unknown[0]!r}; choose from {', '.join(sorted(known))}"
+        )
+    if rules is not None and rule_fields:
+        raise UsageError(f"give rules or {', '.join(sorted(rule_fields))}, not both")
+    rules = rules or BarRules(**rule_fields)
+    return prepare_bars(inputs, cache or DEFAULT_CACHE, rules, schedule).frame()

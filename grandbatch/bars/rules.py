@@ -1,0 +1,130 @@
+"""What makes a row a bar: settings, reason codes, and their part of the fingerprint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+from grandbatch.errors import UsageError
+
+REASONS = (
+    "unparseable",
+    "missing",
+    "not_finite",
+    "non_positive_price",
+    "ohlc_inconsistent",
+    "negative_volume",
+    "duplicate_timestamp",
+    "out_of_order",
+)
+"""Why a row is no bar, in the order in which the reasons apply; code k + 1 stands for the k-th."""
+
+FIELDS = ("timestamp", "symbol", "open", "high", "low", "close", "volume")
+"""The columns of a bar."""
+
+MAPPABLE = (*FIELDS, "date", "time")
+"""Names that `BarRules.columns` can give to a header."""
+
+DEFAULT_SYMBOL = "default"
+
+
+@dataclass(frozen=True)
+class BarRules:
+    """How rows are read and which of them are bars.
+
+    Raises
+    ------
+    UsageError
+        If a value makes no sense; the message names the field.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Column name → header, where a header is not understood: ``{"low": "Llow"}``."""
+    delimiter: str | None = None
+    """The mark between fields; None infers it from the header."""
+    timestamp_format: str | None = None
+    """strptime form of all timestamps; None reads the known forms."""
+    dayfirst: bool | None = None
+    """Whether ``2/7/2025`` is the 2nd of July; None decides by the evidence of the whole file."""
+    timezone: str = "UTC"
+    """Zone of timestamps that name none. Where clocks go back the first of the two times is meant;
+    a time that clocks skip is unparseable."""
+    allow_non_positive: bool = False
+    """Accept prices at or below zero."""
+    max_bad_fraction: float = 0.01
+    """Share of rows, from 0 to 1, that may be quarantined."""
+    on_bad_rows: Literal["quarantine", "raise"] = "quarantine"
+    """Whether bad rows go to the quarantine, or the first is an error."""
+    symbol: str | None = None
+    """The symbol of all bars."""
+    symbol_from: Literal["filename"] | None = None
+    """Take each file's symbol from its name (without suffixes)."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.columns) - set(MAPPABLE))
+        if unknown:
+            raise UsageError(
+                f"columns maps {unknown[0]!r}, which is no column; "
+                f"choose from {', '.join(MAPPABLE)}"
+            )
+        object.__setattr__(self, "columns", dict(self.columns))
+        if self.delimiter is not None and (
+            len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n'
+        ):
+            raise UsageError(f"delimiter must be one ASCII character, got {self.delimiter!r}")
+        if not (math.isfinite(self.max_bad_fraction) and 0 <= self.max_bad_fraction <= 1):
+            raise UsageError(f"max_bad_fraction must be from 0 to 1, got {self.max_bad_fraction}")
+        if self.on_bad_rows not in ("quarantine", "raise"):
+            raise UsageError(f"on_bad_rows must be quarantine or raise, got {self.on_bad_rows!r}")
+        if self.symbol_from not in (None, "filename"):
+            raise UsageError(f"symbol_from must be filename, got {self.symbol_from!r}")
+        if self.symbol is not None and self.symbol_from is not None:
+            raise UsageError(
+                f"symbol {self.symbol!r} and symbol_from {self.symbol_from!r} contradict each "
+                "other; give one of them"
+            )
+        if self.symbol is not None and not self.symbol.strip():
+            raise UsageError("symbol must not be empty")
+        if self.timestamp_format is not None and "%" not in self.timestamp_format:
+            raise UsageError(
+                f"timestamp_format must be in strptime's form, such as %d/%m/%Y %H:%M, "
+                f"got {self.timestamp_format!r}"
+            )
+        _check_zone(self.timezone)
+
+    def __hash__(self) -> int:
+        return hash((tuple(sorted(self.columns.items())), self.timestamp_format, self.symbol))
+
+    def identity(self) -> dict[str, Any]:
+        """Return the values that determine bars, as JSON types.
+
+        How many bad rows are allowed does not: it decides whether there are bars at all.
+        """
+        return {
+            "columns": dict(sorted(self.columns.items())),
+            "delimiter": self.delimiter,
+            "timestamp_format": self.timestamp_format,
+            "dayfirst": self.dayfirst,
+            "timezone": self.timezone,
+            "allow_non_positive": self.allow_non_positive,
+            "symbol": self.symbol,
+            "symbol_from": self.symbol_from,
+        }
+
+    def allows(self, n_bad: int, n_rows: int) -> bool:
+        """Whether `n_bad` bad rows of `n_rows` are few enough."""
+        if self.on_bad_rows == "raise":
+            return n_bad == 0
+        return n_bad <= self.max_bad_fraction * n_rows
+
+
+def _check_zone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # unknown, hostile, or a folder of zones
+        raise UsageError(
+            f"timezone {name!r} is unknown; write an IANA name such as America/New_York"
+        ) from None

@@ -1,0 +1,129 @@
+"""Parquet inputs: row groups to the rows that lines of CSV give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from grandbatch.bars.header import ColumnMap, match_columns
+from grandbatch.bars.parsing import Rows, rows_of
+from grandbatch.bars.rules import BarRules
+from grandbatch.bars.times import TimeForm
+from grandbatch.errors import InputError
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """Where the columns of bars are in one Parquet file."""
+
+    names: tuple[str, ...]
+    columns: ColumnMap
+
+
+@dataclass(frozen=True)
+class TableBlock:
+    """Rows `[start, stop)` of one row group."""
+
+    path: str
+    group: int
+    start: int
+    stop: int
+    n_bytes: int
+
+
+def read_table_layout(
+    path: Path, name: str, rules: BarRules, rows_per_block: int
+) -> tuple[TableLayout, list[TableBlock]]:
+    """Read a Parquet file's schema, and cut its row groups into blocks.
+
+    Raises
+    ------
+    InputError
+        If it is no Parquet file, or has no rows.
+    ColumnError
+        If its columns can't be mapped.
+    """
+    try:
+        footer = pq.read_metadata(path)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{name}: not a Parquet file ({error})") from None
+    if not footer.num_rows:
+        raise InputError(f"{name}: the file has columns and no rows")
+    names = tuple(footer.schema.to_arrow_schema().names)
+    blocks = []
+    for group in range(footer.num_row_groups):
+        n_rows = footer.row_group(group).num_rows
+        size = footer.row_group(group).total_byte_size
+        for start in range(0, n_rows, rows_per_block):
+            stop = min(start + rows_per_block, n_rows)
+            blocks.append(
+                TableBlock(str(path), group, start, stop, size * (stop - start) // n_rows)
+            )
+    return TableLayout(names, match_columns(names, rules.columns, name)), blocks
+
+
+def read_table(block: TableBlock, layout: TableLayout, form: TimeForm, symbol: str | None) -> Rows:
+    """Read a block's rows; `symbol` stands for all rows, or None for those of the column."""
+    columns = layout.columns
+    wanted = [*columns.timestamp, *columns.numbers]
+    if symbol is None and columns.symbol is not None:
+        wanted.append(columns.symbol)
+    table = _read(block, [layout.names[i] for i in wanted])
+    parts = [_to_text(table[layout.names[i]]) for i in columns.timestamp]
+    times = parts[0]
+    if len(parts) == 2:
+        times = pc.binary_join_element_wise(*parts, pa.scalar(b" ", pa.binary()))
+    try:
+        numbers = [
+            pc.cast(table[layout.names[i]], pa.float64(), safe=False) for i in columns.numbers
+        ]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"{block.path}: a price or volume is no number ({error})") from None
+    if symbol is not None:
+        return rows_of(times, numbers, symbol, form)
+    assert columns.symbol is not None
+    names = _to_text(table[layout.names[columns.symbol]]).dictionary_encode()
+    return rows_of(times, numbers, names, form)
+
+
+def _read(block: TableBlock, names: Sequence[str] | None) -> Any:
+    with pq.ParquetFile(block.path, memory_map=True, pre_buffer=False) as file:
+        table = file.read_row_group(
+            block.group, columns=None if names is None else list(names), use_threads=False
+        )
+    return table.slice(block.start, block.stop - block.start)
+
+
+def _to_text(column: Any) -> Any:
+    """Write values as text in binary, nulls as empty text: the ways of CSV apply from there."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = pc.cast(column, kind.value_type)
+        kind = column.type
+    if pa.types.is_timestamp(kind):
+        # exact to the nanosecond, and independent of a zone database
+        zone = "" if kind.tz is None else "Z"
+        plain = pc.cast(column, pa.timestamp(kind.unit))
+        column = pc.strftime(plain, format=f"%Y-%m-%dT%H:%M:%S{zone}")
+    elif not pa.types.is_binary(kind):
+        column = pc.cast(column, pa.string())
+    text = pc.cast(column, pa.binary())
+    return pc.fill_null(text, b"")
+
+
+def table_texts(block: TableBlock, rows: npt.NDArray[np.int64]) -> list[str]:
+    """Write some of a block's rows as text, values parted by commas."""
+    table = _read(block, None).take(pa.array(rows))
+    columns = [column.to_pylist() for column in table.columns]
+    return [
+        ",".join("" if value is None else str(value) for value in row)
+        for row in zip(*columns, strict=True)
+    ]

@@ -1,0 +1,118 @@
+"""Columns of timestamps as text to UTC nanoseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from grandbatch.kernels import timestamps as kernel
+
+Int64 = npt.NDArray[np.int64]
+UInt8 = npt.NDArray[np.uint8]
+
+_FIRST_SECOND = -(2**63) // 10**9 + 1
+_LAST_SECOND = 2**63 // 10**9 - 1
+
+
+@dataclass(frozen=True)
+class TimeForm:
+    """How a file's timestamps are read."""
+
+    day_first: bool
+    timezone: str
+    strptime: str | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What rows of the form ``a/b/yyyy`` say on whether days or months come first."""
+
+    day_first: int = 0
+    month_first: int = 0
+    rows: int = 0
+    """Rows of that form, those that say nothing too."""
+
+    def __add__(self, other: Evidence) -> Evidence:
+        return Evidence(
+            self.day_first + other.day_first,
+            self.month_first + other.month_first,
+            self.rows + other.rows,
+        )
+
+    @property
+    def verdict(self) -> bool | None:
+        """Whether days come first; None where neither side has more rows."""
+        if self.day_first == self.month_first:
+            return None
+        return self.day_first > self.month_first
+
+
+def read_times(column: Any, form: TimeForm) -> tuple[Int64, UInt8, Evidence]:
+    """Read a column of text.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray of binary
+        One text per row, none null.
+    form : TimeForm
+        How to read it.
+
+    Returns
+    -------
+    times : (T,) int64
+        Nanoseconds since 1970, UTC.
+    status : (T,) uint8
+        A status of `grandbatch.kernels.timestamps`.
+    evidence : Evidence
+    """
+    times = np.empty(len(column), np.int64)
+    status = np.empty(len(column), np.uint8)
+    tally = np.zeros(3, np.int64)
+    at = 0
+    for chunk in column.chunks:
+        rows = slice(at, at + len(chunk))
+        at += len(chunk)
+        if form.strptime is not None:
+            times[rows], status[rows] = _read_strptime(chunk.to_pylist(), form.strptime)
+            continue
+        _, offsets, data = chunk.buffers()
+        edges = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        text = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+        kernel.parse_timestamps(text, edges, form.day_first, times[rows], status[rows], tally)
+    if form.timezone != "UTC":
+        _localize(times, status, form.timezone)
+    return times, status, Evidence(*(int(count) for count in tally))
+
+
+def _read_strptime(texts: list[bytes], form: str) -> tuple[Int64, UInt8]:
+    plain = pd.Series([text.decode("utf-8", "replace").strip() for text in texts], dtype="str")
+    is_absolute = "%z" in form or "%Z" in form
+    read = pd.to_datetime(plain, format=form, errors="coerce", utc=is_absolute)
+    if is_absolute:
+        read = read.dt.tz_localize(None)
+    values = read.to_numpy()
+    seconds = values.astype("datetime64[s]").astype(np.int64)  # NaT lies outside all bounds
+    good = (seconds >= _FIRST_SECOND) & (seconds <= _LAST_SECOND)
+    times = np.where(good, values, values.dtype.type(0, "s")).astype("datetime64[ns]")
+    status = np.full(len(texts), kernel.UNPARSEABLE, np.uint8)
+    status[good] = kernel.ABSOLUTE if is_absolute else kernel.NAIVE
+    status[(plain == "").to_numpy()] = kernel.MISSING
+    return times.astype(np.int64), status
+
+
+def _localize(times: Int64, status: UInt8, timezone: str) -> None:
+    """Turn wall-clock times into UTC, in place."""
+    naive = np.flatnonzero(status == kernel.NAIVE)
+    if not len(naive):
+        return
+    wall = pd.DatetimeIndex(times[naive].view("datetime64[ns]"))
+    zoned = wall.tz_localize(
+        timezone, ambiguous=np.ones(len(wall), np.bool_), nonexistent="NaT"
+    ).tz_convert(None)
+    values = zoned.to_numpy().astype("datetime64[ns]")
+    times[naive] = values.view(np.int64)
+    status[naive[np.isnat(values)]] = kernel.UNPARSEABLE

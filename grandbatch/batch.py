@@ -1,0 +1,167 @@
+"""`MatrixBatch`: what a loader hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from grandbatch.position import Position
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+Labels = tuple["torch.Tensor", ...]
+
+LABELS = ("index", "end_time", "symbol", "close_price", "next_return", "first_row", "weight")
+"""Names of a batch's per-window tensors, in order."""
+
+
+class Place(Protocol):
+    """Something that can tell a position when asked: most batches are never asked."""
+
+    def position(self) -> Position:
+        """Return the position."""
+        ...
+
+
+class _Cut(NamedTuple):
+    """Labels of many windows, of which `[start, stop)` are meant."""
+
+    labels: Labels
+    start: int
+    stop: int
+
+
+class MatrixBatch:
+    """Windows of a store, their labels, and where the epoch stands after them.
+
+    A batch's tensors are its own: nothing overwrites them as long as one of them, or a view of
+    one, is in use.
+
+    Parameters
+    ----------
+    matrices : (B, L, F) float32 tensor
+    index : (B,) int64 tensor
+        Number of each window in the store.
+    end_time : (B,) int64 tensor
+        ns since 1970 UTC of the window's last bar.
+    symbol : (B,) int32 tensor
+        Index into the store's symbols.
+    close_price : (B,) float64 tensor
+        Close of the last bar.
+    next_return : (B,) float64 tensor
+        c[t+1]/c[t] - 1 after the last bar; NaN at a segment's end.
+    first_row : (B,) int64 tensor
+        Row number, in bars order, of the first bar.
+    weight : (B,) float32 tensor
+        1, or 0 for a window repeated so that all ranks see equally many.
+    position : Position
+        Where the epoch stands once this batch is handed over.
+    """
+
+    __slots__ = ("_labels", "_place", "matrices")
+
+    def __init__(
+        self,
+        matrices: torch.Tensor,
+        index: torch.Tensor,
+        end_time: torch.Tensor,
+        symbol: torch.Tensor,
+        close_price: torch.Tensor,
+        next_return: torch.Tensor,
+        first_row: torch.Tensor,
+        weight: torch.Tensor,
+        position: Position | Place,
+    ):
+        self.matrices = matrices
+        self._labels: Labels | _Cut = (
+            index,
+            end_time,
+            symbol,
+            close_price,
+            next_return,
+            first_row,
+            weight,
+        )
+        self._place = position
+
+    @classmethod
+    def cut(
+        cls, matrices: torch.Tensor, labels: Labels, start: int, stop: int, place: Place
+    ) -> MatrixBatch:
+        """Make a batch of windows `[start, stop)` of some labels, which are cut when asked for."""
+        batch = cls.__new__(cls)
+        batch.matrices = matrices
+        batch._labels = _Cut(labels, start, stop)
+        batch._place = place
+        return batch
+
+    def _label(self, which: int) -> torch.Tensor:
+        labels = self._labels
+        if isinstance(labels, _Cut):
+            whole, start, stop = labels
+            labels = tuple(tensor[start:stop] for tensor in whole)
+            self._labels = labels
+        return labels[which]
+
+    index = property(lambda self: self._label(0), doc="Number of each window in the store.")
+    end_time = property(lambda self: self._label(1), doc="Time of the last bar, ns since 1970 UTC.")
+    symbol = property(lambda self: self._label(2), doc="Index into the store's symbols.")
+    close_price = property(lambda self: self._label(3), doc="Close of the last bar.")
+    next_return = property(lambda self: self._label(4), doc="Return after the last bar.")
+    first_row = property(lambda self: self._label(5), doc="Row number of the first bar.")
+    weight = property(lambda self: self._label(6), doc="1, or 0 for a repeated window.")
+
+    @property
+    def position(self) -> Position:
+        """Where the epoch stands once this batch is handed over."""
+        place = self._place
+        return place if isinstance(place, Position) else place.position()
+
+    @property
+    def place(self) -> Position | Place:
+        """What tells the position, without asking it."""
+        return self._place
+
+    def __len__(self) -> int:
+        return len(self.matrices)
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(size) for size in self.matrices.shape)
+        return f"<MatrixBatch {shape} {self.matrices.dtype} on {self.matrices.device}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MatrixBatch, (*self.tensors().values(), self.position)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the tensors by name, `matrices` first, as `TensorDict` takes them."""
+        labels = {name: self._label(which) for which, name in enumerate(LABELS)}
+        return {"matrices": self.matrices, **labels}
+
+    def numpy(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return views of the tensors as numpy arrays, by name."""
+        return {name: tensor.numpy() for name, tensor in self.tensors().items()}
+
+    def split(self, size: int) -> Iterator[MatrixBatch]:
+        """Cut the batch into parts of `size` windows; each carries the whole batch's position."""
+        for start in range(0, len(self), size):
+            yield self._with({n: t[start : start + size] for n, t in self.tensors().items()})
+
+    def to(self, device: Any, *, non_blocking: bool = False) -> MatrixBatch:
+        """Copy the tensors to a device.
+
+        With `non_blocking`, keep this batch until the device has finished copying: its memory is
+        used again once it is dropped.
+        """
+        return self._with(
+            {n: t.to(device, non_blocking=non_blocking) for n, t in self.tensors().items()}
+        )
+
+    def pin_memory(self) -> MatrixBatch:
+        """Copy the tensors to pinned memory."""
+        return self._with({name: t.pin_memory() for name, t in self.tensors().items()})
+
+    def _with(self, tensors: dict[str, torch.Tensor]) -> MatrixBatch:
+        return MatrixBatch(**tensors, position=self._place)

@@ -1,0 +1,277 @@
+"""`build_store`: bars, plan, chunks, publication; whole or absent, and resumed where it stopped."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dask import delayed
+
+from grandbatch.bars import Bars, prepare_bars
+from grandbatch.build.engines import ENGINES, group_jobs, run_direct, run_overlap
+from grandbatch.build.plan import BuildPlan
+from grandbatch.build.reuse import Target, find_store
+from grandbatch.errors import StoreError, UsageError
+from grandbatch.files import write_whole
+from grandbatch.kernels.statistics import merge_moments
+from grandbatch.memory import memory_limit
+from grandbatch.scheduling import Schedule
+from grandbatch.store.format import FORMAT, StoreSpec
+from grandbatch.store.manifest import ChunkDigests, Manifest
+from grandbatch.store.publish import (
+    builder_lock,
+    clean_staging,
+    finish_replacement,
+    has_leftovers,
+    publish,
+    staging_folder,
+)
+from grandbatch.store.reader import MatrixStore
+from grandbatch.store.writer import (
+    finished_files,
+    join_digests,
+    read_record,
+    record_path,
+    staged_store,
+    write_labels,
+    write_manifest,
+    write_metadata,
+)
+from grandbatch.version import __version__
+
+Progress = Callable[[str, int, int], None]
+"""Told of (stage, done, total): bytes for "bars", chunks for "chunks"."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How a store is built. Nothing here changes a bit of it.
+
+    Raises
+    ------
+    UsageError
+        If the engine is unknown.
+    """
+
+    engine: str = "auto"
+    partition_bars: int | None = None
+    schedule: Schedule | None = None
+    memory_limit_bytes: int | None = None
+    overwrite: bool = False
+    wait: bool = True
+    durable: bool = True
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise UsageError(f"unknown engine {self.engine!r}; choose auto, overlap or direct")
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A store, and what it took."""
+
+    store: MatrixStore
+    reused: bool
+    resumed_chunks: int
+
+
+def build(target: Target, options: BuildOptions, progress: Progress | None = None) -> BuildResult:
+    """Build a store, or find it built.
+
+    Raises
+    ------
+    InputError, UsageError, StoreError, MemoryLimitError, DiskFullError
+        As their classes say.
+    """
+    told = progress or (lambda stage, done, total: None)
+    if not has_leftovers(target.path):
+        store = find_store(target, overwrite=options.overwrite)
+        if store is not None:
+            return BuildResult(store, True, 0)
+    target.path.parent.mkdir(parents=True, exist_ok=True)
+    schedule = options.schedule or Schedule.local()
+    with builder_lock(target.path, wait=options.wait, on_wait=lambda message: told(message, 0, 0)):
+        finish_replacement(target.path, durable=options.durable)
+        store = find_store(target, overwrite=options.overwrite)
+        if store is not None:
+            clean_staging(target.path)
+            return BuildResult(store, True, 0)
+        bars = prepare_bars(
+            target.inputs,
+            target.cache,
+            target.rules,
+            schedule=schedule,
+            on_progress=lambda done, total: told("bars", done, total),
+        )
+        plan = plan_build(target, bars, options, schedule)
+        return _build_locked(target, options, schedule, bars, plan, told)
+
+
+def plan_build(target: Target, bars: Bars, options: BuildOptions, schedule: Schedule) -> BuildPlan:
+    """Plan the build of a store from its bars."""
+    processes = 0
+    if not schedule.is_local:
+        processes = len(schedule.client.scheduler_info(n_workers=-1)["workers"])
+    return BuildPlan(
+        settings=target.settings,
+        segments=bars.segments(target.settings.max_gap_ns),
+        n_rows=bars.n_rows,
+        partition_bars=options.partition_bars,
+        workers=schedule.workers if schedule.is_local else max(1, processes),
+        processes=processes,
+    )
+
+
+def _build_locked(
+    target: Target,
+    options: BuildOptions,
+    schedule: Schedule,
+    bars: Bars,
+    plan: BuildPlan,
+    told: Progress,
+) -> BuildResult:
+    admitted = plan.admitted(memory_limit(options.memory_limit_bytes))
+    if schedule.is_local:
+        schedule = Schedule(workers=admitted)
+    fingerprint = target.settings.fingerprint(bars.fingerprint)
+    staging = staging_folder(target.path, fingerprint)
+    clean_staging(target.path, keep=staging)
+    staging.mkdir(parents=True, exist_ok=True)
+    _check_workers_see(staging, schedule)
+    finished = finished_files(staging, plan.spec.data)
+    resumed = sum(finished.values())
+    done, total = resumed, plan.grid.n_chunks
+
+    def heard(chunks: int) -> None:
+        nonlocal done
+        done += chunks
+        told("chunks", done, total)
+
+    told("chunks", done, total)
+    jobs = group_jobs(plan, bars, staging, set(finished), durable=options.durable)
+    if options.engine == "direct":
+        run_direct(jobs, schedule, heard)
+    else:
+        run_overlap(jobs, plan, bars, schedule, heard)
+    attributes = _attributes(target, bars, plan, fingerprint)
+    _finish(staging, plan.spec, attributes, schedule, durable=options.durable)
+    publish(staged_store(staging), target.path, durable=options.durable)
+    clean_staging(target.path)
+    return BuildResult(MatrixStore.open(target.path), False, resumed)
+
+
+def _finish(
+    staging: Path,
+    spec: StoreSpec,
+    attributes: dict[str, Any],
+    schedule: Schedule,
+    *,
+    durable: bool,
+) -> None:
+    """Write the per-window arrays, the metadata and, last, the manifest."""
+    n_label_chunks = spec.labels[0].n_chunks
+    parts = schedule.run(
+        [
+            delayed(write_labels)(staging, spec, chunk, durable=durable)
+            for chunk in range(n_label_chunks)
+        ]
+    )
+    arrays = {
+        array.name: join_digests([part[array.name] for part in parts]) for array in spec.labels
+    }
+    arrays[spec.data.name], stats = _summarise(staging, spec)
+    names = attributes["feature_names"]
+    attributes["feature_stats"] = {
+        name: {key: values[f] for key, values in stats.items()} for f, name in enumerate(names)
+    }
+    metadata = write_metadata(staging, spec, attributes)
+    write_manifest(staging, Manifest(arrays, metadata), durable=durable)
+
+
+def _summarise(
+    staging: Path, spec: StoreSpec
+) -> tuple[ChunkDigests, dict[str, list[float] | list[int]]]:
+    """Join the digests of all chunks, and their statistics in chunk order."""
+    digests = []
+    count = 0
+    mean = m2 = np.zeros(spec.n_features)
+    low, high = np.full(spec.n_features, np.inf), np.full(spec.n_features, -np.inf)
+    for number in range(spec.data.n_files):
+        record = read_record(record_path(staging, number))
+        digests.append(
+            ChunkDigests(record.length, record.crc32c, record.sha256, np.empty(0, np.uint32))
+        )
+        for chunk, n in enumerate(record.count):
+            count, mean, m2 = merge_moments(
+                count, mean, m2, int(n), record.mean[chunk], record.m2[chunk]
+            )
+        low, high = np.minimum(low, record.low.min(0)), np.maximum(high, record.high.max(0))
+    stats: dict[str, list[float] | list[int]] = {
+        "count": [count] * spec.n_features,
+        "mean": mean.tolist(),
+        "std": np.sqrt(m2 / count).tolist(),
+        "min": low.tolist(),
+        "max": high.tolist(),
+    }
+    return join_digests(digests), stats
+
+
+def _attributes(target: Target, bars: Bars, plan: BuildPlan, fingerprint: str) -> dict[str, Any]:
+    """Return the group's attributes, but for the statistics."""
+    chosen, spec = target.settings.feature_set, plan.spec
+    return {
+        "format": FORMAT,
+        "feature_set": chosen.name,
+        "feature_names": list(chosen.feature_names),
+        "feature_versions": list(chosen.feature_versions),
+        "lookback": chosen.lookback,
+        "sequence_length": spec.sequence_length,
+        "overlap": spec.overlap,
+        "stride": spec.stride,
+        "chunk_windows": spec.chunk_windows,
+        "n_windows": spec.n_windows,
+        "n_rows": bars.n_rows,
+        "n_symbols": len(bars.symbols),
+        "first_time": bars.first_time,
+        "last_time": bars.last_time,
+        "layout": spec.layout,
+        "codec": spec.codec,
+        "block_rows": spec.block_rows,
+        "shard_chunks": spec.shard_chunks,
+        "max_gap_ns": target.settings.max_gap_ns,
+        "symbols": list(bars.symbols),
+        "n_segments": len(plan.segments),
+        "source": [dict(entry) for entry in bars.source],
+        "quarantined": dict(bars.quarantined),
+        "fingerprint": fingerprint,
+        "content_id": target.settings.content_id(bars.fingerprint),
+        "created_by": f"grandbatch {__version__}",
+    }
+
+
+def _check_workers_see(staging: Path, schedule: Schedule) -> None:
+    """Raise where a worker of a cluster does not share the staging folder's disk."""
+    if schedule.is_local:
+        return
+    token = secrets.token_hex(8)
+    probe = staging / "probe"
+    write_whole(probe, token.encode(), durable=False)
+    answers = schedule.client.run(_read_probe, str(probe))
+    probe.unlink()
+    blind = sorted(address for address, answer in answers.items() if answer != token)
+    if blind:
+        raise StoreError(
+            f"the workers {', '.join(blind)} can't see {staging}; every worker must reach the "
+            "store's folder under the same path: use a shared disk, or --scheduler threads"
+        )
+
+
+def _read_probe(path: str) -> str | None:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return None

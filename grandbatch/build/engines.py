@@ -1,0 +1,182 @@
+"""The two engines of a build: how features reach the tasks that write chunks.
+
+`overlap` makes a Dask frame of the bars, adds the features with its one `map_overlap`, and hands
+each writing task the partitions, or slices of partitions, that its windows lie in. `direct` lets
+each writing task read its own bars, lookback included, from the cache. Both give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from grandbatch.bars import Bars
+from grandbatch.build.chunks import FileJob, write_files
+from grandbatch.build.plan import BuildPlan, Group
+from grandbatch.features import FeatureSet, add_features, compute_rows
+from grandbatch.scheduling import Schedule
+from grandbatch.store.format import StoreSpec
+
+ENGINES = ("auto", "overlap", "direct")
+PRICES = ("open", "high", "low", "close", "volume")
+
+
+@dataclass(frozen=True, eq=False)
+class GroupJob:
+    """What a task needs to write a group's files, but for the features."""
+
+    bars: Bars
+    staging: Path
+    spec: StoreSpec
+    feature_set: FeatureSet
+    group: Group
+    files: Sequence[FileJob]
+    starts: npt.NDArray[np.int64]
+    """Row numbers where segments start, from the first row of lookback on."""
+    durable: bool
+
+    @property
+    def stop_bar(self) -> int:
+        """One bar past the last row, where there is one: it gives the last next return."""
+        return min(self.group.stop_row + 1, self.bars.n_rows)
+
+
+def group_jobs(
+    plan: BuildPlan, bars: Bars, staging: Path, finished: set[int], *, durable: bool
+) -> list[GroupJob]:
+    """Describe the groups that still have files to write."""
+    jobs = []
+    lookback = plan.settings.feature_set.lookback
+    for group in plan.groups:
+        files = [f for f in range(group.first_file, group.stop_file) if f not in finished]
+        if not files:
+            continue
+        lo, hi = np.searchsorted(plan.segments.start, [group.first_row - lookback, group.stop_row])
+        jobs.append(
+            GroupJob(
+                bars=bars,
+                staging=staging,
+                spec=plan.spec,
+                feature_set=plan.settings.feature_set,
+                group=group,
+                files=[FileJob(f, plan.pieces(f)) for f in files],
+                starts=plan.segments.start[lo:hi],
+                durable=durable,
+            )
+        )
+    return jobs
+
+
+def run_direct(
+    jobs: Sequence[GroupJob], schedule: Schedule, on_result: Callable[[int], None]
+) -> None:
+    """Write the groups, each from its own rows of the bars cache."""
+    graph = {("write", job.group.number): (write_direct, _Literal(job)) for job in jobs}
+    schedule.run_graph(graph, list(graph), on_result)
+
+
+@dataclass(frozen=True, eq=False)
+class _Literal:
+    """Keeps Dask from walking through a task's argument."""
+
+    value: Any
+
+
+def write_direct(job: _Literal) -> int:
+    """Read a group's bars, compute its features and write its files; return the chunks."""
+    value: GroupJob = job.value
+    group, lookback = value.group, value.feature_set.lookback
+    begin = group.first_row - lookback
+    bars = value.bars.read(begin, value.stop_bar, ("timestamp", *PRICES))
+    n_rows = group.stop_row - begin
+    columns = {name: bars[name][:n_rows] for name in PRICES}
+    features = compute_rows(value.feature_set, columns, value.starts - begin, lookback)
+    kept = {name: bars[name][lookback:] for name in ("timestamp", "close")}
+    return write_files(
+        value.staging,
+        value.spec,
+        value.files,
+        features,
+        kept,
+        group.first_row,
+        durable=value.durable,
+    )
+
+
+def run_overlap(
+    jobs: Sequence[GroupJob],
+    plan: BuildPlan,
+    bars: Bars,
+    schedule: Schedule,
+    on_result: Callable[[int], None],
+) -> None:
+    """Write the groups from the partitions of one frame with features."""
+    if not jobs:
+        return
+    bounds = plan.bounds
+    gap = plan.settings.max_gap_ns
+    features = add_features(
+        bars.frame(bounds),
+        plan.settings.feature_set,
+        max_gap=None if gap is None else pd.Timedelta(gap, "ns"),
+        keep_bars=False,
+        partition_rows=[int(n) for n in np.diff(bounds)],
+    ).optimize()
+    parts = features.__dask_keys__()
+    graph = dict(features.__dask_graph__())
+    keys: list[Any] = []
+    for job in jobs:
+        slices = []
+        group = job.group
+        first = int(np.searchsorted(bounds, group.first_row, side="right")) - 1
+        for number in range(first, len(parts)):
+            begin, stop = bounds[number], bounds[number + 1]
+            if begin >= group.stop_row:
+                break
+            lo, hi = max(group.first_row - begin, 0), min(group.stop_row, stop) - begin
+            if (lo, hi) == (0, stop - begin):
+                slices.append(parts[number])
+            else:
+                part = ("slice", group.number, number)
+                graph[part] = (take_rows, parts[number], lo, hi)
+                slices.append(part)
+        key = ("write", group.number)
+        graph[key] = (write_overlap, _Literal(job), slices)
+        keys.append(key)
+    schedule.run_graph(_needed(graph, keys), keys, on_result)
+
+
+def _needed(graph: dict[Any, Any], keys: list[Any]) -> Any:
+    """Keep what the keys depend on: a build that goes on needs few partitions."""
+    from dask.optimization import cull
+
+    return cull(graph, keys)[0]
+
+
+def take_rows(frame: pd.DataFrame, start: int, stop: int) -> npt.NDArray[np.float32]:
+    """Copy some feature rows, so that only they travel and the partition can go."""
+    return frame.iloc[start:stop].to_numpy().copy()
+
+
+def write_overlap(job: _Literal, parts: Sequence[pd.DataFrame | npt.NDArray[np.float32]]) -> int:
+    """Join a group's feature rows and write its files; return the chunks."""
+    value: GroupJob = job.value
+    group = value.group
+    arrays = [part if isinstance(part, np.ndarray) else part.to_numpy() for part in parts]
+    features = np.concatenate(arrays) if len(arrays) > 1 else np.ascontiguousarray(arrays[0])
+    bars = value.bars.read(group.first_row, value.stop_bar, ("timestamp", "close"))
+    return write_files(
+        value.staging,
+        value.spec,
+        value.files,
+        features,
+        bars,
+        group.first_row,
+        durable=value.durable,
+    )

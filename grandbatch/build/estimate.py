@@ -1,0 +1,129 @@
+"""What a build would do and need, told before any bar is parsed. Imports neither Dask nor torch."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grandbatch.bars.inputs import resolve_inputs
+from grandbatch.bars.prepare import find_bars
+from grandbatch.build.plan import BuildPlan
+from grandbatch.build.reuse import Target
+from grandbatch.errors import InputError
+from grandbatch.grid import Segments
+from grandbatch.memory import MemoryLimit, memory_limit
+from grandbatch.scheduling import available_cores
+
+_BLOCK_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A plan, the limit it is held against, and whether the bars were counted or known.
+
+    Parameters
+    ----------
+    plan : BuildPlan
+    limit : MemoryLimit
+    exact : bool
+        True where the bars are cached. Otherwise lines were counted, every one taken for a good
+        bar of one symbol.
+    """
+
+    plan: BuildPlan
+    limit: MemoryLimit
+    exact: bool
+
+    @property
+    def tasks_in_flight(self) -> int:
+        """Tasks that fit at once; at least 1, whether that fits or not."""
+        fitting = self.limit.limit_bytes - self.plan.projected_bytes(0)
+        return max(1, min(self.plan.workers, fitting // self.plan.task_bytes))
+
+    @property
+    def projected_bytes(self) -> int:
+        """Peak memory of the build."""
+        return self.plan.projected_bytes(self.tasks_in_flight)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak is within the limit."""
+        return self.projected_bytes <= self.limit.limit_bytes
+
+    def check(self) -> None:
+        """Raise MemoryLimitError where the build does not fit."""
+        self.plan.admitted(self.limit)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan's figures as JSON types."""
+        plan, spec = self.plan, self.plan.spec
+        return {
+            "n_rows": plan.n_rows,
+            "exact": self.exact,
+            "n_segments": len(plan.segments),
+            "n_windows": spec.n_windows,
+            "n_chunks": spec.n_chunks,
+            "n_files": spec.data.n_files,
+            "layout": spec.layout,
+            "codec": spec.codec,
+            "decoded_bytes": spec.decoded_bytes,
+            "base_bytes": plan.base_bytes,
+            "held_bytes": plan.held_bytes,
+            "task_bytes": plan.task_bytes,
+            "tasks_in_flight": self.tasks_in_flight,
+            "projected_bytes": self.projected_bytes,
+            "limit_bytes": self.limit.limit_bytes,
+            "limit_source": self.limit.source,
+            "fits": self.fits,
+        }
+
+
+def estimate_build(
+    target: Target,
+    *,
+    partition_bars: int | None = None,
+    workers: int | None = None,
+    processes: int = 0,
+    memory_limit_bytes: int | None = None,
+) -> Estimate:
+    """Plan a build from cached bars, or from the number of lines in its inputs.
+
+    Raises
+    ------
+    InputError, NoWindowsError, UsageError
+        As their classes say.
+    """
+    bars = find_bars(target.inputs, target.cache, target.rules)
+    if bars is not None:
+        segments, n_rows = bars.segments(target.settings.max_gap_ns), bars.n_rows
+    else:
+        n_rows = sum(_count_rows(file.path) for file in resolve_inputs(target.inputs))
+        segments = Segments.single(n_rows)
+    plan = BuildPlan(
+        target.settings,
+        segments,
+        n_rows,
+        partition_bars,
+        workers or processes or available_cores(),
+        processes,
+    )
+    return Estimate(plan, memory_limit(memory_limit_bytes), bars is not None)
+
+
+def _count_rows(path: Path) -> int:
+    """Lines after the header of a CSV file, rows of a Parquet file."""
+    if path.suffix in (".parquet", ".pq"):
+        import pyarrow.parquet as pq
+
+        return int(pq.read_metadata(path).num_rows)
+    count, last = 0, b"\n"
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                count += block.count(b"\n")
+                last = block[-1:]
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path} can't be read ({error}); check the file") from None
+    return max(0, count - 1 + (last != b"\n"))

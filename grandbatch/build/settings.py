@@ -1,0 +1,116 @@
+"""What a store is to be, as values: nothing here reads a bar or imports Dask."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from grandbatch.errors import UsageError
+from grandbatch.features import FeatureSet, resolve_feature_set
+from grandbatch.grid import Grid, Segments
+from grandbatch.store.format import FORMAT, StoreSpec
+
+DEFAULT_CHUNK_WINDOWS = 1024
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """Everything but the bars that determines a store's bytes.
+
+    Raises
+    ------
+    UsageError
+        If a value makes no sense.
+    """
+
+    feature_set: FeatureSet
+    chunk_windows: int = DEFAULT_CHUNK_WINDOWS
+    layout: str = "windows"
+    codec: str = "auto"
+    max_gap_ns: int | None = None
+
+    def __post_init__(self) -> None:
+        self.spec(n_windows=0, block_rows=0)
+        self.grid(Segments.single(1))
+        if self.max_gap_ns is not None and self.max_gap_ns <= 0:
+            raise UsageError(f"the largest gap must be positive, got {self.max_gap_ns} ns")
+
+    def grid(self, segments: Segments) -> Grid:
+        """Lay the windows over segments of bars."""
+        chosen = self.feature_set
+        return Grid(
+            segments, chosen.lookback, chosen.sequence_length, chosen.overlap, self.chunk_windows
+        )
+
+    def spec(self, *, n_windows: int, block_rows: int) -> StoreSpec:
+        """Sizes of the arrays for a number of windows."""
+        chosen = self.feature_set
+        return StoreSpec.plan(
+            n_windows=n_windows,
+            sequence_length=chosen.sequence_length,
+            stride=chosen.sequence_length - chosen.overlap,
+            n_features=len(chosen.features),
+            chunk_windows=self.chunk_windows,
+            layout=self.layout,
+            codec=self.codec,
+            block_rows=block_rows,
+        )
+
+    def describe(self, bars_fingerprint: str) -> dict[str, Any]:
+        """Return what determines the windows, as JSON: their bars and how they are cut."""
+        return {
+            "format": FORMAT,
+            "bars": bars_fingerprint,
+            "feature_set": self.feature_set.describe(),
+            "sequence_length": self.feature_set.sequence_length,
+            "overlap": self.feature_set.overlap,
+            "chunk_windows": self.chunk_windows,
+            "max_gap_ns": self.max_gap_ns,
+        }
+
+    def content_id(self, bars_fingerprint: str) -> str:
+        """Return the sha256 of what determines the windows."""
+        return _sha256(self.describe(bars_fingerprint))
+
+    def fingerprint(self, bars_fingerprint: str) -> str:
+        """Return the sha256 of what determines the store's bytes."""
+        spec = self.spec(n_windows=0, block_rows=0)
+        storage = {"layout": spec.layout, "codec": spec.codec, "shard_chunks": spec.shard_chunks}
+        return _sha256({**self.describe(bars_fingerprint), **storage})
+
+
+def _sha256(value: dict[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_settings(
+    feature_set: str | FeatureSet,
+    sequence_length: int | None,
+    overlap: int | None,
+    layout: str,
+    chunk_windows: int,
+    codec: str,
+    max_gap: Any,
+) -> StoreSettings:
+    """Make the settings of a store from what a person writes."""
+    return StoreSettings(
+        feature_set=resolve_feature_set(feature_set).with_window(sequence_length, overlap),
+        chunk_windows=chunk_windows,
+        layout=layout,
+        codec=codec,
+        max_gap_ns=None if max_gap is None else _nanoseconds(max_gap),
+    )
+
+
+def _nanoseconds(max_gap: Any) -> int:
+    import pandas as pd
+
+    try:
+        return int(pd.Timedelta(max_gap).value)
+    except ValueError:
+        raise UsageError(
+            f"{max_gap!r} is no length of time; write for example 30min or 1D"
+        ) from None

@@ -1,0 +1,6 @@
+"""Checkpoints: one file each, whole or absent, checked before use, never executed."""
+
+from grandbatch.checkpoint.encoding import FORMAT, MAGIC
+from grandbatch.checkpoint.manager import Checkpoint, CheckpointInfo, CheckpointManager
+
+__all__ = ["FORMAT", "MAGIC", "Checkpoint", "CheckpointInfo", "CheckpointManager"]

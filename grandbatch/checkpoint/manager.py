@@ -1,0 +1,312 @@
+"""The checkpoints of one run: saving, pruning, listing, and loading the latest good one.
+
+Covers one writer per directory (rank 0) and any number of readers. Does not cover a file's bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grandbatch.checkpoint.encoding import (
+    NAME,
+    DamagedCheckpointError,
+    decode_payload,
+    encode,
+    metrics_from_json,
+    read_header,
+)
+from grandbatch.errors import CheckpointError, UsageError
+from grandbatch.files import TEMPORARY_SUFFIX, sync_folder, write_whole
+
+_UNPUBLISHED = ".new"
+
+log = logging.getLogger("grandbatch")
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint's header says, or why it can't be read.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    step : int
+        Training step after which it was saved.
+    content_id : str or None
+        Identity of the store that the run trains on.
+    chunk_index, offset : int or None
+        Where in the epoch the run stood: the open Zarr chunk, and windows handed over from it.
+    metrics : dict of str to float
+        As given to `save`.
+    n_bytes : int
+        Size of the file.
+    problem : str or None
+        Why the header can't be used; the payload is checked by `load` only.
+    """
+
+    path: Path
+    step: int
+    content_id: str | None
+    chunk_index: int | None
+    offset: int | None
+    metrics: dict[str, float]
+    n_bytes: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and found good.
+
+    Parameters
+    ----------
+    step : int
+        Training step after which it was saved.
+    trainer_state : dict
+        As given to `save`, tensors on the CPU.
+    loader_state : dict
+        As given to `save`.
+    metrics : dict of str to float
+        As given to `save`.
+    path : Path
+        The file it came from.
+    skipped : tuple of str
+        What was wrong with each newer checkpoint that was passed over.
+    """
+
+    step: int
+    trainer_state: dict[str, Any]
+    loader_state: dict[str, Any]
+    metrics: dict[str, float]
+    path: Path
+    skipped: tuple[str, ...] = ()
+
+
+class CheckpointManager:
+    """Saves, prunes and loads the checkpoints of one training run in one directory.
+
+    Parameters
+    ----------
+    directory : str or Path
+        Where the files lie; made by the first save.
+    content_id : str
+        Identity of the store that the run trains on; a checkpoint of another one is refused.
+    keep : int
+        How many of the latest checkpoints stay.
+    keep_best : bool
+        Whether the best one stays as well.
+    metric : str
+        Metric that decides which is best; higher is better.
+
+    Raises
+    ------
+    UsageError
+        If `keep` is below 1, or the directory is a file.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        content_id: str,
+        keep: int = 3,
+        keep_best: bool = True,
+        metric: str = "avg_reward",
+    ) -> None:
+        if keep < 1:
+            raise UsageError(f"keep must be at least 1 checkpoint, got {keep}")
+        self.directory = Path(directory)
+        if self.directory.exists() and not self.directory.is_dir():
+            raise UsageError(f"{self.directory} is a file; give a directory for checkpoints")
+        self.content_id = content_id
+        self.keep = keep
+        self.keep_best = keep_best
+        self.metric = metric
+
+    def save(
+        self,
+        step: int,
+        trainer_state: Mapping[str, Any],
+        loader_state: Mapping[str, Any],
+        metrics: Mapping[str, float],
+    ) -> Path:
+        """Write a checkpoint, durably, then remove those that are no longer wanted.
+
+        A run's history is one line: checkpoints of this or a later step, left by a run that was
+        given up, are replaced.
+
+        Parameters
+        ----------
+        step : int
+            Training steps done, at least 0.
+        trainer_state : mapping
+            Tensors, numbers, strings, None, and dicts, lists and tuples of them.
+        loader_state : mapping
+            JSON types only. Its `chunk_index` and `offset` (or those of its `position`) are shown
+            by `list`.
+        metrics : mapping of str to float
+            May hold NaN and infinities.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        UsageError
+            If a state holds something that could not be read back.
+        DiskFullError
+            If there is no room; earlier checkpoints are left as they are.
+        """
+        if step < 0:
+            raise UsageError(f"step must be at least 0, got {step}")
+        data = encode(step, self.content_id, trainer_state, loader_state, metrics)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / f"step-{step:09d}.ckpt"
+        unpublished = path.with_name(path.name + _UNPUBLISHED)
+        try:
+            write_whole(unpublished, data)
+            # Before the rename: were they removed after it, a kill in between would leave a given
+            # up run's later step, and the next load would take that for this run's latest.
+            for later in self._paths():
+                if _step_of(later) > step:
+                    later.unlink()
+            unpublished.rename(path)
+        except BaseException:
+            unpublished.unlink(missing_ok=True)
+            raise
+        sync_folder(self.directory)
+        self._prune()
+        return path
+
+    def load(self, path: str | Path | None = None) -> Checkpoint | None:
+        """Read a checkpoint: the one given, or the latest good one.
+
+        Newer ones that are damaged are passed over; that is logged as a warning and told in
+        `Checkpoint.skipped`.
+
+        Returns
+        -------
+        Checkpoint or None
+            None if no path was given and the directory holds no checkpoint.
+
+        Raises
+        ------
+        CheckpointError
+            If none can be used, or it belongs to another store.
+        """
+        if path is not None:
+            return self._read(Path(path), ())
+        skipped: list[str] = []
+        for candidate in reversed(self._paths()):
+            try:
+                found = self._read(candidate, tuple(skipped))
+            except DamagedCheckpointError as error:
+                skipped.append(str(error))
+                continue
+            for problem in skipped:
+                log.warning("passed over a checkpoint: %s; going on from %s", problem, found.path)
+            return found
+        if not skipped:
+            return None
+        raise CheckpointError(
+            f"none of the {len(skipped)} checkpoints in {self.directory} can be used: "
+            + "; ".join(skipped)
+            + "; put back good copies, or start again with --no-resume "
+            "or another --checkpoint-dir"
+        )
+
+    def latest(self) -> Path | None:
+        """Return the newest checkpoint's path, unchecked; None where there is none."""
+        paths = self._paths()
+        return paths[-1] if paths else None
+
+    def list(self) -> tuple[CheckpointInfo, ...]:
+        """Return what each checkpoint's header says, oldest first, without reading payloads."""
+        return tuple(_info(path) for path in self._paths())
+
+    def _paths(self) -> tuple[Path, ...]:
+        if not self.directory.is_dir():
+            return ()
+        found = [path for path in self.directory.iterdir() if NAME.fullmatch(path.name)]
+        return tuple(sorted(found, key=_step_of))
+
+    def _read(self, path: Path, skipped: tuple[str, ...]) -> Checkpoint:
+        try:
+            with path.open("rb") as file:
+                header = read_header(file, path)
+                self._check_store(header, path)
+                payload = file.read(header["payload_bytes"])
+        except OSError as error:
+            raise DamagedCheckpointError(f"{path} can't be read ({error})") from error
+        digest = hashlib.sha256(payload).hexdigest()
+        if digest != header["sha256"]:
+            raise DamagedCheckpointError(
+                f"{path} is damaged: its payload's sha256 is {digest[:16]}…, "
+                f"written was {header['sha256'][:16]}…"
+            )
+        return Checkpoint(
+            step=header["step"],
+            trainer_state=decode_payload(payload, path),
+            loader_state=header["loader_state"],
+            metrics=metrics_from_json(header["metrics"]),
+            path=path,
+            skipped=skipped,
+        )
+
+    def _check_store(self, header: Mapping[str, Any], path: Path) -> None:
+        if header["content_id"] != self.content_id:
+            raise CheckpointError(
+                f"{path} was saved while training on store {header['content_id']}, this run is on "
+                f"store {self.content_id}; give another --checkpoint-dir, "
+                "or start again with --no-resume"
+            )
+
+    def _prune(self) -> None:
+        mine = [info for info in self.list() if info.problem is None]
+        wanted = {info.path for info in mine[-self.keep :]}
+        rated = [
+            info
+            for info in mine
+            if info.content_id == self.content_id
+            and math.isfinite(info.metrics.get(self.metric, math.nan))
+        ]
+        if self.keep_best and rated:
+            wanted.add(max(rated, key=lambda info: (info.metrics[self.metric], info.step)).path)
+        for info in mine:
+            if info.path not in wanted:
+                info.path.unlink()
+        for stale in self.directory.glob("step-*.ckpt" + _UNPUBLISHED + "*"):
+            if stale.name.endswith((_UNPUBLISHED, _UNPUBLISHED + TEMPORARY_SUFFIX)):
+                stale.unlink()
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-").removesuffix(".ckpt"))
+
+
+def _info(path: Path) -> CheckpointInfo:
+    try:
+        with path.open("rb") as file:
+            header = read_header(file, path)
+        n_bytes = path.stat().st_size
+    except (CheckpointError, OSError) as error:
+        return CheckpointInfo(path, _step_of(path), None, None, None, {}, 0, str(error))
+    position = header["position"] or {}
+    return CheckpointInfo(
+        path=path,
+        step=header["step"],
+        content_id=header["content_id"],
+        chunk_index=position.get("chunk_index"),
+        offset=position.get("offset"),
+        metrics=metrics_from_json(header["metrics"]),
+        n_bytes=n_bytes,
+    )

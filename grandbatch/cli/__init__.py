@@ -1,0 +1,5 @@
+"""The command line: parsing and printing only."""
+
+from grandbatch.cli.main import main
+
+__all__ = ["main"]

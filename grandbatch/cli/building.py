@@ -1,0 +1,177 @@
+"""`simulate`, `plan` and `build`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from grandbatch.build.reuse import Target, find_store
+from grandbatch.build.settings import DEFAULT_CHUNK_WINDOWS, make_settings
+from grandbatch.cli import options as o
+from grandbatch.cli.output import Stages, iso_time, show
+from grandbatch.config import parse_bytes
+from grandbatch.store.publish import has_leftovers
+from grandbatch.store.reader import MatrixStore
+
+
+def simulate(
+    out: Annotated[Path, typer.Argument(metavar="OUT.csv", help="The file to write.")],
+    rows: Annotated[int, typer.Option(help="Bars to write.")] = 100_000,
+    symbols: Annotated[int, typer.Option(help="Symbols, interleaved by time.")] = 1,
+    freq: Annotated[str, typer.Option(help="Time between bars.")] = "5min",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    as_json: o.Json = False,
+) -> None:
+    """Write realistic bars: volatility that clusters, volume with a daily shape.
+
+    Example: grandbatch simulate bars.csv --rows 1000000
+    """
+    from grandbatch.simulate import create_large_dataset_simulation
+
+    result = create_large_dataset_simulation(out, rows, symbols=symbols, freq=freq, seed=seed)
+    show(result, as_json=as_json, title=f"simulated {out}")
+
+
+def plan(
+    set_name: o.SetName,
+    inputs: o.Inputs,
+    store: o.StoreOption,
+    overlap: o.Overlap = None,
+    sequence_length: o.SequenceLength = None,
+    layout: o.Layout = "windows",
+    chunk_windows: o.ChunkWindows = DEFAULT_CHUNK_WINDOWS,
+    max_gap: o.MaxGap = None,
+    codec: o.Codec = "auto",
+    partition_bars: o.PartitionBars = None,
+    workers: o.Workers = None,
+    memory_limit: o.MemoryLimitOption = None,
+    cache: o.Cache = None,
+    as_json: o.Json = False,
+) -> None:
+    """Say what a build would do and need, without doing it; exit 1 if it does not fit.
+
+    Example: grandbatch plan strategic bars.csv --store bars.zarr --memory-limit 1GiB
+    """
+    from grandbatch.build.estimate import estimate_build
+
+    settings = make_settings(
+        set_name, sequence_length, overlap, layout, chunk_windows, codec, max_gap
+    )
+    target = Target.of(
+        inputs,
+        store,
+        settings,
+        o.make_rules(None, None, None, None, "UTC", False, 0.01, "quarantine", None, None),
+        cache,
+    )
+    estimate = estimate_build(
+        target,
+        partition_bars=partition_bars,
+        processes=workers or 0,
+        memory_limit_bytes=None if memory_limit is None else parse_bytes(memory_limit),
+    )
+    show(estimate.to_json(), as_json=as_json, title=f"plan of {store}")
+    estimate.check()
+
+
+def build(
+    set_name: o.SetName,
+    inputs: o.Inputs,
+    store: o.StoreOption,
+    overlap: o.Overlap = None,
+    sequence_length: o.SequenceLength = None,
+    engine: Annotated[str, typer.Option(help="auto, overlap or direct; same bytes.")] = "auto",
+    layout: o.Layout = "windows",
+    chunk_windows: o.ChunkWindows = DEFAULT_CHUNK_WINDOWS,
+    max_gap: o.MaxGap = None,
+    codec: o.Codec = "auto",
+    partition_bars: o.PartitionBars = None,
+    scheduler: o.Scheduler = None,
+    workers: o.Workers = None,
+    memory_limit: o.MemoryLimitOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another store at the path.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for another builder of the store.")
+    ] = True,
+    durable: Annotated[
+        bool, typer.Option("--durable/--no-durable", help="Sync every file to the disk.")
+    ] = True,
+    cache: o.Cache = None,
+    columns: o.Columns = None,
+    delimiter: o.Delimiter = None,
+    timestamp_format: o.TimestampFormat = None,
+    dayfirst: o.DayFirst = None,
+    timezone: o.Timezone = "UTC",
+    allow_non_positive: o.AllowNonPositive = False,
+    max_bad_fraction: o.MaxBadFraction = 0.01,
+    on_bad_rows: o.OnBadRows = "quarantine",
+    symbol: o.Symbol = None,
+    symbol_from: o.SymbolFrom = None,
+    as_json: o.Json = False,
+) -> None:
+    """Build the store of a feature set's matrices, or reuse it.
+
+    Example: grandbatch build strategic bars.csv --store bars.zarr
+    """
+    began = time.perf_counter()
+    settings = make_settings(
+        set_name, sequence_length, overlap, layout, chunk_windows, codec, max_gap
+    )
+    rules = o.make_rules(
+        columns, delimiter, timestamp_format, dayfirst, timezone, allow_non_positive,
+        max_bad_fraction, on_bad_rows, symbol, symbol_from,
+    )  # fmt: skip
+    target = Target.of(inputs, store, settings, rules, cache)
+    limit = None if memory_limit is None else parse_bytes(memory_limit)
+    # Dask is imported only where there is something to build: a reuse takes a second
+    found = None if has_leftovers(target.path) else find_store(target, overwrite=overwrite)
+    if found is not None:
+        result = _describe(found, reused=True, resumed=0, began=began)
+    else:
+        from grandbatch.build.builder import BuildOptions
+        from grandbatch.build.builder import build as run_build
+        from grandbatch.scheduling import open_schedule
+
+        with open_schedule(scheduler, workers, limit) as schedule, Stages() as stages:
+            built = run_build(
+                target,
+                BuildOptions(
+                    engine=engine,
+                    partition_bars=partition_bars,
+                    schedule=schedule,
+                    memory_limit_bytes=limit,
+                    overwrite=overwrite,
+                    wait=wait,
+                    durable=durable,
+                ),
+                stages.tell,
+            )
+        result = _describe(
+            built.store, reused=built.reused, resumed=built.resumed_chunks, began=began
+        )
+    show(result, as_json=as_json, title=f"{'reused' if result['reused'] else 'built'} {store}")
+
+
+def _describe(store: MatrixStore, *, reused: bool, resumed: int, began: float) -> dict[str, Any]:
+    seconds = time.perf_counter() - began
+    attrs = store.attrs
+    return {
+        "n_rows": attrs["n_rows"],
+        "first_time": iso_time(attrs["first_time"]),
+        "last_time": iso_time(attrs["last_time"]),
+        "n_symbols": attrs["n_symbols"],
+        "n_segments": attrs["n_segments"],
+        "n_windows": store.n_windows,
+        "n_chunks": store.n_chunks,
+        "reused": reused,
+        "resumed_chunks": resumed,
+        "seconds": round(seconds, 3),
+        "rows_per_second": round(attrs["n_rows"] / seconds),
+        "quarantined": attrs["quarantined"],
+        "fingerprint": store.fingerprint,
+    }

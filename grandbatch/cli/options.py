@@ -1,0 +1,99 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from grandbatch.bars.rules import BarRules
+from grandbatch.errors import UsageError
+
+Inputs = Annotated[
+    list[Path], typer.Argument(help="CSV or Parquet files, folders or globs.", show_default=False)
+]
+SetName = Annotated[str, typer.Argument(metavar="SET", help="Feature set: strategic or tactical.")]
+StoreOption = Annotated[Path, typer.Option("--store", help="Where the store is, or is to be.")]
+StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A finished store.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+Overlap = Annotated[
+    int | None, typer.Option(help="Rows that neighbouring windows share (the set's own).")
+]
+SequenceLength = Annotated[int | None, typer.Option(help="Rows in a window (the set's own).")]
+Layout = Annotated[str, typer.Option(help="windows, or rows: each feature row stored once.")]
+ChunkWindows = Annotated[int, typer.Option(help="Windows in a chunk.")]
+MaxGap = Annotated[
+    str | None, typer.Option(help="A larger gap starts a new segment, e.g. 1D (no limit).")
+]
+Codec = Annotated[str, typer.Option(help="auto, none, lz4 or zstd.")]
+PartitionBars = Annotated[
+    int | None, typer.Option(help="Bars in a partition; never changes the store.")
+]
+Scheduler = Annotated[
+    str | None, typer.Option(help="threads, sync, or the address of a Dask scheduler.")
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Local worker processes; threads with --scheduler threads.")
+]
+MemoryLimitOption = Annotated[
+    str | None, typer.Option("--memory-limit", help="Of all local processes, e.g. 2GiB.")
+]
+Cache = Annotated[
+    Path | None, typer.Option(help="Folder of the bars cache (.grandbatch/bars beside the store).")
+]
+
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(help="Name a column's header, e.g. low=Llow; may be repeated."),
+]
+Delimiter = Annotated[str | None, typer.Option(help="Mark between fields (from the header).")]
+TimestampFormat = Annotated[
+    str | None, typer.Option(help="strptime form of the timestamps, e.g. '%d/%m/%Y %H:%M'.")
+]
+DayFirst = Annotated[
+    bool | None,
+    typer.Option("--dayfirst/--no-dayfirst", help="Whether 2/7 is the 2nd of July (evidence)."),
+]
+Timezone = Annotated[str, typer.Option(help="Zone of timestamps that name none.")]
+AllowNonPositive = Annotated[
+    bool, typer.Option("--allow-non-positive", help="Accept prices at or below zero.")
+]
+MaxBadFraction = Annotated[float, typer.Option(help="Share of rows that may be quarantined.")]
+OnBadRows = Annotated[str, typer.Option(help="quarantine, or raise at the first bad row.")]
+Symbol = Annotated[str | None, typer.Option(help="The symbol of all bars.")]
+SymbolFrom = Annotated[str | None, typer.Option(help="filename: one symbol for each file.")]
+
+
+def make_rules(
+    columns: list[str] | None,
+    delimiter: str | None,
+    timestamp_format: str | None,
+    dayfirst: bool | None,
+    timezone: str,
+    allow_non_positive: bool,
+    max_bad_fraction: float,
+    on_bad_rows: str,
+    symbol: str | None,
+    symbol_from: str | None,
+) -> BarRules:
+    """Turn the flags about bars into rules."""
+    mapping = {}
+    for entry in (part for text in columns or [] for part in text.split(",")):
+        name, equals, header = entry.partition("=")
+        if not equals or not header:
+            raise UsageError(f"--columns wants name=header, such as low=Llow, got {entry!r}")
+        mapping[name.strip()] = header.strip()
+    return BarRules(
+        columns=mapping,
+        delimiter="\t" if delimiter in ("\\t", "tab") else delimiter,
+        timestamp_format=timestamp_format,
+        dayfirst=dayfirst,
+        timezone=timezone,
+        allow_non_positive=allow_non_positive,
+        max_bad_fraction=max_bad_fraction,
+        on_bad_rows=on_bad_rows,  # type: ignore[arg-type]  # BarRules checks it
+        symbol=symbol,
+        symbol_from=symbol_from,  # type: ignore[arg-type]  # likewise
+    )

@@ -1,0 +1,110 @@
+"""What the command line shows: progress on stderr, results on stdout, as text or as JSON."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+_TITLES = {"bars": "reading bars", "chunks": "writing chunks", "train": "training"}
+
+
+def show(values: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
+    """Print a command's result: one JSON object, or a small table."""
+    if as_json:
+        print(json.dumps(values))
+        return
+    table = Table(title=title or None, show_header=False, box=None, title_justify="left")
+    for key, value in values.items():
+        table.add_row(key, _text(value))
+    Console().print(table)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(v) for v in value) or "none"
+    return str(value)
+
+
+def iso_time(ns: int) -> str:
+    """Write nanoseconds since 1970 as ISO time, UTC."""
+    seconds, rest = divmod(ns, 10**9)
+    text = dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()
+    return text.replace("+00:00", f".{rest:09d}+00:00") if rest else text
+
+
+class Stages:
+    """Progress of a run in stages, on stderr: bars on a terminal, else a line per stage.
+
+    Its `tell` is what `build` calls: (stage, done, total).
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._ended: dict[str, float] = {}
+        self._began: dict[str, float] = {}
+
+    def __enter__(self) -> Stages:
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """Show how far a stage is. A total of 0 is a message."""
+        if not total:
+            self._console.print(stage)
+            return
+        title = _TITLES.get(stage, stage)
+        if self._progress is not None:
+            if stage not in self._tasks:
+                self._tasks[stage] = self._progress.add_task(title, total=total)
+            self._progress.update(self._tasks[stage], completed=done, total=total)
+            return
+        self._began.setdefault(stage, time.monotonic())
+        if done >= total and stage not in self._ended:
+            self._ended[stage] = time.monotonic()
+            seconds = self._ended[stage] - self._began[stage]
+            print(f"{title}: {total:,} of {total:,} in {seconds:.1f} s", file=sys.stderr)

@@ -1,0 +1,93 @@
+"""`inspect`, `verify` and `stream`."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from grandbatch.cli import options as o
+from grandbatch.cli.output import show
+from grandbatch.store.reader import MatrixStore
+
+
+def inspect(store: o.StoreArgument, as_json: o.Json = False) -> None:
+    """Show what is in a store.
+
+    Example: grandbatch inspect bars.zarr
+    """
+    opened = MatrixStore.open(store)
+    attrs = dict(opened.attrs)
+    if not as_json:
+        attrs.pop("feature_stats")
+        attrs["source"] = [f"{s['name']} ({s['bytes']:,} bytes)" for s in attrs["source"]]
+    show(attrs, as_json=as_json, title=str(store))
+
+
+def verify(store: o.StoreArgument, as_json: o.Json = False) -> None:
+    """Read every chunk back and check it; exit 1 if one is bad.
+
+    Example: grandbatch verify bars.zarr
+    """
+    found = MatrixStore.open(store).verify()
+    show(
+        {
+            "ok": found.ok,
+            "checked_chunks": found.checked_chunks,
+            "bad_chunks": [
+                {"array": array, "chunk": chunk, "problem": problem}
+                for array, chunk, problem in found.bad_chunks
+            ],
+        },
+        as_json=as_json,
+        title=f"verified {store}",
+    )
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def stream(
+    store: o.StoreArgument,
+    batch_size: Annotated[int, typer.Option(help="Windows in a batch.")] = 1024,
+    shuffle: Annotated[
+        bool, typer.Option("--shuffle/--no-shuffle", help="Shuffle the windows.")
+    ] = False,
+    epochs: Annotated[int, typer.Option(min=1, help="Times through the store.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the order.")] = 0,
+    as_json: o.Json = False,
+) -> None:
+    """Run the loader alone, and measure its rate.
+
+    Example: grandbatch stream bars.zarr --batch-size 1024 --shuffle
+    """
+    from grandbatch.config import BatchConfig
+    from grandbatch.loader import SlidingWindowDataLoader
+    from grandbatch.memory import peak_bytes
+
+    opened = MatrixStore.open(store)
+    config = BatchConfig(
+        batch_size=batch_size,
+        sequence_length=opened.sequence_length,
+        overlap=opened.overlap,
+        seed=seed,
+    )
+    loader = SlidingWindowDataLoader(opened, config, shuffle=shuffle)
+    windows = batches = 0
+    began = time.perf_counter()
+    for _ in range(epochs):
+        for batch in loader:
+            windows += len(batch)
+            batches += 1
+    seconds = time.perf_counter() - began
+    show(
+        {
+            "windows": windows,
+            "batches": batches,
+            "seconds": round(seconds, 3),
+            "windows_per_second": round(windows / seconds),
+            "peak_rss_bytes": peak_bytes(),
+        },
+        as_json=as_json,
+        title=f"streamed {store}",
+    )

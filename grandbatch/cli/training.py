@@ -1,0 +1,124 @@
+"""`train`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from grandbatch.cli import options as o
+from grandbatch.cli.output import Stages, show
+from grandbatch.config import BatchConfig
+from grandbatch.errors import StoreMismatchError, UsageError
+from grandbatch.store.reader import MatrixStore
+
+
+def train(
+    set_name: o.SetName,
+    store: o.StoreOption,
+    checkpoint_dir: Annotated[Path, typer.Option(help="Where checkpoints lie.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the whole training.")] = 1,
+    batch_size: Annotated[int | None, typer.Option(help="Windows in a batch (the set's).")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on from the last checkpoint.")
+    ] = True,
+    checkpoint_frequency: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints (the set's).")
+    ] = None,
+    run_length: Annotated[
+        int, typer.Option(help="Consecutive windows kept together as a trajectory.")
+    ] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of order, weights and actions.")] = 0,
+    trace: Annotated[
+        Path | None, typer.Option(help="Append a JSON line for each batch: step, windows.")
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Train MAPPO on a store; Ctrl-C saves a checkpoint, the same command goes on.
+
+    Example: grandbatch train strategic --store bars.zarr --checkpoint-dir checkpoints
+    """
+    opened = MatrixStore.open(store)
+    if set_name not in ("strategic", "tactical"):
+        raise UsageError(f"no trainer for feature set {set_name!r}; choose strategic or tactical")
+    if opened.attrs["feature_set"] != set_name:
+        raise StoreMismatchError(
+            f"{store} holds {opened.attrs['feature_set']} matrices, not {set_name}; "
+            f"run grandbatch train {opened.attrs['feature_set']}, or give another --store"
+        )
+    from grandbatch.processor import BatchProcessor
+
+    config = make_config(set_name, opened, batch_size, checkpoint_frequency, seed)
+    processor = BatchProcessor(
+        opened, config, checkpoint_dir, epochs=epochs, resume=resume, run_length=run_length
+    )
+    trainer = make_trainer(set_name, opened, seed)
+    per_epoch = len(processor.loader)
+    with ExitStack() as stack:
+        stages = stack.enter_context(Stages())
+        file = stack.enter_context(trace.open("a")) if trace else None
+        for result in processor.process_batches(trainer):
+            stages.tell("train", result["batch_idx"] + 1, max(1, per_epoch * epochs))
+            if file:
+                _write_trace(file, result)
+    show(
+        {**processor.summary, "epochs": epochs, "checkpoint_dir": str(checkpoint_dir)},
+        as_json=as_json,
+        title=f"trained on {store}",
+    )
+
+
+def make_config(
+    set_name: str,
+    store: MatrixStore,
+    batch_size: int | None,
+    checkpoint_frequency: int | None,
+    seed: int,
+) -> BatchConfig:
+    """Take the set's settings for batches, and the store's for windows."""
+    base = BatchConfig.strategic() if set_name == "strategic" else BatchConfig.tactical()
+    return BatchConfig(
+        batch_size=base.batch_size if batch_size is None else batch_size,
+        sequence_length=store.sequence_length,
+        overlap=store.overlap,
+        max_memory_percent=base.max_memory_percent,
+        checkpoint_frequency=checkpoint_frequency or base.checkpoint_frequency,
+        seed=seed,
+    )
+
+
+def make_trainer(set_name: str, store: MatrixStore, seed: int) -> Any:
+    """Make the set's trainer, normalising by the store's statistics."""
+    from grandbatch.mappo import BatchStrategicTrainer, BatchTacticalTrainer, MappoConfig
+
+    stats = [store.feature_stats[name] for name in store.feature_names]
+    kind, make = (
+        (BatchStrategicTrainer, MappoConfig.strategic)
+        if set_name == "strategic"
+        else (BatchTacticalTrainer, MappoConfig.tactical)
+    )
+    spans = tuple(s for s in make().spans if s <= store.sequence_length)
+    return kind(
+        make(
+            sequence_length=store.sequence_length,
+            n_features=store.n_features,
+            spans=spans,
+            seed=seed,
+        ),
+        feature_mean=[s["mean"] for s in stats],
+        feature_std=[s["std"] for s in stats],
+        stride=store.stride,
+    )
+
+
+def _write_trace(file: IO[str], result: dict[str, Any]) -> None:
+    line = {
+        "step": result["batch_idx"],
+        "windows": result["batch"].index.tolist(),
+        **{key: float(value) for key, value in result["metrics"].items()},
+    }
+    file.write(json.dumps(line) + "\n")
+    file.flush()

@@ -1,0 +1,146 @@
+"""Settings, as frozen values that check themselves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from grandbatch.errors import UsageError
+
+BatchSize = int | Literal["auto"]
+
+DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
+
+
+def parse_bytes(text: str | int) -> int:
+    """Read a size such as ``"700MiB"``, ``"2GB"`` or ``1024`` into bytes.
+
+    Parameters
+    ----------
+    text : str or int
+        A whole number of bytes, or a number with a unit (B, KB, MB, GB, TB, KiB, MiB, GiB, TiB).
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    UsageError
+        If the text is no positive size.
+    """
+    if isinstance(text, int):
+        value = text
+    else:
+        units = {"": 1, "b": 1}
+        for power, letter in enumerate("kmgt", start=1):
+            units[f"{letter}b"] = 1000**power
+            units[f"{letter}ib"] = units[letter] = 1024**power
+        stripped = text.strip().lower()
+        number = stripped.rstrip("abcdefghijklmnopqrstuvwxyz ")
+        unit = stripped[len(number) :].strip()
+        try:
+            value = int(float(number) * units[unit])
+        except (KeyError, ValueError, OverflowError):
+            raise UsageError(f"{text!r} is no size; write for example 700MiB or 2GB") from None
+    if value <= 0:
+        raise UsageError(f"a size must be positive, got {text!r}")
+    return value
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How batches are formed, prefetched and checkpointed.
+
+    Raises
+    ------
+    UsageError
+        If a value makes no sense; the message names the field.
+    """
+
+    batch_size: BatchSize = 32
+    """Windows in a batch, or "auto"."""
+    sequence_length: int = 48
+    """Feature rows in a window. Must be the store's."""
+    overlap: int = 12
+    """Rows shared by neighbouring windows. Must be the store's."""
+    prefetch_batches: int = 2
+    """Batches prepared ahead by the stream; 0 prepares each when asked for."""
+    max_memory_percent: float = 80.0
+    """Share of the memory limit, in percent, that the process tree may use."""
+    checkpoint_frequency: int = 100
+    """Steps between two checkpoints."""
+    cache_bytes: int = DEFAULT_CACHE_BYTES
+    """Bound of the cache of decoded chunks, in bytes; 0 keeps none."""
+    num_workers: int = 2
+    """Threads that decode chunks. They never change the order."""
+    seed: int = 0
+    """Seed of the epoch order."""
+    adaptive: bool = True
+    """Split what is handed over when memory runs short."""
+    min_batch_size: int = 1
+    """The adaptive batch size never goes below this."""
+    max_batch_size: int | None = None
+    """With batch_size="auto" the batch never grows beyond this."""
+
+    def __post_init__(self) -> None:
+        auto = self.batch_size == "auto"
+        _at_least("sequence_length", self.sequence_length, 1)
+        _at_least("overlap", self.overlap, 0)
+        if self.overlap >= self.sequence_length:
+            raise UsageError(
+                f"overlap must be smaller than sequence_length ({self.sequence_length}), "
+                f"got {self.overlap}"
+            )
+        if not auto:
+            if isinstance(self.batch_size, str):
+                raise UsageError(f'batch_size must be a number or "auto", got {self.batch_size!r}')
+            _at_least("batch_size", self.batch_size, 1)
+        _at_least("prefetch_batches", self.prefetch_batches, 0)
+        _at_least("checkpoint_frequency", self.checkpoint_frequency, 1)
+        _at_least("cache_bytes", self.cache_bytes, 0)
+        _at_least("num_workers", self.num_workers, 1)
+        _at_least("seed", self.seed, 0)
+        _at_least("min_batch_size", self.min_batch_size, 1)
+        if self.max_batch_size is not None:
+            _at_least("max_batch_size", self.max_batch_size, self.min_batch_size)
+        if not (math.isfinite(self.max_memory_percent) and 0 < self.max_memory_percent <= 100):
+            raise UsageError(
+                f"max_memory_percent must be above 0 and at most 100, got {self.max_memory_percent}"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Bars between the starts of neighbouring windows."""
+        return self.sequence_length - self.overlap
+
+    @classmethod
+    def strategic(cls) -> BatchConfig:
+        """Return the settings for strategic matrices: 48 rows, overlap 12, batches of 32."""
+        return cls(
+            batch_size=32,
+            sequence_length=48,
+            overlap=12,
+            max_memory_percent=75.0,
+            checkpoint_frequency=100,
+        )
+
+    @classmethod
+    def tactical(cls) -> BatchConfig:
+        """Return the settings for tactical matrices: 60 rows, overlap 15, batches of 64."""
+        return cls(
+            batch_size=64,
+            sequence_length=60,
+            overlap=15,
+            max_memory_percent=80.0,
+            checkpoint_frequency=200,
+        )
+
+
+def _at_least(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UsageError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise UsageError(f"{name} must be at least {least}, got {value}")

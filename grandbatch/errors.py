@@ -1,0 +1,110 @@
+"""The errors grandbatch raises.
+
+Every message says what was got, what was wanted, where, and what to do::
+
+    GrandbatchError
+    ├── UsageError            a setting or flag that makes no sense (exit 2)
+    ├── InputError            the bars are missing or bad
+    │   ├── ColumnError           a header that can't be mapped
+    │   ├── TimestampError        dates that can't be decided or read
+    │   ├── BadRowsError          more bad rows than allowed
+    │   └── NoWindowsError        the bars give no window at all
+    ├── StoreError            a store can't be used
+    │   ├── StoreNotFoundError    nothing there, or not a finished store
+    │   ├── StoreMismatchError    it holds something else than asked for
+    │   ├── StoreChangedError     it was replaced under a reader
+    │   ├── StoreBusyError        another process builds it
+    │   └── DamagedStoreError     bytes that are not those written
+    ├── CheckpointError       a checkpoint can't be used
+    ├── DiskFullError         no room for a file
+    └── MemoryLimitError      a run that does not fit
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BadRowsError",
+    "CheckpointError",
+    "ColumnError",
+    "DamagedStoreError",
+    "DiskFullError",
+    "GrandbatchError",
+    "InputError",
+    "MemoryLimitError",
+    "NoWindowsError",
+    "StoreBusyError",
+    "StoreChangedError",
+    "StoreError",
+    "StoreMismatchError",
+    "StoreNotFoundError",
+    "TimestampError",
+    "UsageError",
+]
+
+
+class GrandbatchError(Exception):
+    """Base of every error raised on purpose. `exit_code` is the command line's."""
+
+    exit_code = 1
+
+
+class UsageError(GrandbatchError, ValueError):
+    """A setting, flag or argument that makes no sense, or contradicts another."""
+
+    exit_code = 2
+
+
+class InputError(GrandbatchError):
+    """Input bars that are missing, unreadable or bad."""
+
+
+class ColumnError(InputError):
+    """A header whose columns can't be mapped to timestamp, open, high, low, close, volume."""
+
+
+class TimestampError(InputError):
+    """Timestamps whose form can't be decided or read."""
+
+
+class BadRowsError(InputError):
+    """More rows break the rules of bars than the settings allow."""
+
+
+class NoWindowsError(InputError):
+    """The bars are too few, or too broken up, to give a single window."""
+
+
+class StoreError(GrandbatchError):
+    """A store that can't be used."""
+
+
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """There is no finished store at the path."""
+
+
+class StoreMismatchError(StoreError):
+    """The store holds something else than what was asked for."""
+
+
+class StoreChangedError(StoreError):
+    """The store was replaced or deleted while it was being read."""
+
+
+class StoreBusyError(StoreError):
+    """Another process holds the store's lock."""
+
+
+class DamagedStoreError(StoreError):
+    """Bytes of a store differ from those that were written."""
+
+
+class CheckpointError(GrandbatchError):
+    """A checkpoint that is damaged, foreign, or unsafe to read."""
+
+
+class DiskFullError(GrandbatchError, OSError):
+    """A file could not be written for lack of room. What was finished before is kept."""
+
+
+class MemoryLimitError(GrandbatchError, MemoryError):
+    """A run that needs more memory than its limit."""

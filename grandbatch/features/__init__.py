@@ -1,0 +1,49 @@
+"""Feature sets, and the ways to compute them: over arrays, or over a live Dask frame.
+
+`sets.py` holds the values, `recursive.py` EMA and Wilder's RSI in finite form, `rows.py` the way
+over arrays, `overlap.py` the one `map_overlap`. Importing this imports neither Dask, pandas
+nor numba.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from grandbatch.features.recursive import ema, wilder_rsi
+from grandbatch.features.rows import compute_rows, segment_starts
+from grandbatch.features.sets import (
+    BAR_COLUMNS,
+    FIELDS,
+    STRATEGIC,
+    TACTICAL,
+    Feature,
+    FeatureSet,
+    resolve_feature_set,
+)
+
+if TYPE_CHECKING:
+    from grandbatch.features.overlap import add_features
+
+__all__ = [
+    "BAR_COLUMNS",
+    "FIELDS",
+    "STRATEGIC",
+    "TACTICAL",
+    "Feature",
+    "FeatureSet",
+    "add_features",
+    "compute_rows",
+    "ema",
+    "resolve_feature_set",
+    "segment_starts",
+    "wilder_rsi",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # pandas takes a third of a second to import, and a store is reused without it
+    if name == "add_features":
+        from grandbatch.features.overlap import add_features
+
+        return add_features
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,223 @@
+"""Feature rows of a live Dask frame: one `map_overlap`, planned so that it can't go wrong.
+
+`map_overlap` looks back one partition only and joins by position, so no partition but the last may
+be shorter than the lookback: short neighbours are merged first. The tail that travels to the next
+partition holds `lookback` rows of the columns that are needed, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from grandbatch.errors import ColumnError, UsageError
+from grandbatch.features.rows import compute_rows, segment_starts
+from grandbatch.features.sets import FeatureSet, resolve_feature_set
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
+
+
+def add_features(
+    frame: dd.DataFrame,
+    feature_set: str | FeatureSet,
+    *,
+    max_gap: str | dt.timedelta | np.timedelta64 | None = None,
+    keep_bars: bool = True,
+    partition_rows: Sequence[int] | None = None,
+) -> dd.DataFrame:
+    """Add a feature set's columns to a Dask frame of clean bars.
+
+    The values don't depend on the partitioning, to the bit.
+
+    Parameters
+    ----------
+    frame : dask DataFrame
+        Finite bars sorted by symbol, then time, as `read_bars` gives them: symbol, timestamp
+        (needed with `max_gap` only), and the float64 columns that the set reads. The index is kept
+        and means nothing.
+    feature_set : str or FeatureSet
+        "strategic", "tactical", or a set.
+    max_gap : str or timedelta, optional
+        The largest distance in time inside a segment, such as "1D"; by default any.
+    keep_bars : bool
+        Keep the frame's own columns before the features; without, less is copied.
+    partition_rows : sequence of int, optional
+        Rows of each partition, where known. Otherwise they are counted here and now, which reads
+        the frame's source once: a column of a Parquet source, the whole of a CSV file.
+
+    Returns
+    -------
+    dask DataFrame
+        As many rows, and one float32 column per feature: nan where fewer bars than the set's
+        lookback come before in the segment. Partitions shorter than the lookback are merged with
+        their neighbours.
+
+    Raises
+    ------
+    UsageError
+        If the feature set, `max_gap` or `partition_rows` makes no sense.
+    ColumnError
+        If a column is missing or not float64.
+    """
+    resolved = resolve_feature_set(feature_set)
+    max_gap_ns = _nanoseconds(max_gap)
+    needed = ["symbol", *resolved.inputs]
+    if max_gap_ns is not None:
+        needed.append("timestamp")
+    _check_columns(frame._meta, needed, resolved, keep_bars=keep_bars)
+    counts = _partition_rows(frame, partition_rows, resolved.inputs[0])
+    source = _without_short_partitions(
+        frame if keep_bars else frame[needed], counts, resolved.lookback
+    )
+    no_rows = np.empty((0, resolved.n_features), np.float32)
+    overlapped = source.map_overlap(
+        _feature_partition,
+        resolved.lookback,
+        0,
+        resolved,
+        max_gap_ns,
+        keep_bars,
+        meta=_joined(source._meta, no_rows, resolved, keep_bars),
+    )
+    # A column picked from a map_overlap is an error in Dask (dask#12122); from what follows it,
+    # it is not. The two are fused into one task.
+    return overlapped.map_partitions(_unchanged, meta=overlapped._meta)
+
+
+def _feature_partition(
+    bars: pd.DataFrame, feature_set: FeatureSet, max_gap_ns: int | None, keep_bars: bool
+) -> pd.DataFrame:
+    """Compute the rows of one partition with the tail of the one before it.
+
+    The first rows, which lack their lookback here, are the tail that Dask cuts off again.
+    """
+    columns = {
+        name: np.ascontiguousarray(bars[name].to_numpy(dtype=np.float64))
+        for name in feature_set.inputs
+    }
+    if max_gap_ns is None:
+        time = np.empty(0, np.int64)
+    else:
+        time = bars["timestamp"].to_numpy(dtype="datetime64[ns]").view(np.int64)
+    starts = segment_starts(time, _symbol_codes(bars["symbol"]), max_gap_ns)
+    return _joined(bars, compute_rows(feature_set, columns, starts), feature_set, keep_bars)
+
+
+def _joined(
+    bars: pd.DataFrame, rows: npt.NDArray[np.float32], feature_set: FeatureSet, keep_bars: bool
+) -> pd.DataFrame:
+    """Put the rows into a frame without copying them, beside the bars if those are kept."""
+    features = pd.DataFrame(
+        rows, index=bars.index, columns=list(feature_set.feature_names), copy=False
+    )
+    return pd.concat([bars, features], axis=1) if keep_bars else features
+
+
+def _unchanged(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame
+
+
+def _symbol_codes(symbols: pd.Series[Any]) -> npt.NDArray[np.integer[Any]]:
+    """Numbers that differ where neighbouring symbols do."""
+    if isinstance(symbols.dtype, pd.CategoricalDtype):
+        return symbols.cat.codes.to_numpy()
+    values = symbols.array
+    codes = np.zeros(len(values), np.int64)
+    np.cumsum(np.asarray(values[1:] != values[:-1], dtype=bool), out=codes[1:])
+    return codes
+
+
+def _nanoseconds(max_gap: str | dt.timedelta | np.timedelta64 | None) -> int | None:
+    if max_gap is None:
+        return None
+    try:
+        gap = int(pd.Timedelta(max_gap).as_unit("ns").value)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"max_gap must be a duration such as '1D', got {max_gap!r}") from error
+    if gap <= 0:
+        raise UsageError(f"max_gap must be positive, got {max_gap!r}")
+    return gap
+
+
+def _check_columns(
+    meta: pd.DataFrame, needed: Sequence[str], feature_set: FeatureSet, *, keep_bars: bool
+) -> None:
+    missing = [name for name in needed if name not in meta.columns]
+    if missing:
+        raise ColumnError(
+            f"feature set {feature_set.name!r} needs the column(s) {', '.join(missing)}; the frame "
+            f"has {', '.join(map(str, meta.columns))}. Rename its columns, or use read_bars"
+        )
+    for name in feature_set.inputs:
+        if meta[name].dtype != np.float64:
+            raise ColumnError(
+                f"column {name!r} must be float64, got {meta[name].dtype}; "
+                "use .astype('float64') on it"
+            )
+    if "timestamp" in needed and not pd.api.types.is_datetime64_any_dtype(meta["timestamp"].dtype):
+        raise ColumnError(
+            f"column 'timestamp' must hold datetimes, got {meta['timestamp'].dtype}; "
+            "max_gap is measured in it. Use dask.dataframe.to_datetime"
+        )
+    twice = [name for name in feature_set.feature_names if name in meta.columns]
+    if keep_bars and twice:
+        raise UsageError(
+            f"the frame has columns named like the features {', '.join(twice)}; "
+            "drop them, or pass keep_bars=False"
+        )
+
+
+def _partition_rows(
+    frame: dd.DataFrame, partition_rows: Sequence[int] | None, column: str
+) -> list[int]:
+    if partition_rows is None:
+        partition_rows = frame[[column]].map_partitions(len, meta=(None, "int64")).compute()
+    counts = [int(rows) for rows in partition_rows]
+    if len(counts) != frame.npartitions or min(counts) < 0:
+        raise UsageError(
+            f"partition_rows must hold the rows of each of {frame.npartitions} partitions, "
+            f"got {len(counts)} numbers"
+        )
+    return counts
+
+
+def _groups(counts: Sequence[int], least: int) -> list[tuple[int, int]]:
+    """Cut partitions into runs, half-open, each of at least `least` rows where there are so many.
+
+    What is left at the end goes to the last run.
+    """
+    groups: list[tuple[int, int]] = []
+    begin, rows = 0, 0
+    for place, count in enumerate(counts):
+        rows += count
+        if rows >= least:
+            groups.append((begin, place + 1))
+            begin, rows = place + 1, 0
+    if begin < len(counts):
+        begin = groups.pop()[0] if groups else 0
+        groups.append((begin, len(counts)))
+    return groups
+
+
+def _without_short_partitions(
+    frame: dd.DataFrame, counts: Sequence[int], lookback: int
+) -> dd.DataFrame:
+    groups = _groups(counts, max(1, lookback))
+    if len(groups) == len(counts):
+        return frame
+    import dask
+    import dask.dataframe as dd
+    from dask.dataframe.methods import concat
+
+    parts = frame.to_delayed()
+    merge = dask.delayed(concat, pure=True)
+    merged = [
+        parts[begin] if stop - begin == 1 else merge(parts[begin:stop]) for begin, stop in groups
+    ]
+    return dd.from_delayed(merged, meta=frame._meta, verify_meta=False)

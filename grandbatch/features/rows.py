@@ -1,0 +1,115 @@
+"""Feature rows of bars held in arrays, segment by segment. Knows no Dask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.errors import InputError
+from grandbatch.features.sets import FIELDS, FeatureSet
+
+F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
+
+
+def segment_starts(
+    timestamp_ns: Int64Array,
+    symbol_codes: npt.NDArray[np.integer],
+    max_gap_ns: int | None = None,
+) -> Int64Array:
+    """Find the rows that begin a segment, seen from the row before them.
+
+    Parameters
+    ----------
+    timestamp_ns : (n,) int64
+        Nanoseconds since 1970 UTC, rising within a symbol.
+    symbol_codes : (n,) int
+        Equal for rows of one symbol.
+    max_gap_ns : int, optional
+        The largest distance in time inside a segment; by default any.
+
+    Returns
+    -------
+    (S,) int64
+        Row positions, rising. Never 0: what came before it isn't seen.
+    """
+    begins = symbol_codes[1:] != symbol_codes[:-1]
+    if max_gap_ns is not None:
+        begins = begins | (timestamp_ns[1:] - timestamp_ns[:-1] > max_gap_ns)
+    return (np.flatnonzero(begins) + 1).astype(np.int64, copy=False)
+
+
+def compute_rows(
+    feature_set: FeatureSet,
+    columns: Mapping[str, F64],
+    starts: Int64Array,
+    first: int = 0,
+) -> F32:
+    """Compute the feature rows of bars in arrays.
+
+    Parameters
+    ----------
+    feature_set : FeatureSet
+        What to compute.
+    columns : mapping of str to (n,) float64, contiguous
+        The bars: at least `feature_set.inputs`, all finite.
+    starts : (S,) int64
+        Rising positions where a segment begins. Position 0 need not be among them: the rows may
+        begin in the middle of a segment.
+    first : int
+        Rows before it are context only: read, but not written.
+
+    Returns
+    -------
+    (n - first, n_features) float32, C-contiguous
+        nan in all columns of a row that has fewer than `feature_set.lookback` bars of its segment
+        before it in the arrays; finite elsewhere for the built-in sets.
+
+    Raises
+    ------
+    InputError
+        If a bar is not finite.
+    """
+    bars = [columns[name] for name in feature_set.inputs]
+    for name, values in zip(feature_set.inputs, bars, strict=True):
+        _refuse_not_finite(name, values)
+    n = len(bars[0])
+    lookback = feature_set.lookback
+    out = np.empty((n - first, feature_set.n_features), np.float32)
+    stops = [int(start) for start in starts if start > 0] + [n]
+    begin = 0
+    for stop in stops:
+        lacking = slice(max(first, begin), max(first, min(begin + lookback, stop)))
+        out[lacking.start - first : lacking.stop - first] = np.nan
+        if lacking.stop < stop:
+            run = {name: columns[name][begin:stop] for name in feature_set.inputs}
+            _write_run(feature_set, run, lacking.stop - begin, out[lacking.stop - first :])
+        begin = stop
+    return out
+
+
+def _write_run(feature_set: FeatureSet, run: Mapping[str, F64], first: int, out: F32) -> None:
+    """Write the rows from `first` of one segment's run to the start of `out`."""
+    n = len(run[feature_set.inputs[0]])
+    rows = out[: n - first]
+    fused = feature_set.fused
+    if fused is not None:
+        unread = run[feature_set.inputs[0]]
+        fused.run(*(run.get(name, unread) for name in FIELDS), first, rows)
+        return
+    column = np.empty(n - first, np.float32)
+    for place, feature in enumerate(feature_set.features):
+        feature.kernel(*(run[name] for name in feature.inputs), first, column)
+        rows[:, place] = column
+
+
+def _refuse_not_finite(name: str, values: F64) -> None:
+    if not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise InputError(
+            f"{name} is {values[row]} at row {row} of {len(values)}; features need finite bars: "
+            "read them with grandbatch.read_bars, which quarantines such rows"
+        )

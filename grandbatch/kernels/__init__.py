@@ -1,0 +1,168 @@
+"""Numba loops over the bars of one segment, behind plain functions.
+
+Importing this package imports no numba and compiles nothing; the first call does, once per machine
+where the cache folder can be written. All kernels release the GIL and are safe to call from many
+threads. Every value is computed from its own lookback rows, so any cut of a segment into runs
+gives the same bits.
+
+A fused kernel is called as ``kernel(open, high, low, close, volume, first, out)``; a feature's own
+kernel as ``kernel(*inputs, first, out)``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.errors import UsageError
+
+__all__ = [
+    "STRATEGIC_LOOKBACK",
+    "STRATEGIC_WIDTH",
+    "TACTICAL_LOOKBACK",
+    "TACTICAL_WIDTH",
+    "ema_kernel",
+    "strategic_kernel",
+    "tactical_kernel",
+    "wilder_rsi_kernel",
+]
+
+F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
+
+STRATEGIC_LOOKBACK, STRATEGIC_WIDTH = 40, 13
+TACTICAL_LOOKBACK, TACTICAL_WIDTH = 21, 7
+
+
+def strategic_kernel(
+    open: F64,  # noqa: A002 - the field's own name
+    high: F64,
+    low: F64,
+    close: F64,
+    volume: F64,
+    first: int,
+    out: F32,
+) -> None:
+    """Write the 13 strategic features of bars `first` to the last.
+
+    Parameters
+    ----------
+    open, high, low, close, volume : (n,) float64, contiguous
+        Finite bars of one segment. Open, high and low aren't read.
+    first : int
+        The first bar to write, at least 40: so many bars before it are read.
+    out : (n - first, 13) float32, C-contiguous
+        Overwritten. Finite for all finite bars.
+
+    Raises
+    ------
+    UsageError
+        If an array has another shape, type or layout, or `first` is below 40.
+    """
+    from grandbatch.kernels.strategic import strategic_rows
+
+    c, v = _checked((close, volume), STRATEGIC_LOOKBACK, first, out, (STRATEGIC_WIDTH,))
+    strategic_rows(c, v, first, out)
+
+
+def tactical_kernel(
+    open: F64,  # noqa: A002 - the field's own name
+    high: F64,
+    low: F64,
+    close: F64,
+    volume: F64,
+    first: int,
+    out: F32,
+) -> None:
+    """Write the 7 tactical features of bars `first` to the last.
+
+    Parameters
+    ----------
+    open, high, low, close, volume : (n,) float64, contiguous
+        Finite bars of one segment. Open isn't read.
+    first : int
+        The first bar to write, at least 21: so many bars before it are read.
+    out : (n - first, 7) float32, C-contiguous
+        Overwritten. Finite for all finite bars.
+
+    Raises
+    ------
+    UsageError
+        If an array has another shape, type or layout, or `first` is below 21.
+    """
+    from grandbatch.kernels.tactical import tactical_rows
+
+    bars = (high, low, close, volume)
+    h, l, c, v = _checked(bars, TACTICAL_LOOKBACK, first, out, (TACTICAL_WIDTH,))
+    tactical_rows(h, l, c, v, first, out)
+
+
+def ema_kernel(x: F64, alpha: float, window: int, first: int, out: F32) -> None:
+    """Write exponential averages over `window` bars before each bar and the bar itself.
+
+    Parameters
+    ----------
+    x : (n,) float64, contiguous
+        Finite values of one segment.
+    alpha : float
+        Weight of the newest value. The average starts at the oldest.
+    window : int
+        Bars read before each bar.
+    first : int
+        The first bar to write, at least `window`.
+    out : (n - first,) float32, contiguous
+        Overwritten.
+
+    Raises
+    ------
+    UsageError
+        If an array has another shape, type or layout, or `first` is below `window`.
+    """
+    from grandbatch.kernels.recursive import ema_rows
+
+    (x,) = _checked((x,), window, first, out, ())
+    ema_rows(x, alpha, window, first, out)
+
+
+def wilder_rsi_kernel(x: F64, alpha: float, window: int, first: int, out: F32) -> None:
+    """Write Wilder's RSI, in 0..1, over the last `window` differences up to each bar.
+
+    Parameters, errors and shapes are those of `ema_kernel`. It is 1 where no price fell.
+    """
+    from grandbatch.kernels.recursive import wilder_rsi_rows
+
+    (x,) = _checked((x,), window, first, out, ())
+    wilder_rsi_rows(x, alpha, window, first, out)
+
+
+def _checked(
+    bars: tuple[F64, ...], lookback: int, first: int, out: F32, columns: tuple[int, ...]
+) -> list[F64]:
+    """Check what the loops rely on, since they would read or write out of bounds otherwise.
+
+    The arrays come back as read-only views, so that each kernel is compiled for one type of array
+    however its callers got theirs.
+    """
+    n = bars[0].size
+    if not lookback <= first <= n:
+        raise UsageError(
+            f"the first bar to write must be from {lookback} (the lookback) to {n} (the number "
+            f"of bars), got {first}; give the kernel more bars before it"
+        )
+    wanted = (n - first, *columns)
+    if out.shape != wanted or out.dtype != np.float32 or not out.flags.c_contiguous:
+        raise UsageError(
+            f"out must be a C-contiguous float32 array of shape {wanted}, "
+            f"got {out.dtype} of shape {out.shape}"
+        )
+    views = []
+    for values in bars:
+        if values.shape != (n,) or values.dtype != np.float64 or not values.flags.c_contiguous:
+            raise UsageError(
+                f"bars must be contiguous float64 arrays of shape ({n},), "
+                f"got {values.dtype} of shape {values.shape}; use np.ascontiguousarray"
+            )
+        view = values.view()
+        view.flags.writeable = False
+        views.append(view)
+    return views

@@ -1,0 +1,169 @@
+"""Blocks of decoded chunks, one ahead of the reader, on threads of their own.
+
+Two tables take turns: while windows are gathered from one, the chunks of the next block are
+decoded into the other. A table that holds all chunks is filled once and needs no second.
+
+An error in a thread is kept with the windows it concerns, and met when their turn comes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from grandbatch.loader.table import Table
+from grandbatch.order import EpochOrder, Share
+
+_FEW = 4
+"""A share with fewer windows than this many times its block's chunks reads only those it needs."""
+
+
+@dataclass(eq=False)
+class Block:
+    """Windows of one share, in order, ready to gather up to the first that can't be read.
+
+    Parameters
+    ----------
+    table : Table
+    entries : (n,) int32 tensor
+        Places of the windows in the table.
+    readable : int
+        Windows before the first that can't be read.
+    error : Exception, optional
+        Why it can't.
+    """
+
+    table: Table
+    entries: torch.Tensor
+    readable: int
+    error: Exception | None
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+@dataclass(eq=False)
+class _Loading:
+    """A block on its way: filled by the threads that work on it."""
+
+    table: Table
+    entries: Future[npt.NDArray[np.int32]]
+    workers: list[Future[None]] = field(default_factory=list)
+
+
+class BlockFeed:
+    """The blocks of some shares, in order.
+
+    Parameters
+    ----------
+    order : EpochOrder
+    shares : sequence of Share
+    tables : sequence of Table
+        One that has a slot for every chunk that takes part, or two with a slot for every chunk
+        of a block.
+    threads : int
+        Threads that decode.
+    """
+
+    def __init__(
+        self, order: EpochOrder, shares: Sequence[Share], tables: Sequence[Table], threads: int
+    ):
+        self._order = order
+        self._shares = deque(shares)
+        self._resident = len(tables) == 1
+        self._free = deque(tables)
+        if self._resident:
+            tables[0].reuse(keep=True)
+        self._ahead: deque[_Loading] = deque()
+        self._stopped = threading.Event()
+        self._threads = threads
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="grandbatch-decode")
+
+    def __iter__(self) -> Iterator[Block]:
+        """Give blocks; asking for the next gives the last one's table back."""
+        while self._fetch():
+            loading = self._ahead.popleft()
+            block = self._finished(loading)
+            self._fetch()
+            yield block
+            self._free.append(loading.table)
+
+    def close(self) -> None:
+        """Stop the threads; each ends its chunk first."""
+        self._stopped.set()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _fetch(self) -> bool:
+        """Start on the next blocks, as far as tables are free; tell whether any is on its way."""
+        while self._shares and len(self._ahead) < 2 and self._free:
+            table = self._free[0] if self._resident else self._free.popleft()
+            self._ahead.append(self._start(self._shares.popleft(), table))
+        return bool(self._ahead)
+
+    def _start(self, share: Share, table: Table) -> _Loading:
+        chunks = self._order.block_chunks(share.block)
+        if self._resident:
+            slots = self._order.block_places(share.block)
+        else:
+            slots = np.arange(len(chunks), dtype=np.int32)
+            table.reuse(keep=False)
+        whole = share.size >= _FEW * len(chunks)
+        todo = deque(zip(slots.tolist(), chunks.tolist(), strict=True)) if whole else deque()
+        ready = threading.Event()
+
+        def order_windows() -> npt.NDArray[np.int32]:
+            try:
+                entries = self._order.block_entries(share.block, slots)[share.offset : share.stop]
+                if not whole:
+                    needed = set(np.unique(entries // self._order.selection.chunk_windows))
+                    todo.extend(
+                        (slot, chunk)
+                        for slot, chunk in zip(slots.tolist(), chunks.tolist(), strict=True)
+                        if slot in needed
+                    )
+            finally:
+                ready.set()
+            return entries
+
+        loading = _Loading(table, self._executor.submit(order_windows))
+
+        def decode() -> None:
+            if not whole:
+                ready.wait()
+            self._decode(table, todo)
+
+        loading.workers = [self._executor.submit(decode) for _ in range(self._threads)]
+        return loading
+
+    def _decode(self, table: Table, todo: deque[tuple[int, int]]) -> None:
+        while not self._stopped.is_set():
+            try:
+                slot, chunk = todo.popleft()
+            except IndexError:
+                return
+            if not table.claim(slot):
+                continue
+            try:
+                table.fill(slot, chunk)
+            except Exception as error:  # noqa: BLE001 - raised again at the chunk's first window
+                table.errors[slot] = error
+
+    def _finished(self, loading: _Loading) -> Block:
+        entries = loading.entries.result()
+        for worker in loading.workers:
+            worker.result()
+        readable, error = len(entries), None
+        failed = dict(loading.table.errors)
+        if failed:
+            slots = entries // self._order.selection.chunk_windows
+            bad = np.flatnonzero(np.isin(slots, list(failed)))
+            if len(bad):
+                readable, error = int(bad[0]), failed[int(slots[bad[0]])]
+        return Block(loading.table, torch.from_numpy(entries), readable, error)

@@ -1,0 +1,116 @@
+"""From a stream of windows to batches: where they are cut, and the place behind each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+
+from grandbatch.batch import MatrixBatch
+from grandbatch.loader.reading import SLAB_WINDOWS, WindowStream
+from grandbatch.loader.slabs import SlabPool
+from grandbatch.order import Deal
+from grandbatch.position import Position
+
+
+class Place(NamedTuple):
+    """How far a deal was handed over."""
+
+    deal: Deal
+    consumed: int
+    step: int
+    rank: int
+
+    def position(self) -> Position:
+        """Return the position there."""
+        return self.deal.position(self.consumed, self.step, self.rank)
+
+    def after(self, consumed: int, step: int) -> Place:
+        """Return a later place."""
+        return Place(self.deal, consumed, step, self.rank)
+
+
+class Turn(NamedTuple):
+    """Which batches a worker process hands over: each `every`-th, from number `own` on."""
+
+    own: int
+    every: int
+
+
+def slab_windows(batch_size: int) -> int:
+    """Windows gathered at once: whole batches, about `SLAB_WINDOWS`."""
+    return max(1, SLAB_WINDOWS // batch_size) * batch_size
+
+
+def every_batch(
+    place: Place,
+    stream: WindowStream,
+    pool: Callable[[int], SlabPool],
+    batch_size: Callable[[], int],
+) -> Iterator[MatrixBatch]:
+    """Hand over all batches from a place on.
+
+    Parameters
+    ----------
+    place : Place
+    stream : WindowStream
+        Of the windows behind the place.
+    pool : callable
+        Gives the pool of slabs for so many windows.
+    batch_size : callable
+        Asked before each batch. A smaller one cuts what was already gathered, so it takes effect
+        at once.
+    """
+    _, consumed, step, _ = place
+    total = place.deal.windows_per_rank
+    while consumed < total:
+        n = slab_windows(batch_size())
+        slab = stream.gather([(consumed, min(consumed + n, total))], pool(n))
+        at, n = 0, len(slab.matrices)
+        complete = slab.error is None
+        while at < n and (complete or n - at >= batch_size()):
+            size = batch_size()
+            for matrices in torch.split(slab.matrices[at:], size):
+                stop = at + len(matrices)
+                if not complete and len(matrices) < size:
+                    break
+                step += 1
+                behind = place.after(consumed + stop - at, step)
+                consumed = behind.consumed
+                yield MatrixBatch.cut(matrices, slab.labels, at, stop, behind)
+                at = stop
+                if batch_size() != size:
+                    break
+        if slab.error is not None:
+            raise slab.error
+
+
+def some_batches(
+    place: Place,
+    stream: WindowStream,
+    pool: Callable[[int], SlabPool],
+    batch_size: int,
+    turn: Turn,
+) -> Iterator[MatrixBatch]:
+    """Hand over a worker's share of the batches: with the others', in turn, they are all."""
+    first, total = place.consumed, place.deal.windows_per_rank
+    n = slab_windows(batch_size)
+    starts = range(first + turn.own * batch_size, total, turn.every * batch_size)
+    per_slab = n // batch_size
+    for number in range(0, len(starts), per_slab):
+        some = starts[number : number + per_slab]
+        ranges = [(start, min(start + batch_size, total)) for start in some]
+        slab = stream.gather(ranges, pool(n))
+        at = 0
+        for start, stop in ranges:
+            end = at + stop - start
+            if end > len(slab.matrices):
+                break
+            step = place.step + (start - first) // batch_size + 1
+            yield MatrixBatch.cut(
+                slab.matrices[at:end], slab.labels, at, end, place.after(stop, step)
+            )
+            at = end
+        if slab.error is not None:
+            raise slab.error

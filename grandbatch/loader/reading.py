@@ -1,0 +1,111 @@
+"""A rank's windows as one stream, gathered into slabs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from grandbatch.batch import LABELS
+from grandbatch.loader.feed import Block
+from grandbatch.loader.labels import FIELDS
+from grandbatch.loader.slabs import SlabPool
+
+Range = tuple[int, int]
+
+SLAB_WINDOWS = 1024
+"""Windows gathered at once, about; or one batch where that is larger."""
+
+_DTYPES = [torch.from_numpy(np.empty(0, dtype)).dtype for dtype in FIELDS.values()]
+assert ("index", *FIELDS, "weight") == LABELS
+
+
+@dataclass(eq=False)
+class Slab:
+    """Gathered windows with their labels.
+
+    Parameters
+    ----------
+    matrices : (n, L, F) tensor
+    labels : tuple of (n,) tensors
+        Named by `grandbatch.batch.LABELS`.
+    error : Exception, optional
+        Why there are no more.
+    """
+
+    matrices: torch.Tensor
+    labels: tuple[torch.Tensor, ...]
+    error: Exception | None = None
+
+
+class WindowStream:
+    """Reads ranges of a rank's windows, forward only.
+
+    Parameters
+    ----------
+    blocks : iterator of Block
+        Of the rank's shares, in order.
+    n_real : int
+        Windows before the repeated ones, which weigh nothing.
+    """
+
+    def __init__(self, blocks: Iterator[Block], n_real: int):
+        self._blocks = blocks
+        self._n_real = n_real
+        self._block: Block | None = None
+        self._first = 0
+        self._stop = 0
+        self._error: Exception | None = None
+
+    def gather(self, ranges: Sequence[Range], pool: SlabPool) -> Slab:
+        """Gather ranges of windows into one slab; it ends before the first that can't be read."""
+        n = sum(stop - first for first, stop in ranges)
+        matrices = pool.take(n)
+        index = torch.empty(n, dtype=torch.int64)
+        labels = tuple(torch.empty(n, dtype=dtype) for dtype in _DTYPES)
+        weight = torch.ones(n)
+        at = 0
+        for block, offset, size, window in self._pieces(ranges):
+            here = slice(at, at + size)
+            block.table.gather(
+                block.entries[offset : offset + size],
+                matrices[here],
+                index[here],
+                tuple(label[here] for label in labels),
+            )
+            if window + size > self._n_real:
+                weight[at + max(self._n_real - window, 0) : at + size] = 0
+            at += size
+        if at == n:
+            return Slab(matrices, (index, *labels, weight))
+        whole = (index, *labels, weight)
+        return Slab(matrices[:at], tuple(label[:at] for label in whole), self._error)
+
+    def _pieces(self, ranges: Sequence[Range]) -> Iterator[tuple[Block, int, int, int]]:
+        """Cut ranges at blocks, up to the first window that can't be read.
+
+        Gives the block, the first window's place in it, how many windows, and the first's place
+        in the stream.
+        """
+        for first, stop in ranges:
+            at = first
+            while at < stop:
+                block = self._block_at(at)
+                end = min(stop, self._stop)
+                readable = min(end, self._first + block.readable)
+                if at < readable:
+                    yield block, at - self._first, readable - at, at
+                if readable < end:
+                    self._error = block.error
+                    return
+                at = end
+
+    def _block_at(self, window: int) -> Block:
+        while self._block is None or window >= self._stop:
+            self._block = None  # its table may be used again from here on
+            block = next(self._blocks)
+            self._block, self._first = block, self._stop
+            self._stop += len(block)
+        return self._block

@@ -1,0 +1,324 @@
+"""`SlidingWindowDataLoader`: batches of a store at memory speed, resumable at any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from grandbatch.batch import MatrixBatch
+from grandbatch.config import BatchConfig
+from grandbatch.errors import CheckpointError, UsageError
+from grandbatch.loader.feed import BlockFeed
+from grandbatch.loader.iterating import Place, Turn, every_batch, some_batches
+from grandbatch.loader.reading import WindowStream
+from grandbatch.loader.resources import Resources
+from grandbatch.loader.subset import Time, select, symbol_names, to_nanoseconds
+from grandbatch.order import (
+    EpochOrder,
+    OrderSettings,
+    deal,
+    default_shuffle_chunks,
+    epoch_start,
+    shuffle_vif,
+)
+from grandbatch.order.settings import Remainder
+from grandbatch.position import Position
+from grandbatch.store import MatrixStore
+
+STATE_FORMAT = 1
+AUTO_BATCH_SIZE = 32
+"""What batch_size="auto" starts with."""
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
+    """Batches of a store's windows: each exactly once an epoch, over all ranks.
+
+    Iterating goes through one epoch. After a complete epoch, iterating again goes through the
+    next; after an epoch that was left early, through the same one again. After `load_state_dict`
+    it goes on right behind the batch the state was taken at.
+
+    Also an `IterableDataset`: `torch.utils.data.DataLoader(loader, batch_size=None,
+    num_workers=k)` hands over the same batches in the same order for any k. As with any dataset,
+    worker processes have copies of the loader: call `set_epoch` before each epoch, and save the
+    position of the batch last received.
+
+    Parameters
+    ----------
+    store : MatrixStore
+    config : BatchConfig, optional
+        By default one of the store's length and overlap.
+    shuffle : bool
+        False gives the order of the store.
+    seed : int, optional
+        Of the order; by default the config's.
+    rank, world_size : int
+        Which share of each epoch to hand over. All ranks see equally many batches of equal size.
+    start, stop : str, datetime, Timestamp or int, optional
+        Only windows whose last bar's time is in [start, stop); whole numbers are ns since 1970,
+        times without a zone UTC.
+    symbols : str or iterable of str, optional
+        Only these symbols' windows.
+    shuffle_chunks : int, optional
+        Chunks whose windows are mixed. More cost memory and make `shuffle_vif` smaller; the
+        default gives 2 for batches of 1,024, as far as 64 MB allow.
+    run_length : int
+        Windows of one segment that stay together, in order.
+    remainder : "pad" or "drop"
+        What happens where windows and ranks don't come out even: ranks that are one short repeat
+        one with weight 0, or the others drop theirs.
+    dtype : torch.dtype
+        Of the matrices: float32, or bfloat16 or float16, rounded while they are read.
+    pin_memory : bool
+        Hand over matrices in page-locked memory; needs a GPU.
+
+    Attributes
+    ----------
+    store, config, rank, world_size
+    settings : OrderSettings
+        What decides the order.
+
+    Raises
+    ------
+    UsageError
+        If the settings contradict the store or each other, or leave no window.
+    """
+
+    def __init__(
+        self,
+        store: MatrixStore,
+        config: BatchConfig | None = None,
+        shuffle: bool = True,
+        seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        start: Time | None = None,
+        stop: Time | None = None,
+        symbols: str | Iterable[str] | None = None,
+        shuffle_chunks: int | None = None,
+        run_length: int = 1,
+        remainder: Remainder = "pad",
+        dtype: torch.dtype = torch.float32,
+        pin_memory: bool = False,
+    ):
+        self.store = store
+        self.config = config or BatchConfig(
+            sequence_length=store.sequence_length, overlap=store.overlap
+        )
+        self.rank, self.world_size = rank, world_size
+        self._check(dtype, pinned=pin_memory)
+        chosen = OrderSettings(
+            seed=self.config.seed if seed is None else seed,
+            shuffle=shuffle,
+            shuffle_chunks=1 if shuffle_chunks is None else shuffle_chunks,
+            run_length=run_length,
+            start=None if start is None else to_nanoseconds(start, "start"),
+            stop=None if stop is None else to_nanoseconds(stop, "stop"),
+            symbols=None if symbols is None else symbol_names(store, symbols),
+            remainder=remainder,
+        )
+        self._selection = select(store, chosen)
+        if shuffle_chunks is None:
+            rows = (store.chunk_windows - 1) * store.stride + store.sequence_length
+            mixed = default_shuffle_chunks(
+                len(self._selection.chunks), rows * store.n_features * 4, shuffle=shuffle
+            )
+            chosen = replace(chosen, shuffle_chunks=mixed)
+        self.settings = chosen
+        self._batch_size = AUTO_BATCH_SIZE
+        if self.config.batch_size != "auto":
+            self._batch_size = self.config.batch_size
+        self._resources = Resources(
+            store,
+            len(self._selection.chunks),
+            chosen.shuffle_chunks,
+            self.config.cache_bytes,
+            dtype,
+            pinned=pin_memory,
+        )
+        self._epoch = 0
+        self._resume: Position | None = None
+        self._delivered: Place | None = None
+
+    def _check(self, dtype: torch.dtype, *, pinned: bool) -> None:
+        store, config = self.store, self.config
+        for name in ("sequence_length", "overlap"):
+            want, got = getattr(store, name), getattr(config, name)
+            if want != got:
+                raise UsageError(
+                    f"the config says {name}={got}, the store {store.path} was built with {want}; "
+                    f"give BatchConfig({name}={want}), or build a store with {name} {got}"
+                )
+        if self.world_size < 1 or not 0 <= self.rank < self.world_size:
+            raise UsageError(
+                f"rank must be from 0 to world_size - 1, got rank {self.rank} "
+                f"and world_size {self.world_size}"
+            )
+        if dtype not in _DTYPES:
+            raise UsageError(f"dtype must be float32, bfloat16 or float16, got {dtype}")
+        if pinned and not torch.cuda.is_available():
+            raise UsageError("pin_memory needs a GPU, and PyTorch sees none here; leave it out")
+
+    def __len__(self) -> int:
+        """Batches that each rank sees in an epoch."""
+        share, rest = divmod(len(self._selection), self.world_size)
+        if rest and self.settings.remainder == "pad":
+            share += 1
+        return (share + self._batch_size - 1) // self._batch_size
+
+    @property
+    def n_windows(self) -> int:
+        """Windows in an epoch, over all ranks, each counted once."""
+        return len(self._selection)
+
+    @property
+    def batch_size(self) -> int:
+        """Windows in a batch. Setting it while iterating cuts what was already gathered.
+
+        Neither windows nor their order depend on it. All ranks must set it at the same step.
+        """
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, value: int) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UsageError(f"batch_size must be a whole number from 1 on, got {value!r}")
+        self._batch_size = value
+
+    @property
+    def shuffle_vif(self) -> float:
+        """Variance of a batch's mean store position relative to a perfect shuffle; 1 is perfect."""
+        return shuffle_vif(
+            self._batch_size,
+            self.settings.shuffle_chunks,
+            len(self._selection.chunks),
+            run_length=self.settings.run_length,
+            shuffle=self.settings.shuffle,
+        )
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of decoded chunks that the loader holds, and of the labels beside them."""
+        return self._resources.table_bytes + self._resources.label_bytes
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that iterating goes through now or, before and after, the next one."""
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch to iterate through next, from its start.
+
+        Where a state of that very epoch was loaded and not used yet, it stays in force.
+        """
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+            raise UsageError(f"an epoch must be a whole number from 0 on, got {epoch!r}")
+        if self._resume is None or self._resume.epoch != epoch:
+            self._epoch, self._resume, self._delivered = epoch, None, None
+
+    @property
+    def position(self) -> Position:
+        """Where the epoch stands after the batch last handed over."""
+        if self._resume is not None:
+            return self._resume
+        if self._delivered is not None:
+            return self._delivered.position()
+        return epoch_start(self._order(self._epoch), self.world_size)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the epoch stands after the batch last handed over, as JSON types."""
+        return self.state_at(self.position)
+
+    def state_at(self, position: Position) -> dict[str, Any]:
+        """Return the state that goes on at a batch's position."""
+        return {
+            "format": STATE_FORMAT,
+            "content_id": self.store.content_id,
+            "order": self.settings.to_json(),
+            "position": position.to_json(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state was taken, also under another world size or batch size.
+
+        Raises
+        ------
+        CheckpointError
+            If the state is damaged, or of other windows or another order.
+        """
+        if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
+            raise CheckpointError(
+                f"not a loader's state of format {STATE_FORMAT}: {str(state)[:200]}; "
+                "start without it"
+            )
+        if state.get("content_id") != self.store.content_id:
+            raise CheckpointError(
+                f"the state was taken on the windows {state.get('content_id')}, "
+                f"{self.store.path} holds {self.store.content_id}; "
+                "open the store it was taken on, or start again"
+            )
+        self.settings.check_same(state.get("order"))
+        position = Position.from_json(state.get("position", {}))
+        if position.epoch < 0:
+            raise CheckpointError(f"{position} has a negative epoch; start again without it")
+        deal(self._order(position.epoch), self.world_size, position)
+        self._resume, self._epoch, self._delivered = position, position.epoch, None
+
+    def _order(self, epoch: int) -> EpochOrder:
+        return EpochOrder(self.settings, self._selection, epoch)
+
+    def __iter__(self) -> Iterator[MatrixBatch]:
+        """Hand over the batches of an epoch, or what is left of it."""
+        place = self.begin()
+        for batch in self.batches(place):
+            self.deliver(batch)
+            yield batch
+        self.finish(place)
+
+    def begin(self) -> Place:
+        """Start an iteration: where a loaded state says, or at the start of the epoch."""
+        start, self._resume = self._resume, None
+        if start is not None:
+            self._epoch = start.epoch
+        dealt = deal(self._order(self._epoch), self.world_size, start)
+        self._delivered = Place(dealt, 0, 0 if start is None else start.step, self.rank)
+        return self._delivered
+
+    def deliver(self, batch: MatrixBatch) -> None:
+        """Take note that a batch is handed over: from here on the state is the one behind it."""
+        place = batch.place
+        assert isinstance(place, Place)
+        self._delivered = place
+        if place.consumed == place.deal.windows_per_rank:
+            self._epoch = place.deal.order.epoch + 1
+
+    def finish(self, place: Place) -> None:
+        """Take note that the epoch is over. The last batch may have gone to another worker."""
+        self._delivered = place.after(place.deal.windows_per_rank, 0)
+        self._epoch = place.deal.order.epoch + 1
+
+    def batches(self, place: Place) -> Generator[MatrixBatch]:
+        """Prepare the batches behind a place, without handing them over."""
+        dealt = place.deal
+        shares, n_real = list(dealt.shares(self.rank)), dealt.hands[self.rank].total
+        if n_real < dealt.windows_per_rank:
+            shares.append(dealt.padding)
+        resources = self._resources
+        tables = resources.take_tables()
+        feed = BlockFeed(dealt.order, shares, tables, self.config.num_workers)
+        try:
+            stream = WindowStream(iter(feed), n_real)
+            worker = get_worker_info()
+            if worker is None:
+                yield from every_batch(place, stream, resources.slabs, lambda: self._batch_size)
+            else:
+                turn = Turn(worker.id, worker.num_workers)
+                yield from some_batches(place, stream, resources.slabs, self._batch_size, turn)
+        finally:
+            feed.close()
+            resources.give_back(tables)

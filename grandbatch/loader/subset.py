@@ -1,0 +1,121 @@
+"""Which windows a time range and some symbols leave, read from the store's per-window values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+
+from grandbatch.errors import UsageError
+from grandbatch.order import OrderSettings, Selection
+from grandbatch.store import MatrixStore
+
+Time = str | int | datetime | pd.Timestamp | np.datetime64
+
+_SCANNED_WINDOWS = 2**20
+
+
+def to_nanoseconds(value: Time, name: str) -> int:
+    """Read a time as ns since 1970 UTC; one without a zone is taken as UTC.
+
+    Raises
+    ------
+    UsageError
+        If it is none.
+    """
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return int(value)
+    try:
+        if isinstance(value, bool | float):
+            value = str(value)
+        time = pd.Timestamp(value)
+        utc = time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
+        return int(utc.as_unit("ns").value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UsageError(
+            f"{name} must be a time such as 2024-01-31T09:30 or ns since 1970 UTC, "
+            f"got {value!r} ({error})"
+        ) from None
+
+
+def symbol_names(store: MatrixStore, symbols: str | Iterable[str]) -> tuple[str, ...]:
+    """Sort the names of symbols, and check that the store has them.
+
+    Raises
+    ------
+    UsageError
+        If one is unknown.
+    """
+    names = tuple(sorted({symbols} if isinstance(symbols, str) else set(symbols)))
+    unknown = [name for name in names if name not in store.symbols]
+    if unknown:
+        shown = ", ".join(store.symbols[:10]) + (", ..." if len(store.symbols) > 10 else "")
+        raise UsageError(f"{store.path} has no symbol {', '.join(unknown)}; it has {shown}")
+    return names
+
+
+def select(store: MatrixStore, settings: OrderSettings) -> Selection:
+    """Find the windows that take part.
+
+    Where runs are asked for, stretches end where a segment does, so that no run crosses it.
+
+    Raises
+    ------
+    UsageError
+        If there are none.
+    """
+    n = len(store)
+    filtered = any(v is not None for v in (settings.start, settings.stop, settings.symbols))
+    if not filtered and (settings.run_length == 1 or not settings.shuffle):
+        return Selection.everything(n, store.chunk_windows)
+    begin: list[int] = []
+    end: list[int] = []
+    # whole chunks at a time: they end runs in any case, so where the scan pauses doesn't show
+    step = max(1, _SCANNED_WINDOWS // store.chunk_windows) * store.chunk_windows
+    for first in range(0, n, step):
+        stop = min(first + step, n)
+        kept = _kept(store, settings, first, stop)
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], kept, [False]])))
+        breaks = _breaks(store, first, stop) if settings.run_length > 1 else np.empty(0, np.int64)
+        inner = breaks[kept[breaks] & kept[breaks - 1]]
+        begin += (first + np.union1d(edges[::2], inner)).tolist()
+        end += (first + np.union1d(edges[1::2], inner)).tolist()
+    if not begin:
+        raise UsageError(
+            f"no window of {store.path} ends from {_shown(settings.start)} to before "
+            f"{_shown(settings.stop)}"
+            + (f" for {', '.join(settings.symbols)}" if settings.symbols is not None else "")
+            + f"; it has windows ending from {_shown(int(store.end_time[:].min()))} to "
+            f"{_shown(int(store.end_time[:].max()))}"
+        )
+    return Selection(np.array(begin, np.int64), np.array(end, np.int64), store.chunk_windows)
+
+
+def _kept(
+    store: MatrixStore, settings: OrderSettings, first: int, stop: int
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    kept = np.ones(stop - first, np.bool_)
+    if settings.start is not None or settings.stop is not None:
+        times = store.end_time[first:stop]
+        if settings.start is not None:
+            kept &= times >= settings.start
+        if settings.stop is not None:
+            kept &= times < settings.stop
+    if settings.symbols is not None:
+        wanted = [store.symbols.index(name) for name in settings.symbols]
+        kept &= np.isin(store.symbol[first:stop], wanted)
+    return kept
+
+
+def _breaks(
+    store: MatrixStore, first: int, stop: int
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Windows that don't follow the one before by one stride: their segment begins."""
+    steps = np.diff(store.first_row[first:stop])
+    return np.flatnonzero(steps != store.stride) + 1
+
+
+def _shown(time: int | None) -> str:
+    return "any time" if time is None else str(pd.Timestamp(time, unit="ns", tz="UTC"))

@@ -1,0 +1,123 @@
+"""Settings of a MAPPO trainer, as a frozen value that checks itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from grandbatch.errors import UsageError
+
+
+@dataclass(frozen=True)
+class MappoConfig:
+    """What a trainer sees, how it learns, and what trading costs.
+
+    Raises
+    ------
+    UsageError
+        If a value makes no sense; the message names the field.
+    """
+
+    agents: tuple[str, ...] = ("mlmi", "nwrqk", "regime")
+    """Names of the agents; each picks an exposure, and the team holds their mean."""
+    sequence_length: int = 48
+    """Rows in a matrix."""
+    n_features: int = 13
+    """Features in a row."""
+    spans: tuple[int, ...] = (1, 4, 12, 48)
+    """The networks see each feature's mean over the matrix's last 1, 4, … rows."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Width of each hidden layer, of actors and critic."""
+    feature_clip: float = 5.0
+    """Normalised features are cut off at this many standard deviations."""
+    learning_rate: float = 1e-3
+    """Step size of Adam."""
+    epochs: int = 3
+    """Passes over each batch."""
+    minibatch_windows: int = 256
+    """At most so many windows in one step of the optimizer."""
+    clip_epsilon: float = 0.2
+    """How far one batch may move an action's probability ratio from 1."""
+    entropy_coefficient: float = 0.01
+    """Weight of the entropy bonus, which keeps the agents exploring."""
+    critic_coefficient: float = 0.5
+    """Weight of the critic's loss."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    gamma: float = 0.99
+    """Discount of rewards, per window."""
+    lambda_: float = 0.95
+    """GAE's trade of bias (0) for variance (1)."""
+    cost: float = 1e-4
+    """Paid per unit of exposure changed, in return units (1e-4 is one basis point)."""
+    reward_scale: float = 1e3
+    """Rewards are multiplied by this for learning only, so that the critic sees values near 1."""
+    seed: int = 0
+    """Seed of the weights, the actions and the minibatches."""
+
+    def __post_init__(self) -> None:
+        if not self.agents or len(set(self.agents)) != len(self.agents):
+            raise UsageError(f"agents must be different names, at least one, got {self.agents!r}")
+        for name in ("sequence_length", "n_features", "epochs", "minibatch_windows"):
+            _whole(name, getattr(self, name), 1)
+        _whole("seed", self.seed, 0)
+        for size in self.hidden_sizes:
+            _whole("hidden_sizes", size, 1)
+        if not self.spans:
+            raise UsageError("spans must name at least one number of rows")
+        for span in self.spans:
+            _whole("spans", span, 1)
+            if span > self.sequence_length:
+                raise UsageError(
+                    f"spans must be at most sequence_length ({self.sequence_length}), got {span}"
+                )
+        for name in ("feature_clip", "learning_rate", "clip_epsilon", "critic_coefficient"):
+            _number(name, getattr(self, name), above=0.0)
+        for name in ("max_grad_norm", "reward_scale"):
+            _number(name, getattr(self, name), above=0.0)
+        for name in ("entropy_coefficient", "cost"):
+            _number(name, getattr(self, name), least=0.0)
+        for name in ("gamma", "lambda_"):
+            _number(name, getattr(self, name), least=0.0, most=1.0)
+
+    @classmethod
+    def strategic(cls, **changes: Any) -> MappoConfig:
+        """Return the settings for strategic matrices (48 by 13), with fields changed as given."""
+        return cls(**changes)
+
+    @classmethod
+    def tactical(cls, **changes: Any) -> MappoConfig:
+        """Return the settings for tactical matrices (60 by 7), with fields changed as given."""
+        base: dict[str, Any] = {
+            "agents": ("fvg", "momentum", "entry"),
+            "sequence_length": 60,
+            "n_features": 7,
+            "spans": (1, 5, 15, 60),
+        }
+        return cls(**{**base, **changes})
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the fields as numbers, strings and lists."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def _number(
+    name: str,
+    value: float,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+) -> None:
+    if not (math.isfinite(value) and value >= least and value > above and value <= most):
+        bounds = [f"above {above:g}"] if above > -math.inf else []
+        bounds += [f"at least {least:g}"] if least > -math.inf else []
+        bounds += [f"at most {most:g}"] if most < math.inf else []
+        raise UsageError(f"{name} must be {' and '.join(bounds)}, got {value!r}")

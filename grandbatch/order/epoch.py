@@ -1,0 +1,143 @@
+"""The order of one epoch: a pure function of seed, epoch, chunks and settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.order.selection import Int64Array, Selection
+from grandbatch.order.settings import OrderSettings
+
+_MASK = 2**64 - 1
+_CHUNKS, _WINDOWS = 1, 2
+
+
+@dataclass(frozen=True, eq=False)
+class EpochOrder:
+    """An epoch as a sequence of shuffle blocks.
+
+    Chunks are permuted and cut into blocks of `shuffle_chunks`; a block's windows, or runs of
+    them, are permuted within it. Without shuffling both stay in the order of the store.
+    """
+
+    settings: OrderSettings
+    selection: Selection
+    epoch: int
+
+    @cached_property
+    def _permutation(self) -> npt.NDArray[np.int32]:
+        places = np.arange(len(self.selection.chunks), dtype=np.int32)
+        if self.settings.shuffle:
+            _shuffle(places, self.settings.seed, self.epoch, _CHUNKS, 0)
+        return places
+
+    @cached_property
+    def chunks(self) -> Int64Array:
+        """Chunks that take part, in the order of the epoch, (n,) int64."""
+        return self.selection.chunks[self._permutation]
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks in the epoch."""
+        return -(-len(self.selection.chunks) // self.settings.shuffle_chunks)
+
+    @cached_property
+    def block_sizes(self) -> Int64Array:
+        """Windows in each block, (n_blocks,) int64."""
+        counts = self.selection.counts[self._permutation]
+        return (
+            np.add.reduceat(
+                counts, np.arange(0, len(counts), self.settings.shuffle_chunks), dtype=np.int64
+            )
+            if len(counts)
+            else counts
+        )
+
+    def block_chunks(self, block: int) -> Int64Array:
+        """Chunks of a block, in the order of the epoch."""
+        size = self.settings.shuffle_chunks
+        return self.chunks[block * size : (block + 1) * size]
+
+    def block_places(self, block: int) -> npt.NDArray[np.int32]:
+        """Places of a block's chunks in `selection.chunks`."""
+        size = self.settings.shuffle_chunks
+        return self._permutation[block * size : (block + 1) * size]
+
+    def first_chunk(self, block: int) -> int:
+        """Return the chunk that a block starts with, which names it; -1 behind the last block."""
+        at = block * self.settings.shuffle_chunks
+        return int(self.chunks[at]) if at < len(self.chunks) else -1
+
+    @cached_property
+    def block_of_chunk(self) -> dict[int, int]:
+        """Block that starts with a chunk."""
+        return {self.first_chunk(block): block for block in range(self.n_blocks)}
+
+    def block_entries(
+        self, block: int, slots: npt.NDArray[np.int32] | None = None
+    ) -> npt.NDArray[np.int32]:
+        """Windows of a block in their order, as places in a table of decoded chunks.
+
+        Parameters
+        ----------
+        block : int
+        slots : (m,) int32, optional
+            Where each of the block's chunks lies in the table; one after the other by default.
+
+        Returns
+        -------
+        (block_sizes[block],) int32
+            `slot * chunk_windows + w` for window w of the chunk in that slot.
+        """
+        from grandbatch.kernels.shuffle import expand_runs
+
+        chunks = self.block_chunks(block)
+        which, begin, end = self.selection.pieces(chunks)
+        slot = which if slots is None else slots[which].astype(np.int64)
+        begin, length = slot * self.selection.chunk_windows + begin, end - begin
+        key = (self.settings.seed, self.epoch, _WINDOWS, block)
+        run_length = self.settings.run_length
+        shuffled = self.settings.shuffle
+        if shuffled and run_length > 1:
+            begin, length = _cut(begin, length, run_length)
+            runs = np.arange(len(begin), dtype=np.int32)
+            _shuffle(runs, *key)
+            begin, length = begin[runs], length[runs]
+        entries = np.empty(int(length.sum()), np.int32)
+        expand_runs(begin.astype(np.int32), length.astype(np.int32), entries)
+        if shuffled and run_length == 1:
+            _shuffle(entries, *key)
+        return entries
+
+    def block_windows(self, block: int) -> Int64Array:
+        """Windows of a block in their order, numbered as in the store, int64."""
+        size = self.selection.chunk_windows
+        slot, window = np.divmod(self.block_entries(block).astype(np.int64), size)
+        return self.block_chunks(block)[slot] * size + window
+
+
+def _cut(begin: Int64Array, length: Int64Array, run_length: int) -> tuple[Int64Array, Int64Array]:
+    """Cut ranges into runs; the last of a range may be shorter."""
+    count = -(-length // run_length)
+    step = (np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)) * run_length
+    return np.repeat(begin, count) + step, np.minimum(np.repeat(length, count) - step, run_length)
+
+
+def _shuffle(values: npt.NDArray[np.int32], *key: int) -> None:
+    from grandbatch.kernels.shuffle import shuffle_in_place
+
+    shuffle_in_place(values, np.uint64(stream_key(*key)))
+
+
+def stream_key(*parts: int) -> int:
+    """Mix whole numbers into the 64-bit key of one random stream, by splitmix64's finaliser."""
+    key = 0
+    for part in parts:
+        key = (key + part + 0x9E3779B97F4A7C15) & _MASK
+        key = ((key ^ (key >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        key = ((key ^ (key >> 27)) * 0x94D049BB133111EB) & _MASK
+        key ^= key >> 31
+    return key

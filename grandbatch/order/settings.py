@@ -1,0 +1,82 @@
+"""What decides an epoch's order, as a value that goes through JSON unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from grandbatch.errors import CheckpointError, UsageError
+
+Remainder = Literal["pad", "drop"]
+REMAINDERS: tuple[Remainder, ...] = ("pad", "drop")
+_MAX_SEED = 2**64
+
+
+@dataclass(frozen=True)
+class OrderSettings:
+    """Everything but the store and the epoch that determines an order.
+
+    Raises
+    ------
+    UsageError
+        If a value makes no sense; the message names it.
+    """
+
+    seed: int = 0
+    """Below 2^64."""
+    shuffle: bool = True
+    """False: the order of the store."""
+    shuffle_chunks: int = 1
+    """Chunks whose windows are mixed with each other."""
+    run_length: int = 1
+    """Consecutive windows that stay together."""
+    start: int | None = None
+    """Windows that end before (ns since 1970 UTC) don't take part."""
+    stop: int | None = None
+    """Windows that end then or later (ns since 1970 UTC) don't take part."""
+    symbols: tuple[str, ...] | None = None
+    """Names of the symbols that take part, sorted; all where None."""
+    remainder: Remainder = "pad"
+    """Ranks that are one window short repeat one ("pad"), or the others drop theirs ("drop")."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < _MAX_SEED:
+            raise UsageError(f"seed must be from 0 to 2^64 - 1, got {self.seed}")
+        for name in ("shuffle_chunks", "run_length"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.remainder not in REMAINDERS:
+            raise UsageError(f'remainder must be "pad" or "drop", got {self.remainder!r}')
+        if self.start is not None and self.stop is not None and self.start >= self.stop:
+            raise UsageError(
+                f"start must be before stop, got {self.start} and {self.stop} (ns since 1970 UTC)"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON types."""
+        value = asdict(self)
+        value["symbols"] = None if self.symbols is None else list(self.symbols)
+        return value
+
+    def check_same(self, saved: object) -> None:
+        """Compare with what `to_json` gave when a state was saved.
+
+        Raises
+        ------
+        CheckpointError
+            If they differ: the message names each setting with both values.
+        """
+        if not isinstance(saved, dict):
+            raise CheckpointError(f"not the settings of an order: {saved!r}; start without it")
+        mine = self.to_json()
+        differing = [
+            f"{field.name} is {mine[field.name]!r} here and {saved.get(field.name)!r} there"
+            for field in fields(self)
+            if mine[field.name] != saved.get(field.name)
+        ]
+        if differing:
+            raise CheckpointError(
+                "the state belongs to another order: "
+                + "; ".join(differing)
+                + "; make the loader with the settings the state was saved under, or start again"
+            )

@@ -1,0 +1,92 @@
+"""Where an epoch stands, as a value that goes through JSON unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from grandbatch.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Span:
+    """Windows `[offset, stop)` of one shuffle block, in the block's own order.
+
+    `chunk_index` is the Zarr chunk that the block starts with, and names the block.
+    """
+
+    chunk_index: int
+    offset: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.offset
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where an epoch stands, over all ranks: what was handed over, what is open, what is left.
+
+    Parameters
+    ----------
+    epoch : int
+        The epoch, from 0.
+    step : int
+        Batches handed over in this epoch (on each rank).
+    chunk_index : int
+        Zarr chunk that the open block of the rank that made this position starts with; where
+        none is open, the block that comes next; -1 where nothing is left.
+    offset : int
+        Windows handed over from that block.
+    next_block : int
+        The first block of the epoch's order that no rank has opened.
+    open_spans : tuple of tuple of Span
+        For each rank, what is left of the blocks dealt to it.
+    """
+
+    epoch: int
+    step: int
+    chunk_index: int
+    offset: int
+    next_block: int
+    open_spans: tuple[tuple[Span, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the position as JSON types."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "chunk_index": self.chunk_index,
+            "offset": self.offset,
+            "next_block": self.next_block,
+            "open_spans": [
+                [[s.chunk_index, s.offset, s.stop] for s in spans] for spans in self.open_spans
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Position:
+        """Read what `to_json` gave.
+
+        Raises
+        ------
+        CheckpointError
+            If the value is not a position.
+        """
+        try:
+            return cls(
+                epoch=int(value["epoch"]),
+                step=int(value["step"]),
+                chunk_index=int(value["chunk_index"]),
+                offset=int(value["offset"]),
+                next_block=int(value["next_block"]),
+                open_spans=tuple(
+                    tuple(Span(int(c), int(o), int(s)) for c, o, s in spans)
+                    for spans in value["open_spans"]
+                ),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"not a position: {value!r} ({type(error).__name__}: {error}); "
+                "start again without it, or from another checkpoint"
+            ) from None

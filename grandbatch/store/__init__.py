@@ -1,0 +1,5 @@
+"""Stores of matrices: their format, how they are written, published and read."""
+
+from grandbatch.store.reader import Labels, Matrices, MatrixStore, Verification, WindowValues
+
+__all__ = ["Labels", "Matrices", "MatrixStore", "Verification", "WindowValues"]

@@ -1,0 +1,66 @@
+"""Chunks to bytes and back: none, blosc lz4 or zstd, and crc32c last.
+
+The bytes are what Zarr's own codecs read: `bytes`, then the compressor, then `crc32c`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import google_crc32c
+import numcodecs.blosc
+import numcodecs.zstd
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.store.format import Codec
+
+Array = npt.NDArray[Any]
+
+CRC_BYTES = 4
+ZSTD_LEVEL = 1
+BLOSC_LEVEL = 5
+BLOSC_TYPESIZE = 4
+
+# Blosc's own threads give other bytes from run to run, and they start when it is called from the
+# main thread. Zarr calls it from threads of its own, where they are off already.
+numcodecs.blosc.use_threads = False
+
+
+def encode(values: Array, codec: Codec) -> bytes:
+    """Encode a C-contiguous chunk; the result ends with its crc32c."""
+    if codec == "none":
+        payload = values.tobytes()
+    elif codec == "lz4":
+        payload = numcodecs.blosc.compress(
+            values.reshape(-1), b"lz4", BLOSC_LEVEL, numcodecs.blosc.NOSHUFFLE
+        )
+    else:
+        payload = numcodecs.zstd.compress(values, ZSTD_LEVEL)
+    return seal(payload)
+
+
+def seal(payload: bytes) -> bytes:
+    """Append the crc32c of a payload."""
+    return payload + checksum(payload).to_bytes(CRC_BYTES, "little")
+
+
+def checksum(payload: Any) -> int:
+    """Return the crc32c of some bytes."""
+    return int(google_crc32c.value(payload))
+
+
+def decode_into(payload: Any, codec: Codec, out: Array) -> None:
+    """Decode a chunk without its crc32c into a C-contiguous array of the chunk's shape.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        If the payload is no chunk of that size.
+    """
+    if codec == "none":
+        out.reshape(-1).view(np.uint8)[:] = payload
+    elif codec == "lz4":
+        numcodecs.blosc.decompress(payload, out)
+    else:
+        numcodecs.zstd.decompress(payload, out)

@@ -1,0 +1,136 @@
+"""One builder at a time, and a store that appears in one step.
+
+Everything that a build needs beside a store lies in the folder `.grandbatch` next to it: the lock,
+the staging folder, the journal of a replacement, the cache of bars. Where no store stands,
+publishing is one rename. Replacing a store takes two, under the lock; the journal, written
+before the first, lets the next builder finish what a crash cut off. A reader in between sees no
+store, never half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from grandbatch.errors import StoreBusyError
+from grandbatch.files import sync_folder, sync_tree, write_whole
+from grandbatch.store.format import MANIFEST_NAME
+
+BESIDE = ".grandbatch"
+
+
+def beside(store: Path) -> Path:
+    """Return the folder next to a store that holds what builds need."""
+    return store.parent / BESIDE
+
+
+def staging_folder(store: Path, fingerprint: str) -> Path:
+    """Where a store of this fingerprint is built."""
+    return _staging_parent(store) / fingerprint[:16]
+
+
+@contextmanager
+def builder_lock(
+    store: Path, *, wait: bool = True, on_wait: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Hold a store's lock: it dies with its holder.
+
+    Raises
+    ------
+    StoreBusyError
+        If another process holds it and `wait` is false; says which.
+    """
+    folder = beside(store) / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{store.name}.lock")
+    holder = folder / f"{store.name}.holder"
+    while True:
+        try:
+            lock.acquire(timeout=0 if not wait else 1)
+            break
+        except Timeout:
+            who = holder.read_text().strip() if holder.exists() else "an unknown process"
+            if not wait:
+                raise StoreBusyError(
+                    f"{store} is being built by {who}; wait for it, or run without --no-wait"
+                ) from None
+            if on_wait:
+                on_wait(f"waiting for {who}, which builds {store}")
+    try:
+        holder.write_text(f"process {os.getpid()} since {time.strftime('%H:%M:%S')}\n")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def publish(staged: Path, store: Path, *, durable: bool) -> None:
+    """Make a finished folder the store. The caller holds the lock."""
+    if durable:
+        sync_tree(staged)
+    if not store.exists():
+        staged.rename(store)
+        if durable:
+            sync_folder(store.parent)
+    else:
+        journal = json.dumps({"staged": str(staged.relative_to(store.parent))}).encode()
+        write_whole(_journal(store), journal, durable=durable)
+        if durable:
+            sync_folder(beside(store))
+        finish_replacement(store, durable=durable)
+
+
+def finish_replacement(store: Path, *, durable: bool = True) -> None:
+    """Carry out the replacement that the journal tells of, from wherever a crash cut it off."""
+    journal, retired = _journal(store), _retired(store)
+    if not journal.exists():
+        shutil.rmtree(retired, ignore_errors=True)
+        return
+    staged = store.parent / json.loads(journal.read_bytes())["staged"]
+    if (staged / MANIFEST_NAME).exists():
+        if store.exists():
+            # a crash between the two renames leaves no store; one before them, the old store
+            shutil.rmtree(retired, ignore_errors=True)
+            store.rename(retired)
+        staged.rename(store)
+        if durable:
+            sync_folder(store.parent)
+    journal.unlink()
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def has_leftovers(store: Path) -> bool:
+    """Whether a build of this store was cut off, and left something behind."""
+    return _staging_parent(store).exists() or _journal(store).exists()
+
+
+def clean_staging(store: Path, *, keep: Path | None = None) -> None:
+    """Remove what builds of this store left, but for the folder to go on with."""
+    parent = _staging_parent(store)
+    if not parent.exists():
+        return
+    for folder in parent.iterdir():
+        if folder != keep:
+            shutil.rmtree(folder)
+    for folder in (parent, parent.parent):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _staging_parent(store: Path) -> Path:
+    return beside(store) / "staging" / store.name
+
+
+def _journal(store: Path) -> Path:
+    return beside(store) / f"{store.name}.journal"
+
+
+def _retired(store: Path) -> Path:
+    return beside(store) / f"{store.name}.retired"

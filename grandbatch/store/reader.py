@@ -1,0 +1,379 @@
+"""`MatrixStore`: a finished store, read with every promise checked."""
+
+from __future__ import annotations
+
+import json
+import operator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import EllipsisType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.errors import DamagedStoreError, StoreChangedError, StoreMismatchError
+from grandbatch.store.format import FORMAT, StoreSpec
+from grandbatch.store.manifest import Manifest, sha256_hex
+from grandbatch.store.reading import Array, ArrayReader, Identity
+
+Index = int | slice | EllipsisType
+_MAX_CHUNK_BYTES = 2**31
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The per-window values of one chunk's n windows.
+
+    Parameters
+    ----------
+    end_time : (n,) int64
+        ns since 1970 UTC of each window's last bar.
+    symbol : (n,) int32
+        Index into the store's symbols.
+    close_price : (n,) float64
+        Close of the last bar.
+    next_return : (n,) float64
+        c[t+1]/c[t] - 1 after the last bar; NaN at a segment's end.
+    first_row : (n,) int64
+        Row number, in bars order, of the first bar.
+    start : (n,) int32, optional
+        Layout `rows`: the window's first row inside the chunk's block.
+    """
+
+    end_time: npt.NDArray[np.int64]
+    symbol: npt.NDArray[np.int32]
+    close_price: npt.NDArray[np.float64]
+    next_return: npt.NDArray[np.float64]
+    first_row: npt.NDArray[np.int64]
+    start: npt.NDArray[np.int32] | None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `MatrixStore.verify` found: `bad_chunks` are (array, chunk, what is wrong)."""
+
+    checked_chunks: int
+    bad_chunks: tuple[tuple[str, int, str], ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every chunk is what was written."""
+        return not self.bad_chunks
+
+
+class MatrixStore:
+    """A finished store of matrices, opened for reading.
+
+    Made by `MatrixStore.open` or `build_store`. Every read is checked against the manifest. It
+    may be used from many threads, and pickled (the copy opens the same store again).
+
+    Attributes
+    ----------
+    path : Path
+    attrs : dict
+        The group attributes under `grandbatch`.
+    """
+
+    def __init__(self, path: Path, attrs: dict[str, Any], manifest: Manifest, identity: Identity):
+        self.path = path
+        self.attrs = attrs
+        self._manifest = manifest
+        self._identity = identity
+        self._spec = _spec_of(attrs)
+        self._readers = {
+            spec.name: ArrayReader(path, identity, spec, manifest.arrays[spec.name])
+            for spec in self._spec.arrays
+        }
+
+    @classmethod
+    def open(cls, path: str | Path) -> MatrixStore:
+        """Open a finished store.
+
+        Raises
+        ------
+        StoreNotFoundError
+            If there is none, or it was never finished.
+        StoreMismatchError
+            If it is of another format.
+        DamagedStoreError
+            If its metadata is not what was written.
+        """
+        folder = Path(path).absolute()
+        manifest = Manifest.read(folder)
+        identity = Identity.of(folder)
+        for name, digest in manifest.metadata.items():
+            _check_metadata(folder, name, digest)
+        group = json.loads((folder / "zarr.json").read_bytes())
+        attrs = group.get("attributes", {}).get("grandbatch")
+        if not isinstance(attrs, dict) or attrs.get("format") != FORMAT:
+            raise StoreMismatchError(
+                f"{folder} is no grandbatch store of format {FORMAT}; build it again"
+            )
+        store = cls(folder, attrs, manifest, identity)
+        store._check_shapes()
+        return store
+
+    def _check_shapes(self) -> None:
+        for spec in self._spec.arrays:
+            described = len(self._manifest.arrays[spec.name].length)
+            if described != spec.n_chunks or spec.chunk_bytes > _MAX_CHUNK_BYTES:
+                raise DamagedStoreError(
+                    f"{self.path}: {spec.name} should have {spec.n_chunks} chunks of "
+                    f"{spec.chunk_bytes:,} bytes, the manifest describes {described}; "
+                    "build the store again with --overwrite"
+                )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.path, self.fingerprint)
+
+    def __len__(self) -> int:
+        return self._spec.n_windows
+
+    def __repr__(self) -> str:
+        return (
+            f"<MatrixStore {self.path} {self.attrs['feature_set']}: {len(self)} windows of "
+            f"{self.sequence_length}x{self.n_features}, layout {self.layout}>"
+        )
+
+    @property
+    def spec(self) -> StoreSpec:
+        """The sizes of the arrays."""
+        return self._spec
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over everything that determines the store's bytes."""
+        return str(self.attrs["fingerprint"])
+
+    @property
+    def content_id(self) -> str:
+        """The fingerprint without layout, codec and sharding: equal where the windows are."""
+        return str(self.attrs["content_id"])
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Names that `symbol` indexes."""
+        return tuple(self.attrs["symbols"])
+
+    n_windows = property(lambda self: self._spec.n_windows)
+    n_chunks = property(lambda self: self._spec.n_chunks)
+    chunk_windows = property(lambda self: self._spec.chunk_windows)
+    sequence_length = property(lambda self: self._spec.sequence_length)
+    overlap = property(lambda self: self._spec.overlap)
+    stride = property(lambda self: self._spec.stride)
+    n_features = property(lambda self: self._spec.n_features)
+    layout = property(lambda self: self._spec.layout)
+    block_rows = property(lambda self: self._spec.block_rows)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the features, in order."""
+        return tuple(self.attrs["feature_names"])
+
+    @property
+    def chunk_shape(self) -> tuple[int, ...]:
+        """Shape of a decoded chunk: (chunk_windows, L, F), or (R, F) in layout `rows`."""
+        shape = self._spec.data.chunk_shape
+        return shape if self.layout == "windows" else shape[1:]
+
+    def chunk_range(self, chunk: int) -> tuple[int, int]:
+        """First window of a chunk, and the one after its last."""
+        first = chunk * self._spec.chunk_windows
+        return first, min(first + self._spec.chunk_windows, len(self))
+
+    def read_chunk(
+        self, chunk: int, out: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Decode a chunk, straight into `out` where given.
+
+        Parameters
+        ----------
+        chunk : int
+        out : float32 array of `chunk_shape`, C-contiguous, optional
+
+        Returns
+        -------
+        float32 array of `chunk_shape`
+            Beyond the last window (or the last row of a block) it is NaN.
+
+        Raises
+        ------
+        DamagedStoreError
+        StoreChangedError
+        """
+        if out is None:
+            out = np.empty(self.chunk_shape, np.float32)
+        self._readers[self._spec.data.name].read(chunk, out)
+        return out
+
+    def read_labels(self, chunk: int) -> Labels:
+        """Read the per-window values of a chunk's windows."""
+        start, stop = self.chunk_range(chunk)
+        values = {
+            s.name: self._readers[s.name].read_part(chunk, start, stop) for s in self._spec.labels
+        }
+        return Labels(**{"start": None, **values})  # type: ignore[arg-type]  # dtypes by spec
+
+    @property
+    def matrices(self) -> Matrices:
+        """The matrices, (N, L, F) float32, to be sliced along the first axis."""
+        return Matrices(self)
+
+    end_time = property(lambda self: WindowValues(self._readers["end_time"]))
+    symbol = property(lambda self: WindowValues(self._readers["symbol"]))
+    close_price = property(lambda self: WindowValues(self._readers["close_price"]))
+    next_return = property(lambda self: WindowValues(self._readers["next_return"]))
+    first_row = property(lambda self: WindowValues(self._readers["first_row"]))
+
+    @cached_property
+    def feature_stats(self) -> dict[str, dict[str, float]]:
+        """Per feature: count, mean, std, min and max over each used feature row once."""
+        return dict(self.attrs["feature_stats"])
+
+    def verify(self) -> Verification:
+        """Read every chunk back and check length, crc32c, sha256 and that it decodes."""
+        bad: list[tuple[str, int, str]] = []
+        checked = 0
+        for name, reader in self._readers.items():
+            for number in range(reader.spec.n_files):
+                path = self.path / reader.spec.file(number)
+                want = reader.file_bytes(number)
+                got = path.stat().st_size if path.exists() else -1
+                if got not in (-1, want):
+                    first = number * reader.spec.shard_chunks
+                    bad.append((name, first, f"its file has {got} bytes instead of {want}"))
+            for chunk in range(reader.spec.n_chunks):
+                checked += 1
+                try:
+                    reader.check(chunk)
+                except DamagedStoreError as error:
+                    bad.append((name, chunk, str(error)))
+        return Verification(checked, tuple(bad))
+
+
+class Matrices:
+    """The matrices of a store as a lazy array (N, L, F) float32, sliced along its first axis."""
+
+    def __init__(self, store: MatrixStore):
+        self._store = store
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, L, F)."""
+        spec = self._store.spec
+        return spec.n_windows, spec.sequence_length, spec.n_features
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        """Always float32."""
+        return np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __getitem__(self, index: Index) -> npt.NDArray[np.float32]:
+        start, stop, step, single = _bounds(index, len(self))
+        out = np.empty((stop - start, *self.shape[1:]), np.float32)
+        size = self._store.spec.chunk_windows
+        buffer = np.empty(self._store.chunk_shape, np.float32)
+        for chunk in range(start // size, -(-stop // size) if stop > start else 0):
+            first, last = self._store.chunk_range(chunk)
+            lo, hi = max(first, start), min(last, stop)
+            windows = self._windows(chunk, lo - first, hi - first, buffer)
+            out[lo - start : hi - start] = windows
+        return out[0] if single else out[::step]
+
+    def _windows(
+        self, chunk: int, lo: int, hi: int, buffer: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        self._store.read_chunk(chunk, buffer)
+        starts = self._store.read_labels(chunk).start
+        if starts is None:
+            return buffer[lo:hi]
+        L = self._store.spec.sequence_length
+        return np.stack([buffer[s : s + L] for s in starts[lo:hi]])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError("the matrices are on disk: reading them makes a copy")
+        return self[:].astype(dtype or np.float32, copy=False)
+
+
+class WindowValues:
+    """One per-window array of a store as a lazy array (N,), to be sliced."""
+
+    def __init__(self, reader: ArrayReader):
+        self._reader = reader
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(N,)."""
+        return (self._reader.spec.shape[0],)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As in the store's format."""
+        return np.dtype(self._reader.spec.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Index) -> Any:
+        start, stop, step, single = _bounds(index, len(self))
+        spec = self._reader.spec
+        size = spec.chunk_shape[0]
+        out = np.empty(stop - start, spec.dtype)
+        buffer = np.empty(size, spec.dtype)
+        for chunk in range(start // size, -(-stop // size) if stop > start else 0):
+            self._reader.read(chunk, buffer)
+            first = chunk * size
+            lo, hi = max(first, start), min(first + size, stop)
+            out[lo - start : hi - start] = buffer[lo - first : hi - first]
+        return out[0] if single else out[::step]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError("the values are on disk: reading them makes a copy")
+        values: Array = self[:]
+        return values.astype(dtype or self.dtype, copy=False)
+
+
+def _bounds(index: Index, n: int) -> tuple[int, int, int, bool]:
+    """Range, step and whether one element is meant. Negative steps read the range forward."""
+    if index is Ellipsis:
+        return 0, n, 1, False
+    if isinstance(index, slice):
+        start, stop, step = index.indices(n)
+        if step < 1:
+            raise IndexError(f"windows are read forward: a step must be at least 1, got {step}")
+        return start, max(start, stop), step, False
+    number = operator.index(index)
+    if not -n <= number < n:
+        raise IndexError(f"window {number} of a store of {n}")
+    number %= n
+    return number, number + 1, 1, True
+
+
+def _check_metadata(folder: Path, name: str, digest: str) -> None:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        problem = "is missing"
+    elif sha256_hex(path.read_bytes()) != digest:
+        problem = "is not what was written"
+    else:
+        return
+    raise DamagedStoreError(f"{path} {problem}; build the store again with --overwrite")
+
+
+def _spec_of(attrs: dict[str, Any]) -> StoreSpec:
+    sizes: dict[str, Any] = {name: attrs.get(name) for name in StoreSpec.__dataclass_fields__}
+    return StoreSpec(**{**sizes, "n_features": len(attrs["feature_names"])})
+
+
+def _reopen(path: Path, fingerprint: str) -> MatrixStore:
+    store = MatrixStore.open(path)
+    if store.fingerprint != fingerprint:
+        raise StoreChangedError(f"{path} was replaced by another store; open it again")
+    return store

@@ -1,0 +1,115 @@
+"""Zstandard frames of overlapping windows, written without searching for the repeats.
+
+A window repeats all but `stride` rows of the one before, at a distance known beforehand. A
+compressor finds that out by reading every byte of every window; here the frame is written down
+directly: each new row once, as literals, and for each window one match that copies the rest.
+Any zstd decoder reads the result. The format is that of RFC 8878, section 3.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+_MAGIC = (0xFD2FB528).to_bytes(4, "little")
+_BLOCK_MAX = 128 * 1024
+_RAW_BLOCK, _COMPRESSED_BLOCK = 0, 2
+_ALL_RLE_MODES = 0b01_01_01_00
+
+# RFC 8878, 3.1.1.3.2.1.1: (baseline, extra bits) of the codes that are no plain values
+_LITERAL_CODES = [(n, 0) for n in range(16)] + [
+    *((16, 1), (18, 1), (20, 1), (22, 1), (24, 2), (28, 2), (32, 3), (40, 3), (48, 4), (64, 6)),
+    *((1 << bits, bits) for bits in range(7, 17)),
+]
+_MATCH_CODES = [(n, 0) for n in range(3, 35)] + [
+    *((35, 1), (37, 1), (39, 1), (41, 1), (43, 2), (47, 2), (51, 3), (59, 3), (67, 4), (83, 4)),
+    *((99, 5), (131, 7)),
+    *(((1 << bits) + 3, bits) for bits in range(8, 17)),
+]
+
+
+def can_repeat(window_bytes: int, stride_bytes: int) -> bool:
+    """Whether windows of this size can be written as repeats: two rows shared, two to a block."""
+    return 2 * window_bytes <= _BLOCK_MAX and window_bytes - stride_bytes >= 3
+
+
+def encode_repeats(runs: list[npt.NDArray[np.float32]], sequence_length: int, stride: int) -> bytes:
+    """Write the windows of some runs of feature rows as one zstd frame.
+
+    Parameters
+    ----------
+    runs : list of (T_i, F) float32, C-contiguous
+        Feature rows of windows in one segment each: `(n_i - 1) * stride + sequence_length` rows
+        for n_i windows.
+    sequence_length, stride : int
+        Rows in a window, and between the starts of neighbours.
+
+    Returns
+    -------
+    bytes
+        The frame. It decodes to the windows of all runs, (sum n_i, sequence_length, F) float32.
+    """
+    row_bytes = runs[0].shape[1] * 4
+    window_bytes, stride_bytes = sequence_length * row_bytes, stride * row_bytes
+    counts = [(len(run) - sequence_length) // stride + 1 for run in runs]
+    content_bytes = sum(counts) * window_bytes
+    # single segment, four bytes of content size, no checksum (crc32c is the store's)
+    out: list[bytes | memoryview] = [_MAGIC, b"\xa0", content_bytes.to_bytes(4, "little")]
+    unit_limit = _BLOCK_MAX // window_bytes
+    for which, (run, count) in enumerate(zip(runs, counts, strict=True)):
+        data = run.reshape(-1).view(np.uint8).data
+        shared = window_bytes - stride_bytes
+        final_run = which == len(runs) - 1
+        # the first window's shared rows; then one unit a window: its new rows, and the match
+        # with which the next begins; then the new rows of the last
+        out += [_block_header(_RAW_BLOCK, shared, last=False), data[:shared]]
+        at, left = shared, count - 1
+        while left:
+            units = min(unit_limit, left)
+            literals = data[at : at + units * stride_bytes]
+            head, tail = _compressed_parts(units, stride_bytes, shared)
+            size = len(head) + len(literals) + len(tail)
+            out += [_block_header(_COMPRESSED_BLOCK, size, last=False), head, literals, tail]
+            at += units * stride_bytes
+            left -= units
+        out += [
+            _block_header(_RAW_BLOCK, stride_bytes, last=final_run),
+            data[at : at + stride_bytes],
+        ]
+    return b"".join(out)
+
+
+def _block_header(kind: int, size: int, *, last: bool) -> bytes:
+    return (int(last) | kind << 1 | size << 3).to_bytes(3, "little")
+
+
+@lru_cache(maxsize=1024)
+def _compressed_parts(units: int, literal_bytes: int, match_bytes: int) -> tuple[bytes, bytes]:
+    """Everything of a block of equal sequences but its literals: what precedes and follows."""
+    total = units * literal_bytes
+    head = (0b11 << 2 | total << 4).to_bytes(3, "little")
+    literal_code, literal_extra, literal_bits = _code(_LITERAL_CODES, literal_bytes)
+    match_code, match_extra, match_bits = _code(_MATCH_CODES, match_bytes)
+    offset_value = match_bytes + 3  # the match reaches back by its own length; 1..3 are special
+    offset_code = offset_value.bit_length() - 1
+    offset_extra = offset_value - (1 << offset_code)
+    one = literal_extra | match_extra << literal_bits
+    one |= offset_extra << (literal_bits + match_bits)
+    width = literal_bits + match_bits + offset_code
+    stream = 1 << (units * width)  # the bit that marks the stream's end
+    for unit in range(units):
+        stream |= one << (unit * width)
+    count = bytes([units]) if units < 128 else bytes([(units >> 8) + 128, units & 255])
+    tail = count + bytes([_ALL_RLE_MODES, literal_code, offset_code, match_code])
+    return head, tail + stream.to_bytes(units * width // 8 + 1, "little")
+
+
+def _code(table: list[tuple[int, int]], value: int) -> tuple[int, int, int]:
+    """Code, extra value and extra bits that stand for a length."""
+    for code in range(len(table) - 1, -1, -1):
+        baseline, bits = table[code]
+        if baseline <= value:
+            return code, value - baseline, bits
+    raise AssertionError(f"no code for {value}")

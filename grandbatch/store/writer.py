@@ -1,0 +1,229 @@
+"""Write a store's files into a staging folder: chunk files, per-window arrays, metadata, manifest.
+
+One file of chunks is written by one task, whole, and followed by its record. A record makes a file
+finished: it holds the digests of the file's chunks and everything else that its windows add to the
+store. A staging folder holds the coming `store` and, apart from it, the `records`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.files import TEMPORARY_SUFFIX, write_whole
+from grandbatch.store.codecs import BLOSC_LEVEL, BLOSC_TYPESIZE, ZSTD_LEVEL, checksum, encode
+from grandbatch.store.format import MANIFEST_NAME, ArraySpec, Codec, StoreSpec
+from grandbatch.store.manifest import SHA256_BYTES, ChunkDigests, Manifest, sha256_hex
+
+_STORE, _RECORDS = "store", "records"
+_NO_CHUNK = 2**64 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class FileRecord:
+    """What one finished file of chunks adds to the store.
+
+    Parameters
+    ----------
+    number : int
+        The file's number.
+    length, crc32c, sha256
+        Digests of its n chunks, as in `ChunkDigests`.
+    count : (n,) int64
+        Feature rows that each chunk counts.
+    mean, m2, low, high : (n, F) float64
+        Mean, sum of squared deviations, smallest and largest value over those rows.
+    end_time, symbol, close_price, next_return, first_row, start
+        The per-window values of its w windows.
+    """
+
+    number: npt.NDArray[np.int64]
+    length: npt.NDArray[np.uint32]
+    crc32c: npt.NDArray[np.uint32]
+    sha256: npt.NDArray[np.uint8]
+    count: npt.NDArray[np.int64]
+    mean: npt.NDArray[np.float64]
+    m2: npt.NDArray[np.float64]
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+    end_time: npt.NDArray[np.int64]
+    symbol: npt.NDArray[np.int32]
+    close_price: npt.NDArray[np.float64]
+    next_return: npt.NDArray[np.float64]
+    first_row: npt.NDArray[np.int64]
+    start: npt.NDArray[np.int32]
+
+
+def staged_store(staging: Path) -> Path:
+    """Return the folder, inside the staging folder, that becomes the store."""
+    return staging / _STORE
+
+
+def record_path(staging: Path, number: int) -> Path:
+    """Where the record of a file lies."""
+    return staging / _RECORDS / f"{number:08d}.npz"
+
+
+def write_file(
+    staging: Path, spec: ArraySpec, number: int, encoded: Sequence[bytes], *, durable: bool
+) -> None:
+    """Write one file of chunks, given in order: one chunk, or a whole shard with its index."""
+    path = staged_store(staging) / spec.file(number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, file_bytes(spec, encoded), durable=durable)
+
+
+def file_bytes(spec: ArraySpec, encoded: Sequence[bytes]) -> bytes:
+    """Join encoded chunks into the bytes of a file (Zarr v3 sharding, index at the end)."""
+    if spec.shard_chunks == 1:
+        return encoded[0]
+    index = np.full((spec.shard_chunks, 2), _NO_CHUNK, "<u8")
+    lengths = np.array([len(chunk) for chunk in encoded], np.uint64)
+    index[: len(encoded), 0] = np.cumsum(lengths) - lengths
+    index[: len(encoded), 1] = lengths
+    raw = index.tobytes()
+    return b"".join([*encoded, raw, checksum(raw).to_bytes(4, "little")])
+
+
+def digests_of(encoded: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
+    """Length, crc32c and sha256 of encoded chunks."""
+    hashes = b"".join(hashlib.sha256(chunk).digest() for chunk in encoded)
+    return {
+        "length": np.array([len(chunk) for chunk in encoded], np.uint32),
+        "crc32c": np.array([int.from_bytes(chunk[-4:], "little") for chunk in encoded], np.uint32),
+        "sha256": np.frombuffer(hashes, np.uint8).reshape(-1, SHA256_BYTES),
+    }
+
+
+def write_record(staging: Path, record: FileRecord, *, durable: bool) -> None:
+    """Write a file's record: from here on the file is finished."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{f.name: getattr(record, f.name) for f in fields(record)})
+    path = record_path(staging, int(record.number))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, buffer.getbuffer(), durable=durable)
+
+
+def read_record(path: Path) -> FileRecord:
+    """Read a record back."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return FileRecord(**{f.name: arrays[f.name] for f in fields(FileRecord)})
+
+
+def finished_files(staging: Path, spec: ArraySpec) -> dict[int, int]:
+    """Files of an interrupted build that are whole: number → chunks in it.
+
+    A file counts when its record reads and the file's bytes give every digest in it.
+    """
+    finished = {}
+    for number in range(spec.n_files):
+        path = record_path(staging, number)
+        if not path.exists():
+            continue
+        try:
+            record = read_record(path)
+            data = (staged_store(staging) / spec.file(number)).read_bytes()
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            continue
+        ends = np.cumsum(record.length.astype(np.int64))
+        chunks = [data[end - n : end] for end, n in zip(ends, record.length, strict=True)]
+        expected = min(spec.shard_chunks, spec.n_chunks - number * spec.shard_chunks)
+        whole = len(chunks) == expected and data == file_bytes(spec, chunks)
+        if whole and np.array_equal(digests_of(chunks)["sha256"], record.sha256):
+            finished[number] = len(chunks)
+    return finished
+
+
+def write_labels(
+    staging: Path, spec: StoreSpec, chunk: int, *, durable: bool
+) -> dict[str, ChunkDigests]:
+    """Write one chunk of every per-window array from the records of its windows."""
+    size = spec.label_chunk_windows
+    first, stop = chunk * size, min((chunk + 1) * size, spec.n_windows)
+    per_file = spec.data.shard_chunks * spec.chunk_windows
+    files = range(first // per_file, -(-stop // per_file))
+    records = [read_record(record_path(staging, number)) for number in files]
+    begin = first - files.start * per_file
+    digests = {}
+    for array in spec.labels:
+        joined = np.concatenate([getattr(record, array.name) for record in records])
+        values = np.full(size, array.fill_value, array.dtype)
+        values[: stop - first] = joined[begin : begin + stop - first]
+        encoded = encode(values, array.codec)
+        write_file(staging, array, chunk, [encoded], durable=durable)
+        parts = [
+            checksum(values[at : min(at + spec.chunk_windows, stop - first)].tobytes())
+            for at in range(0, stop - first, spec.chunk_windows)
+        ]
+        digests[array.name] = ChunkDigests(
+            **digests_of([encoded]), part_crc32c=np.array(parts, np.uint32)
+        )
+    return digests
+
+
+def write_metadata(staging: Path, spec: StoreSpec, attributes: dict[str, Any]) -> dict[str, str]:
+    """Write every `zarr.json` with zarr itself; return the sha256 of each by its path."""
+    import zarr
+
+    folder = staged_store(staging)
+    for left in (*folder.rglob("zarr.json"), *folder.rglob(f"*{TEMPORARY_SUFFIX}")):
+        left.unlink()
+    group = zarr.create_group(folder, zarr_format=3, attributes={"grandbatch": attributes})
+    for array in spec.arrays:
+        chunk = array.chunk_shape
+        shard = (array.shard_chunks * chunk[0], *chunk[1:]) if array.shard_chunks > 1 else None
+        group.create_array(
+            array.name,
+            shape=array.shape,
+            dtype=array.dtype,
+            chunks=chunk,
+            shards=shard,
+            filters=None,
+            compressors=_zarr_codecs(array.codec),
+            fill_value=array.fill_value,
+            dimension_names=array.dimension_names,
+            attributes=array.attributes,
+            config={"write_empty_chunks": True},
+        )
+    with warnings.catch_warnings():
+        # that other implementations of Zarr v3 may not read it: they don't need it
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        zarr.consolidate_metadata(folder)
+    names = ["zarr.json", *(f"{array.name}/zarr.json" for array in spec.arrays)]
+    return {name: sha256_hex((folder / name).read_bytes()) for name in names}
+
+
+def _zarr_codecs(codec: Codec) -> list[Any]:
+    from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+    compressors: dict[Codec, list[Any]] = {
+        "none": [],
+        "lz4": [
+            BloscCodec(
+                cname="lz4", clevel=BLOSC_LEVEL, shuffle="noshuffle", typesize=BLOSC_TYPESIZE
+            )
+        ],
+        "zstd": [ZstdCodec(level=ZSTD_LEVEL)],
+    }
+    return [*compressors[codec], Crc32cCodec()]
+
+
+def join_digests(parts: Sequence[ChunkDigests]) -> ChunkDigests:
+    """Join the digests of consecutive chunks of one array."""
+    return ChunkDigests(
+        *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(ChunkDigests))
+    )
+
+
+def write_manifest(staging: Path, manifest: Manifest, *, durable: bool) -> None:
+    """Write the manifest, the last file of a store."""
+    write_whole(staged_store(staging) / MANIFEST_NAME, manifest.to_bytes(), durable=durable)

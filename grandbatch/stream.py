@@ -1,0 +1,176 @@
+"""`DataStreamer`: batches prepared ahead, in one thread.
+
+The thread puts (batch, error) into a short queue; a batch knows its state. So what was only
+prepared is in no state, and an error is met after the batches before it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from grandbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from grandbatch.batch import MatrixBatch
+    from grandbatch.loader import SlidingWindowDataLoader
+    from grandbatch.loader.iterating import Place
+
+
+class _Element(NamedTuple):
+    """What the thread hands over: a batch, an error, or neither at the end."""
+
+    batch: MatrixBatch | None
+    error: Exception | None
+
+
+class _Queue:
+    """A bounded queue between two threads that either may close.
+
+    `put` waits while it is full, `get` while it is empty; closing it wakes both. What is still in
+    a closed queue is dropped.
+    """
+
+    def __init__(self, size: int):
+        self._size = size
+        self._elements: deque[_Element] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, element: _Element) -> bool:
+        """Add an element; False where the queue was closed."""
+        with self._changed:
+            while len(self._elements) >= self._size and not self._closed:
+                self._changed.wait()
+            if not self._closed:
+                self._elements.append(element)
+                self._changed.notify_all()
+            return not self._closed
+
+    def get(self) -> _Element:
+        """Take the oldest element; an empty one where the queue was closed."""
+        with self._changed:
+            while not self._elements and not self._closed:
+                self._changed.wait()
+            if not self._elements:
+                return _Element(None, None)
+            element = self._elements.popleft()
+            self._changed.notify_all()
+            return element
+
+    def close(self) -> None:
+        """Drop everything, and let nobody wait any longer."""
+        with self._changed:
+            self._closed = True
+            self._elements.clear()
+            self._changed.notify_all()
+
+
+class DataStreamer:
+    """The batches of a loader, prepared ahead in one thread.
+
+    Iterating goes through an epoch, as iterating the loader does, and the loader's state follows
+    what the stream hands over. The sequence is the same for any `prefetch_batches`. A loop that is
+    left ends its thread as soon as Python drops the iterator; `close`, or leaving a `with` block,
+    ends it in any case.
+
+    Parameters
+    ----------
+    loader : SlidingWindowDataLoader
+        Not to be iterated elsewhere at the same time.
+    prefetch_batches : int, optional
+        Batches prepared ahead; 0 prepares each when asked for. By default the config's.
+
+    Raises
+    ------
+    UsageError
+        If it is negative.
+    """
+
+    def __init__(self, loader: SlidingWindowDataLoader, prefetch_batches: int | None = None):
+        chosen = loader.config.prefetch_batches if prefetch_batches is None else prefetch_batches
+        if isinstance(chosen, bool) or not isinstance(chosen, int) or chosen < 0:
+            raise UsageError(f"prefetch_batches must be a number from 0 on, got {chosen!r}")
+        self.loader = loader
+        self.prefetch_batches = chosen
+        self._running: Generator[MatrixBatch] | None = None
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[MatrixBatch]:
+        """Hand over the batches of an epoch, or what is left of it; ends a former iteration."""
+        self.close()
+        self._running = running = self._ahead() if self.prefetch_batches else self._each()
+        return running
+
+    def _each(self) -> Generator[MatrixBatch]:
+        yield from self.loader
+
+    def _ahead(self) -> Generator[MatrixBatch]:
+        queue = _Queue(self.prefetch_batches)
+        place = self.loader.begin()
+        thread = threading.Thread(
+            target=_prepare, args=(self.loader, place, queue), name="grandbatch-stream", daemon=True
+        )
+        thread.start()
+        try:
+            while True:
+                batch, error = queue.get()
+                if error is not None:
+                    raise error
+                if batch is None:
+                    break
+                self.loader.deliver(batch)
+                yield batch
+                del batch
+            self.loader.finish(place)
+        finally:
+            queue.close()
+            thread.join()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state behind the batch last handed over; what is prepared isn't in it."""
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state was taken; ends an iteration that is under way."""
+        self.close()
+        self.loader.load_state_dict(state)
+
+    def close(self) -> None:
+        """End the thread and drop what it prepared. Iterating again starts another."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _prepare(loader: SlidingWindowDataLoader, place: Place, queue: _Queue) -> None:
+    """Fill the queue until the epoch ends, an error comes up or the queue is closed."""
+    error: Exception | None = None
+    batches = loader.batches(place)
+    try:
+        for batch in batches:
+            if not queue.put(_Element(batch, None)):
+                return
+            del batch
+    except Exception as caught:  # noqa: BLE001 - raised again at the batch it belongs to
+        error = caught
+    finally:
+        batches.close()
+    queue.put(_Element(None, error))

@@ -1,0 +1,250 @@
+"""Bars, quarantine and fingerprint against a plain reading, for any cut into blocks."""
+
+import csv
+import datetime as dt
+import gzip
+import io
+import math
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grandbatch.bars import BarRules, prepare_bars
+from grandbatch.scheduling import Schedule
+
+HERE = Schedule.local("sync")
+LENIENT = BarRules(max_bad_fraction=1.0)
+HEADER = "timestamp,symbol,open,high,low,close,volume"
+START = dt.datetime(2024, 1, 1)
+NULL_WORDS = ("", "NA", "N/A", "#N/A", "null", "NULL", "None")
+
+
+def plain_reading(text, rules=LENIENT):
+    """Bars by symbol, and the bad rows with their lines, one line at a time."""
+    bars, bad, last = {}, [], {}
+    for number, line in enumerate(text.splitlines()[1:], start=2):
+        if line:
+            reason, symbol, bar = judge(next(csv.reader([line])), last, rules)
+            if reason:
+                bad.append((number, line, reason))
+            else:
+                bars.setdefault(symbol, []).append(bar)
+    return bars, bad
+
+
+def judge(fields, last, rules):
+    if len(fields) != 7:
+        return "unparseable", None, None
+    if any("_" in field for field in fields[2:]):
+        return "unparseable", None, None
+    missing = any(fields[i] in NULL_WORDS for i in range(2, 7)) or not fields[1].strip()
+    try:
+        moment = dt.datetime.fromisoformat(fields[0]) if fields[0] else None
+        o, h, l, c, v = (0.0 if f in NULL_WORDS else float(f) for f in fields[2:])
+    except ValueError:
+        return "unparseable", None, None
+    if missing or moment is None:
+        return "missing", None, None
+    if not all(map(math.isfinite, (o, h, l, c, v))):
+        return "not_finite", None, None
+    if min(o, h, l, c) <= 0 and not rules.allow_non_positive:
+        return "non_positive_price", None, None
+    if h < max(o, l, c) or l > min(o, h, c):
+        return "ohlc_inconsistent", None, None
+    if v < 0:
+        return "negative_volume", None, None
+    seconds = int((moment - dt.datetime(1970, 1, 1)).total_seconds())
+    symbol = fields[1].strip()
+    if seconds == last.get(symbol):
+        return "duplicate_timestamp", None, None
+    if seconds < last.get(symbol, -math.inf):
+        return "out_of_order", None, None
+    last[symbol] = seconds
+    return None, symbol, (seconds * 10**9, o, h, l, c, v)
+
+
+def contents(bars):
+    """Bars by symbol, in the form of the plain reading."""
+    rows = bars.read(0, bars.n_rows)
+    out = {}
+    for at in range(bars.n_rows):
+        values = tuple(rows[n][at].item() for n in ("timestamp", *HEADER.split(",")[2:]))
+        out.setdefault(bars.symbols[rows["symbol"][at]], []).append(values)
+    return out
+
+
+def quarantine(bars):
+    rows = pq.read_table(bars.quarantine_path).to_pylist()
+    return [(row["line"], row["text"], row["reason"]) for row in rows]
+
+
+def line_of(minute, symbol="A", values="10,12,9,11,100"):
+    return f"{START + dt.timedelta(minutes=minute)},{symbol},{values}"
+
+
+def good_text(n_rows, symbols=("A",)):
+    lines = [line_of(minute, symbol) for minute in range(n_rows) for symbol in symbols]
+    return "\n".join([HEADER, *lines]) + "\n"
+
+
+bad_values = st.sampled_from(
+    [
+        "10,12,9,11",
+        "10,12,9,11,100,7",
+        "10,12,9,x,100",
+        "10,,9,11,100",
+        "10,NA,9,11,100",
+        "nan,12,9,11,100",
+        "10,inf,9,11,100",
+        "0,12,0,11,100",
+        "-1,12,-2,11,100",
+        "10,9,9,11,100",
+        "10,12,11,11,100",
+        "10,12,9,11,-1",
+        "1_0,12,9,11,100",
+        " 10 ,12,9,11,100",
+        '"10",12,9,11,100',
+        "1e1,12,9,+11,100",
+        "10,12,9,11,",
+    ]
+)
+lines = st.one_of(
+    st.builds(line_of, st.integers(0, 60), st.sampled_from(["A", "B", "c/d", ""])),
+    st.builds(line_of, st.integers(0, 60), st.sampled_from(["A", "B"]), bad_values),
+    st.sampled_from(["", "nonsense", "2024-13-01,A,10,12,9,11,100", ",A,10,12,9,11,100"]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(lines, min_size=1, max_size=25),
+    st.sampled_from(["\n", "\r\n"]),
+    st.integers(40, 400),
+    st.booleans(),
+)
+def test_any_block_size_gives_the_bars_and_the_quarantine_of_a_plain_reading(
+    body, line_end, block_bytes, ends
+):
+    body = [line_of(0, "Z"), *body]
+    text = line_end.join([HEADER, *body]) + (line_end if ends else "")
+    expected_bars, expected_bad = plain_reading(text)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.csv"
+        path.write_bytes(text.encode())
+        bars = prepare_bars(path, f"{folder}/one", LENIENT, HERE, block_bytes)
+        whole = prepare_bars(path, f"{folder}/two", LENIENT, HERE)
+        assert contents(bars) == contents(whole) == expected_bars
+        assert list(bars.symbols) == sorted(expected_bars)
+        assert quarantine(bars) == quarantine(whole) == expected_bad
+        assert bars.fingerprint == whole.fingerprint
+
+
+def test_a_bad_row_leaves_the_numbers_of_its_block_bit_identical(tmp_path):
+    rng = np.random.default_rng(3)
+    values = rng.uniform(1, 1000, 500)
+    rows = [
+        line_of(i, values=f"{x!r},{x!r},{x!r},{x!r},1e-3") for i, x in enumerate(values.tolist())
+    ]
+    clean, dirty = tmp_path / "clean.csv", tmp_path / "dirty.csv"
+    clean.write_text("\n".join([HEADER, *rows]))
+    dirty.write_text("\n".join([HEADER, *rows, "rubbish"]))
+    read = [prepare_bars(path, tmp_path / "c", LENIENT, HERE) for path in (clean, dirty)]
+    assert contents(read[0]) == contents(read[1])
+    assert [row[1] for row in contents(read[0])["A"]] == values.tolist()
+    assert read[1].quarantined == {"unparseable": 1}
+
+
+@pytest.mark.parametrize("block_bytes", [64, 1000, None])
+def test_an_unclosed_quote_swallows_no_line_but_its_own(tmp_path, block_bytes):
+    rows = [line_of(i) for i in range(30)]
+    rows[10] = '"' + rows[10]
+    rows[20] = '"' + rows[20]
+    path = tmp_path / "x.csv"
+    path.write_text("\n".join([HEADER, *rows]))
+    bars = prepare_bars(path, tmp_path / "c", LENIENT, HERE, block_bytes)
+    assert bars.n_rows == 28
+    assert [bad[0] for bad in quarantine(bars)] == [12, 22]
+
+
+def test_threads_and_this_thread_give_the_same_files(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text(good_text(3000, ("A", "B")))
+    for scheduler in ("sync", "threads"):
+        prepare_bars(path, tmp_path / scheduler, LENIENT, Schedule.local(scheduler, 3), 4096)
+    one, other = (
+        {
+            file.relative_to(tmp_path / scheduler): file.read_bytes()
+            for file in (tmp_path / scheduler).rglob("*.parquet")
+        }
+        for scheduler in ("sync", "threads")
+    )
+    assert one == other
+
+
+def test_a_late_row_is_out_of_order_across_files_too(tmp_path):
+    (tmp_path / "a.csv").write_text("\n".join([HEADER, line_of(0), line_of(5)]))
+    (tmp_path / "b.csv").write_text("\n".join([HEADER, line_of(5), line_of(4), line_of(6)]))
+    bars = prepare_bars([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "c", LENIENT, HERE)
+    rows = pq.read_table(bars.quarantine_path).to_pylist()
+    assert [(row["file"], row["line"], row["reason"]) for row in rows] == [
+        ("b.csv", 2, "duplicate_timestamp"),
+        ("b.csv", 3, "out_of_order"),
+    ]
+    assert bars.n_rows == 3
+
+
+def test_gzip_and_parquet_hold_the_same_bars_as_csv(tmp_path):
+    text = good_text(200, ("A", "B"))
+    (tmp_path / "x.csv").write_text(text)
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(text.encode()))
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_csv(io.StringIO(text), parse_dates=["timestamp"])
+    frame.to_parquet(tmp_path / "x.parquet")
+    expected = plain_reading(text)[0]
+    for name in ("x.csv", "x.csv.gz", "x.parquet"):
+        for block_bytes in (500, None):
+            folder = tmp_path / f"{name}-{block_bytes}"
+            bars = prepare_bars(tmp_path / name, folder, BarRules(), HERE, block_bytes)
+            assert contents(bars) == expected
+
+
+def test_null_and_nan_in_parquet_have_their_reasons(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    import pyarrow as pa
+
+    frame = pandas.read_csv(io.StringIO(good_text(4)), parse_dates=["timestamp"])
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    columns["open"] = [10.0, None, math.nan, 10.0]
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    bars = prepare_bars(tmp_path / "x.parquet", tmp_path / "c", LENIENT, HERE)
+    assert [bad[0::2] for bad in quarantine(bars)] == [(2, "missing"), (3, "not_finite")]
+
+
+def test_large_blocks_become_parts_as_they_are_and_read_back_in_any_range(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text(good_text(90_000))
+    bars = prepare_bars(path, tmp_path / "c", BarRules(), HERE, 1024 * 1024)
+    assert len(bars.parts) > 1
+    every = bars.read(0, bars.n_rows, ("timestamp", "close"))
+    assert np.all(np.diff(every["timestamp"]) == 60 * 10**9)
+    for start, stop in [(0, 1), (65_535, 65_537), (10_000, 89_999), (5, 5)]:
+        some = bars.read(start, stop, ("close", "timestamp"))
+        np.testing.assert_array_equal(some["timestamp"], every["timestamp"][start:stop])
+        np.testing.assert_array_equal(some["close"], every["close"][start:stop])
+
+
+def test_progress_counts_every_byte_once(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text(good_text(100))
+    seen = []
+    prepare_bars(path, tmp_path / "c", BarRules(), HERE, 256, lambda *done: seen.append(done))
+    size = path.stat().st_size
+    assert seen[-1] == (size, size)
+    assert all(a < b for (a, _), (b, _) in pairwise(seen))

@@ -1,0 +1,220 @@
+"""Timestamps against the standard library and pandas; days and months by evidence."""
+
+import datetime as dt
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grandbatch.bars import BarRules, prepare_bars
+from grandbatch.bars.times import Evidence, TimeForm, read_times
+from grandbatch.errors import TimestampError
+from grandbatch.kernels.timestamps import ABSOLUTE, MISSING, NAIVE, UNPARSEABLE
+from grandbatch.scheduling import Schedule
+
+HERE = Schedule.local("sync")
+EPOCH = dt.datetime(1970, 1, 1)
+
+
+def read(texts, day_first=True, timezone="UTC", strptime=None):
+    column = pa.chunked_array([pa.array([text.encode() for text in texts], pa.binary())])
+    return read_times(column, TimeForm(day_first, timezone, strptime))
+
+
+def nanoseconds(moment):
+    return (moment - EPOCH) // dt.timedelta(microseconds=1) * 1000
+
+
+moments = st.datetimes(dt.datetime(1700, 1, 1), dt.datetime(2261, 12, 31))
+forms = st.sampled_from(
+    [
+        "%Y-%m-%d %H:%M:%S.%f",
+        "%Y-%m-%dT%H:%M:%S",
+        "%Y-%m-%d %H:%M",
+        "%Y-%m-%d",
+        "%Y/%m/%d %H:%M:%S",
+        "%Y.%m.%d %H:%M",
+        "%d/%m/%Y %H:%M:%S",
+        "%d.%m.%Y %H:%M",
+        "%d-%m-%Y",
+        "%-d/%-m/%Y %-H:%M",
+        "%Y%m%d %H%M%S",
+        "%Y%m%d",
+        "%d/%m/%Y %I:%M %p",
+        "%d/%m/%Y %I:%M:%S%p",
+        "%Y%m%dT%H%M%S",
+    ]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(moments, forms), min_size=1, max_size=12))
+def test_every_known_form_is_read_as_strptime_reads_it(cases):
+    texts = [moment.strftime(form) for moment, form in cases]
+    texts += texts  # a date that stood there before takes the short way
+    plain = [form.replace("%-", "%") for _, form in cases] * 2
+    expected = [
+        nanoseconds(dt.datetime.strptime(text, form))
+        for text, form in zip(texts, plain, strict=True)
+    ]
+    times, status, _ = read(texts)
+    assert times.tolist() == expected
+    assert (status == NAIVE).all()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text("0123456789:/-. TZ+", max_size=22), max_size=8))
+def test_no_text_is_read_as_a_time_that_pandas_refutes(texts):
+    times, status, _ = read(texts)
+    for text, time, code in zip(texts, times, status, strict=True):
+        if code in (NAIVE, ABSOLUTE) and text.strip()[4:5] == "-" and len(text.strip()) >= 16:
+            theirs = pd.to_datetime(text.strip(), utc=True, errors="coerce")
+            assert theirs is pd.NaT or theirs.value == time
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dates(dt.date(1970, 1, 1), dt.date(2200, 1, 1)), st.text("0123456789:T ", max_size=9))
+def test_the_short_way_reads_what_the_long_way_reads(day, rest):
+    text = f"{day}{rest}"
+    alone, status, _ = read([text])
+    after, status_after, _ = read([f"{day} 09:30", text])
+    assert (after[1], status_after[1]) == (alone[0], status[0])
+
+
+def test_epochs_are_told_apart_by_their_size():
+    moment = pd.Timestamp("2020-06-29 01:00")
+    texts = [str(moment.value // unit) for unit in (10**9, 10**6, 10**3, 1)]
+    times, status, _ = read([*texts, f"{texts[0]}.25", f"-{texts[0]}"])
+    assert times.tolist()[:4] == [moment.value] * 4
+    assert times[4] == moment.value + 250_000_000
+    assert times[5] == -moment.value
+    assert (status == ABSOLUTE).all()
+
+
+def test_offsets_lead_to_utc():
+    texts = ["2020-06-29T01:00Z", "2020-06-29 03:00+02:00", "2020-06-28T20:00:00.0-0500"]
+    times, status, _ = read([*texts, "29.06.2020 03:00:00.000 GMT+0200"])
+    assert set(times.tolist()) == {pd.Timestamp("2020-06-29 01:00").value}
+    assert (status == ABSOLUTE).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x",
+        "5",
+        "12345",
+        "2020-02-30",
+        "2021-02-29",
+        "2020-01-01 24:00",
+        "2020-01-01 1:60",
+        "31/31/2020",
+        "2020-01-01 01:00 PM+",
+        "1500-01-01",
+        "2300-01-01",
+        "2020-01/01",
+        "1/2/20",
+        "2020-01-01 00:00 PM",
+        "99999999999999999999",
+        "9999999999",
+        "2020-01-01Z",
+        "2020-01-01 10",
+        "--5",
+        "-",
+        "1593392400.5x",
+    ],
+)
+def test_what_is_no_time_is_unparseable(text):
+    assert read([text])[1].tolist() == [UNPARSEABLE]
+
+
+def test_blanks_are_missing_and_around_a_time_ignored():
+    times, status, _ = read(["", " \t", " 2020-01-01 "])
+    assert status.tolist() == [MISSING, MISSING, NAIVE]
+    assert times[2] == pd.Timestamp("2020-01-01").value
+
+
+def test_evidence_counts_days_above_twelve_on_either_side():
+    texts = [
+        "13/1/2020 00:00",
+        "1/13/2020",
+        "1/2/2020",
+        "13/13/2020",
+        "2020-01-13",
+        "13/1/2020 01:00",
+    ]
+    assert read(texts)[2] == Evidence(day_first=2, month_first=1, rows=5)
+
+
+def test_a_zone_turns_wall_time_into_utc_and_skipped_times_are_unparseable():
+    texts = ["2024-01-10 09:30", "2024-03-10 02:30", "2024-11-03 01:30", "2024-01-10T09:30Z"]
+    times, status, _ = read(texts, timezone="America/New_York")
+    assert status.tolist() == [NAIVE, UNPARSEABLE, NAIVE, ABSOLUTE]
+    expected = ["2024-01-10 14:30", "2024-11-03 05:30", "2024-01-10 09:30"]
+    assert times[[0, 2, 3]].tolist() == [pd.Timestamp(text).value for text in expected]
+
+
+def test_a_strptime_form_reads_all_rows():
+    texts = ["Jun 29 2020 01:00", "Jul 02 2025 09:30", "2020-06-29", ""]
+    times, status, _ = read(texts, strptime="%b %d %Y %H:%M")
+    assert times[:2].tolist() == [
+        pd.Timestamp("2020-06-29 01:00").value,
+        pd.Timestamp("2025-07-02 09:30").value,
+    ]
+    assert status.tolist() == [NAIVE, NAIVE, UNPARSEABLE, MISSING]
+
+
+def write(path, days, form):
+    rows = [f"{day.strftime(form)},10,12,9,11,100" for day in days]
+    path.write_text("\n".join(["Date,Open,High,Low,Close,Volume", *rows]))
+    return path
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y", "%m/%d/%Y", "%-d.%-m.%Y 9:30"])
+@pytest.mark.parametrize("block_bytes", [100, None])
+def test_evidence_anywhere_in_the_file_decides_days_or_months(tmp_path, form, block_bytes):
+    # three years without a day above 12, past the sample, then one row that tells
+    early = [dt.date(1990 + y, m, d) for y in range(80) for m in range(1, 13) for d in range(1, 13)]
+    days = [*early, dt.date(2070, 1, 13)]
+    if block_bytes:
+        days = days[-60:]
+    path = write(tmp_path / "x.csv", days, form)
+    bars = prepare_bars(path, tmp_path / "c", BarRules(), HERE, block_bytes)
+    read_days = bars.read(0, bars.n_rows, ("timestamp",))["timestamp"].view("datetime64[ns]")
+    np.testing.assert_array_equal(
+        read_days.astype("datetime64[D]"), np.array(days, "datetime64[D]")
+    )
+
+
+def test_without_evidence_days_or_months_must_be_said(tmp_path):
+    path = write(tmp_path / "x.csv", [dt.date(2020, 1, day) for day in range(1, 11)], "%d/%m/%Y")
+    with pytest.raises(TimestampError, match="--dayfirst"):
+        prepare_bars(path, tmp_path / "c", BarRules(), HERE)
+    for rules, last in [
+        (BarRules(dayfirst=True), "2020-01-10"),
+        (BarRules(dayfirst=False), "2020-10-01"),
+        (BarRules(timestamp_format="%d/%m/%Y"), "2020-01-10"),
+    ]:
+        bars = prepare_bars(path, tmp_path / "c", rules, HERE)
+        assert bars.last_time == pd.Timestamp(last).value
+
+
+def test_a_file_without_evidence_follows_the_other_files(tmp_path):
+    first = write(tmp_path / "a.csv", [dt.date(2020, 1, day) for day in range(1, 11)], "%d/%m/%Y")
+    other = write(tmp_path / "b.csv", [dt.date(2020, 2, day) for day in range(1, 21)], "%d/%m/%Y")
+    bars = prepare_bars([first, other], tmp_path / "c", BarRules(), HERE)
+    assert (bars.n_rows, bars.quarantined) == (30, {})
+
+
+def test_widths_may_be_mixed_and_date_and_time_stand_apart(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text(
+        "<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\n"
+        "29/06/2020\t01:00:00\t10\t12\t9\t11\t5\n2/7/2025\t9:30\t10\t12\t9\t11\t5\n"
+    )
+    bars = prepare_bars(path, tmp_path / "c", BarRules(), HERE)
+    assert bars.first_time == pd.Timestamp("2020-06-29 01:00").value
+    assert bars.last_time == pd.Timestamp("2025-07-02 09:30").value

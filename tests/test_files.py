@@ -1,0 +1,41 @@
+"""Files are whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from grandbatch.errors import DiskFullError
+from grandbatch.files import TEMPORARY_SUFFIX, room_for, sync_tree, write_whole
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_file_is_written_whole_and_nothing_else_stays(tmp_path, durable):
+    write_whole(tmp_path / "a", b"x" * 100_000, durable=durable)
+    assert (tmp_path / "a").read_bytes() == b"x" * 100_000
+    assert os.listdir(tmp_path) == ["a"]
+    sync_tree(tmp_path)
+
+
+def test_a_full_disk_names_the_file_and_its_size(tmp_path):
+    with (
+        pytest.raises(DiskFullError, match=r"no room for .*a: it takes 1,234 bytes"),
+        room_for(tmp_path / "a", 1234),
+    ):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+
+def test_other_errors_pass_through_as_they_are(tmp_path):
+    with pytest.raises(PermissionError), room_for(tmp_path / "a", 1):
+        raise PermissionError(errno.EACCES, "no")
+
+
+def test_what_can_not_be_written_leaves_the_old_file_and_no_half_one(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+
+    with pytest.raises(TypeError):
+        write_whole(tmp_path / "a", object())
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert not (tmp_path / f"a{TEMPORARY_SUFFIX}").exists()

@@ -1,0 +1,120 @@
+"""The grid maps windows, rows and chunks onto each other over any segments."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grandbatch.errors import UsageError
+from grandbatch.grid import Grid, Segments
+
+
+def segments_of(lengths, gaps=None):
+    """Segments of these lengths, each after a number of unused rows."""
+    gaps = gaps or [0] * len(lengths)
+    starts, at = [], 0
+    for length, gap in zip(lengths, gaps, strict=True):
+        at += gap
+        starts.append(at)
+        at += length
+    return Segments(
+        np.array(starts, np.int64),
+        np.array(lengths, np.int64),
+        np.arange(len(lengths), dtype=np.int32),
+    )
+
+
+def naive_windows(segments, lookback, length, stride):
+    """(first row, segment) of every window, by trying every start."""
+    found = []
+    for number, (start, size) in enumerate(zip(segments.start, segments.length, strict=True)):
+        first = int(start) + lookback
+        while first + length <= start + size:
+            found.append((first, number))
+            first += stride
+    return found
+
+
+@st.composite
+def grids(draw):
+    lengths = draw(st.lists(st.integers(1, 60), min_size=1, max_size=12))
+    length = draw(st.integers(1, 12))
+    return Grid(
+        segments_of(lengths),
+        lookback=draw(st.integers(0, 8)),
+        sequence_length=length,
+        overlap=draw(st.integers(0, length - 1)),
+        chunk_windows=draw(st.integers(1, 9)),
+    )
+
+
+@given(grids())
+def test_every_window_comes_once_in_order_and_inside_its_segment(grid):
+    expected = naive_windows(grid.segments, grid.lookback, grid.sequence_length, grid.stride)
+    windows = np.arange(grid.n_windows)
+    got = list(zip(grid.first_row(windows), grid.segment_of(windows), strict=True))
+    assert got == expected
+
+
+@given(grids())
+def test_chunks_cover_the_windows_without_gap_or_repeat(grid):
+    ranges = [grid.chunk_range(chunk) for chunk in range(grid.n_chunks)]
+    assert [w for lo, hi in ranges for w in range(lo, hi)] == list(range(grid.n_windows))
+    assert all(hi - lo == grid.chunk_windows for lo, hi in ranges[:-1])
+
+
+@given(grids())
+def test_a_chunks_rows_are_one_range_that_its_windows_begin_and_end(grid):
+    for chunk in range(grid.n_chunks):
+        windows = np.arange(*grid.chunk_range(chunk))
+        first = grid.first_row(windows)
+        assert grid.rows(chunk) == (first.min(), first.max() + grid.sequence_length)
+
+
+@given(grids())
+def test_pieces_join_to_the_chunk_and_never_cross_a_border(grid):
+    for chunk in range(grid.n_chunks):
+        lo, hi = grid.chunk_range(chunk)
+        joined = []
+        for piece in grid.pieces(chunk):
+            windows = np.arange(piece.first_window, piece.first_window + piece.n_windows)
+            assert len(set(grid.segment_of(windows))) == 1
+            assert piece.first_row + piece.n_rows <= piece.segment_stop
+            assert piece.n_rows == (piece.n_windows - 1) * grid.stride + grid.sequence_length
+            joined.extend(windows)
+        assert joined == list(range(lo, hi))
+
+
+@given(grids())
+def test_rows_counted_by_chunks_are_each_used_row_once(grid):
+    used = set()
+    for first in grid.first_row(np.arange(grid.n_windows)):
+        used.update(range(first, first + grid.sequence_length))
+    counted = [
+        row
+        for chunk in range(grid.n_chunks)
+        for p in grid.pieces(chunk)
+        for row in range(p.first_row + p.n_repeated, p.first_row + p.n_rows)
+    ]
+    assert sorted(counted) == sorted(used)
+
+
+@given(grids())
+def test_block_rows_is_the_most_that_any_chunk_needs(grid):
+    needed = [sum(p.n_rows for p in grid.pieces(chunk)) for chunk in range(grid.n_chunks)]
+    assert grid.block_rows == max(needed, default=0)
+
+
+def test_a_segment_of_exactly_lookback_and_length_gives_one_window():
+    assert Grid(Segments.single(88), 40, 48, 12, 16).n_windows == 1
+    assert Grid(Segments.single(87), 40, 48, 12, 16).n_windows == 0
+
+
+@pytest.mark.parametrize(
+    "sizes", [(-1, 48, 12, 1), (0, 0, 0, 1), (0, 4, 4, 1), (0, 4, -1, 1), (0, 4, 1, 0)]
+)
+def test_sizes_that_make_no_sense_are_refused(sizes):
+    with pytest.raises(UsageError, match="must be"):
+        Grid(Segments.single(100), *sizes)

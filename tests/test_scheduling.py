@@ -1,0 +1,38 @@
+"""Tasks give the same results wherever they run, and are heard of one by one."""
+
+from __future__ import annotations
+
+import pytest
+from dask import delayed
+
+from grandbatch.errors import UsageError
+from grandbatch.scheduling import Schedule, available_cores, open_schedule
+
+
+@pytest.mark.parametrize(
+    "schedule", [Schedule.local("sync"), Schedule.local("threads", 1), Schedule.local("threads", 3)]
+)
+def test_results_come_in_order_and_each_is_heard_of_once(schedule):
+    heard = []
+    tasks = [delayed(pow)(n, 2) for n in range(20)]
+    assert schedule.run(tasks, heard.append) == [n**2 for n in range(20)]
+    assert sorted(heard) == [n**2 for n in range(20)]
+
+
+def test_the_error_of_a_task_comes_out_as_it_is():
+    with pytest.raises(ZeroDivisionError):
+        Schedule.local("threads", 2).run([delayed(divmod)(1, 0)])
+
+
+def test_nothing_to_do_is_nothing():
+    assert Schedule.local().run([]) == []
+
+
+def test_threads_are_as_many_as_cores_by_default():
+    assert Schedule.local().workers == available_cores()
+
+
+@pytest.mark.parametrize("name", ["thread", "processes", "8786"])
+def test_an_unknown_scheduler_is_refused(name):
+    with pytest.raises(UsageError, match="unknown scheduler"), open_schedule(name, None):
+        pass
