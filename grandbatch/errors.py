@@ -106,5 +106,5 @@ class DiskFullError(GrandbatchError, OSError):
     """A file could not be written for lack of room. What was finished before is kept."""
 
 
-class MemoryLimitError(GrandbatchError, MemoryError):
+class MemoryLimitError(GrandbatchError):
     """A run that needs more memory than its limit."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from grandbatch.checkpoint import CheckpointManager
 from grandbatch.config import BatchConfig
 from grandbatch.errors import CheckpointError, UsageError
 from grandbatch.features import FeatureSet, resolve_feature_set
+from grandbatch.interrupts import HeldInterrupts
 from grandbatch.loader import SlidingWindowDataLoader
 from grandbatch.memory import MemoryMonitor
 from grandbatch.store import MatrixStore
@@ -144,7 +143,7 @@ class BatchProcessor:
                 asked = time.perf_counter()
                 for batch in stream:
                     began = time.perf_counter()
-                    with _interrupt_later():
+                    with HeldInterrupts() as held:
                         metrics = self._totals.train(trainer, batch)
                         self._state = stream.state_dict()
                     ended = time.perf_counter()
@@ -160,6 +159,8 @@ class BatchProcessor:
                         "position": batch.position,
                         "batch": batch,
                     }
+                    # only now, so that every batch trained on has been handed out
+                    held.release()
                     asked = time.perf_counter()
 
     def _resume(self, trainer: Trainer) -> None:
@@ -179,7 +180,7 @@ class BatchProcessor:
         _log.info("resuming from %s, after step %d", checkpoint.path, checkpoint.step)
 
     def _save(self, trainer: Trainer) -> None:
-        with _interrupt_later():
+        with HeldInterrupts() as held:
             state = self._state or {}
             self.checkpoints.save(
                 self._totals.steps,
@@ -191,6 +192,7 @@ class BatchProcessor:
                 },
                 self.summary,
             )
+        held.release()
 
 
 class _Totals:
@@ -235,25 +237,6 @@ class _Totals:
             "avg_reward": self.reward / self.windows if self.windows else 0.0,
             "avg_loss": self.loss / self.steps if self.steps else 0.0,
         }
-
-
-@contextmanager
-def _interrupt_later() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is left: half a training step can't be saved."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pending: list[Any] = []
-    before = signal.signal(signal.SIGINT, lambda *caught: pending.append(caught))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pending:
-        if callable(before):
-            before(*pending[0])
-        else:
-            raise KeyboardInterrupt
 
 
 def _open_store(

@@ -5,13 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Any
 
-import click
 import typer
 
 from grandbatch.cli import building, demo, stores, training
 from grandbatch.errors import GrandbatchError
 from grandbatch.version import __version__
+
+# what typer raises for anything it can't parse; it has no public name of its own
+_ParsingError: type[Any] = typer.BadParameter.__bases__[0]
+
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="grandbatch",
@@ -57,19 +62,19 @@ def main() -> None:
         code = app(standalone_mode=False)
     except GrandbatchError as error:
         code = _fail(str(error), error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        code = 2
-    except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        hint = f"; see {context.command_path} --help" if context else ""
-        code = _fail(error.format_message().rstrip(".") + hint, 2)
-    except (KeyboardInterrupt, click.Abort):
-        code = _fail("stopped; run the same command again to go on", 130)
+    except _ParsingError as error:
+        # no message where nothing was asked for: typer has shown the help
+        text = error.format_message()
+        is_help = not text or "Usage:" in text
+        code = 2 if is_help else _fail(f"{text.rstrip('.')}; see grandbatch --help", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
     except BrokenPipeError:
         # the reader of our output has gone: nothing to say, and nowhere to say it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    if code == _INTERRUPTED:
+        _fail("stopped; run the same command again to go on", code)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -69,6 +69,7 @@ class Stages:
         self._tasks: dict[str, TaskID] = {}
         self._ended: dict[str, float] = {}
         self._began: dict[str, float] = {}
+        self._last: dict[str, tuple[int, int]] = {}
 
     def __enter__(self) -> Stages:
         if self._console.is_terminal:
@@ -91,6 +92,9 @@ class Stages:
     ) -> None:
         if self._progress is not None:
             self._progress.stop()
+        for stage in self._began.keys() - self._ended.keys():
+            done, total = self._last[stage]
+            print(f"{_TITLES.get(stage, stage)}: ended at {done:,} of {total:,}", file=sys.stderr)
 
     def tell(self, stage: str, done: int, total: int) -> None:
         """Show how far a stage is. A total of 0 is a message."""
@@ -104,6 +108,7 @@ class Stages:
             self._progress.update(self._tasks[stage], completed=done, total=total)
             return
         self._began.setdefault(stage, time.monotonic())
+        self._last[stage] = done, total
         if done >= total and stage not in self._ended:
             self._ended[stage] = time.monotonic()
             seconds = self._ended[stage] - self._began[stage]

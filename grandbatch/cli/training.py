@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -13,6 +13,7 @@ from grandbatch.cli import options as o
 from grandbatch.cli.output import Stages, show
 from grandbatch.config import BatchConfig
 from grandbatch.errors import StoreMismatchError, UsageError
+from grandbatch.interrupts import HeldInterrupts
 from grandbatch.store.reader import MatrixStore
 
 
@@ -60,10 +61,15 @@ def train(
     with ExitStack() as stack:
         stages = stack.enter_context(Stages())
         file = stack.enter_context(trace.open("a")) if trace else None
-        for result in processor.process_batches(trainer):
+        results = stack.enter_context(closing(processor.process_batches(trainer)))
+        held = stack.enter_context(HeldInterrupts())
+        for result in results:
             stages.tell("train", result["batch_idx"] + 1, max(1, per_epoch * epochs))
             if file:
                 _write_trace(file, result)
+            if held.pending:
+                break
+    held.release()
     show(
         {**processor.summary, "epochs": epochs, "checkpoint_dir": str(checkpoint_dir)},
         as_json=as_json,

@@ -1,0 +1,225 @@
+"""Commands print what they promise, and every mistake is one line and the right exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import write_bars
+
+import grandbatch as gb
+
+
+def run(*arguments, cwd=None, check=None):
+    """Run the command line in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-m", "grandbatch", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+    if check is not None:
+        assert done.returncode == check, done.stderr
+        assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with bars and a finished store of each set."""
+    path = tmp_path_factory.mktemp("cli")
+    write_bars(path / "bars.csv", 1500)
+    for name in ("strategic", "tactical"):
+        gb.build_store(path / "bars.csv", path / f"{name}.zarr", feature_set=name)
+    return path
+
+
+def as_json(done):
+    value = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1
+    return value
+
+
+def test_help_names_every_command():
+    out = run("--help", check=0).stdout
+    commands = "simulate plan build inspect verify stream train demo".split()
+    assert all(command in out for command in commands)
+
+
+def test_simulate_then_plan_then_build_then_reuse(tmp_path):
+    bars, store = tmp_path / "b.csv", tmp_path / "s.zarr"
+    made = as_json(run("simulate", bars, "--rows", 2000, "--seed", 3, "--json", check=0))
+    assert made == {"rows": 2000, "bytes": bars.stat().st_size}
+    again = tmp_path / "c.csv"
+    run("simulate", again, "--rows", 2000, "--seed", 3, check=0)
+    assert again.read_bytes() == bars.read_bytes()
+
+    planned = as_json(run("plan", "strategic", bars, "--store", store, "--json", check=0))
+    assert not store.exists()
+    assert planned["fits"] is True
+    assert planned["n_rows"] == 2000
+
+    built = as_json(run("build", "strategic", bars, "--store", store, "--json", check=0))
+    expected = {
+        "n_rows": 2000,
+        "n_symbols": 1,
+        "n_windows": planned["n_windows"],
+        "n_chunks": planned["n_chunks"],
+        "reused": False,
+        "resumed_chunks": 0,
+        "quarantined": {},
+        "fingerprint": gb.MatrixStore.open(store).fingerprint,
+        "first_time": "2020-01-01T00:00:00+00:00",
+    }
+    assert {key: built[key] for key in expected} == expected
+    assert {"last_time", "seconds", "rows_per_second"} <= built.keys()
+    reused = as_json(run("build", "strategic", bars, "--store", store, "--json", check=0))
+    assert reused["reused"] is True
+    assert reused["fingerprint"] == built["fingerprint"]
+
+
+def test_a_plan_that_does_not_fit_exits_1_and_shows_the_arithmetic(folder):
+    done = run(
+        "plan", "strategic", folder / "bars.csv", "--store", folder / "x.zarr",
+        "--memory-limit", "10MiB", "--json", check=1,
+    )  # fmt: skip
+    assert as_json(done)["fits"] is False
+    assert "may use 10,485,760 (--memory-limit)" in done.stderr
+
+
+def test_inspect_shows_the_attributes(folder):
+    shown = as_json(run("inspect", folder / "tactical.zarr", "--json", check=0))
+    assert shown == gb.MatrixStore.open(folder / "tactical.zarr").attrs
+
+
+def test_stream_counts_every_window(folder):
+    shown = as_json(
+        run("stream", folder / "strategic.zarr", "--batch-size", 7, "--shuffle", "--epochs", 2,
+            "--json", check=0)
+    )  # fmt: skip
+    assert shown["windows"] == 2 * len(gb.MatrixStore.open(folder / "strategic.zarr"))
+    assert {"seconds", "windows_per_second", "peak_rss_bytes"} <= shown.keys()
+
+
+def test_verify_finds_a_flipped_byte_and_train_does_not_train_on_it(tmp_path):
+    store = gb.build_store(write_bars(tmp_path / "b.csv", 800), tmp_path / "s.zarr")
+    assert as_json(run("verify", store.path, "--json", check=0)) == {
+        "ok": True,
+        "checked_chunks": 6,
+        "bad_chunks": [],
+    }
+    path = store.path / "matrices/c/0/0/0"
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    found = as_json(run("verify", store.path, "--json", check=1))
+    assert found["ok"] is False
+    assert (found["bad_chunks"][0]["array"], found["bad_chunks"][0]["chunk"]) == ("matrices", 0)
+    done = run("train", "strategic", "--store", store.path, "--checkpoint-dir", tmp_path / "c",
+               check=1)  # fmt: skip
+    assert "chunk 0 of matrices is damaged" in done.stderr
+
+
+def test_an_unknown_header_names_the_column_and_the_flag_which_then_works(tmp_path):
+    bars = write_bars(tmp_path / "b.csv", 300)
+    bars.write_text(bars.read_text().replace("low", "Llow", 1))
+    build = ("build", "strategic", bars, "--store", tmp_path / "s.zarr")
+    assert "--columns low=Llow" in run(*build, check=1).stderr
+    run(*build, "--columns", "low=Llow", check=0)
+
+
+def mistakes(folder):
+    bars, store, new = folder / "bars.csv", folder / "strategic.zarr", folder / "new.zarr"
+    (folder / "empty.csv").touch()
+    (folder / "header.csv").write_text("timestamp,open,high,low,close,volume\n")
+    (folder / "some-folder").mkdir(exist_ok=True)
+    (folder / "some-folder" / "notes.txt").touch()
+    checkpoints = folder / "foreign"
+    checkpoints.mkdir(exist_ok=True)
+    (checkpoints / "step-000000001.ckpt").write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
+    train = ("--checkpoint-dir", folder / "checkpoints")
+    return [
+        (1, "there is no such file", ("build", "strategic", folder / "no.csv", "--store", new)),
+        (1, "empty", ("build", "strategic", folder / "empty.csv", "--store", new)),
+        (1, "header", ("build", "strategic", folder / "header.csv", "--store", new)),
+        (2, "unknown feature set", ("build", "strategc", bars, "--store", new)),
+        (1, "--overwrite", ("build", "strategic", bars, "--store", store, "--overlap", 0)),
+        (1, "no grandbatch store", ("build", "strategic", bars, "--store", folder / "some-folder")),
+        (2, "layout", ("build", "strategic", bars, "--store", new, "--layout", "cube")),
+        (2, "--overlap", ("build", "strategic", bars, "--store", new, "--overlap", "some")),
+        (2, "No such option", ("build", "strategic", bars, "--store", new, "--fast")),
+        (2, "No such command", ("bild",)),
+        (2, "Missing argument", ("build",)),
+        (1, "there is no store", ("inspect", new)),
+        (1, "no finished grandbatch store", ("verify", folder / "some-folder")),
+        (2, "batch_size", ("stream", store, "--batch-size", 0)),
+        (1, "tactical", ("train", "tactical", "--store", store, *train)),
+        (2, "no trainer", ("train", "other", "--store", store, *train)),
+        (1, "step-000000001.ckpt", ("train", "strategic", "--store", store, "--checkpoint-dir",
+                                    checkpoints)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(17))
+def test_a_mistake_is_one_line_that_says_what_to_do(folder, number):
+    code, text, arguments = mistakes(folder)[number]
+    done = run(*arguments, check=code)
+    assert text in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(folder, tmp_path):
+    import torch
+
+    class Code:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    directory = tmp_path / "c"
+    store = gb.MatrixStore.open(folder / "strategic.zarr")
+    manager = gb.CheckpointManager(directory, content_id=store.content_id)
+    manager.save(1, {"x": torch.zeros(1)}, {}, {"avg_reward": 0.0})
+    torch.save({"x": Code()}, manager.latest())
+    done = run("train", "strategic", "--store", store.path, "--checkpoint-dir", directory, check=1)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "ran").exists()
+
+
+def modules_after(folder, *arguments):
+    code = (
+        "import sys\n"
+        f"sys.argv = ['grandbatch', *{[str(a) for a in arguments]!r}]\n"
+        "from grandbatch.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          check=True).stderr.splitlines()[-1]  # fmt: skip
+
+
+def test_commands_import_no_more_than_they_need(folder):
+    bars, store = folder / "bars.csv", folder / "strategic.zarr"
+    for arguments in (
+        ("--help",),
+        ("inspect", store),
+        ("build", "strategic", bars, "--store", store),
+        ("plan", "strategic", bars, "--store", folder / "new.zarr"),
+    ):
+        modules = modules_after(folder, *arguments)
+        assert not {"'torch'", "'dask'", "'zarr'", "'pandas'", "'numba'"} & set(
+            modules.strip("[]").split(", ")
+        ), arguments
+
+
+def test_the_store_of_a_csv_made_by_the_processor_lies_beside_it(tmp_path):
+    bars = write_bars(tmp_path / "b.csv", 400)
+    processor = gb.BatchProcessor(bars, gb.BatchConfig.tactical(), tmp_path / "c")
+    assert processor.store.path == tmp_path / "b.tactical.zarr"
+    assert np.isfinite(processor.store.matrices[:]).all()

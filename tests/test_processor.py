@@ -1,0 +1,190 @@
+"""A training run hands out every batch once, and goes on where it was left."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+import grandbatch as gb
+from grandbatch.errors import CheckpointError, MemoryLimitError, UsageError
+
+
+class Recorder:
+    """A trainer whose state is a number that every window it saw has changed."""
+
+    def __init__(self):
+        self.state = torch.zeros(1, dtype=torch.float64)
+        self.fail_at = None
+        self.calls = 0
+
+    def train_batch(self, batch):
+        self.calls += 1
+        if self.calls == self.fail_at:
+            raise RuntimeError("broken")
+        for value in batch.matrices[:, 0, 0].tolist():
+            self.state = self.state * 1.0001 + value
+        reward = float(torch.nan_to_num(batch.next_return).mean())
+        return {"avg_reward": reward, "avg_loss": float(self.state)}
+
+    def state_dict(self):
+        return {"state": self.state.clone()}
+
+    def load_state_dict(self, state):
+        self.state = state["state"].clone()
+
+
+@pytest.fixture
+def store(make_store):
+    return make_store(600, overlap=40, chunk_windows=8)
+
+
+def config_of(store, **changes):
+    return gb.BatchConfig(
+        batch_size=5, sequence_length=48, overlap=store.overlap, checkpoint_frequency=4, **changes
+    )
+
+
+def run(store, folder, trainer=None, *, stop_after=None, epochs=2, **changes):
+    """Train; return the windows of each batch, and the processor."""
+    processor = gb.BatchProcessor(store, config_of(store, **changes), folder, epochs=epochs)
+    seen = []
+    results = processor.process_batches(trainer or Recorder())
+    for result in results:
+        seen.append(result["batch"].index.tolist())
+        if len(seen) == stop_after:
+            break
+    results.close()
+    return seen, processor
+
+
+def test_every_window_of_every_epoch_is_trained_on_once(store, tmp_path):
+    seen, processor = run(store, tmp_path / "c", epochs=3)
+    flat = [window for batch in seen for window in batch]
+    assert sorted(flat) == sorted(list(range(len(store))) * 3)
+    assert processor.summary["windows"] == 3 * len(store)
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 7, 14, 15, 29])
+def test_a_loop_left_early_goes_on_at_the_very_next_batch(store, tmp_path, stop_after):
+    whole, plain = run(store, tmp_path / "whole")
+    first, _ = run(store, tmp_path / "cut", stop_after=stop_after)
+    rest, resumed = run(store, tmp_path / "cut", prefetch_batches=0, num_workers=1)
+    assert first + rest == whole
+    assert resumed.summary == plain.summary
+
+
+def test_a_run_resumed_again_and_again_is_one_run(store, tmp_path):
+    whole, plain = run(store, tmp_path / "whole")
+    joined = []
+    while len(joined) < len(whole):
+        more, last = run(store, tmp_path / "cut", stop_after=3)
+        joined += more
+    assert joined == whole
+    assert last.summary == plain.summary
+
+
+def test_a_finished_training_has_nothing_left_and_keeps_its_summary(store, tmp_path):
+    _, plain = run(store, tmp_path / "c")
+    seen, again = run(store, tmp_path / "c")
+    assert seen == []
+    assert again.summary == plain.summary
+
+
+def test_ctrl_c_during_a_step_is_answered_after_the_batch_was_handed_out(store, tmp_path):
+    class Interrupted(Recorder):
+        def train_batch(self, batch):
+            if self.calls == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().train_batch(batch)
+
+    whole, plain = run(store, tmp_path / "whole")
+    seen = []
+    processor = gb.BatchProcessor(store, config_of(store), tmp_path / "c", epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        for result in processor.process_batches(Interrupted()):
+            seen.append(result["batch"].index.tolist())
+    assert len(seen) == 6
+    rest, resumed = run(store, tmp_path / "c")
+    assert seen + rest == whole
+    assert resumed.summary == plain.summary
+
+
+def test_a_failed_step_is_not_saved(store, tmp_path):
+    whole, plain = run(store, tmp_path / "whole")
+    trainer = Recorder()
+    trainer.fail_at = 7
+    with pytest.raises(RuntimeError, match="broken"):
+        run(store, tmp_path / "c", trainer)
+    rest, resumed = run(store, tmp_path / "c")
+    assert rest == whole[4:]
+    assert resumed.summary == plain.summary
+
+
+def test_results_say_what_is_documented(store, tmp_path):
+    processor = gb.BatchProcessor(store, config_of(store), tmp_path / "c")
+    for number, result in enumerate(processor.process_batches(Recorder())):
+        assert result["batch_idx"] == number
+        assert result["batch_size"] == len(result["batch"])
+        assert result["batch_time"] > 0
+        assert 0 < result["memory_usage"] < 100
+        assert result["position"] == result["batch"].position
+        assert {"avg_reward", "avg_loss"} <= result["metrics"].keys()
+
+
+def test_checkpoints_name_the_chunk_and_the_offset(store, tmp_path):
+    run(store, tmp_path / "c", stop_after=6)
+    info = gb.CheckpointManager(tmp_path / "c", content_id=store.content_id).list()[-1]
+    assert info.step == 6
+    assert 0 <= info.chunk_index < store.n_chunks
+    assert info.offset >= 0
+
+
+def test_no_resume_starts_again(store, tmp_path):
+    first, _ = run(store, tmp_path / "c", stop_after=6)
+    processor = gb.BatchProcessor(store, config_of(store), tmp_path / "c", resume=False)
+    batch = next(iter(processor.process_batches(Recorder())))["batch"]
+    assert batch.index.tolist() == first[0]
+
+
+def test_the_checkpoint_of_another_store_is_refused(store, make_store, tmp_path):
+    run(store, tmp_path / "c", stop_after=6)
+    other = make_store(600, overlap=40, chunk_windows=8, seed=7)
+    with pytest.raises(CheckpointError, match="another --checkpoint-dir"):
+        run(other, tmp_path / "c")
+
+
+def test_the_other_layout_of_the_same_windows_goes_on(store, make_store, tmp_path):
+    whole, _ = run(store, tmp_path / "whole")
+    first, _ = run(store, tmp_path / "c", stop_after=6)
+    rows = make_store(600, overlap=40, chunk_windows=8, layout="rows")
+    rest, _ = run(rows, tmp_path / "c")
+    assert first + rest == whole
+
+
+def test_a_config_that_contradicts_the_store_is_refused(store, tmp_path):
+    with pytest.raises(UsageError, match="overlap"):
+        gb.BatchProcessor(store, gb.BatchConfig(), tmp_path)
+
+
+def test_what_is_no_trainer_is_refused(store, tmp_path):
+    processor = gb.BatchProcessor(store, config_of(store), tmp_path)
+    with pytest.raises(UsageError, match="no trainer"):
+        next(processor.process_batches(object()))
+
+
+def test_a_run_over_its_memory_share_ends_before_work_with_the_figures(store, tmp_path):
+    processor = gb.BatchProcessor(store, config_of(store, max_memory_percent=0.001), tmp_path / "c")
+    with pytest.raises(MemoryLimitError, match=r"0\.001 % are allowed"):
+        next(processor.process_batches(Recorder()))
+
+
+def test_windows_arrive_as_they_are_stored(store, tmp_path):
+    matrices = store.matrices[:]
+    processor = gb.BatchProcessor(store, config_of(store), tmp_path / "c")
+    for result in processor.process_batches(Recorder()):
+        batch = result["batch"]
+        np.testing.assert_array_equal(batch.matrices.numpy(), matrices[batch.index.numpy()])

@@ -1,0 +1,94 @@
+"""Training ended by Ctrl-C or kill -9, in processes of its own, ends as if never stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import write_bars
+
+import grandbatch as gb
+
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return gb.build_store(write_bars(folder / "b.csv", 2400), folder / "s.zarr", overlap=40)
+
+
+def command(store, folder):
+    return [
+        sys.executable, "-m", "grandbatch", "train", "strategic", "--store", str(store.path),
+        "--checkpoint-dir", str(folder / "c"), "--epochs", "6", "--batch-size", "32",
+        "--checkpoint-frequency", "8", "--trace", str(folder / "trace.jsonl"), "--json",
+    ]  # fmt: skip
+
+
+def finish(store, folder):
+    """Run to the end; return the printed summary and the trace."""
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(command(store, folder), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    summary.pop("checkpoint_dir")
+    return summary, trace(folder)
+
+
+def trace(folder):
+    path = folder / "trace.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def end_early(store, folder, after, with_signal):
+    """Start a training and signal it once it has trained on `after` batches."""
+    folder.mkdir(exist_ok=True)
+    with subprocess.Popen(
+        command(store, folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        deadline = time.monotonic() + 120
+        while len(trace(folder)) < after and child.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        child.send_signal(with_signal)
+        _, errors = child.communicate()
+        return child.returncode, errors
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(store, tmp_path_factory):
+    summary, lines = finish(store, tmp_path_factory.mktemp("whole"))
+    assert len(lines) >= STEPS
+    return summary, lines
+
+
+@pytest.mark.slow
+def test_after_ctrl_c_the_very_next_batch_comes(store, tmp_path, uninterrupted):
+    code, errors = end_early(store, tmp_path, 21, signal.SIGINT)
+    assert code == 130
+    assert "run the same command again to go on" in errors
+    assert "Traceback" not in errors
+    first = trace(tmp_path)
+    summary, lines = finish(store, tmp_path)
+    assert len(first) >= 21
+    assert lines == uninterrupted[1]
+    assert summary == uninterrupted[0]
+
+
+@pytest.mark.slow
+def test_after_kill_9_it_goes_on_from_the_last_checkpoint(store, tmp_path, uninterrupted):
+    code, _ = end_early(store, tmp_path, 29, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    before = trace(tmp_path)
+    manager = gb.CheckpointManager(tmp_path / "c", content_id=store.content_id)
+    step = manager.load().step
+    assert 16 <= step <= len(before)
+    summary, lines = finish(store, tmp_path)
+    assert lines[: len(before)] == uninterrupted[1][: len(before)]
+    assert before[:step] + lines[len(before) :] == uninterrupted[1]
+    assert summary == uninterrupted[0]
