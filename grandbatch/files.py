@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +20,15 @@ TEMPORARY_SUFFIX = ".partial"
 
 
 @contextmanager
-def room_for(path: Path, n_bytes: int) -> Iterator[None]:
+def room_for(path: Path, n_bytes: int | None = None) -> Iterator[None]:
     """Turn "no space left" into an error that names the file and its size.
+
+    Parameters
+    ----------
+    path : Path
+        What is written; where the system's own error names a file, that one is told.
+    n_bytes : int, optional
+        Its size, where it is known.
 
     Raises
     ------
@@ -30,16 +38,32 @@ def room_for(path: Path, n_bytes: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if not is_full(error):
             raise
-        free = shutil.disk_usage(path.parent).free
+        free = free_bytes(path)
+        if n_bytes is None:
+            needs = f"no room for {error.filename or path}: {free:,} bytes are free"
+        else:
+            needs = f"no room for {path}: it takes {n_bytes:,} bytes and {free:,} are free"
         raise DiskFullError(
-            f"no room for {path}: it takes {n_bytes:,} bytes and {free:,} are free; "
-            "make room and run the same command again, what was finished is kept"
+            f"{needs}; make room and run the same command again, what was finished is kept"
         ) from None
 
 
-def write_whole(path: Path, data: bytes | memoryview, *, durable: bool = True) -> None:
+def is_full(error: OSError) -> bool:
+    """Whether the system says that a disk, or a quota, is full."""
+    return error.errno in _FULL
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes of the disk that a path is on, or would be."""
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    return shutil.disk_usage(there).free
+
+
+def write_whole(
+    path: Path, data: bytes | memoryview, *, durable: bool = True, shared: bool = False
+) -> None:
     """Write a file so that it is there whole or not at all.
 
     Parameters
@@ -50,24 +74,35 @@ def write_whole(path: Path, data: bytes | memoryview, *, durable: bool = True) -
         What.
     durable : bool
         Whether the bytes are on the disk, not only in the page cache, before the name appears.
+    shared : bool
+        Whether several may write the file at once. Each then writes aside under a name of its
+        own, which stays behind when it is killed.
 
     Raises
     ------
     DiskFullError
         If there is no room; the half-written file is removed.
     """
-    aside = path.with_name(path.name + TEMPORARY_SUFFIX)
+    own = f".{secrets.token_hex(4)}" if shared else ""
+    aside = path.with_name(f"{path.name}{own}{TEMPORARY_SUFFIX}")
     try:
-        with room_for(path, len(data)), aside.open("wb", buffering=0) as file:
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
-            if durable:
-                os.fsync(file.fileno())
+        with room_for(path, len(data)):
+            with aside.open("wb", buffering=0) as file:
+                view = memoryview(data)
+                while view:
+                    view = view[file.write(view) :]
+                if durable:
+                    os.fsync(file.fileno())
+            aside.rename(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    aside.rename(path)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what writers that were killed left half-written anywhere below a folder."""
+    for left in folder.rglob(f"*{TEMPORARY_SUFFIX}"):
+        left.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ prepared is in no state, and an error is met after the batches before it.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from types import TracebackType
@@ -96,7 +97,8 @@ class DataStreamer:
             raise UsageError(f"prefetch_batches must be a number from 0 on, got {chosen!r}")
         self.loader = loader
         self.prefetch_batches = chosen
-        self._running: Generator[MatrixBatch] | None = None
+        # weak, so that leaving a loop drops the iteration and so ends its thread
+        self._running: weakref.ref[Generator[MatrixBatch]] | None = None
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -105,7 +107,8 @@ class DataStreamer:
     def __iter__(self) -> Iterator[MatrixBatch]:
         """Hand over the batches of an epoch, or what is left of it; ends a former iteration."""
         self.close()
-        self._running = running = self._ahead() if self.prefetch_batches else self._each()
+        running = self._ahead() if self.prefetch_batches else self._each()
+        self._running = weakref.ref(running)
         return running
 
     def _each(self) -> Generator[MatrixBatch]:
@@ -144,7 +147,8 @@ class DataStreamer:
 
     def close(self) -> None:
         """End the thread and drop what it prepared. Iterating again starts another."""
-        running, self._running = self._running, None
+        running = None if self._running is None else self._running()
+        self._running = None
         if running is not None:
             running.close()
 

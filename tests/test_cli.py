@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import write_bars
+from simulated import write_bars
 
 import grandbatch as gb
 
@@ -46,7 +46,7 @@ def as_json(done):
 
 def test_help_names_every_command():
     out = run("--help", check=0).stdout
-    commands = "simulate plan build inspect verify stream train demo".split()
+    commands = ["simulate", "plan", "build", "inspect", "verify", "stream", "train", "demo"]
     assert all(command in out for command in commands)
 
 

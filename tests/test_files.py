@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 
 import pytest
 
@@ -15,7 +14,7 @@ from grandbatch.files import TEMPORARY_SUFFIX, room_for, sync_tree, write_whole
 def test_a_file_is_written_whole_and_nothing_else_stays(tmp_path, durable):
     write_whole(tmp_path / "a", b"x" * 100_000, durable=durable)
     assert (tmp_path / "a").read_bytes() == b"x" * 100_000
-    assert os.listdir(tmp_path) == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
     sync_tree(tmp_path)
 
 

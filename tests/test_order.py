@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grandbatch.errors import CheckpointError, UsageError
-from grandbatch.kernels.shuffle import shuffle_in_place
 from grandbatch.order import (
     EpochOrder,
     OrderSettings,
@@ -17,6 +16,7 @@ from grandbatch.order import (
     deal,
     default_shuffle_chunks,
     epoch_start,
+    permutation,
     shuffle_vif,
     stream_key,
 )
@@ -25,26 +25,17 @@ from grandbatch.position import Position
 MASK = 2**64 - 1
 
 
-def plain_shuffle(values, key):
-    """Algorithm P over splitmix64, in Python's own integers."""
-    state = key
-
-    def draw(bound):
-        nonlocal state
-        while True:
-            state = (state + 0x9E3779B97F4A7C15) & MASK
-            z = state
-            z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-            z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
-            product = ((z ^ (z >> 31)) >> 32) * bound
-            if product % 2**32 >= 2**32 % bound:
-                return product >> 32
-
-    values = list(values)
-    for last in range(len(values) - 1, 0, -1):
-        other = draw(last + 1)
-        values[last], values[other] = values[other], values[last]
-    return values
+def plain_permutation(n, key):
+    """Numbers sorted by splitmix64's draws, in Python's own integers."""
+    bits = max(n - 1, 0).bit_length()
+    keyed, state = [], key
+    for number in range(n):
+        state = (state + 0x9E3779B97F4A7C15) & MASK
+        z = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+        z ^= z >> 31
+        keyed.append((z >> bits, number))
+    return [number for _, number in sorted(keyed)]
 
 
 def make_order(n=100, chunk_windows=8, epoch=0, selection=None, **options):
@@ -92,31 +83,35 @@ def selections(draw):
     return chosen, np.flatnonzero(kept)
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 1000])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 1000, 40_000])
 @pytest.mark.parametrize("key", [0, 1, 2**63, MASK])
-def test_the_compiled_shuffle_is_the_plain_one(n, key):
-    values = np.arange(n, dtype=np.int32)
-    shuffle_in_place(values, np.uint64(key))
-    assert values.tolist() == plain_shuffle(range(n), key)
+def test_a_permutation_is_what_plain_integers_give(n, key):
+    numbers = permutation(n, key)
+    assert numbers.dtype == np.int32
+    assert numbers.tolist() == plain_permutation(n, key)
 
 
-def test_the_shuffle_is_the_same_for_ever():
-    values = np.arange(10, dtype=np.int32)
-    shuffle_in_place(values, np.uint64(stream_key(7, 0, 1, 0)))
-    assert values.tolist() == FOREVER
-    assert stream_key(7, 0, 1, 0) == FOREVER_KEY
+def test_permutations_are_the_same_for_ever():
+    key = stream_key(7, 0, 1, 0)
+    assert key == 8655894791565660796
+    assert permutation(10, key).tolist() == [2, 5, 3, 1, 0, 7, 6, 9, 8, 4]
 
 
-FOREVER = [4, 9, 3, 8, 6, 5, 7, 0, 1, 2]
-FOREVER_KEY = 8655894791565660796
+def test_the_generator_is_splitmix64():
+    # the first outputs for seed 1234567, as published with the generator
+    states = [(1234567 + step * 0x9E3779B97F4A7C15) & MASK for step in range(3)]
+    assert [stream_key(state) for state in states] == [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+    ]
 
 
 def test_all_permutations_are_equally_likely():
     counts = {}
     for key in range(24_000):
-        values = np.arange(4, dtype=np.int32)
-        shuffle_in_place(values, np.uint64(stream_key(key, 1)))
-        counts[tuple(values)] = counts.get(tuple(values), 0) + 1
+        order = tuple(permutation(4, stream_key(key, 1)).tolist())
+        counts[order] = counts.get(order, 0) + 1
     assert len(counts) == 24
     chi2 = sum((count - 1000) ** 2 / 1000 for count in counts.values())
     assert chi2 < 55  # 23 degrees of freedom: 0.02 % of fair shuffles exceed it

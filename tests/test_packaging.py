@@ -34,7 +34,7 @@ def test_the_conda_environment_names_the_same_requirements():
 
 def test_every_requirement_has_an_exact_constraint():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pinned = {line.split("==")[0].lower() for line in lines if "==" in line}
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
     extras = (r for group in PROJECT["optional-dependencies"].values() for r in group)
     for requirement in (*PROJECT["dependencies"], *extras):
         assert split(requirement)[0].lower() in pinned, requirement

@@ -104,9 +104,14 @@ def test_ctrl_c_during_a_step_is_answered_after_the_batch_was_handed_out(store, 
     whole, plain = run(store, tmp_path / "whole")
     seen = []
     processor = gb.BatchProcessor(store, config_of(store), tmp_path / "c", epochs=2)
+
+    def train():
+        seen.extend(
+            result["batch"].index.tolist() for result in processor.process_batches(Interrupted())
+        )
+
     with pytest.raises(KeyboardInterrupt):
-        for result in processor.process_batches(Interrupted()):
-            seen.append(result["batch"].index.tolist())
+        train()
     assert len(seen) == 6
     rest, resumed = run(store, tmp_path / "c")
     assert seen + rest == whole

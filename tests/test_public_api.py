@@ -10,9 +10,25 @@ import pytest
 import grandbatch
 from grandbatch import errors
 
-PROMISED = """read_bars add_features STRATEGIC TACTICAL build_store MatrixStore BatchConfig
-SlidingWindowDataLoader BatchProcessor DataStreamer CheckpointManager MemoryMonitor
-calculate_optimal_batch_size create_large_dataset_simulation Feature FeatureSet Trainer""".split()
+PROMISED = [
+    "read_bars",
+    "add_features",
+    "STRATEGIC",
+    "TACTICAL",
+    "build_store",
+    "MatrixStore",
+    "BatchConfig",
+    "SlidingWindowDataLoader",
+    "BatchProcessor",
+    "DataStreamer",
+    "CheckpointManager",
+    "MemoryMonitor",
+    "calculate_optimal_batch_size",
+    "create_large_dataset_simulation",
+    "Feature",
+    "FeatureSet",
+    "Trainer",
+]
 
 
 def test_every_promised_name_is_there():

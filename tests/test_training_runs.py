@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import write_bars
+from simulated import write_bars
 
 import grandbatch as gb
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -43,6 +44,7 @@ from grandbatch.bars.rules import REASONS, BarRules
 from grandbatch.bars.tables import TableBlock
 from grandbatch.bars.times import Evidence
 from grandbatch.errors import InputError
+from grandbatch.files import is_full
 from grandbatch.kernels.bar_rules import ACCEPTED, NEVER, OUT_OF_ORDER
 from grandbatch.scheduling import Schedule
 
@@ -58,27 +60,34 @@ def build_bars(
     schedule: Schedule,
     block_bytes: int | None,
     on_progress: Progress | None,
+    find: Callable[[], cache.Bars | None],
 ) -> cache.Bars:
     """Read all files, and publish the cache of their bars.
 
     One process builds: another that wants the same files under the same rules waits, and builds
-    anew only if it finds no cache then.
+    anew only if `find` finds no cache then.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
     key = [[str(file.path), file.size, file.mtime_ns] for file in files]
     text = json.dumps([key, rules.identity()], sort_keys=True)
-    staging = cache_dir / f".staging-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-    with FileLock(staging.with_suffix(".lock")):
-        shutil.rmtree(staging, ignore_errors=True)  # what a killed build left behind
+    name = f"{cache.STAGING}{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    with FileLock(cache_dir / f"{name}.lock"):
+        bars = find()
+        if bars is not None:
+            return bars
+        for left in cache_dir.glob(f"{name}.*/"):  # of a build that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        # a name of its own: a cluster's tasks may outlive the build that they belonged to
+        staging = cache_dir / f"{name}.{secrets.token_hex(4)}"
         try:
             staging.mkdir()
             with Syncer() as syncer:
                 build = _Build(files, staging, rules, schedule, syncer)
                 return build.run(cache_dir, block_bytes, on_progress)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if not is_full(error):
                 raise
-            raise disk_full(files, cache_dir) from error
+            raise disk_full(files, cache_dir) from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -104,6 +113,7 @@ class _Build:
         self.sources: list[Source] = []
         self.tasks: list[PieceTask] = []
         self.pieces: list[Piece] = []
+        self.day_first: list[bool | None] = [None for _ in files]
 
     def run(
         self, cache_dir: Path, block_bytes: int | None, on_progress: Progress | None
@@ -214,6 +224,7 @@ class _Build:
             verdict = everywhere if evidence.verdict is None else evidence.verdict
             if verdict is None:
                 raise undecided(source.file, evidence)
+            self.day_first[number] = verdict
             if verdict != source.day_first:
                 source.day_first = verdict
                 wrong.add(number)
@@ -296,6 +307,7 @@ class _Build:
             "fingerprint": fingerprint,
             "source": source,
             "rules": self.rules.identity(),
+            "day_first": self.day_first,
             "symbols": symbols,
             "n_rows": sum(part.rows for part in parts),
             "quarantined": self._quarantined(),

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
 from grandbatch.bars.rules import FIELDS, BarRules
 from grandbatch.errors import InputError, UsageError
@@ -30,6 +33,8 @@ FORMAT = 1
 MANIFEST = "bars.json"
 QUARANTINE = "quarantine.parquet"
 PARTITION_ROWS = 131_072
+STAGING = ".staging-"
+"""What is being built: ``.staging-<key>.<random>``, beside its lock ``.staging-<key>.lock``."""
 
 _SCAN_ROWS = 1_048_576
 
@@ -82,6 +87,9 @@ class Bars:
         """Names, sorted."""
         self.source: list[dict[str, Any]] = manifest["source"]
         """Name, bytes and digest of each input."""
+        self.day_first: tuple[bool | None, ...] = tuple(manifest["day_first"])
+        """Per input, how dates such as ``2/7/2025`` were read where its own rows, or those of all
+        inputs, decided it; else None."""
         self.quarantined: dict[str, int] = manifest["quarantined"]
         """Rows that are no bars: reason → count, without zeros."""
         self.parts: tuple[Part, ...] = tuple(Part(**part) for part in manifest["parts"])
@@ -265,6 +273,13 @@ def cached_sources(cache_dir: Path) -> set[tuple[str, int]]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return found
+
+
+def remove_abandoned(cache_dir: Path) -> None:
+    """Remove what builds of caches left when they were killed: their locks died with them."""
+    for left in cache_dir.glob(f"{STAGING}*.*/"):
+        with suppress(Timeout), FileLock(left.with_suffix(".lock"), timeout=0):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def total_rows(bars: Bars) -> tuple[int, int]:

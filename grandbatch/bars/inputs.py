@@ -12,11 +12,14 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from grandbatch.errors import InputError
+from grandbatch.files import write_whole
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -170,20 +173,24 @@ def known_digest(file: InputFile, cache_dir: Path) -> str | None:
 
 
 def remember_digest(file: InputFile, digest: str, cache_dir: Path) -> None:
-    """Put a digest on record, unless the file has changed since it was looked at."""
+    """Put a digest on record, unless the file has changed since it was looked at.
+
+    The record only saves reading the file again: where it can't be written, there is none.
+    """
     if not file.is_unchanged():
         return
     path = _record_path(file, cache_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
     record = {
         "path": str(file.path),
         "size": file.size,
         "mtime_ns": file.mtime_ns,
         "digest": digest,
     }
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(record), encoding="utf-8")
-    scratch.replace(path)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{path.name}.*"):  # of a process that was killed
+            left.unlink(missing_ok=True)
+        write_whole(path, json.dumps(record).encode(), durable=False, shared=True)
 
 
 def _record_path(file: InputFile, cache_dir: Path) -> Path:
@@ -198,6 +205,23 @@ def digest_of(file: InputFile, cache_dir: Path) -> str:
         digest = join_leaves(hash_leaves(file.path, 0, file.size))
         remember_digest(file, digest, cache_dir)
     return digest
+
+
+@lru_cache(maxsize=64)
+def prefix_digest(file: InputFile, n_bytes: int) -> str:
+    """Return the digest of a file's first bytes: the file's own, were it cut off there.
+
+    Remembered for this process, by path, size and modification time.
+    """
+    return join_leaves(hash_leaves(file.path, 0, n_bytes))
+
+
+def ends_line(file: InputFile, n_bytes: int) -> bool:
+    """Whether a line of a text file ends where its first `n_bytes`, fewer than all, do."""
+    with file.path.open("rb") as text:
+        text.seek(n_bytes - 1)
+        around = text.read(2)
+    return any(byte in b"\r\n" for byte in around)
 
 
 def input_digests(inputs: Inputs, cache_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from grandbatch.bars.cache import (
     bars_fingerprint,
     cached_sources,
     open_bars,
+    remove_abandoned,
     total_rows,
 )
 from grandbatch.bars.inputs import InputFile, Inputs, digest_of, known_digest, resolve_inputs
@@ -109,13 +110,22 @@ def prepare_bars(
     rules = rules or BarRules()
     folder = Path(cache_dir)
     files = resolve_inputs(inputs)
+    remove_abandoned(folder)
     bars = _find(files, folder, rules)
     if bars is not None:
         return bars
     from grandbatch.bars.building import build_bars
     from grandbatch.scheduling import Schedule
 
-    return build_bars(files, folder, rules, schedule or Schedule.local(), block_bytes, on_progress)
+    return build_bars(
+        files,
+        folder,
+        rules,
+        schedule or Schedule.local(),
+        block_bytes,
+        on_progress,
+        find=lambda: _find(files, folder, rules),
+    )
 
 
 def read_bars(

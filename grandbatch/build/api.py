@@ -40,6 +40,9 @@ def build_store(
 ) -> MatrixStore:
     """Build the store of a feature set's matrices from market bars, or reuse it.
 
+    Where the inputs are those of the store at the path with bars added at their end, the store is
+    extended: its files before the first window that changes are kept. The result is the same.
+
     Parameters
     ----------
     inputs : path or sequence of paths
@@ -99,7 +102,7 @@ def build_store(
         feature_set, sequence_length, overlap, layout, chunk_windows, codec, max_gap
     )
     local = client is None
-    schedule = Schedule.local(scheduler, workers) if local else Schedule(client=client)
+    schedule = Schedule.local(scheduler, workers) if local else Schedule.on_cluster(client)
     options = BuildOptions(
         engine=engine,
         partition_bars=partition_bars,

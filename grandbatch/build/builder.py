@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,13 @@ import numpy as np
 from dask import delayed
 
 from grandbatch.bars import Bars, prepare_bars
-from grandbatch.build.engines import ENGINES, group_jobs, run_direct, run_overlap
+from grandbatch.build.engines import ENGINES, choose_engine, group_jobs, run_direct, run_overlap
+from grandbatch.build.extend import keep_files
 from grandbatch.build.plan import BuildPlan
-from grandbatch.build.reuse import Target, find_store
-from grandbatch.errors import StoreError, UsageError
-from grandbatch.files import write_whole
+from grandbatch.build.reuse import Extension, Target, find_extension, find_store
+from grandbatch.build.workers import prepare_workers
+from grandbatch.errors import UsageError
+from grandbatch.files import remove_temporaries, room_for
 from grandbatch.kernels.statistics import merge_moments
 from grandbatch.memory import memory_limit
 from grandbatch.scheduling import Schedule
@@ -76,7 +77,10 @@ class BuildResult:
 
     store: MatrixStore
     reused: bool
-    resumed_chunks: int
+    resumed_chunks: int = 0
+    """Chunks that an interrupted build had finished."""
+    kept_chunks: int = 0
+    """Chunks taken over from the store that was extended."""
 
 
 def build(target: Target, options: BuildOptions, progress: Progress | None = None) -> BuildResult:
@@ -91,15 +95,19 @@ def build(target: Target, options: BuildOptions, progress: Progress | None = Non
     if not has_leftovers(target.path):
         store = find_store(target, overwrite=options.overwrite)
         if store is not None:
-            return BuildResult(store, True, 0)
-    target.path.parent.mkdir(parents=True, exist_ok=True)
+            return BuildResult(store, True)
     schedule = options.schedule or Schedule.local()
-    with builder_lock(target.path, wait=options.wait, on_wait=lambda message: told(message, 0, 0)):
+    with (
+        room_for(target.path),
+        builder_lock(target.path, wait=options.wait, on_wait=lambda message: told(message, 0, 0)),
+    ):
         finish_replacement(target.path, durable=options.durable)
         store = find_store(target, overwrite=options.overwrite)
         if store is not None:
             clean_staging(target.path)
-            return BuildResult(store, True, 0)
+            return BuildResult(store, True)
+        prepare_workers(schedule, target)
+        extension = None if options.overwrite else find_extension(target)
         bars = prepare_bars(
             target.inputs,
             target.cache,
@@ -108,7 +116,7 @@ def build(target: Target, options: BuildOptions, progress: Progress | None = Non
             on_progress=lambda done, total: told("bars", done, total),
         )
         plan = plan_build(target, bars, options, schedule)
-        return _build_locked(target, options, schedule, bars, plan, told)
+        return _build_locked(target, options, schedule, bars, plan, extension, told)
 
 
 def plan_build(target: Target, bars: Bars, options: BuildOptions, schedule: Schedule) -> BuildPlan:
@@ -132,6 +140,7 @@ def _build_locked(
     schedule: Schedule,
     bars: Bars,
     plan: BuildPlan,
+    extension: Extension | None,
     told: Progress,
 ) -> BuildResult:
     admitted = plan.admitted(memory_limit(options.memory_limit_bytes))
@@ -141,7 +150,7 @@ def _build_locked(
     staging = staging_folder(target.path, fingerprint)
     clean_staging(target.path, keep=staging)
     staging.mkdir(parents=True, exist_ok=True)
-    _check_workers_see(staging, schedule)
+    remove_temporaries(staging)
     finished = finished_files(staging, plan.spec.data)
     resumed = sum(finished.values())
     done, total = resumed, plan.grid.n_chunks
@@ -152,8 +161,14 @@ def _build_locked(
         told("chunks", done, total)
 
     told("chunks", done, total)
-    jobs = group_jobs(plan, bars, staging, set(finished), durable=options.durable)
-    if options.engine == "direct":
+    skipped = set(finished)
+    if extension is not None:
+        skipped |= keep_files(
+            extension, bars, plan, staging, skipped, schedule, heard, durable=options.durable
+        )
+    kept = done - resumed
+    jobs = group_jobs(plan, bars, staging, skipped, durable=options.durable)
+    if choose_engine(options.engine, schedule) == "direct":
         run_direct(jobs, schedule, heard)
     else:
         run_overlap(jobs, plan, bars, schedule, heard)
@@ -161,7 +176,7 @@ def _build_locked(
     _finish(staging, plan.spec, attributes, schedule, durable=options.durable)
     publish(staged_store(staging), target.path, durable=options.durable)
     clean_staging(target.path)
-    return BuildResult(MatrixStore.open(target.path), False, resumed)
+    return BuildResult(MatrixStore.open(target.path), False, resumed, kept)
 
 
 def _finish(
@@ -246,32 +261,9 @@ def _attributes(target: Target, bars: Bars, plan: BuildPlan, fingerprint: str) -
         "symbols": list(bars.symbols),
         "n_segments": len(plan.segments),
         "source": [dict(entry) for entry in bars.source],
+        "day_first": list(bars.day_first),
         "quarantined": dict(bars.quarantined),
         "fingerprint": fingerprint,
         "content_id": target.settings.content_id(bars.fingerprint),
         "created_by": f"grandbatch {__version__}",
     }
-
-
-def _check_workers_see(staging: Path, schedule: Schedule) -> None:
-    """Raise where a worker of a cluster does not share the staging folder's disk."""
-    if schedule.is_local:
-        return
-    token = secrets.token_hex(8)
-    probe = staging / "probe"
-    write_whole(probe, token.encode(), durable=False)
-    answers = schedule.client.run(_read_probe, str(probe))
-    probe.unlink()
-    blind = sorted(address for address, answer in answers.items() if answer != token)
-    if blind:
-        raise StoreError(
-            f"the workers {', '.join(blind)} can't see {staging}; every worker must reach the "
-            "store's folder under the same path: use a shared disk, or --scheduler threads"
-        )
-
-
-def _read_probe(path: str) -> str | None:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return None

@@ -19,6 +19,8 @@ from grandbatch.store.repeats import can_repeat, encode_repeats
 from grandbatch.store.writer import FileRecord, digests_of, write_file, write_record
 
 Float32Array = npt.NDArray[np.float32]
+Labels = dict[str, npt.NDArray[Any]]
+"""Per-window values by the name of their array, `start` always among them."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,29 @@ def write_files(
     for job in jobs:
         encoded = [_encode_chunk(spec, pieces, features, first_row) for pieces in job.chunks]
         write_file(staging, spec.data, job.number, encoded, durable=durable)
-        record = FileRecord(
-            number=np.int64(job.number),  # type: ignore[arg-type]  # a 0-d array once read back
-            **digests_of(encoded),
-            **_statistics(spec, job, features, first_row),
-            **_labels(spec, job, bars, first_row),
-        )
+        record = file_record(spec, job, digests_of(encoded), features, bars, first_row)
         write_record(staging, record, durable=durable)
     return sum(len(job.chunks) for job in jobs)
+
+
+def file_record(
+    spec: StoreSpec,
+    job: FileJob,
+    digests: Mapping[str, npt.NDArray[Any]],
+    features: Float32Array,
+    bars: Mapping[str, npt.NDArray[Any]],
+    first_row: int,
+) -> FileRecord:
+    """Describe a file of chunks; `digests` are its chunks' length, crc32c and sha256.
+
+    The others are as in `write_files`.
+    """
+    return FileRecord(
+        number=np.int64(job.number),  # type: ignore[arg-type]  # a 0-d array once read back
+        **digests,
+        **_statistics(spec, job, features, first_row),
+        **window_labels(spec, job, bars, first_row),
+    )
 
 
 def _encode_chunk(
@@ -128,10 +145,10 @@ def _statistics(
     return {"count": count, "mean": mean, "m2": m2, "low": low, "high": high}
 
 
-def _labels(
+def window_labels(
     spec: StoreSpec, job: FileJob, bars: Mapping[str, npt.NDArray[Any]], first_row: int
-) -> dict[str, npt.NDArray[Any]]:
-    """Per-window values of a file's windows."""
+) -> Labels:
+    """Per-window values of a file's windows, from bars as in `write_files`."""
     parts: dict[str, list[npt.NDArray[Any]]] = {array.name: [] for array in spec.labels}
     parts["start"] = []
     close = bars["close"]

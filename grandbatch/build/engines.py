@@ -7,6 +7,8 @@ each writing task read its own bars, lookback included, from the cache. Both giv
 
 from __future__ import annotations
 
+import logging
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,11 @@ from grandbatch.features import FeatureSet, add_features, compute_rows
 from grandbatch.scheduling import Schedule
 from grandbatch.store.format import StoreSpec
 
+logger = logging.getLogger(__name__)
+
 ENGINES = ("auto", "overlap", "direct")
+MOST_JOBS_PER_TASK = 4
+LEAST_TASKS_PER_WORKER = 8
 PRICES = ("open", "high", "low", "close", "volume")
 
 
@@ -73,11 +79,33 @@ def group_jobs(
     return jobs
 
 
+def choose_engine(engine: str, schedule: Schedule) -> str:
+    """Resolve "auto": the overlap engine, but on a cluster the direct one, which is told.
+
+    There, partitions and rows that move between workers cost the overlap engine about half its
+    speed (docs/scaling.md has the figures); each task of the direct engine reads all it needs.
+    """
+    if engine != "auto":
+        return engine
+    if schedule.is_local:
+        return "overlap"
+    logger.info(
+        "engine auto is direct on a cluster, where overlap runs at about half its speed; "
+        "--engine overlap gives the same bytes"
+    )
+    return "direct"
+
+
 def run_direct(
     jobs: Sequence[GroupJob], schedule: Schedule, on_result: Callable[[int], None]
 ) -> None:
     """Write the groups, each from its own rows of the bars cache."""
-    graph = {("write", job.group.number): (write_direct, _Literal(job)) for job in jobs}
+    name = _fresh("write")
+    per_task = _jobs_per_task(len(jobs), schedule)
+    graph = {
+        (name, at): (write_direct, _Literal(jobs[at : at + per_task]))
+        for at in range(0, len(jobs), per_task)
+    }
     schedule.run_graph(graph, list(graph), on_result)
 
 
@@ -88,25 +116,46 @@ class _Literal:
     value: Any
 
 
-def write_direct(job: _Literal) -> int:
+def _jobs_per_task(n_jobs: int, schedule: Schedule) -> int:
+    """Groups that one task writes: several on a cluster, where a task costs milliseconds.
+
+    It stays one where workers would have few tasks each, and end at different times.
+    """
+    if schedule.is_local:
+        return 1
+    return max(1, min(MOST_JOBS_PER_TASK, n_jobs // (LEAST_TASKS_PER_WORKER * schedule.workers)))
+
+
+def write_direct(jobs: _Literal) -> int:
+    """Write groups one after the other, as `_write_direct` does; return the chunks."""
+    return sum(_write_direct(job) for job in jobs.value)
+
+
+def _write_direct(value: GroupJob) -> int:
     """Read a group's bars, compute its features and write its files; return the chunks."""
-    value: GroupJob = job.value
-    group, lookback = value.group, value.feature_set.lookback
-    begin = group.first_row - lookback
-    bars = value.bars.read(begin, value.stop_bar, ("timestamp", *PRICES))
-    n_rows = group.stop_row - begin
-    columns = {name: bars[name][:n_rows] for name in PRICES}
-    features = compute_rows(value.feature_set, columns, value.starts - begin, lookback)
-    kept = {name: bars[name][lookback:] for name in ("timestamp", "close")}
+    features, bars = direct_rows(value)
     return write_files(
         value.staging,
         value.spec,
         value.files,
         features,
-        kept,
-        group.first_row,
+        bars,
+        value.group.first_row,
         durable=value.durable,
     )
+
+
+def direct_rows(
+    job: GroupJob,
+) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[Any]]]:
+    """Compute a group's feature rows from the cache; return them, and bars for `write_files`."""
+    group, lookback = job.group, job.feature_set.lookback
+    begin = group.first_row - lookback
+    bars = job.bars.read(begin, job.stop_bar, ("timestamp", *PRICES))
+    n_rows = group.stop_row - begin
+    columns = {name: bars[name][:n_rows] for name in PRICES}
+    features = compute_rows(job.feature_set, columns, job.starts - begin, lookback)
+    return features, {name: bars[name][lookback:] for name in ("timestamp", "close")}
 
 
 def run_overlap(
@@ -130,6 +179,7 @@ def run_overlap(
     ).optimize()
     parts = features.__dask_keys__()
     graph = dict(features.__dask_graph__())
+    write_name, slice_name = _fresh("write"), _fresh("slice")
     keys: list[Any] = []
     for job in jobs:
         slices = []
@@ -143,10 +193,10 @@ def run_overlap(
             if (lo, hi) == (0, stop - begin):
                 slices.append(parts[number])
             else:
-                part = ("slice", group.number, number)
+                part = (slice_name, group.number, number)
                 graph[part] = (take_rows, parts[number], lo, hi)
                 slices.append(part)
-        key = ("write", group.number)
+        key = (write_name, group.number)
         graph[key] = (write_overlap, _Literal(job), slices)
         keys.append(key)
     schedule.run_graph(_needed(graph, keys), keys, on_result)
@@ -157,6 +207,11 @@ def _needed(graph: dict[Any, Any], keys: list[Any]) -> Any:
     from dask.optimization import cull
 
     return cull(graph, keys)[0]
+
+
+def _fresh(name: str) -> str:
+    """Return a name for tasks that no other build has: a cluster runs equal keys only once."""
+    return f"{name}-{secrets.token_hex(16)}"
 
 
 def take_rows(frame: pd.DataFrame, start: int, stop: int) -> npt.NDArray[np.float32]:

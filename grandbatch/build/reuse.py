@@ -1,4 +1,7 @@
-"""Whether the store asked for is there already. Reads no bar; imports neither Dask nor torch."""
+"""Whether the store asked for is there already, or one that its inputs only extend.
+
+Reads no bar; imports neither Dask nor torch.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grandbatch.bars.cache import bars_fingerprint
-from grandbatch.bars.inputs import input_digests
+from grandbatch.bars.inputs import (
+    InputFile,
+    digest_of,
+    input_digests,
+    prefix_digest,
+    resolve_inputs,
+)
 from grandbatch.bars.rules import BarRules
 from grandbatch.build.settings import StoreSettings
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
@@ -58,7 +67,8 @@ def find_store(target: Target, *, overwrite: bool = False) -> MatrixStore | None
     Returns
     -------
     MatrixStore or None
-        None where nothing stands at the path, or where `overwrite` allows to replace it.
+        None where nothing stands at the path, where the inputs extend those of the store there,
+        or where `overwrite` allows to replace it: another one, or this one if it is damaged.
 
     Raises
     ------
@@ -79,15 +89,75 @@ def find_store(target: Target, *, overwrite: bool = False) -> MatrixStore | None
         if overwrite:
             return None
         raise
+    if _extension_of(store, target) is not None:
+        return None
     bars = target.bars_fingerprint()
     if store.fingerprint == target.settings.fingerprint(bars):
-        return store
+        # whoever asks to overwrite the very store that stands there wants a damaged one mended
+        return store if not overwrite or store.verify().ok else None
     if overwrite:
         return None
     raise StoreMismatchError(
         f"{path} was built with other {_difference(store, target)}; "
         "use --overwrite to replace it, or choose another path"
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Extension:
+    """A store whose inputs those of a target begin with, all settings being equal.
+
+    Parameters
+    ----------
+    store : MatrixStore
+        As it stands, without the new bars.
+    grown : InputFile or None
+        The last of its inputs, where bytes were added to it.
+    old_bytes : int
+        How long that one was.
+    """
+
+    store: MatrixStore
+    grown: InputFile | None
+    old_bytes: int
+
+
+def find_extension(target: Target) -> Extension | None:
+    """Return the store at a target's path if the target's inputs extend those of the store.
+
+    They do if they begin with the same files, of which the last may have grown at its end.
+
+    Raises
+    ------
+    DamagedStoreError, StoreMismatchError
+        If what stands there can't be opened.
+    """
+    try:
+        store = MatrixStore.open(target.path)
+    except StoreNotFoundError:
+        return None
+    return _extension_of(store, target)
+
+
+def _extension_of(store: MatrixStore, target: Target) -> Extension | None:
+    source, files = store.attrs["source"], resolve_inputs(target.inputs)
+    n, old_bytes = len(source), int(source[-1]["bytes"])
+    if len(files) < n or files[n - 1].size < old_bytes:
+        return None
+    same, last = files[: n - 1], files[n - 1]
+    has_grown = last.size > old_bytes
+    if len(files) == n and not has_grown:
+        return None
+    seen = [(file.name, file.size) for file in same] + [(last.name, old_bytes)]
+    if seen != [(entry["name"], entry["bytes"]) for entry in source]:
+        return None
+    if target.settings.fingerprint(bars_fingerprint(source, target.rules)) != store.fingerprint:
+        return None
+    digests = [digest_of(file, target.cache) for file in same]
+    digests.append(prefix_digest(last, old_bytes) if has_grown else digest_of(last, target.cache))
+    if digests != [entry["digest"] for entry in source]:
+        return None
+    return Extension(store, last if has_grown else None, old_bytes)
 
 
 def _difference(store: MatrixStore, target: Target) -> str:

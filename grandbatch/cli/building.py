@@ -114,7 +114,7 @@ def build(
     symbol_from: o.SymbolFrom = None,
     as_json: o.Json = False,
 ) -> None:
-    """Build the store of a feature set's matrices, or reuse it.
+    """Build the store of a feature set's matrices, or reuse it, or extend it by bars added since.
 
     Example: grandbatch build strategic bars.csv --store bars.zarr
     """
@@ -131,7 +131,7 @@ def build(
     # Dask is imported only where there is something to build: a reuse takes a second
     found = None if has_leftovers(target.path) else find_store(target, overwrite=overwrite)
     if found is not None:
-        result = _describe(found, reused=True, resumed=0, began=began)
+        result = _describe(found, reused=True, resumed=0, kept=0, began=began)
     else:
         from grandbatch.build.builder import BuildOptions
         from grandbatch.build.builder import build as run_build
@@ -152,12 +152,18 @@ def build(
                 stages.tell,
             )
         result = _describe(
-            built.store, reused=built.reused, resumed=built.resumed_chunks, began=began
+            built.store,
+            reused=built.reused,
+            resumed=built.resumed_chunks,
+            kept=built.kept_chunks,
+            began=began,
         )
     show(result, as_json=as_json, title=f"{'reused' if result['reused'] else 'built'} {store}")
 
 
-def _describe(store: MatrixStore, *, reused: bool, resumed: int, began: float) -> dict[str, Any]:
+def _describe(
+    store: MatrixStore, *, reused: bool, resumed: int, kept: int, began: float
+) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     attrs = store.attrs
     return {
@@ -170,6 +176,7 @@ def _describe(store: MatrixStore, *, reused: bool, resumed: int, began: float) -
         "n_chunks": store.n_chunks,
         "reused": reused,
         "resumed_chunks": resumed,
+        "kept_chunks": kept,
         "seconds": round(seconds, 3),
         "rows_per_second": round(attrs["n_rows"] / seconds),
         "quarantined": attrs["quarantined"],

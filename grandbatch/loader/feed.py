@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from grandbatch.loader.table import Table
 from grandbatch.order import EpochOrder, Share
@@ -32,7 +31,7 @@ class Block:
     Parameters
     ----------
     table : Table
-    entries : (n,) int32 tensor
+    entries : (n,) int32
         Places of the windows in the table.
     readable : int
         Windows before the first that can't be read.
@@ -41,7 +40,7 @@ class Block:
     """
 
     table: Table
-    entries: torch.Tensor
+    entries: npt.NDArray[np.int32]
     readable: int
     error: Exception | None
 
@@ -166,4 +165,4 @@ class BlockFeed:
             bad = np.flatnonzero(np.isin(slots, list(failed)))
             if len(bad):
                 readable, error = int(bad[0]), failed[int(slots[bad[0]])]
-        return Block(loading.table, torch.from_numpy(entries), readable, error)
+        return Block(loading.table, entries, readable, error)

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from grandbatch.store import MatrixStore, WindowValues
 
@@ -26,9 +25,10 @@ FIELDS = {
 }
 """What a batch carries beside index and weight."""
 
+_FIRST_ROW = list(FIELDS).index("first_row")
 BYTES_PER_WINDOW = sum(np.dtype(dtype).itemsize for dtype in FIELDS.values())
 
-Tensors = tuple[torch.Tensor, ...]
+Arrays = tuple[npt.NDArray[Any], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +47,12 @@ class ChunkLabels:
 
 
 class LabelSource(Protocol):
-    """Per-window values as tensors, filled chunk by chunk."""
+    """Per-window values as arrays, filled chunk by chunk."""
 
     by_index: bool
     """Whether they are found by a window's number in the store, or by its place in a table."""
 
-    tensors: Tensors
+    arrays: Arrays
     """In the order of `FIELDS`."""
 
     def load(self, slot: int, chunk: int) -> ChunkLabels:
@@ -60,9 +60,8 @@ class LabelSource(Protocol):
         ...
 
 
-def _empty(n: int) -> tuple[dict[str, npt.NDArray[Any]], Tensors]:
-    arrays = {name: np.empty(n, dtype) for name, dtype in FIELDS.items()}
-    return arrays, tuple(torch.from_numpy(array) for array in arrays.values())
+def _empty(n: int) -> Arrays:
+    return tuple(np.empty(n, dtype) for dtype in FIELDS.values())
 
 
 class SlotLabels:
@@ -72,13 +71,13 @@ class SlotLabels:
 
     def __init__(self, store: MatrixStore, n_slots: int):
         self._store = store
-        self._arrays, self.tensors = _empty(n_slots * store.chunk_windows)
+        self.arrays = _empty(n_slots * store.chunk_windows)
 
     def load(self, slot: int, chunk: int) -> ChunkLabels:
         """Read the values of a chunk's windows into a slot."""
         labels = self._store.read_labels(chunk)
         first = slot * self._store.chunk_windows
-        for name, array in self._arrays.items():
+        for name, array in zip(FIELDS, self.arrays, strict=True):
             array[first : first + len(labels.first_row)] = getattr(labels, name)
         return ChunkLabels(labels.first_row, labels.start)
 
@@ -90,7 +89,7 @@ class WholeLabels:
 
     def __init__(self, store: MatrixStore):
         self._store = store
-        self._arrays, self.tensors = _empty(len(store))
+        self.arrays = _empty(len(store))
         self._start = np.empty(len(store), np.int32) if store.layout == "rows" else None
         self._piece = store.spec.label_chunk_windows
         self._loaded: set[int] = set()
@@ -105,10 +104,10 @@ class WholeLabels:
                 self._read(piece * self._piece, min((piece + 1) * self._piece, len(self._store)))
                 self._loaded.add(piece)
         start = None if self._start is None else self._start[first:stop]
-        return ChunkLabels(self._arrays["first_row"][first:stop], start)
+        return ChunkLabels(self.arrays[_FIRST_ROW][first:stop], start)
 
     def _read(self, first: int, stop: int) -> None:
-        for name, array in self._arrays.items():
+        for name, array in zip(FIELDS, self.arrays, strict=True):
             array[first:stop] = getattr(self._store, name)[first:stop]
         if self._start is not None:
             self._start[first:stop] = WindowValues(self._store._readers["start"])[first:stop]

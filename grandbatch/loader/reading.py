@@ -18,7 +18,6 @@ Range = tuple[int, int]
 SLAB_WINDOWS = 1024
 """Windows gathered at once, about; or one batch where that is larger."""
 
-_DTYPES = [torch.from_numpy(np.empty(0, dtype)).dtype for dtype in FIELDS.values()]
 assert ("index", *FIELDS, "weight") == LABELS
 
 
@@ -62,26 +61,26 @@ class WindowStream:
     def gather(self, ranges: Sequence[Range], pool: SlabPool) -> Slab:
         """Gather ranges of windows into one slab; it ends before the first that can't be read."""
         n = sum(stop - first for first, stop in ranges)
-        matrices = pool.take(n)
-        index = torch.empty(n, dtype=torch.int64)
-        labels = tuple(torch.empty(n, dtype=dtype) for dtype in _DTYPES)
-        weight = torch.ones(n)
+        index = np.empty(n, np.int64)
+        labels = tuple(np.empty(n, dtype) for dtype in FIELDS.values())
+        weight = np.ones(n, np.float32)
+        matrices: torch.Tensor | None = None
         at = 0
         for block, offset, size, window in self._pieces(ranges):
+            entries = block.entries[offset : offset + size]
+            if size == n and pool.fresh:
+                matrices = pool.adopt(block.table.cut(entries))
+            else:
+                matrices = pool.take(n) if matrices is None else matrices
+                block.table.cut_into(entries, pool.items(matrices)[at : at + size])
             here = slice(at, at + size)
-            block.table.gather(
-                block.entries[offset : offset + size],
-                matrices[here],
-                index[here],
-                tuple(label[here] for label in labels),
-            )
+            block.table.label(entries, index[here], tuple(label[here] for label in labels))
             if window + size > self._n_real:
                 weight[at + max(self._n_real - window, 0) : at + size] = 0
             at += size
-        if at == n:
-            return Slab(matrices, (index, *labels, weight))
-        whole = (index, *labels, weight)
-        return Slab(matrices[:at], tuple(label[:at] for label in whole), self._error)
+        matrices = pool.take(0) if matrices is None else matrices[:at]
+        columns = tuple(torch.from_numpy(column[:at]) for column in (index, *labels, weight))
+        return Slab(matrices, columns, None if at == n else self._error)
 
     def _pieces(self, ranges: Sequence[Range]) -> Iterator[tuple[Block, int, int, int]]:
         """Cut ranges at blocks, up to the first window that can't be read.

@@ -20,8 +20,8 @@ class Resources:
 
     A store whose chunks fit into `cache_bytes`, or into the two tables that shuffling needs in any
     case, gets one table for all of them, so that later epochs decode nothing. Per-window values
-    that fit are kept whole. Tables are lent to one iteration at a time; a second one at the same
-    time gets its own. Nothing here is allocated before it is used.
+    are kept whole where they fit into as much. Tables are lent to one iteration at a time; a second
+    one at the same time gets its own. Nothing here is allocated before it is used.
 
     Parameters
     ----------
@@ -51,12 +51,12 @@ class Resources:
         self._pinned = pinned
         self._shape = SlotShape.of(store)
         block = min(shuffle_chunks, n_chunks)
+        two = table_bytes(store, self._shape, 2 * block, dtype)
+        every = table_bytes(store, self._shape, n_chunks, dtype)
+        self.resident = every <= max(two, cache_bytes)
+        self._n_slots = [n_chunks] if self.resident else [block, block]
         label_bytes = len(store) * (BYTES_PER_WINDOW + _ROWS_START_BYTES)
         self._whole_labels = label_bytes <= cache_bytes
-        cache_bytes -= label_bytes if self._whole_labels else 0
-        two = table_bytes(store, self._shape, 2 * block, dtype)
-        self.resident = table_bytes(store, self._shape, n_chunks, dtype) <= max(two, cache_bytes)
-        self._n_slots = [n_chunks] if self.resident else [block, block]
         self._idle: deque[list[Table]] = deque(maxlen=1)
         self._pool: SlabPool | None = None
 
@@ -71,7 +71,7 @@ class Resources:
     @property
     def label_bytes(self) -> int:
         """Bytes of the per-window values beside them."""
-        windows = sum(self._n_slots) * self._store.chunk_windows
+        windows = sum(self._n_slots) * int(self._store.chunk_windows)
         return windows * _ROWS_START_BYTES + BYTES_PER_WINDOW * (
             len(self._store) if self._whole_labels else windows
         )

@@ -4,6 +4,9 @@ A slab is lent as a tensor over a numpy view made for that one loan. PyTorch hol
 as any tensor, numpy array or DLPack capsule shares the tensor's memory; when the last goes, the
 view dies, and only then does its memory return to the pool. A user who keeps a batch keeps its
 slab, and the pool makes another.
+
+Slabs of a few megabytes need no pool: the C library's allocator hands the same memory out again,
+and indexing that allocates saves a copy. Above 32 MiB it maps and clears fresh pages each time.
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 import torch
+
+FRESH_BYTES = 16 * 2**20
+"""Slabs up to this size are left to the allocator."""
 
 KEPT_SLABS = 4
 """Free slabs that a pool holds on to."""
@@ -48,6 +54,21 @@ class SlabPool:
         """Bytes of a slab."""
         return self.n * math.prod(self._shape) * self._dtype.itemsize
 
+    @property
+    def fresh(self) -> bool:
+        """Whether slabs may as well be new arrays."""
+        return not self._pinned and self.slab_bytes <= FRESH_BYTES
+
+    def adopt(self, items: npt.NDArray[np.void]) -> torch.Tensor:
+        """Turn the bytes of n windows into a tensor (n, L, F) over the same memory."""
+        return self._shaped(torch.from_numpy(items.view(np.uint8)), len(items))
+
+    def items(self, slab: torch.Tensor) -> npt.NDArray[np.void]:
+        """Return a slab's windows as n items of bytes, over the same memory."""
+        window = math.prod(self._shape) * self._dtype.itemsize
+        raw: npt.NDArray[np.uint8] = slab.view(-1).view(torch.uint8).numpy()
+        return raw.view(np.dtype((np.void, window)))
+
     def take(self, n: int) -> torch.Tensor:
         """Lend a tensor for n windows, (n, L, F), with arbitrary contents."""
         try:
@@ -58,5 +79,7 @@ class SlabPool:
             ).numpy()
         loan = memory.view()
         weakref.finalize(loan, self._free.append, memory).atexit = False
-        slab = torch.from_numpy(loan).view(self._dtype).view(self.n, *self._shape)
-        return slab[:n]
+        return self._shaped(torch.from_numpy(loan), self.n)[:n]
+
+    def _shaped(self, raw: torch.Tensor, n: int) -> torch.Tensor:
+        return raw.view(self._dtype).view(n, *self._shape)

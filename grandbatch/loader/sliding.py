@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
@@ -16,7 +16,7 @@ from grandbatch.loader.feed import BlockFeed
 from grandbatch.loader.iterating import Place, Turn, every_batch, some_batches
 from grandbatch.loader.reading import WindowStream
 from grandbatch.loader.resources import Resources
-from grandbatch.loader.subset import Time, select, symbol_names, to_nanoseconds
+from grandbatch.loader.subset import select, symbol_names, to_nanoseconds
 from grandbatch.order import (
     EpochOrder,
     OrderSettings,
@@ -28,6 +28,9 @@ from grandbatch.order import (
 from grandbatch.order.settings import Remainder
 from grandbatch.position import Position
 from grandbatch.store import MatrixStore
+
+if TYPE_CHECKING:
+    from grandbatch.loader.subset import Time
 
 STATE_FORMAT = 1
 AUTO_BATCH_SIZE = 32
@@ -309,6 +312,9 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         if n_real < dealt.windows_per_rank:
             shares.append(dealt.padding)
         resources = self._resources
+        if resources.resident:
+            # nothing may be left to read, but a store that was replaced must not go unnoticed
+            self.store.read_labels(int(dealt.order.chunks[0]))
         tables = resources.take_tables()
         feed = BlockFeed(dealt.order, shares, tables, self.config.num_workers)
         try:

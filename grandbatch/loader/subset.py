@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from grandbatch.errors import UsageError
 from grandbatch.order import OrderSettings, Selection
 from grandbatch.store import MatrixStore
 
-Time = str | int | datetime | pd.Timestamp | np.datetime64
+if TYPE_CHECKING:
+    import pandas as pd
+
+    Time = str | int | datetime | pd.Timestamp | np.datetime64
 
 _SCANNED_WINDOWS = 2**20
 
@@ -27,6 +30,8 @@ def to_nanoseconds(value: Time, name: str) -> int:
     """
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return int(value)
+    import pandas as pd
+
     try:
         if isinstance(value, bool | float):
             value = str(value)
@@ -118,4 +123,6 @@ def _breaks(
 
 
 def _shown(time: int | None) -> str:
+    import pandas as pd
+
     return "any time" if time is None else str(pd.Timestamp(time, unit="ns", tz="UTC"))

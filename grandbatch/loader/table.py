@@ -1,24 +1,34 @@
-"""Decoded chunks in slots of one buffer, and the gather of windows from it.
+"""Decoded chunks in slots of one buffer, and the windows cut from it.
 
-Whatever the store's layout, a window is `sequence_length` consecutive rows of the buffer, so one
-`index_select` over a strided view cuts windows from any slots at memory speed. Layout `rows`
-decodes straight into its slot. Of layout `windows`, windows that share more than half their rows
-are packed to the rows they were cut from: a slot is then as small as in layout `rows`.
+Whatever the store's layout, a window is `sequence_length` consecutive rows of the buffer. Seen as a
+strided array whose items are as large as a window and begin a row apart, one indexing cuts windows
+from any slots: at memory speed, in one thread, without the GIL. (PyTorch's `index_select` is as
+fast in one thread. Its own threads wait for each other, which on cores that decode or train costs
+up to ten times more than they bring.)
+
+Layout `rows` decodes straight into its slot. Of layout `windows`, windows that share more than half
+their rows are packed to the rows they were cut from: a slot is then as small as in layout `rows`.
 """
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.lib.stride_tricks import as_strided
 
 from grandbatch.loader.labels import ChunkLabels, LabelSource, SlotLabels
 from grandbatch.store import MatrixStore
 
 Float32Array = npt.NDArray[np.float32]
+
+_CUT_WINDOWS = 48
+"""Windows copied at once by way of a temporary array, small enough to stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +101,14 @@ class Table:
         self._memory = np.empty(n_rows * F * dtype.itemsize, np.uint8)
         rows = torch.from_numpy(self._memory).view(dtype)
         self._slots = rows.view(n_slots, shape.rows, F)
-        self._windows = rows.as_strided((n_rows - L + 1, L, F), (F, F, 1))
-        self._start = torch.empty(n_slots * store.chunk_windows, dtype=torch.int32)
-        self._shift = torch.empty(n_slots, dtype=torch.int64)
+        row_bytes = F * dtype.itemsize
+        self._windows = as_strided(
+            self._memory[: L * row_bytes].view(np.dtype((np.void, L * row_bytes))),
+            (n_rows - L + 1,),
+            (row_bytes,),
+        )
+        self._start = np.empty(n_slots * store.chunk_windows, np.int32)
+        self._shift = np.empty(n_slots, np.int64)
         self._scratch = threading.local()
         self._filled = np.zeros(n_slots, np.bool_)
         self._claimed = self._filled.copy()
@@ -131,7 +146,7 @@ class Table:
             start = self._decode(chunk, labels, rows)
             target.copy_(torch.from_numpy(rows))
         place = slot * C
-        self._start.numpy()[place : place + len(start)] = start + slot * self._shape.rows
+        self._start[place : place + len(start)] = start + slot * self._shape.rows
         self._shift[slot] = (chunk - slot) * C
         self._filled[slot] = True
 
@@ -143,13 +158,9 @@ class Table:
             if labels.start is not None:
                 return labels.start
             return np.arange(n, dtype=np.int32) * np.int32(self._store.sequence_length)
-        from grandbatch.kernels.packing import pack_windows
-
         windows = self._scratch_array("windows", shape)
-        start = np.empty(n, np.int32)
         self._store.read_chunk(chunk, windows)
-        pack_windows(windows, labels.first_row, rows, start)
-        return start
+        return pack_windows(windows, labels.first_row, rows, self._store.stride)
 
     def _scratch_array(self, name: str, shape: tuple[int, ...]) -> Float32Array:
         array: Float32Array | None = getattr(self._scratch, name, None)
@@ -158,33 +169,86 @@ class Table:
             setattr(self._scratch, name, array)
         return array
 
-    def gather(
-        self,
-        entries: torch.Tensor,
-        matrices: torch.Tensor,
-        index: torch.Tensor,
-        labels: tuple[torch.Tensor, ...],
-    ) -> None:
-        """Cut windows out of the slots.
+    def cut(self, entries: npt.NDArray[np.int32]) -> npt.NDArray[np.void]:
+        """Copy windows into memory of their own.
 
         Parameters
         ----------
         entries : (n,) int32
             `slot * chunk_windows + w` for window w of the chunk in that slot.
-        matrices : (n, L, F)
-            Overwritten with the windows.
-        index : (n,) int64
-            Overwritten with their numbers in the store.
-        labels : tuple of (n,) tensors
-            Overwritten with their labels.
+
+        Returns
+        -------
+        (n,) void
+            The bytes of each window.
         """
-        starts = torch.index_select(self._start, 0, entries)
-        torch.index_select(self._windows, 0, starts, out=matrices)
-        slots = torch.div(entries, self._store.chunk_windows, rounding_mode="floor")
-        torch.add(torch.index_select(self._shift, 0, slots), entries, out=index)
+        windows: npt.NDArray[np.void] = self._windows[self._start[entries]]
+        return windows
+
+    def cut_into(self, entries: npt.NDArray[np.int32], out: npt.NDArray[np.void]) -> None:
+        """Copy windows to a given place, a few at a time by way of the cache."""
+        for first in range(0, len(entries), _CUT_WINDOWS):
+            some = entries[first : first + _CUT_WINDOWS]
+            out[first : first + len(some)] = self.cut(some)
+
+    def label(
+        self,
+        entries: npt.NDArray[np.int32],
+        index: npt.NDArray[np.int64],
+        labels: tuple[npt.NDArray[Any], ...],
+    ) -> None:
+        """Look up the numbers of windows in the store, and their labels.
+
+        Parameters
+        ----------
+        entries : (n,) int32
+        index : (n,) int64
+            Overwritten.
+        labels : tuple of (n,) arrays
+            Overwritten, in the order of `FIELDS`.
+        """
+        np.add(self._shift[entries // self._store.chunk_windows], entries, out=index)
         places = index if self.labels.by_index else entries
-        for values, out in zip(self.labels.tensors, labels, strict=True):
-            torch.index_select(values, 0, places, out=out)
+        for values, out in zip(self.labels.arrays, labels, strict=True):
+            np.take(values, places, out=out, mode="clip")
+
+
+def pack_windows(
+    windows: Float32Array,
+    first_row: npt.NDArray[np.int64],
+    rows: Float32Array,
+    stride: int,
+) -> npt.NDArray[np.int32]:
+    """Copy the rows that overlapping windows were cut from, each once.
+
+    Parameters
+    ----------
+    windows : (C, L, F) float32
+        The first n are the windows, in order.
+    first_row : (n,) int64
+        Row number of each window's first row. One that follows the window before by `stride` rows
+        shares the others with it; any other starts anew.
+    rows : (R, F) float32
+        Overwritten from its first row on; must have room.
+    stride : int
+
+    Returns
+    -------
+    (n,) int32
+        Each window's first row in `rows`.
+    """
+    L, F = windows.shape[1:]
+    start = np.empty(len(first_row), np.int32)
+    borders = np.flatnonzero(np.diff(first_row) != stride) + 1
+    at = 0
+    for first, stop in pairwise([0, *borders.tolist(), len(first_row)]):
+        start[first:stop] = at + np.arange(stop - first) * stride
+        rows[at : at + L] = windows[first]
+        at += L
+        new = rows[at : at + (stop - first - 1) * stride].reshape(-1, stride, F)
+        new[:] = windows[first + 1 : stop, L - stride :]
+        at += new.shape[0] * stride
+    return start
 
 
 def table_bytes(store: MatrixStore, shape: SlotShape, n_slots: int, dtype: torch.dtype) -> int:

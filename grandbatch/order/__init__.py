@@ -1,7 +1,8 @@
 """The order in which windows come: pure functions of settings, epoch and what a position left."""
 
 from grandbatch.order.dealing import Deal, Share, deal, epoch_start
-from grandbatch.order.epoch import EpochOrder, stream_key
+from grandbatch.order.epoch import EpochOrder
+from grandbatch.order.permutation import permutation, stream_key
 from grandbatch.order.quality import default_shuffle_chunks, shuffle_vif
 from grandbatch.order.selection import Selection
 from grandbatch.order.settings import OrderSettings
@@ -15,6 +16,7 @@ __all__ = [
     "deal",
     "default_shuffle_chunks",
     "epoch_start",
+    "permutation",
     "shuffle_vif",
     "stream_key",
 ]

@@ -8,10 +8,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from grandbatch.order.permutation import permutation, stream_key
 from grandbatch.order.selection import Int64Array, Selection
 from grandbatch.order.settings import OrderSettings
 
-_MASK = 2**64 - 1
 _CHUNKS, _WINDOWS = 1, 2
 
 
@@ -29,10 +29,10 @@ class EpochOrder:
 
     @cached_property
     def _permutation(self) -> npt.NDArray[np.int32]:
-        places = np.arange(len(self.selection.chunks), dtype=np.int32)
-        if self.settings.shuffle:
-            _shuffle(places, self.settings.seed, self.epoch, _CHUNKS, 0)
-        return places
+        n = len(self.selection.chunks)
+        if not self.settings.shuffle:
+            return np.arange(n, dtype=np.int32)
+        return permutation(n, stream_key(self.settings.seed, self.epoch, _CHUNKS))
 
     @cached_property
     def chunks(self) -> Int64Array:
@@ -92,25 +92,19 @@ class EpochOrder:
         (block_sizes[block],) int32
             `slot * chunk_windows + w` for window w of the chunk in that slot.
         """
-        from grandbatch.kernels.shuffle import expand_runs
-
         chunks = self.block_chunks(block)
         which, begin, end = self.selection.pieces(chunks)
         slot = which if slots is None else slots[which].astype(np.int64)
         begin, length = slot * self.selection.chunk_windows + begin, end - begin
-        key = (self.settings.seed, self.epoch, _WINDOWS, block)
-        run_length = self.settings.run_length
-        shuffled = self.settings.shuffle
-        if shuffled and run_length > 1:
-            begin, length = _cut(begin, length, run_length)
-            runs = np.arange(len(begin), dtype=np.int32)
-            _shuffle(runs, *key)
-            begin, length = begin[runs], length[runs]
-        entries = np.empty(int(length.sum()), np.int32)
-        expand_runs(begin.astype(np.int32), length.astype(np.int32), entries)
-        if shuffled and run_length == 1:
-            _shuffle(entries, *key)
-        return entries
+        if not self.settings.shuffle:
+            return _expand(begin, length)
+        key = stream_key(self.settings.seed, self.epoch, _WINDOWS, block)
+        if self.settings.run_length == 1:
+            entries = _expand(begin, length)
+            return entries[permutation(len(entries), key)]
+        begin, length = _cut(begin, length, self.settings.run_length)
+        runs = permutation(len(begin), key)
+        return _expand(begin[runs], length[runs])
 
     def block_windows(self, block: int) -> Int64Array:
         """Windows of a block in their order, numbered as in the store, int64."""
@@ -126,18 +120,8 @@ def _cut(begin: Int64Array, length: Int64Array, run_length: int) -> tuple[Int64A
     return np.repeat(begin, count) + step, np.minimum(np.repeat(length, count) - step, run_length)
 
 
-def _shuffle(values: npt.NDArray[np.int32], *key: int) -> None:
-    from grandbatch.kernels.shuffle import shuffle_in_place
-
-    shuffle_in_place(values, np.uint64(stream_key(*key)))
-
-
-def stream_key(*parts: int) -> int:
-    """Mix whole numbers into the 64-bit key of one random stream, by splitmix64's finaliser."""
-    key = 0
-    for part in parts:
-        key = (key + part + 0x9E3779B97F4A7C15) & _MASK
-        key = ((key ^ (key >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        key = ((key ^ (key >> 27)) * 0x94D049BB133111EB) & _MASK
-        key ^= key >> 31
-    return key
+def _expand(begin: Int64Array, length: Int64Array) -> npt.NDArray[np.int32]:
+    """List the members of ranges, one range after the other."""
+    before = np.cumsum(length) - length
+    steps = np.arange(int(length.sum()), dtype=np.int32)
+    return steps + np.repeat((begin - before).astype(np.int32), length)

@@ -29,8 +29,10 @@ numcodecs.blosc.use_threads = False
 
 def encode(values: Array, codec: Codec) -> bytes:
     """Encode a C-contiguous chunk; the result ends with its crc32c."""
+    payload: Any
     if codec == "none":
-        payload = values.tobytes()
+        payload = values.reshape(-1).view(np.uint8)
+        payload.flags.writeable = False
     elif codec == "lz4":
         payload = numcodecs.blosc.compress(
             values.reshape(-1), b"lz4", BLOSC_LEVEL, numcodecs.blosc.NOSHUFFLE
@@ -40,9 +42,9 @@ def encode(values: Array, codec: Codec) -> bytes:
     return seal(payload)
 
 
-def seal(payload: bytes) -> bytes:
-    """Append the crc32c of a payload."""
-    return payload + checksum(payload).to_bytes(CRC_BYTES, "little")
+def seal(payload: Any) -> bytes:
+    """Append the crc32c of a payload: bytes, or a read-only array of them."""
+    return b"".join((payload, checksum(payload).to_bytes(CRC_BYTES, "little")))
 
 
 def checksum(payload: Any) -> int:

@@ -1,10 +1,13 @@
 """One builder at a time, and a store that appears in one step.
 
-Everything that a build needs beside a store lies in the folder `.grandbatch` next to it: the lock,
-the staging folder, the journal of a replacement, the cache of bars. Where no store stands,
-publishing is one rename. Replacing a store takes two, under the lock; the journal, written
-before the first, lets the next builder finish what a crash cut off. A reader in between sees no
-store, never half of one.
+Everything that a build needs beside a store lies in the folder `.grandbatch` next to it: the locks
+and the cache of bars, which stay, and one work folder for each store that is being built, which
+goes. In it lie the staging folders, and the journal and the old store of a replacement; it is no
+other builder's business, and as long as it is there a build of this store is unfinished.
+
+Where no store stands, publishing is one rename. Replacing a store takes two, under the lock; the
+journal, written before the first, lets the next builder finish what a crash cut off. A reader in
+between sees no store, never half of one.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ def beside(store: Path) -> Path:
 
 def staging_folder(store: Path, fingerprint: str) -> Path:
     """Where a store of this fingerprint is built."""
-    return _staging_parent(store) / fingerprint[:16]
+    return _work_folder(store) / fingerprint[:16]
 
 
 @contextmanager
@@ -47,27 +50,28 @@ def builder_lock(
     StoreBusyError
         If another process holds it and `wait` is false; says which.
     """
-    folder = beside(store) / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{store.name}.lock")
-    holder = folder / f"{store.name}.holder"
+    path = beside(store) / "locks" / f"{store.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    seconds, told = 0, ""
     while True:
         try:
-            lock.acquire(timeout=0 if not wait else 1)
+            lock.acquire(timeout=seconds)
             break
         except Timeout:
-            who = holder.read_text().strip() if holder.exists() else "an unknown process"
+            who = path.read_text().strip() or "an unknown process"
             if not wait:
                 raise StoreBusyError(
                     f"{store} is being built by {who}; wait for it, or run without --no-wait"
                 ) from None
-            if on_wait:
+            seconds = 1
+            if on_wait and who != told:
+                told = who
                 on_wait(f"waiting for {who}, which builds {store}")
     try:
-        holder.write_text(f"process {os.getpid()} since {time.strftime('%H:%M:%S')}\n")
+        path.write_text(f"process {os.getpid()} since {time.strftime('%H:%M:%S')}\n")
         yield
     finally:
-        holder.unlink(missing_ok=True)
         lock.release()
 
 
@@ -83,6 +87,7 @@ def publish(staged: Path, store: Path, *, durable: bool) -> None:
         journal = json.dumps({"staged": str(staged.relative_to(store.parent))}).encode()
         write_whole(_journal(store), journal, durable=durable)
         if durable:
+            sync_folder(_work_folder(store))
             sync_folder(beside(store))
         finish_replacement(store, durable=durable)
 
@@ -91,7 +96,6 @@ def finish_replacement(store: Path, *, durable: bool = True) -> None:
     """Carry out the replacement that the journal tells of, from wherever a crash cut it off."""
     journal, retired = _journal(store), _retired(store)
     if not journal.exists():
-        shutil.rmtree(retired, ignore_errors=True)
         return
     staged = store.parent / json.loads(journal.read_bytes())["staged"]
     if (staged / MANIFEST_NAME).exists():
@@ -103,34 +107,37 @@ def finish_replacement(store: Path, *, durable: bool = True) -> None:
         if durable:
             sync_folder(store.parent)
     journal.unlink()
-    shutil.rmtree(retired, ignore_errors=True)
 
 
 def has_leftovers(store: Path) -> bool:
     """Whether a build of this store was cut off, and left something behind."""
-    return _staging_parent(store).exists() or _journal(store).exists()
+    return _work_folder(store).exists()
 
 
 def clean_staging(store: Path, *, keep: Path | None = None) -> None:
-    """Remove what builds of this store left, but for the folder to go on with."""
-    parent = _staging_parent(store)
-    if not parent.exists():
+    """Remove what builds of this store left, but for the folder to go on with.
+
+    The caller holds the lock, and has finished what the journal tells of.
+    """
+    work = _work_folder(store)
+    if not work.exists():
         return
-    for folder in parent.iterdir():
-        if folder != keep:
-            shutil.rmtree(folder)
-    for folder in (parent, parent.parent):
-        if not any(folder.iterdir()):
-            folder.rmdir()
+    for left in work.iterdir():
+        if left.is_dir() and left != keep:
+            shutil.rmtree(left)
+        elif left != keep:
+            left.unlink()
+    if not any(work.iterdir()):
+        work.rmdir()
 
 
-def _staging_parent(store: Path) -> Path:
-    return beside(store) / "staging" / store.name
+def _work_folder(store: Path) -> Path:
+    return beside(store) / f"{store.name}.building"
 
 
 def _journal(store: Path) -> Path:
-    return beside(store) / f"{store.name}.journal"
+    return _work_folder(store) / "journal"
 
 
 def _retired(store: Path) -> Path:
-    return beside(store) / f"{store.name}.retired"
+    return _work_folder(store) / "retired"

@@ -7,10 +7,11 @@ store. A staging folder holds the coming `store` and, apart from it, the `record
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import secrets
 import warnings
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,13 +20,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.files import TEMPORARY_SUFFIX, write_whole
+from grandbatch.errors import DamagedStoreError
+from grandbatch.files import TEMPORARY_SUFFIX, remove_temporaries, write_whole
 from grandbatch.store.codecs import BLOSC_LEVEL, BLOSC_TYPESIZE, ZSTD_LEVEL, checksum, encode
 from grandbatch.store.format import MANIFEST_NAME, ArraySpec, Codec, StoreSpec
 from grandbatch.store.manifest import SHA256_BYTES, ChunkDigests, Manifest, sha256_hex
 
 _STORE, _RECORDS = "store", "records"
 _NO_CHUNK = 2**64 - 1
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +82,8 @@ def write_file(
     """Write one file of chunks, given in order: one chunk, or a whole shard with its index."""
     path = staged_store(staging) / spec.file(number)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, file_bytes(spec, encoded), durable=durable)
+    # a cluster may run a task twice at once: it takes a worker for lost that still writes
+    write_whole(path, file_bytes(spec, encoded), durable=durable, shared=True)
 
 
 def file_bytes(spec: ArraySpec, encoded: Sequence[bytes]) -> bytes:
@@ -108,14 +112,27 @@ def write_record(staging: Path, record: FileRecord, *, durable: bool) -> None:
     """Write a file's record: from here on the file is finished."""
     buffer = io.BytesIO()
     np.savez(buffer, **{f.name: getattr(record, f.name) for f in fields(record)})
+    buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
     path = record_path(staging, int(record.number))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, buffer.getbuffer(), durable=durable)
+    write_whole(path, buffer.getbuffer(), durable=durable, shared=True)
 
 
 def read_record(path: Path) -> FileRecord:
-    """Read a record back."""
-    with np.load(path, allow_pickle=False) as arrays:
+    """Read a record back.
+
+    Raises
+    ------
+    DamagedStoreError
+        If it is not what was written.
+    """
+    data = path.read_bytes()
+    content = memoryview(data)[:-SHA256_BYTES]
+    if hashlib.sha256(content).digest() != data[-SHA256_BYTES:]:
+        raise DamagedStoreError(
+            f"{path} is damaged; run the same command again, it writes the file's chunks anew"
+        )
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return FileRecord(**{f.name: arrays[f.name] for f in fields(FileRecord)})
 
 
@@ -131,16 +148,63 @@ def finished_files(staging: Path, spec: ArraySpec) -> dict[int, int]:
             continue
         try:
             record = read_record(path)
-            data = (staged_store(staging) / spec.file(number)).read_bytes()
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            path = staged_store(staging) / spec.file(number)
+            whole = is_whole(path, spec, number, record.length, record.sha256)
+        except (OSError, DamagedStoreError):
             continue
-        ends = np.cumsum(record.length.astype(np.int64))
-        chunks = [data[end - n : end] for end, n in zip(ends, record.length, strict=True)]
-        expected = min(spec.shard_chunks, spec.n_chunks - number * spec.shard_chunks)
-        whole = len(chunks) == expected and data == file_bytes(spec, chunks)
-        if whole and np.array_equal(digests_of(chunks)["sha256"], record.sha256):
-            finished[number] = len(chunks)
+        if whole:
+            finished[number] = len(record.length)
     return finished
+
+
+def is_whole(
+    path: Path,
+    spec: ArraySpec,
+    number: int,
+    length: npt.NDArray[np.uint32],
+    sha256: npt.NDArray[np.uint8],
+) -> bool:
+    """Whether a file has all its chunks, and they have these lengths and digests.
+
+    Raises
+    ------
+    OSError
+        If it can't be read.
+    """
+    data = path.read_bytes()
+    ends = np.cumsum(length.astype(np.int64))
+    chunks = [data[end - n : end] for end, n in zip(ends, length, strict=True)]
+    expected = min(spec.shard_chunks, spec.n_chunks - number * spec.shard_chunks)
+    if len(chunks) != expected or data != file_bytes(spec, chunks):
+        return False
+    return np.array_equal(digests_of(chunks)["sha256"], sha256)
+
+
+def take_file(staging: Path, spec: ArraySpec, number: int, store: Path, *, durable: bool) -> None:
+    """Stage a file of a finished store: by a hard link, or a copy where the disk knows no links.
+
+    A staged file is only ever replaced by its name, so that the store's own stays as it is.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the store does not have it.
+    DiskFullError
+        If there is no room for a copy.
+    """
+    source, path = store / spec.file(number), staged_store(staging) / spec.file(number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    try:
+        aside.hardlink_to(source)
+        aside.rename(path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        write_whole(path, source.read_bytes(), durable=durable, shared=True)
+    finally:
+        # it is still there, too, where both names were links to the same file: rename does nothing
+        aside.unlink(missing_ok=True)
 
 
 def write_labels(
@@ -175,7 +239,8 @@ def write_metadata(staging: Path, spec: StoreSpec, attributes: dict[str, Any]) -
     import zarr
 
     folder = staged_store(staging)
-    for left in (*folder.rglob("zarr.json"), *folder.rglob(f"*{TEMPORARY_SUFFIX}")):
+    remove_temporaries(folder)
+    for left in (*folder.rglob("zarr.json"), *folder.glob(MANIFEST_NAME)):
         left.unlink()
     group = zarr.create_group(folder, zarr_format=3, attributes={"grandbatch": attributes})
     for array in spec.arrays:

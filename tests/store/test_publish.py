@@ -22,7 +22,7 @@ with builder_lock(pathlib.Path(sys.argv[1])):
 
 
 def staged(folder: Path, content: str) -> Path:
-    path = folder / ".grandbatch" / "staging" / "s.zarr" / "f" / "store"
+    path = folder / ".grandbatch" / "s.zarr.building" / "f" / "store"
     path.mkdir(parents=True)
     (path / "manifest.json").write_text(content)
     return path
@@ -34,7 +34,7 @@ def test_a_first_publication_is_one_rename(tmp_path, durable):
     p.publish(staged(tmp_path, "new"), store, durable=durable)
     p.clean_staging(store)
     assert (store / "manifest.json").read_text() == "new"
-    assert not (tmp_path / ".grandbatch" / "staging").exists()
+    assert not p.has_leftovers(store)
 
 
 def test_a_replacement_leaves_nothing_of_the_old_store(tmp_path):
@@ -54,10 +54,10 @@ def test_a_replacement_cut_off_anywhere_is_finished_by_the_next_builder(tmp_path
     store, source = tmp_path / "s.zarr", staged(tmp_path, "new")
     store.mkdir()
     (store / "manifest.json").write_text("old")
-    journal = tmp_path / ".grandbatch" / "s.zarr.journal"
-    journal.write_text('{"staged": ".grandbatch/staging/s.zarr/f/store"}')
+    work = tmp_path / ".grandbatch" / "s.zarr.building"
+    (work / "journal").write_text('{"staged": ".grandbatch/s.zarr.building/f/store"}')
     if renames_done >= 1:
-        store.rename(tmp_path / ".grandbatch" / "s.zarr.retired")
+        store.rename(work / "retired")
     if renames_done == 2:
         source.rename(store)
     assert p.has_leftovers(store)

@@ -1,0 +1,256 @@
+"""Bars per second and peak memory of a build, beside its limit and polars in RAM.
+
+The work is N simulated bars of CSV (page cache warm) to strategic windows at overlap 12, and the
+second store of the same cached bars. Every case is a process of its own, in turns; peak memory is
+that of its whole process tree, sampled. Times are those inside the process, imports and the
+loading of compiled kernels apart. Builds leave their files in the page cache (`--no-durable`);
+`durable` waits until all is on the disk.
+
+The limit is arithmetic over parts measured alone on one thread in the same run: reading the file,
+parsing it with pyarrow.csv, hashing it, computing the features, and copying what is written. A
+build on c cores can't be faster than c over their sum.
+
+    python benchmarks/build.py [--json PATH] [--rows N] [--rounds R]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+GOALS = {
+    "csv, codec none": 3.5,
+    "csv, default codec": 3.0,
+    "cached bars, codec none": 6.0,
+}
+
+
+def run_build(csv: str, folder: str, variant: dict[str, Any]) -> dict[str, float]:
+    """Build once small, to load everything; then time the build."""
+    import pandas as pd
+
+    import grandbatch as gb
+    from grandbatch.scheduling import open_schedule
+
+    variant = dict(variant)
+    workers = variant.pop("processes", None)
+    small = Path(folder) / "small.csv"
+    pd.read_csv(csv, nrows=20_000).to_csv(small, index=False)
+    with open_schedule(None, workers) as schedule:
+        options = {"durable": False, "client": schedule.client, **variant}
+        gb.build_store(small, Path(folder) / "small.zarr", **options)
+        begin = time.perf_counter()
+        store = gb.build_store(csv, Path(folder) / "big.zarr", **options)
+        seconds = time.perf_counter() - begin
+    return {"seconds": seconds, "rows": store.attrs["n_rows"]}
+
+
+def run_polars(csv: str, folder: str, variant: dict[str, Any]) -> dict[str, float]:
+    """The same features and windows as a person would write them with polars and numpy."""
+    import polars as pl
+    import zarr
+
+    begin = time.perf_counter()
+    c, v = pl.col("close"), pl.col("volume")
+    before, r = c.shift(1), c / c.shift(1) - 1
+    mean20, std20 = before.rolling_mean(20), before.rolling_std(20, ddof=0)
+    gain = c.diff().clip(0, None).shift(1).rolling_sum(14)
+    loss = (-c.diff().clip(None, 0)).shift(1).rolling_sum(14)
+    e12, e26 = before.ewm_mean(span=12), before.ewm_mean(span=26)
+    s30 = r.shift(1).rolling_std(29, ddof=0)
+    q = r.shift(1).rolling_quantile(0.05, "linear", window_size=14)
+    ratio = v / v.shift(1).rolling_mean(10)
+    frame = (
+        pl.read_csv(csv, try_parse_dates=True)
+        .select(
+            r.alias("price_change"),
+            ratio.alias("volume_ratio"),
+            (std20 / mean20).alias("volatility"),
+            (c / c.shift(10) - 1).alias("momentum"),
+            (gain / (gain + loss)).fill_nan(1).alias("rsi"),
+            ((e12 - e26) / e26).alias("macd"),
+            ((c - mean20) / (2 * std20) + 0.5).alias("bollinger_position"),
+            (10 * r.shift(1).rolling_mean(4)).tanh().alias("market_sentiment"),
+            pl.rolling_corr(v.shift(1), before, window_size=20).alias("correlation_strength"),
+            pl.when(s30 > 0.02).then(1).when(s30 < 0.01).then(-1).otherwise(0).alias("regime"),
+            (-20 * q).clip(0, 1).alias("risk_score"),
+            ((ratio / 2).clip(None, 1)).alias("liquidity_index"),
+            (1 - pl.rolling_corr(c.shift(21), before, window_size=20)).alias("structural_break"),
+        )
+        .cast(pl.Float32)
+    )
+    rows = np.ascontiguousarray(frame.to_numpy())
+    n = (len(rows) - 40 - 48) // 36 + 1
+    windows = np.lib.stride_tricks.as_strided(
+        rows[40:], (n, 48, 13), (36 * 52, 52, 4), writeable=False
+    )
+    array = zarr.create_array(
+        store=Path(folder) / "polars.zarr",
+        shape=windows.shape,
+        chunks=(1024, 48, 13),
+        dtype="float32",
+        compressors=None,
+    )
+    array[:] = windows
+    return {"seconds": time.perf_counter() - begin, "rows": len(rows)}
+
+
+def measure_limits(csv: str, n_rows: int) -> dict[str, float]:
+    """Nanoseconds per bar of each unavoidable part, one thread."""
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    from grandbatch.features import STRATEGIC, compute_rows
+
+    def timed(work: Any, rows: int) -> float:
+        work()
+        times = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - begin)
+        return statistics.median(times) / rows * 1e9
+
+    with Path(csv).open("rb") as file:
+        head = file.read(32 * 2**20)
+    head = head[: head.rfind(b"\n") + 1]
+    rows = head.count(b"\n") - 1
+    types = {name: pa.float64() for name in ("open", "high", "low", "close", "volume")}
+    options = pc.ConvertOptions(column_types={"timestamp": pa.string(), **types})
+
+    def parse() -> Any:
+        return pc.read_csv(
+            pa.BufferReader(head),
+            read_options=pc.ReadOptions(use_threads=False),
+            convert_options=options,
+        )
+
+    table = parse()
+    columns = {n: table[n].combine_chunks().to_numpy()[:131_072] for n in types}
+    features = compute_rows(STRATEGIC, columns, np.empty(0, np.int64), 40)
+    window_bytes = 48 / 36 * 52
+    source, target = np.ones(2**22, np.uint8), np.ones(2**22, np.uint8)
+    copy = timed(lambda: np.copyto(target, source), 2**22)
+
+    def read() -> None:
+        with Path(csv).open("rb", buffering=0) as file:
+            file.readinto(bytearray(len(head)))
+
+    parts = {
+        "read the file": timed(read, rows),
+        "parse": timed(parse, rows),
+        "sha256 of the file": timed(lambda: hashlib.sha256(head).digest(), rows),
+        "features": timed(
+            lambda: compute_rows(STRATEGIC, columns, np.empty(0, np.int64), 40), len(features)
+        ),
+        "bars cache and windows, copied once each": copy * (48 + window_bytes),
+    }
+    return {name: round(value, 1) for name, value in parts.items()}
+
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "csv, codec none": ("run_build", {"codec": "none"}),
+    "csv, default codec": ("run_build", {}),
+    "csv, default codec, durable": ("run_build", {"durable": True}),
+    "csv, codec none, 2 processes": ("run_build", {"codec": "none", "processes": 2}),
+    "cached bars, codec none": ("run_build", {"codec": "none", "cached": True}),
+    "cached bars, default codec": ("run_build", {"cached": True}),
+    "cached bars, layout rows, stride 1": (
+        "run_build", {"cached": True, "layout": "rows", "overlap": 47},
+    ),
+    "cached bars, windows, stride 1": ("run_build", {"cached": True, "overlap": 47}),
+    "polars in RAM": ("run_polars", {}),
+}  # fmt: skip
+
+
+def run_case(name: str, csv: str, folder: Path, cache: Path) -> dict[str, float]:
+    """Run a case in a process of its own and sample its memory."""
+    kind, variant = CASES[name]
+    variant = dict(variant)
+    if variant.pop("cached", False):
+        variant["cache"] = str(cache)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    call = [sys.executable, __file__, "--case", json.dumps([kind, csv, str(folder), variant])]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as child:
+        peak, process = 0, psutil.Process(child.pid)
+        while child.poll() is None:
+            peak = max(peak, tree_bytes(process))
+            time.sleep(0.02)
+        out = child.stdout.read() if child.stdout else ""
+    if child.returncode:
+        raise SystemExit(f"{name} failed")
+    shutil.rmtree(folder, ignore_errors=True)
+    return {**json.loads(out.splitlines()[-1]), "peak_bytes": peak}
+
+
+def tree_bytes(process: psutil.Process) -> int:
+    total = 0
+    try:
+        for member in (process, *process.children(recursive=True)):
+            total += member.memory_info().rss
+    except psutil.NoSuchProcess:
+        pass
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", default="bench-results/build.json")
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        kind, *rest = json.loads(arguments.case)
+        print(json.dumps(globals()[kind](*rest)))
+        return
+    import grandbatch as gb
+
+    with tempfile.TemporaryDirectory() as work:
+        csv, cache = str(Path(work) / "bars.csv"), Path(work) / "cache"
+        gb.create_large_dataset_simulation(csv, arguments.rows)
+        gb.build_store(csv, Path(work) / "first" / "x.zarr", cache=cache, durable=False)
+        limits = measure_limits(csv, arguments.rows)
+        runs: dict[str, list[dict[str, float]]] = {name: [] for name in CASES}
+        for _ in range(arguments.rounds):
+            for name in CASES:
+                runs[name].append(run_case(name, csv, Path(work) / "case", cache))
+    total = sum(limits.values())
+    cores = psutil.cpu_count() or 1
+    print(f"limit, ns of one thread per bar: {limits}")
+    print(f"sum {total:.0f} ns: {cores / total * 1e3:.1f} M bars/s on {cores} cores\n")
+    print(f"{'case':38} {'M bars/s':>9} {'goal':>5} {'of polars':>9} {'peak MB':>8}")
+    rates = {
+        name: statistics.median(r["rows"] / r["seconds"] / 1e6 for r in found)
+        for name, found in runs.items()
+    }
+    result: dict[str, Any] = {"machine": platform.processor(), "limits_ns": limits, "cases": {}}
+    for name, found in runs.items():
+        peak = statistics.median(r["peak_bytes"] for r in found)
+        goal = GOALS.get(name)
+        print(
+            f"{name:38} {rates[name]:9.2f} {goal or '':>5} "
+            f"{rates[name] / rates['polars in RAM']:9.2f} {peak / 1e6:8.0f}"
+        )
+        result["cases"][name] = {"mbars_per_second": rates[name], "peak_bytes": peak, "runs": found}
+    path = Path(arguments.json)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

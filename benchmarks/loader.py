@@ -1,0 +1,199 @@
+"""Windows per second and peak memory of the loader, beside memcpy and a torch DataLoader.
+
+The work is one shuffled epoch of 1,000,000 strategic windows at stride 1, page cache warm. Every
+case runs in a process of its own, in turns, so that its peak memory is its own. `first` is the
+rate of a fresh loader, which decodes everything; `later` that of the epochs after it. The peer is
+`torch.utils.data.DataLoader` over a `np.memmap` of the materialised windows with a batched
+`__getitems__`, no workers (its fastest way here). The trainer is a loop that does nothing: where
+it computes, `DataStreamer` gathers meanwhile.
+
+    python benchmarks/loader.py [--json PATH] [--windows N] [--wide-windows N] [--rounds R]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import grandbatch as gb
+
+L, F, LOOKBACK = 48, 13, 40
+WINDOW_BYTES = L * F * 4
+EPOCHS = 4
+
+
+def peak_rss_bytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def epoch_rate(batches: Any) -> float:
+    windows, begin = 0, time.perf_counter()
+    for batch in batches:
+        windows += len(batch)
+    return windows / (time.perf_counter() - begin)
+
+
+def run_memcpy() -> dict[str, float]:
+    source, target = np.ones(2**24, np.float32), np.ones(2**24, np.float32)
+    rates = []
+    for _ in range(12):
+        begin = time.perf_counter()
+        target[:] = source
+        rates.append(source.nbytes / (time.perf_counter() - begin))
+    return {"later": statistics.median(rates[2:]) / WINDOW_BYTES}
+
+
+def run_loader(store: str, batch_size: int, shuffle_chunks: int | None) -> dict[str, float]:
+    opened = gb.MatrixStore.open(store)
+    config = gb.BatchConfig(batch_size=batch_size, sequence_length=L, overlap=opened.overlap)
+    # imports and loads compiled kernels
+    next(iter(gb.SlidingWindowDataLoader(opened, config, shuffle_chunks=1)))
+    gc.collect()
+    loader = gb.SlidingWindowDataLoader(opened, config, shuffle_chunks=shuffle_chunks)
+    rates = [epoch_rate(loader) for _ in range(EPOCHS)]
+    return {
+        "first": rates[0],
+        "later": statistics.median(rates[1:]),
+        "vif": loader.shuffle_vif,
+        "buffer_bytes": loader.buffer_bytes,
+    }
+
+
+def run_dataloader(path: str, batch_size: int) -> dict[str, float]:
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+
+    class Windows(Dataset):  # type: ignore[type-arg]
+        def __init__(self) -> None:
+            self.windows = np.load(path, mmap_mode="r")
+
+        def __len__(self) -> int:
+            return len(self.windows)
+
+        def __getitems__(self, indices: list[int]) -> torch.Tensor:
+            return torch.from_numpy(self.windows[indices])
+
+    loader = DataLoader(Windows(), batch_size, shuffle=True, collate_fn=lambda batch: batch)
+    rates = [epoch_rate(loader) for _ in range(EPOCHS)]
+    return {"first": rates[0], "later": statistics.median(rates[1:]), "vif": 1.0}
+
+
+def run_case(case: dict[str, Any]) -> dict[str, float]:
+    kinds = {"memcpy": run_memcpy, "loader": run_loader, "dataloader": run_dataloader}
+    result = kinds[case.pop("kind")](**case)
+    return {**result, "peak_rss_bytes": peak_rss_bytes()}
+
+
+def in_own_process(case: dict[str, Any]) -> dict[str, float]:
+    command = [sys.executable, __file__, "--case", json.dumps(case)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def build_stores(folder: Path, windows: int, wide_windows: int) -> dict[str, str]:
+    """Build the stores, and materialise the windows for the peer; reuse what is there."""
+    stores = {}
+    for overlap, count in ((47, windows), (12, wide_windows)):
+        stride = L - overlap
+        source = folder / f"bars-{stride}-{count}.csv"
+        if not source.exists():
+            gb.create_large_dataset_simulation(source, (count - 1) * stride + L + LOOKBACK)
+        codecs = ("auto",) if stride == 1 else ("auto", "none")
+        for layout in ("rows", "windows"):
+            for codec in codecs:
+                name = f"{layout}, stride {stride}, {codec}"
+                path = folder / f"{layout}-{stride}-{codec}-{count}.zarr"
+                store = gb.build_store(source, path, overlap=overlap, layout=layout, codec=codec)
+                stores[name] = str(store.path)
+        if stride == 1:
+            stores["npy"] = str(folder / f"windows-{count}.npy")
+            if not Path(stores["npy"]).exists():
+                np.save(stores["npy"], store.matrices[:])
+    return stores
+
+
+def cases(stores: dict[str, str]) -> dict[str, dict[str, Any]]:
+    chosen: dict[str, dict[str, Any]] = {"memcpy, 1 thread": {"kind": "memcpy"}}
+    for batch in (1024, 64):
+        peer = {"kind": "dataloader", "path": stores["npy"], "batch_size": batch}
+        chosen[f"DataLoader over memmap, batch {batch}"] = peer
+        for layout in ("rows", "windows"):
+            store = stores[f"{layout}, stride 1, auto"]
+            for chunks, label in ((64, "blocks of 64"), (None, "default blocks")):
+                chosen[f"{layout}, {label}, batch {batch}"] = {
+                    "kind": "loader",
+                    "store": store,
+                    "batch_size": batch,
+                    "shuffle_chunks": chunks,
+                }
+    for name, store in stores.items():
+        if "stride 36" in name:
+            chosen[f"{name}, batch 1024"] = {
+                "kind": "loader",
+                "store": store,
+                "batch_size": 1024,
+                "shuffle_chunks": None,
+            }
+    return chosen
+
+
+def median_results(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
+
+
+def print_table(results: dict[str, dict[str, float]]) -> None:
+    memcpy = results["memcpy, 1 thread"]["later"]
+    print(f"{'':44}{'first M/s':>10}{'later M/s':>10}{'of memcpy':>10}{'VIF':>8}{'RSS MB':>8}")
+    for name, result in results.items():
+        first = f"{result['first'] / 1e6:.2f}" if "first" in result else ""
+        vif = f"{result['vif']:.2f}" if "vif" in result else ""
+        print(
+            f"{name:44}{first:>10}{result['later'] / 1e6:>10.2f}{result['later'] / memcpy:>10.2f}"
+            f"{vif:>8}{result['peak_rss_bytes'] / 1e6:>8.0f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, default=Path("bench-results/loader.json"))
+    parser.add_argument("--windows", type=int, default=1_000_000)
+    parser.add_argument("--wide-windows", type=int, default=250_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where stores are kept and reused")
+    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case is not None:
+        print(json.dumps(run_case(options.case)))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        stores = build_stores(folder, options.windows, options.wide_windows)
+        todo = cases(stores)
+        measured: dict[str, list[dict[str, float]]] = {name: [] for name in todo}
+        for _ in range(options.rounds):
+            for name, case in todo.items():
+                measured[name].append(in_own_process(case))
+    results = {name: median_results(rounds) for name, rounds in measured.items()}
+    print_table(results)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    machine = {"processor": platform.processor() or platform.machine(), **vars(options)}
+    machine = {k: v for k, v in machine.items() if isinstance(v, str | int)}
+    options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Take over the files of an older store that new bars at the end of its inputs leave as they are.
+
+Bars are read row by row: a row's values, and whether it is a bar, depend on the rows before it
+alone. So where the inputs begin with those of the older store, each symbol's bars do too, and a
+window of the same symbol that ends at the same time holds the same bars. A file of chunks is kept
+where that holds for each of its windows. It is linked into the staging folder, checked by the
+sha256 in the older store's manifest, and gets its record as if it had been written just now: its
+statistics are computed again, and a window that was a symbol's last has a next return now.
+
+Three things could change a row after the fact, and each leads to a full build: a verdict on the
+order of days and months, a last line without an end, and text that is compressed as a whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.bars import Bars
+from grandbatch.bars.inputs import ends_line
+from grandbatch.build.chunks import FileJob, Labels, file_record, window_labels
+from grandbatch.build.engines import GroupJob, direct_rows, group_jobs
+from grandbatch.build.plan import BuildPlan
+from grandbatch.build.reuse import Extension
+from grandbatch.errors import DamagedStoreError, InputError
+from grandbatch.scheduling import Schedule
+from grandbatch.store.manifest import ChunkDigests, Manifest
+from grandbatch.store.reader import MatrixStore
+from grandbatch.store.writer import is_whole, take_file, write_record
+
+log = logging.getLogger("grandbatch")
+
+
+@dataclass(frozen=True, eq=False)
+class KeepJob:
+    """Files of one group that may stay as they are, for one task to look at."""
+
+    group: GroupJob
+    store: MatrixStore
+    """The older one."""
+    digests: Mapping[int, ChunkDigests]
+    """Of the chunks of each file, by its number."""
+    codes: npt.NDArray[np.int64]
+    """The index that each of the older store's symbols has now; -1 where it has none."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What became of the files of a `KeepJob`, by their numbers."""
+
+    kept: tuple[int, ...]
+    n_chunks: int
+    damaged: tuple[int, ...]
+
+
+def keep_files(
+    extension: Extension,
+    bars: Bars,
+    plan: BuildPlan,
+    staging: Path,
+    finished: set[int],
+    schedule: Schedule,
+    on_result: Callable[[int], None],
+    *,
+    durable: bool,
+) -> set[int]:
+    """Stage the files of the older store that stay as they are, each with its record.
+
+    Parameters
+    ----------
+    extension : Extension
+        The older store, and how its inputs grew.
+    bars, plan
+        The new bars, and how they are built.
+    staging : Path
+    finished : set of int
+        Files that are staged already.
+    schedule : Schedule
+    on_result : callable
+        Called with the chunks kept by each task.
+    durable : bool
+
+    Returns
+    -------
+    set of int
+        Numbers of the files kept. The log says how many, or why there are none.
+
+    Raises
+    ------
+    InputError
+        If an input changed since it was compared with the older store's.
+    StoreChangedError
+        If the older store was replaced or deleted meanwhile.
+    """
+    _check_inputs_stayed(extension, bars)
+    old = extension.store
+    obstacle = _obstacle(extension, bars, plan)
+    if obstacle is None:
+        jobs = _keep_jobs(old, bars, plan, staging, finished, durable=durable)
+        # a graph as it is: `delayed` would walk through every array of every job
+        graph = {("keep", number): (keep_group, job) for number, job in enumerate(jobs)}
+        results: list[Kept] = schedule.run_graph(
+            graph, list(graph), lambda result: on_result(result.n_chunks)
+        )
+        for number in sorted(number for result in results for number in result.damaged):
+            path = old.path / plan.spec.data.file(number)
+            log.warning("%s, or what is known of its windows, is damaged; written anew", path)
+        kept = {number for result in results for number in result.kept}
+        moved = _moved_symbol(old, bars)
+        if kept or finished:
+            more = f"; {moved}" if moved else ""
+            n_files = plan.spec.data.n_files
+            log.info("%s grows: %d of %d files are kept%s", old.path, len(kept), n_files, more)
+            return kept
+        obstacle = moved or "no file of chunks is full before the first window that changes"
+    log.info("%s grows and is built from scratch: %s", old.path, obstacle)
+    return set()
+
+
+def keep_group(job: KeepJob) -> Kept:
+    """Stage those files of a group that stay as they are."""
+    group = job.group
+    first_row = group.group.first_row
+    bars = group.bars.read(first_row, group.stop_bar, ("timestamp", "close"))
+    kept: list[FileJob] = []
+    damaged = []
+    for file in group.files:
+        labels = window_labels(group.spec, file, bars, first_row)
+        try:
+            if not _has_same_windows(job, file, labels):
+                continue
+            whole = _take_whole(job, file)
+        except (DamagedStoreError, FileNotFoundError):
+            whole = False
+        if whole:
+            kept.append(file)
+        else:
+            damaged.append(file.number)
+    if kept:
+        _write_records(job, kept)
+    n_chunks = sum(len(file.chunks) for file in kept)
+    return Kept(tuple(file.number for file in kept), n_chunks, tuple(damaged))
+
+
+def _take_whole(job: KeepJob, file: FileJob) -> bool:
+    """Stage a file of the older store, unless it is damaged."""
+    group, digests, store = job.group, job.digests[file.number], job.store.path
+    data = group.spec.data
+    path = store / data.file(file.number)
+    whole = is_whole(path, data, file.number, digests.length, digests.sha256)
+    if whole:
+        take_file(group.staging, data, file.number, store, durable=group.durable)
+    return whole
+
+
+def _write_records(job: KeepJob, kept: Sequence[FileJob]) -> None:
+    group = job.group
+    features, bars = direct_rows(group)
+    for file in kept:
+        digests = job.digests[file.number]
+        known = {name: getattr(digests, name) for name in ("length", "crc32c", "sha256")}
+        record = file_record(group.spec, file, known, features, bars, group.group.first_row)
+        write_record(group.staging, record, durable=group.durable)
+
+
+def _has_same_windows(job: KeepJob, file: FileJob, labels: Labels) -> bool:
+    """Whether the older store's windows of a file are those of the same bars."""
+    spec, old = job.group.spec, job.store
+    first = file.number * spec.data.shard_chunks * spec.chunk_windows
+    stop = first + len(labels["end_time"])
+    return (
+        np.array_equal(job.codes[old.symbol[first:stop]], labels["symbol"])
+        and np.array_equal(old.end_time[first:stop], labels["end_time"])
+        and np.array_equal(old.close_price[first:stop], labels["close_price"])
+    )
+
+
+def _keep_jobs(
+    old: MatrixStore,
+    bars: Bars,
+    plan: BuildPlan,
+    staging: Path,
+    finished: set[int],
+    *,
+    durable: bool,
+) -> list[KeepJob]:
+    """Describe the groups with files that hold the windows of the same numbers in both stores."""
+    data, was = plan.spec.data, old.spec.data
+    windows = data.shard_chunks * plan.spec.chunk_windows
+    same = min(plan.spec.n_windows, old.spec.n_windows) // windows
+    if plan.spec.n_windows == old.spec.n_windows:
+        same = data.n_files
+    place = {name: code for code, name in enumerate(bars.symbols)}
+    codes = np.array([place.get(name, -1) for name in old.symbols], np.int64)
+    digests = Manifest.read(old.path).arrays[was.name]
+    jobs = []
+    others = finished | set(range(same, data.n_files))
+    for group in group_jobs(plan, bars, staging, others, durable=durable):
+        of_files = {}
+        for file in group.files:
+            first = file.number * data.shard_chunks
+            chunks = slice(first, first + len(file.chunks))
+            of_files[file.number] = ChunkDigests(
+                digests.length[chunks],
+                digests.crc32c[chunks],
+                digests.sha256[chunks],
+                digests.part_crc32c[:0],
+            )
+        jobs.append(KeepJob(group, old, of_files, codes))
+    return jobs
+
+
+def _check_inputs_stayed(extension: Extension, bars: Bars) -> None:
+    source, grown = extension.store.attrs["source"], extension.grown
+    n_same = len(source) - (grown is not None)
+    if bars.source[:n_same] != source[:n_same]:
+        raise InputError(
+            f"{', '.join(entry['name'] for entry in source[:n_same][:5])}: a file changed while "
+            "it was read; run again"
+        )
+    if grown is not None and not grown.is_unchanged():
+        raise InputError(f"{grown.path}: the file changed while it was read; run again")
+
+
+def _obstacle(extension: Extension, bars: Bars, plan: BuildPlan) -> str | None:
+    """Why nothing of the older store can be kept, where that is plain beforehand."""
+    old, grown = extension.store, extension.grown
+    if grown is not None and grown.kind != "csv":
+        return f"{grown.path} grew, and what is compressed can't be compared line by line"
+    if grown is not None and not ends_line(grown, extension.old_bytes):
+        return f"the last line of {grown.path} has changed"
+    for entry, was, now in zip(bars.source, old.attrs["day_first"], bars.day_first, strict=False):
+        if was is not None and was != now:
+            first = "days" if now else "months"
+            return f"the dates of {entry['name']} are now read with {first} first"
+    if plan.spec.block_rows != old.spec.block_rows:
+        return (
+            f"a chunk now needs blocks of {plan.spec.block_rows:,} rows "
+            f"instead of {old.spec.block_rows:,}"
+        )
+    return None
+
+
+def _moved_symbol(old: MatrixStore, bars: Bars) -> str | None:
+    """Name a new symbol that comes before an old one, and so moves its windows."""
+    known = set(old.symbols)
+    for name, after in pairwise(bars.symbols):
+        if name not in known and after in known:
+            return f"the order of symbols has changed: {name} now comes before {after}"
+    return None

@@ -1,0 +1,101 @@
+"""Get a cluster's workers ready for a build, and refuse those that can't take part.
+
+Before the first task each worker process imports what tasks need, compiles the kernels or loads
+them from numba's cache, and looks at the files that the build shares.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from grandbatch.bars.inputs import resolve_inputs
+from grandbatch.build.reuse import Target
+from grandbatch.errors import StoreError
+from grandbatch.features import FeatureSet, compute_rows
+from grandbatch.kernels.statistics import row_moments
+from grandbatch.scheduling import Schedule
+from grandbatch.store.publish import beside
+from grandbatch.version import __version__
+
+_BEGINNING_BYTES = 128
+
+Sight = tuple[int, bytes] | None
+"""Size and beginning of a file; None where it can't be read."""
+
+
+def prepare_workers(schedule: Schedule, target: Target) -> None:
+    """Warm a cluster's workers, and check that each can do its part. Nothing to do on threads.
+
+    The caller holds the store's lock: its file is what workers must see beside the store.
+
+    Raises
+    ------
+    StoreError
+        If a worker runs another version, or can't see the store's folder, the cache or the inputs.
+    """
+    if schedule.is_local:
+        return
+    versions = schedule.run_on_workers(warm_worker, target.settings.feature_set)
+    for address, version in sorted(versions.items()):
+        if version != __version__:
+            raise StoreError(
+                f"worker {address} runs grandbatch {version}, and this is {__version__}: stores "
+                "of two versions may differ; install the same one on every worker"
+            )
+    with _signs(target) as paths:
+        expected = look_at(paths)
+        sights = schedule.run_on_workers(look_at, paths)
+    for address, seen in sorted(sights.items()):
+        for path, sight, wanted in zip(paths, seen, expected, strict=True):
+            if sight != wanted:
+                raise StoreError(
+                    f"worker {address} can't see {path} as this process does; every worker must "
+                    "reach the inputs, the bars cache and the store's folder under the same "
+                    "paths: use a shared disk, or --scheduler threads"
+                )
+
+
+def warm_worker(feature_set: FeatureSet) -> str:
+    """Import what tasks will import, compile what they will run; return the version."""
+    from grandbatch.build import engines  # noqa: F401 (with all that its tasks import)
+
+    n_rows = feature_set.lookback + 1
+    columns = {name: np.ones(n_rows) for name in feature_set.inputs}
+    rows = compute_rows(feature_set, columns, np.empty(0, np.int64), feature_set.lookback)
+    row_moments(rows, *np.empty((4, feature_set.n_features)))
+    return __version__
+
+
+def look_at(paths: Sequence[str]) -> list[Sight]:
+    """Return what is seen of files."""
+    return [_sight(path) for path in paths]
+
+
+@contextmanager
+def _signs(target: Target) -> Iterator[list[str]]:
+    """Files that only a worker with the same disks can see: one for each folder that is shared."""
+    folder = beside(target.path)
+    paths = [folder / "locks" / f"{target.path.name}.lock", resolve_inputs(target.inputs)[0].path]
+    if target.cache.is_relative_to(folder):
+        yield [str(path) for path in paths]
+        return
+    target.cache.mkdir(parents=True, exist_ok=True)
+    probe = target.cache / f".probe-{secrets.token_hex(8)}"
+    try:
+        probe.write_text(probe.name)
+        yield [str(path) for path in (*paths, probe)]
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _sight(path: str) -> Sight:
+    try:
+        with Path(path).open("rb") as file:
+            return Path(path).stat().st_size, file.read(_BEGINNING_BYTES)
+    except OSError:
+        return None

@@ -1,0 +1,10 @@
+"""Run Dask tasks on threads, in this thread, or on a cluster, and hear of each as it ends.
+
+Covers where tasks run and in what number, and what becomes of them when workers die, run out of
+memory, or stop. Does not cover what tasks do, or what they need.
+"""
+
+from grandbatch.scheduling.opening import open_schedule
+from grandbatch.scheduling.schedule import Schedule, available_cores
+
+__all__ = ["Schedule", "available_cores", "open_schedule"]

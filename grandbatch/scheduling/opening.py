@@ -1,0 +1,91 @@
+"""Open the schedule that a person asks for, and close what was started for it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from grandbatch.errors import UsageError
+from grandbatch.scheduling.schedule import Schedule
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 5
+
+
+@contextmanager
+def open_schedule(
+    scheduler: str | None, workers: int | None, memory_limit_bytes: int | None = None
+) -> Iterator[Schedule]:
+    """Open the schedule that a person asks for, and close what was started for it.
+
+    Parameters
+    ----------
+    scheduler : str or None
+        "threads", "sync", or the address of a running cluster's scheduler. None is threads, or
+        a cluster of local processes where `workers` is given.
+    workers : int or None
+        Threads, or local processes.
+    memory_limit_bytes : int, optional
+        Of all processes together; local worker processes get their share.
+
+    Raises
+    ------
+    UsageError
+        If the scheduler is unknown or can't be reached.
+    """
+    if scheduler in ("threads", "sync") or (scheduler is None and workers is None):
+        yield Schedule.local(scheduler or "threads", workers)
+    elif scheduler is None:
+        with _local_cluster(workers or 1, memory_limit_bytes) as schedule:
+            yield schedule
+    else:
+        if "://" not in scheduler:
+            Schedule.local(scheduler)
+        with _running_cluster(scheduler) as schedule:
+            yield schedule
+
+
+@contextmanager
+def _running_cluster(address: str) -> Iterator[Schedule]:
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=_CONNECT_SECONDS)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UsageError(
+            f"no scheduler answers at {address} ({error}); "
+            "start one with dask scheduler, or leave out --scheduler"
+        ) from None
+    with client:
+        info = client.scheduler_info(n_workers=0)
+        link = f"; dashboard: {client.dashboard_link}" if "dashboard" in info["services"] else ""
+        logger.info("%d workers at %s%s", len(client.nthreads()), address, link)
+        yield Schedule.on_cluster(client)
+
+
+@contextmanager
+def _local_cluster(workers: int, memory_limit_bytes: int | None) -> Iterator[Schedule]:
+    from distributed import Client, LocalCluster
+
+    began = time.monotonic()
+    with (
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            # everything else binds to loopback by itself; the dashboard would bind to all
+            dashboard_address="127.0.0.1:0",
+            memory_limit="auto"
+            if memory_limit_bytes is None
+            else memory_limit_bytes // (workers + 1),
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        # without bokeh the link leads to a page that says to install it
+        has_dashboard = importlib.util.find_spec("bokeh") is not None
+        link = f"; dashboard: {cluster.dashboard_link}" if has_dashboard else ""
+        logger.info("%d local workers started in %.1f s%s", workers, time.monotonic() - began, link)
+        yield Schedule.on_cluster(client)

@@ -1,0 +1,125 @@
+"""`Schedule`: where tasks run, as a value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from grandbatch.errors import UsageError
+from grandbatch.scheduling.cluster import cut_into_waves, run_on_cluster, run_on_workers
+
+if TYPE_CHECKING:
+    from dask.delayed import Delayed
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Where tasks run: `threads`, `sync` (this thread), or a distributed `client`.
+
+    `workers` is the number of tasks in flight.
+    """
+
+    workers: int = 1
+    client: Any = None
+    patience_seconds: float = 60.0
+    """How long a cluster may stand still, all its workers paused or gone, before it is an error."""
+
+    @classmethod
+    def local(cls, scheduler: str = "threads", workers: int | None = None) -> Schedule:
+        """Tasks in this process: scheduler "threads" or "sync"."""
+        if scheduler == "sync":
+            return cls(workers=1)
+        if scheduler != "threads":
+            raise UsageError(
+                f"unknown scheduler {scheduler!r}; "
+                "choose threads, sync, or an address such as tcp://127.0.0.1:8786"
+            )
+        return cls(workers=workers or available_cores())
+
+    @classmethod
+    def on_cluster(cls, client: Any) -> Schedule:
+        """Tasks on the cluster of a distributed client, as many in flight as it has threads."""
+        return cls(workers=max(1, sum(client.nthreads().values())), client=client)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether tasks run in this process."""
+        return self.client is None
+
+    def run(
+        self, tasks: Sequence[Delayed], on_result: Callable[[Any], None] | None = None
+    ) -> list[Any]:
+        """Compute independent tasks and return their results in order.
+
+        `on_result` is called with each task's result as soon as it is there, one at a time.
+        The first task that raises ends the run with its error.
+        """
+        graph: dict[Any, Any] = {}
+        for task in tasks:
+            graph.update(task.__dask_graph__())
+        return self.run_graph(graph, [task.key for task in tasks], on_result)
+
+    def run_graph(
+        self,
+        graph: Mapping[Any, Any],
+        keys: Sequence[Any],
+        on_result: Callable[[Any], None] | None = None,
+    ) -> list[Any]:
+        """Compute the keys of a Dask graph, as `run` does.
+
+        A graph of nothing but its keys reaches a cluster's scheduler in waves: neither it nor this
+        process holds more than one wave of tasks that wait.
+
+        Raises
+        ------
+        MemoryLimitError
+            If a cluster's workers were ended, or stand still, for lack of memory.
+        GrandbatchError
+            If a cluster lost its scheduler, or all of its workers for good.
+        """
+        # Dask takes a third of a second to import, and plans are made without it
+        from dask import threaded
+        from dask.callbacks import Callback
+        from dask.local import get_sync
+
+        if not keys:
+            return []
+        heard = on_result or (lambda result: None)
+        if self.client is not None:
+            waves = cut_into_waves(graph, keys, self.workers)
+            return run_on_cluster(self.client, waves, heard, self.patience_seconds)
+        wanted = set(keys)
+
+        def posttask(key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
+            if key in wanted:
+                heard(result)
+
+        with Callback(posttask=posttask):
+            if self.workers == 1:
+                return list(get_sync(graph, list(keys)))
+            # a pool of its own: an error goes up only after the tasks in flight have ended, so
+            # none still writes when the caller lets go of its lock
+            with ThreadPoolExecutor(self.workers) as pool:
+                return list(threaded.get(graph, list(keys), pool=pool))
+
+    def run_on_workers(self, function: Callable[..., Any], *values: Any) -> dict[str, Any]:
+        """Call a function once in each worker process of a cluster; its answers by address.
+
+        Here and on threads there is no worker process, and no answer.
+
+        Raises
+        ------
+        StoreError
+            If a worker lacks this package, or something it needs.
+        """
+        if self.client is None:
+            return {}
+        return run_on_workers(self.client, function, *values)
