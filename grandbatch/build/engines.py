@@ -117,7 +117,7 @@ class _Literal:
 
 
 def _jobs_per_task(n_jobs: int, schedule: Schedule) -> int:
-    """Groups that one task writes: several on a cluster, where a task costs milliseconds.
+    """Return how many groups a task writes: several on a cluster, where a task is dear.
 
     It stays one where workers would have few tasks each, and end at different times.
     """

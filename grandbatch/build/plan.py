@@ -16,7 +16,7 @@ from grandbatch.store.format import StoreSpec
 DEFAULT_PARTITION_BARS = 131_072
 
 # measured: interpreter, numpy, pandas, pyarrow, dask, numba, zarr and compiled kernels
-BASE_BYTES = 330 * 2**20
+BASE_BYTES = 370 * 2**20
 # one more process of a LocalCluster, and the scheduler's share in the first
 WORKER_BYTES = 280 * 2**20
 

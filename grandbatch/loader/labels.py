@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.store import MatrixStore, WindowValues
+from grandbatch.store import MatrixStore
 
 FIELDS = {
     "end_time": np.int64,
@@ -110,4 +110,4 @@ class WholeLabels:
         for name, array in zip(FIELDS, self.arrays, strict=True):
             array[first:stop] = getattr(self._store, name)[first:stop]
         if self._start is not None:
-            self._start[first:stop] = WindowValues(self._store._readers["start"])[first:stop]
+            self._start[first:stop] = self._store.start[first:stop]

@@ -226,6 +226,10 @@ class MatrixStore:
     close_price = property(lambda self: WindowValues(self._readers["close_price"]))
     next_return = property(lambda self: WindowValues(self._readers["next_return"]))
     first_row = property(lambda self: WindowValues(self._readers["first_row"]))
+    start = property(
+        lambda self: WindowValues(self._readers["start"]),
+        doc="Layout rows: each window's first row inside its chunk's block.",
+    )
 
     @cached_property
     def feature_stats(self) -> dict[str, dict[str, float]]:
