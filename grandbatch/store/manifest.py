@@ -3,7 +3,7 @@
 One JSON file beside the arrays. For each array it holds, packed little-endian and base64, the
 encoded length, crc32c and sha256 of every chunk (of every inner chunk where sharded). Per-window
 arrays also have the crc32c of each part that belongs to one chunk of matrices, so that a part can
-be read and checked alone. The sha256 of every `zarr.json` is in it too.
+be read and checked alone. The sha256 of every `zarr.json` is in it too, and that of all the rest.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Manifest:
                 for name, digests in sorted(self.arrays.items())
             },
         }
-        return json.dumps(value, indent=1).encode()
+        return json.dumps({**value, "sha256": _own_sha256(value)}, indent=1).encode()
 
     @classmethod
     def read(cls, store: Path) -> Manifest:
@@ -94,6 +94,8 @@ class Manifest:
                     f"{store} is written in format {value['format']!r}, this version reads "
                     f"{FORMAT}; build it again, or use the version that wrote it"
                 )
+            if value.pop("sha256") != _own_sha256(value):
+                raise ValueError("its sha256 is not that of its content")
             return cls(
                 {name: _digests(array) for name, array in value["arrays"].items()},
                 {str(k): str(v) for k, v in value["metadata"].items()},
@@ -112,6 +114,11 @@ def _not_a_store(store: Path) -> str:
         f"{store} is no finished grandbatch store: it has no {MANIFEST_NAME}; "
         "choose another path, or build it with grandbatch build"
     )
+
+
+def _own_sha256(value: dict[str, Any]) -> str:
+    """Return the sha256 of what a manifest says, however its JSON is spaced."""
+    return sha256_hex(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
 
 
 def sha256_hex(data: bytes) -> str:

@@ -162,6 +162,18 @@ def test_a_damaged_manifest_is_an_error(make_store, text):
         gb.MatrixStore.open(store.path)
 
 
+def test_no_flipped_bit_of_a_manifest_goes_unseen(make_store):
+    store = make_store(300, chunk_windows=4)
+    path = store.path / "manifest.json"
+    good = path.read_bytes()
+    for place in range(len(good)):
+        bad = bytearray(good)
+        bad[place] ^= 1 << (place % 8)
+        path.write_bytes(bad)
+        with pytest.raises((DamagedStoreError, StoreMismatchError)):
+            gb.MatrixStore.open(store.path)
+
+
 def test_what_is_no_finished_store_is_not_opened(tmp_path, make_store):
     with pytest.raises(StoreNotFoundError, match="there is no store at"):
         gb.MatrixStore.open(tmp_path / "nothing")
