@@ -51,7 +51,9 @@ def main() -> None:
     for millions in arguments.millions:
         with tempfile.TemporaryDirectory() as work:
             csv = Path(work) / "bars.csv"
-            size = gb.create_large_dataset_simulation(csv, millions * 1_000_000)["bytes"]
+            size = gb.create_large_dataset_simulation(csv, millions * 1_000_000, freq="1min")[
+                "bytes"
+            ]
             found = []
             for number in range(arguments.rounds):
                 folder = Path(work) / str(number)

@@ -217,9 +217,9 @@ def _summarise(
     low, high = np.full(spec.n_features, np.inf), np.full(spec.n_features, -np.inf)
     for number in range(spec.data.n_files):
         record = read_record(record_path(staging, number))
-        digests.append(
-            ChunkDigests(record.length, record.crc32c, record.sha256, np.empty(0, np.uint32))
-        )
+        # copies: a record's arrays are views of all of it, labels included
+        kept = (record.length.copy(), record.crc32c.copy(), record.sha256.copy())
+        digests.append(ChunkDigests(*kept, np.empty(0, np.uint32)))
         for chunk, n in enumerate(record.count):
             count, mean, m2 = merge_moments(
                 count, mean, m2, int(n), record.mean[chunk], record.m2[chunk]
