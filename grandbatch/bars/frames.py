@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dask.dataframe as dd
 import pandas as pd
@@ -24,13 +24,24 @@ def frame_of(bars: Bars, bounds: Sequence[int]) -> DataFrame:
     return dd.from_map(read_frame, ranges, bars=bars, meta=meta, label="bars")
 
 
-def read_frame(rows: tuple[int, int], bars: Bars) -> pd.DataFrame:
-    """Read a range of rows as a frame: UTC timestamps, symbol as a category, float64."""
-    columns = bars.read(*rows, columns=FIELDS)
-    times = pd.DatetimeIndex(columns["timestamp"].view("datetime64[ns]")).tz_localize("UTC")
-    symbol = pd.Categorical.from_codes(
-        columns["symbol"], categories=pd.Index(bars.symbols, dtype="str")
-    )
-    numbers = {name: columns[name] for name in FIELDS[2:]}
-    index = pd.RangeIndex(*rows)
-    return pd.DataFrame({"timestamp": times, "symbol": symbol, **numbers}, index=index)
+def read_frame(
+    rows: tuple[int, int], bars: Bars, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Read a range of rows as a frame: UTC timestamps, symbol as a category, float64.
+
+    Dask passes the `columns` that are used: the others are not read.
+    """
+    wanted = list(FIELDS if columns is None else columns)
+    values = bars.read(*rows, columns=wanted)
+    found: dict[str, Any] = {}
+    for name in wanted:
+        if name == "timestamp":
+            times = values[name].view("datetime64[ns]")
+            found[name] = pd.DatetimeIndex(times).tz_localize("UTC")
+        elif name == "symbol":
+            categories = pd.Index(bars.symbols, dtype="str")
+            found[name] = pd.Categorical.from_codes(values[name], categories=categories)
+        else:
+            found[name] = values[name]
+    # as read: pandas would copy the columns into one block otherwise
+    return pd.DataFrame(found, index=pd.RangeIndex(*rows), copy=False)
