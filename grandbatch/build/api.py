@@ -8,7 +8,7 @@ from typing import Any
 from grandbatch.bars import BarRules
 from grandbatch.build.builder import BuildOptions, build
 from grandbatch.build.reuse import Inputs, Target
-from grandbatch.build.settings import DEFAULT_CHUNK_WINDOWS, make_settings
+from grandbatch.build.settings import make_settings
 from grandbatch.config import parse_bytes
 from grandbatch.features import FeatureSet
 from grandbatch.scheduling import Schedule
@@ -23,7 +23,7 @@ def build_store(
     sequence_length: int | None = None,
     overlap: int | None = None,
     layout: str = "windows",
-    chunk_windows: int = DEFAULT_CHUNK_WINDOWS,
+    chunk_windows: int | None = None,
     codec: str = "auto",
     max_gap: Any = None,
     engine: str = "auto",
@@ -54,8 +54,9 @@ def build_store(
         Rows of a window, and rows that neighbours share; by default the set's own.
     layout : {"windows", "rows"}
         Store each window, or each feature row once.
-    chunk_windows : int
-        Windows in a chunk.
+    chunk_windows : int, optional
+        Windows in a chunk; by default 1,024, or 256 where neighbours share more than half their
+        rows.
     codec : {"auto", "none", "lz4", "zstd"}
     max_gap : pandas.Timedelta or str, optional
         A larger gap between bars starts a new segment.

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dask import delayed
 
 from grandbatch.bars import Bars, prepare_bars
-from grandbatch.build.engines import ENGINES, choose_engine, group_jobs, run_direct, run_overlap
+from grandbatch.build.engines import (
+    ENGINES,
+    choose_engine,
+    direct_graph,
+    group_jobs,
+    overlap_graph,
+)
 from grandbatch.build.extend import keep_files
+from grandbatch.build.labels import label_jobs, write_label_chunk
 from grandbatch.build.plan import BuildPlan
 from grandbatch.build.reuse import Extension, Target, find_extension, find_store
 from grandbatch.build.workers import prepare_workers
@@ -38,7 +44,6 @@ from grandbatch.store.writer import (
     read_record,
     record_path,
     staged_store,
-    write_labels,
     write_manifest,
     write_metadata,
 )
@@ -155,10 +160,11 @@ def _build_locked(
     resumed = sum(finished.values())
     done, total = resumed, plan.grid.n_chunks
 
-    def heard(chunks: int) -> None:
+    def heard(result: Any) -> None:
         nonlocal done
-        done += chunks
-        told("chunks", done, total)
+        if isinstance(result, int):
+            done += result
+            told("chunks", done, total)
 
     told("chunks", done, total)
     skipped = set(finished)
@@ -169,11 +175,18 @@ def _build_locked(
     kept = done - resumed
     jobs = group_jobs(plan, bars, staging, skipped, durable=options.durable)
     if choose_engine(options.engine, schedule) == "direct":
-        run_direct(jobs, schedule, heard)
+        graph = direct_graph(jobs, schedule)
+        writes = list(graph)
     else:
-        run_overlap(jobs, plan, bars, schedule, heard)
+        graph, writes = overlap_graph(jobs, plan, bars)
+    labels = {
+        ("labels", job.number): (write_label_chunk, job)
+        for job in label_jobs(plan, bars, staging, durable=options.durable)
+    }
+    schedule.run_graph(graph, writes, heard)
+    labelled = schedule.run_graph(labels, list(labels))
     attributes = _attributes(target, bars, plan, fingerprint)
-    _finish(staging, plan.spec, attributes, schedule, durable=options.durable)
+    _finish(staging, plan.spec, attributes, labelled, durable=options.durable)
     publish(staged_store(staging), target.path, durable=options.durable)
     clean_staging(target.path)
     return BuildResult(MatrixStore.open(target.path), False, resumed, kept)
@@ -183,20 +196,14 @@ def _finish(
     staging: Path,
     spec: StoreSpec,
     attributes: dict[str, Any],
-    schedule: Schedule,
+    labelled: Sequence[dict[str, ChunkDigests]],
     *,
     durable: bool,
 ) -> None:
-    """Write the per-window arrays, the metadata and, last, the manifest."""
-    n_label_chunks = spec.labels[0].n_chunks
-    parts = schedule.run(
-        [
-            delayed(write_labels)(staging, spec, chunk, durable=durable)
-            for chunk in range(n_label_chunks)
-        ]
-    )
+    """Write the metadata and, last, the manifest. `labelled` are the per-window arrays' digests."""
     arrays = {
-        array.name: join_digests([part[array.name] for part in parts]) for array in spec.labels
+        array.name: join_digests([digests[array.name] for digests in labelled])
+        for array in spec.labels
     }
     arrays[spec.data.name], stats = _summarise(staging, spec)
     names = attributes["feature_names"]
@@ -217,8 +224,7 @@ def _summarise(
     low, high = np.full(spec.n_features, np.inf), np.full(spec.n_features, -np.inf)
     for number in range(spec.data.n_files):
         record = read_record(record_path(staging, number))
-        # copies: a record's arrays are views of all of it, labels included
-        kept = (record.length.copy(), record.crc32c.copy(), record.sha256.copy())
+        kept = (record.length, record.crc32c, record.sha256)
         digests.append(ChunkDigests(*kept, np.empty(0, np.uint32)))
         for chunk, n in enumerate(record.count):
             count, mean, m2 = merge_moments(

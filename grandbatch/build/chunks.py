@@ -19,8 +19,6 @@ from grandbatch.store.repeats import can_repeat, encode_repeats
 from grandbatch.store.writer import FileRecord, digests_of, write_file, write_record
 
 Float32Array = npt.NDArray[np.float32]
-Labels = dict[str, npt.NDArray[Any]]
-"""Per-window values by the name of their array, `start` always among them."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,6 @@ def write_files(
     spec: StoreSpec,
     jobs: Sequence[FileJob],
     features: Float32Array,
-    bars: Mapping[str, npt.NDArray[Any]],
     first_row: int,
     *,
     durable: bool,
@@ -50,9 +47,6 @@ def write_files(
     jobs : sequence of FileJob
     features : (T, F) float32, C-contiguous
         Feature rows from row number `first_row` on.
-    bars : mapping
-        `timestamp` (int64, ns) and `close` (float64) from the same row on, one row longer where
-        there is one: it gives the last window's next return.
     first_row : int
     durable : bool
 
@@ -64,7 +58,7 @@ def write_files(
     for job in jobs:
         encoded = [_encode_chunk(spec, pieces, features, first_row) for pieces in job.chunks]
         write_file(staging, spec.data, job.number, encoded, durable=durable)
-        record = file_record(spec, job, digests_of(encoded), features, bars, first_row)
+        record = file_record(spec, job, digests_of(encoded), features, first_row)
         write_record(staging, record, durable=durable)
     return sum(len(job.chunks) for job in jobs)
 
@@ -74,7 +68,6 @@ def file_record(
     job: FileJob,
     digests: Mapping[str, npt.NDArray[Any]],
     features: Float32Array,
-    bars: Mapping[str, npt.NDArray[Any]],
     first_row: int,
 ) -> FileRecord:
     """Describe a file of chunks; `digests` are its chunks' length, crc32c and sha256.
@@ -85,7 +78,6 @@ def file_record(
         number=np.int64(job.number),  # type: ignore[arg-type]  # a 0-d array once read back
         **digests,
         **_statistics(spec, job, features, first_row),
-        **window_labels(spec, job, bars, first_row),
     )
 
 
@@ -143,38 +135,3 @@ def _statistics(
         row_moments(rows, *(values[chunk] for values in moments))
     mean, m2, low, high = moments
     return {"count": count, "mean": mean, "m2": m2, "low": low, "high": high}
-
-
-def window_labels(
-    spec: StoreSpec, job: FileJob, bars: Mapping[str, npt.NDArray[Any]], first_row: int
-) -> Labels:
-    """Per-window values of a file's windows, from bars as in `write_files`."""
-    parts: dict[str, list[npt.NDArray[Any]]] = {array.name: [] for array in spec.labels}
-    parts["start"] = []
-    close = bars["close"]
-    for pieces in job.chunks:
-        block_row = 0
-        for piece in pieces:
-            steps = np.arange(piece.n_windows, dtype=np.int64) * spec.stride
-            last = piece.first_row + steps + spec.sequence_length - 1
-            at = last - first_row
-            parts["first_row"].append(piece.first_row + steps)
-            parts["symbol"].append(np.full(piece.n_windows, piece.symbol, np.int32))
-            parts["end_time"].append(bars["timestamp"][at])
-            parts["close_price"].append(close[at])
-            parts["next_return"].append(_next_returns(close, at, last + 1 < piece.segment_stop))
-            parts["start"].append((block_row + steps).astype(np.int32))
-            block_row += piece.n_rows
-    return {name: np.concatenate(values) for name, values in parts.items()}
-
-
-def _next_returns(
-    close: npt.NDArray[np.float64], at: npt.NDArray[np.int64], has_next: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float64]:
-    """c[t+1]/c[t] - 1; NaN where the segment ends at t, 0 where c[t] is 0."""
-    returns = np.full(len(at), np.nan)
-    now = close[at[has_next]]
-    then = close[at[has_next] + 1]
-    safe = np.where(now == 0, 1.0, now)
-    returns[has_next] = np.where(now == 0, 0.0, then / safe - 1.0)
-    return returns

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from dask.optimization import cull
 
 from grandbatch.bars import Bars
 from grandbatch.build.chunks import FileJob, write_files
@@ -30,7 +31,9 @@ logger = logging.getLogger(__name__)
 ENGINES = ("auto", "overlap", "direct")
 MOST_JOBS_PER_TASK = 4
 LEAST_TASKS_PER_WORKER = 8
-PRICES = ("open", "high", "low", "close", "volume")
+
+Graph = dict[Any, Any]
+"""A Dask graph: tasks by their keys."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +49,6 @@ class GroupJob:
     starts: npt.NDArray[np.int64]
     """Row numbers where segments start, from the first row of lookback on."""
     durable: bool
-
-    @property
-    def stop_bar(self) -> int:
-        """One bar past the last row, where there is one: it gives the last next return."""
-        return min(self.group.stop_row + 1, self.bars.n_rows)
 
 
 def group_jobs(
@@ -96,17 +94,14 @@ def choose_engine(engine: str, schedule: Schedule) -> str:
     return "direct"
 
 
-def run_direct(
-    jobs: Sequence[GroupJob], schedule: Schedule, on_result: Callable[[int], None]
-) -> None:
-    """Write the groups, each from its own rows of the bars cache."""
+def direct_graph(jobs: Sequence[GroupJob], schedule: Schedule) -> Graph:
+    """Return the tasks that write the groups, each from its own rows of the bars cache."""
     name = _fresh("write")
     per_task = _jobs_per_task(len(jobs), schedule)
-    graph = {
+    return {
         (name, at): (write_direct, _Literal(jobs[at : at + per_task]))
         for at in range(0, len(jobs), per_task)
     }
-    schedule.run_graph(graph, list(graph), on_result)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,41 +128,28 @@ def write_direct(jobs: _Literal) -> int:
 
 def _write_direct(value: GroupJob) -> int:
     """Read a group's bars, compute its features and write its files; return the chunks."""
-    features, bars = direct_rows(value)
+    features = direct_rows(value)
+    first_row = value.group.first_row
     return write_files(
-        value.staging,
-        value.spec,
-        value.files,
-        features,
-        bars,
-        value.group.first_row,
-        durable=value.durable,
+        value.staging, value.spec, value.files, features, first_row, durable=value.durable
     )
 
 
-def direct_rows(
-    job: GroupJob,
-) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[Any]]]:
-    """Compute a group's feature rows from the cache; return them, and bars for `write_files`."""
+def direct_rows(job: GroupJob) -> npt.NDArray[np.float32]:
+    """Compute a group's feature rows from the bars cache."""
     group, lookback = job.group, job.feature_set.lookback
     begin = group.first_row - lookback
-    bars = job.bars.read(begin, job.stop_bar, ("timestamp", *PRICES))
-    n_rows = group.stop_row - begin
-    columns = {name: bars[name][:n_rows] for name in PRICES}
-    features = compute_rows(job.feature_set, columns, job.starts - begin, lookback)
-    return features, {name: bars[name][lookback:] for name in ("timestamp", "close")}
+    columns = job.bars.read(begin, group.stop_row, job.feature_set.inputs)
+    return compute_rows(job.feature_set, columns, job.starts - begin, lookback)
 
 
-def run_overlap(
-    jobs: Sequence[GroupJob],
-    plan: BuildPlan,
-    bars: Bars,
-    schedule: Schedule,
-    on_result: Callable[[int], None],
-) -> None:
-    """Write the groups from the partitions of one frame with features."""
+def overlap_graph(jobs: Sequence[GroupJob], plan: BuildPlan, bars: Bars) -> tuple[Graph, list[Any]]:
+    """Return the graph that writes the groups from the partitions of one frame with features.
+
+    Its second part are the keys of the tasks that write, each with the chunks as its result.
+    """
     if not jobs:
-        return
+        return {}, []
     bounds = plan.bounds
     gap = plan.settings.max_gap_ns
     features = add_features(
@@ -199,14 +181,8 @@ def run_overlap(
         key = (write_name, group.number)
         graph[key] = (write_overlap, _Literal(job), slices)
         keys.append(key)
-    schedule.run_graph(_needed(graph, keys), keys, on_result)
-
-
-def _needed(graph: dict[Any, Any], keys: list[Any]) -> Any:
-    """Keep what the keys depend on: a build that goes on needs few partitions."""
-    from dask.optimization import cull
-
-    return cull(graph, keys)[0]
+    # a build that goes on needs few partitions
+    return cull(graph, keys)[0], keys
 
 
 def _fresh(name: str) -> str:
@@ -225,13 +201,11 @@ def write_overlap(job: _Literal, parts: Sequence[pd.DataFrame | npt.NDArray[np.f
     group = value.group
     arrays = [part if isinstance(part, np.ndarray) else part.to_numpy() for part in parts]
     features = np.concatenate(arrays) if len(arrays) > 1 else np.ascontiguousarray(arrays[0])
-    bars = value.bars.read(group.first_row, value.stop_bar, ("timestamp", "close"))
     return write_files(
         value.staging,
         value.spec,
         value.files,
         features,
-        bars,
         group.first_row,
         durable=value.durable,
     )

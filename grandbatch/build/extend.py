@@ -5,7 +5,8 @@ alone. So where the inputs begin with those of the older store, each symbol's ba
 window of the same symbol that ends at the same time holds the same bars. A file of chunks is kept
 where that holds for each of its windows. It is linked into the staging folder, checked by the
 sha256 in the older store's manifest, and gets its record as if it had been written just now: its
-statistics are computed again, and a window that was a symbol's last has a next return now.
+statistics are computed again. The per-window arrays are written anew: a window that was a symbol's
+last has a next return now.
 
 Three things could change a row after the fact, and each leads to a full build: a verdict on the
 order of days and months, a last line without an end, and text that is compressed as a whole.
@@ -24,8 +25,9 @@ import numpy.typing as npt
 
 from grandbatch.bars import Bars
 from grandbatch.bars.inputs import ends_line
-from grandbatch.build.chunks import FileJob, Labels, file_record, window_labels
+from grandbatch.build.chunks import FileJob, file_record
 from grandbatch.build.engines import GroupJob, direct_rows, group_jobs
+from grandbatch.build.labels import Labels, window_labels
 from grandbatch.build.plan import BuildPlan
 from grandbatch.build.reuse import Extension
 from grandbatch.errors import DamagedStoreError, InputError
@@ -126,12 +128,10 @@ def keep_files(
 def keep_group(job: KeepJob) -> Kept:
     """Stage those files of a group that stay as they are."""
     group = job.group
-    first_row = group.group.first_row
-    bars = group.bars.read(first_row, group.stop_bar, ("timestamp", "close"))
     kept: list[FileJob] = []
     damaged = []
     for file in group.files:
-        labels = window_labels(group.spec, file, bars, first_row)
+        labels = window_labels(group.spec, file.chunks, group.bars)
         try:
             if not _has_same_windows(job, file, labels):
                 continue
@@ -161,11 +161,11 @@ def _take_whole(job: KeepJob, file: FileJob) -> bool:
 
 def _write_records(job: KeepJob, kept: Sequence[FileJob]) -> None:
     group = job.group
-    features, bars = direct_rows(group)
+    features = direct_rows(group)
     for file in kept:
         digests = job.digests[file.number]
         known = {name: getattr(digests, name) for name in ("length", "crc32c", "sha256")}
-        record = file_record(group.spec, file, known, features, bars, group.group.first_row)
+        record = file_record(group.spec, file, known, features, group.group.first_row)
         write_record(group.staging, record, durable=group.durable)
 
 

@@ -47,6 +47,7 @@ def prepare_workers(schedule: Schedule, target: Target) -> None:
                 f"worker {address} runs grandbatch {version}, and this is {__version__}: stores "
                 "of two versions may differ; install the same one on every worker"
             )
+    watch_memory(schedule)
     with _signs(target) as paths:
         expected = look_at(paths)
         sights = schedule.run_on_workers(look_at, paths)
@@ -58,6 +59,16 @@ def prepare_workers(schedule: Schedule, target: Target) -> None:
                     "reach the inputs, the bars cache and the store's folder under the same "
                     "paths: use a shared disk, or --scheduler threads"
                 )
+
+
+def watch_memory(schedule: Schedule) -> None:
+    """Have a cluster's workers tell their memory with each heartbeat, and give back what is free.
+
+    It stays with the cluster: `grandbatch monitor` shows it also between builds.
+    """
+    from grandbatch.memory.cluster import MemoryPlugin
+
+    schedule.client.register_plugin(MemoryPlugin())
 
 
 def warm_worker(feature_set: FeatureSet) -> str:

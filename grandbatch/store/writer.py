@@ -1,8 +1,8 @@
 """Write a store's files into a staging folder: chunk files, per-window arrays, metadata, manifest.
 
 One file of chunks is written by one task, whole, and followed by its record. A record makes a file
-finished: it holds the digests of the file's chunks and everything else that its windows add to the
-store. A staging folder holds the coming `store` and, apart from it, the `records`.
+finished: it holds the digests and the statistics of the file's chunks. A staging folder holds the
+coming `store` and, apart from it, the `records`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 import secrets
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,6 @@ class FileRecord:
         Feature rows that each chunk counts.
     mean, m2, low, high : (n, F) float64
         Mean, sum of squared deviations, smallest and largest value over those rows.
-    end_time, symbol, close_price, next_return, first_row, start
-        The per-window values of its w windows.
     """
 
     number: npt.NDArray[np.int64]
@@ -59,12 +57,6 @@ class FileRecord:
     m2: npt.NDArray[np.float64]
     low: npt.NDArray[np.float64]
     high: npt.NDArray[np.float64]
-    end_time: npt.NDArray[np.int64]
-    symbol: npt.NDArray[np.int32]
-    close_price: npt.NDArray[np.float64]
-    next_return: npt.NDArray[np.float64]
-    first_row: npt.NDArray[np.int64]
-    start: npt.NDArray[np.int32]
 
 
 def staged_store(staging: Path) -> Path:
@@ -139,7 +131,10 @@ def read_record(path: Path) -> FileRecord:
         )
     at = data.index(b"\n") + 1
     arrays = {}
-    for name, (dtype, shape) in json.loads(data[:at]).items():
+    header = json.loads(data[:at])
+    if set(header) != {f.name for f in fields(FileRecord)}:
+        raise DamagedStoreError(f"{path} was written by another version; run the build again")
+    for name, (dtype, shape) in header.items():
         arrays[name] = np.frombuffer(content, dtype, math.prod(shape), at).reshape(shape)
         at += arrays[name].nbytes
     return FileRecord(**arrays)
@@ -217,25 +212,24 @@ def take_file(staging: Path, spec: ArraySpec, number: int, store: Path, *, durab
 
 
 def write_labels(
-    staging: Path, spec: StoreSpec, chunk: int, *, durable: bool
+    staging: Path,
+    spec: StoreSpec,
+    chunk: int,
+    labels: Mapping[str, npt.NDArray[Any]],
+    *,
+    durable: bool,
 ) -> dict[str, ChunkDigests]:
-    """Write one chunk of every per-window array from the records of its windows."""
-    size = spec.label_chunk_windows
-    first, stop = chunk * size, min((chunk + 1) * size, spec.n_windows)
-    per_file = spec.data.shard_chunks * spec.chunk_windows
-    files = range(first // per_file, -(-stop // per_file))
-    records = [read_record(record_path(staging, number)) for number in files]
-    begin = first - files.start * per_file
+    """Write one chunk of every per-window array, from the values of its windows."""
     digests = {}
     for array in spec.labels:
-        joined = np.concatenate([getattr(record, array.name) for record in records])
-        values = np.full(size, array.fill_value, array.dtype)
-        values[: stop - first] = joined[begin : begin + stop - first]
+        found = labels[array.name]
+        values = np.full(spec.label_chunk_windows, array.fill_value, array.dtype)
+        values[: len(found)] = found
         encoded = encode(values, array.codec)
         write_file(staging, array, chunk, [encoded], durable=durable)
         parts = [
-            checksum(values[at : min(at + spec.chunk_windows, stop - first)].tobytes())
-            for at in range(0, stop - first, spec.chunk_windows)
+            checksum(values[at : min(at + spec.chunk_windows, len(found))].tobytes())
+            for at in range(0, len(found), spec.chunk_windows)
         ]
         digests[array.name] = ChunkDigests(
             **digests_of([encoded]), part_crc32c=np.array(parts, np.uint32)

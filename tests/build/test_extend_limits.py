@@ -1,0 +1,250 @@
+"""What is not extended, and what an extension survives: kills, damage, other inputs."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from growing import Growing, dated, digest, inodes, lines, small_files, text  # noqa: F401 (a fixture of every test here)
+
+from grandbatch.bars import prepare_bars
+from grandbatch.errors import InputError, StoreMismatchError
+from grandbatch.store.writer import record_path
+
+
+class Killed(BaseException):
+    """Stands for a kill at some instant."""
+
+
+@pytest.mark.parametrize(
+    ("where", "calls"),
+    [
+        ("grandbatch.build.extend.take_file", 0),
+        ("grandbatch.build.extend.write_record", 1),
+        ("grandbatch.build.chunks.write_record", 0),
+        ("grandbatch.build.chunks.write_file", 1),
+        ("grandbatch.build.builder._finish", 0),
+        ("grandbatch.build.builder.publish", 0),
+        ("grandbatch.store.publish.finish_replacement", 0),
+    ],
+)
+@pytest.mark.parametrize("engine", ["overlap", "direct"])
+def test_a_killed_extension_goes_on_and_harms_nothing(tmp_path, monkeypatch, where, calls, engine):
+    (bars,) = lines(1700)
+    growing = Growing(tmp_path)
+    growing.write(a=text(bars[:1200]))
+    old = growing.build().store
+    before = digest(old.path)
+    growing.write(a=text(bars))
+    module, name = where.rsplit(".", 1)
+    original = getattr(__import__(module, fromlist=[name]), name)
+    left = calls
+
+    def dies(*args, **kwargs):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, dies)
+        with pytest.raises(Killed):
+            growing.build(engine=engine, partition_bars=300)
+    if where != "grandbatch.store.publish.finish_replacement":
+        assert digest(old.path) == before
+    after = growing.build(engine=engine, partition_bars=300)
+    assert digest(after.store.path) == digest(growing.from_scratch().path)
+    assert sorted(p.name for p in (tmp_path / ".grandbatch").iterdir()) == ["bars", "locks"]
+    if not after.reused:
+        assert after.kept_chunks + after.resumed_chunks >= old.spec.shard_chunks
+
+
+def test_a_half_staged_file_is_never_written_through_to_the_old_store(tmp_path, monkeypatch):
+    """A link without its record, whose file is then written anew: as after a kill between them."""
+    (bars,) = lines(2000)
+    growing = Growing(tmp_path)
+    growing.write(a=text(bars[:1500]))
+    old = growing.build().store
+    before = digest(old.path)
+    growing.write(a=text(bars))
+    with monkeypatch.context() as patch:
+        patch.setattr("grandbatch.build.builder._finish", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            growing.build()
+    (staging,) = (tmp_path / ".grandbatch" / "s.zarr.building").iterdir()
+    record_path(staging, 0).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("grandbatch.build.builder.keep_files", lambda *a, **k: set())
+        patch.setattr("grandbatch.build.builder.publish", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            growing.build()
+    assert digest(old.path) == before
+    assert old.verify().ok
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "swap", "labels"])
+def test_damaged_files_of_the_old_store_are_not_taken_over(tmp_path, caplog, damage):
+    (bars,) = lines(2500)
+    growing = Growing(tmp_path)
+    growing.write(a=text(bars[:2000]))
+    old = growing.build().store
+    data = old.spec.data
+    path = old.path / data.file(1)
+    if damage == "flip":
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 3] ^= 4
+        path.write_bytes(raw)
+    elif damage == "truncate":
+        os.truncate(path, path.stat().st_size - 3)
+    elif damage == "delete":
+        path.unlink()
+    elif damage == "swap":
+        other = old.path / data.file(0)
+        one, two = path.read_bytes(), other.read_bytes()
+        path.write_bytes(two)
+        other.write_bytes(one)
+    else:
+        labels = old.path / "end_time" / "c" / "0"
+        labels.write_bytes(labels.read_bytes()[:-1] + b"?")
+    full = len(old) // (data.shard_chunks * old.chunk_windows)
+    lost = {"swap": 2, "labels": full}.get(damage, 1)
+    with caplog.at_level(logging.INFO, "grandbatch"):
+        after = growing.grow(a=text(bars))
+    assert after.kept_chunks == (full - lost) * data.shard_chunks
+    assert caplog.text.count("is damaged; written anew") == lost
+
+
+def test_a_disk_without_links_gets_copies(tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    (bars,) = lines(2500)
+    growing = Growing(tmp_path)
+    growing.write(a=text(bars[:2000]))
+    old = inodes(growing.build().store.path)
+    growing.write(a=text(bars))
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    after = growing.build()
+    assert after.kept_chunks > 0
+    assert not old & inodes(after.store.path)
+    assert digest(after.store.path) == digest(growing.from_scratch().path)
+
+
+def full_builds(case):
+    """Old inputs, new inputs, settings, and what the log must say."""
+    (bars,) = lines(2500)
+    if case == "order":
+        early = [line.replace(",S0,", ",AA,") for line in bars[:600]]
+        old = text(bars[:2000])
+        return {"a": old}, {"a": old, "b": text(early)}, {}, "AA now comes before S0"
+    if case == "R":
+        wanted = {"overlap": 47, "layout": "rows"}
+        return {"a": text(bars[:90])}, {"a": text(bars)}, wanted, "blocks of 51 rows instead of 50"
+    if case == "dates":
+        # days and months up to 12 only: the old file takes its verdict from the one beside it
+        unclear = dated(bars[:2000], month_first=True)
+        clear = dated([row.replace("2024-01-0", "2023-11-2") for row in bars[:40]], False)
+        later = dated([row.replace("2024-01-0", "2024-01-2") for row in bars[2000:]], True)
+        old, new = text(unclear), text(unclear, later)
+        message = "dates of b.csv are now read with months first"
+        return {"a": text(clear), "b": old}, {"a": text(clear), "b": new}, {}, message
+    if case == "line":
+        whole = text(bars)
+        cut = whole.index("\n", len(whole) // 2) - 1
+        return {"a": whole[:cut]}, {"a": whole}, {}, "the last line of"
+    assert case == "few"
+    return {"a": text(bars[:300])}, {"a": text(bars)}, {}, "no file of chunks is full"
+
+
+@pytest.mark.parametrize("case", ["order", "R", "dates", "line", "few"])
+def test_what_forces_a_full_build_is_named(tmp_path, caplog, case):
+    old, new, wanted, message = full_builds(case)
+    growing = Growing(tmp_path, **wanted)
+    growing.write(**old)
+    growing.build()
+    with caplog.at_level(logging.INFO, "grandbatch"):
+        result = growing.grow(**new)
+    assert result.kept_chunks == 0
+    assert "is built from scratch" in caplog.text
+    assert message in caplog.text
+
+
+def test_compressed_text_that_grew_is_built_from_scratch(tmp_path, caplog):
+    (bars,) = lines(1700)
+    source = tmp_path / "a.csv.gz"
+    first = gzip.compress(text(bars[:1300]).encode(), mtime=0)
+    second = gzip.compress("".join(bars[1300:]).encode(), mtime=0)
+    growing = Growing(tmp_path)
+    growing.inputs = [source]
+    source.write_bytes(first)
+    growing.build()
+    source.write_bytes(first + second)
+    with caplog.at_level(logging.INFO, "grandbatch"):
+        after = growing.build()
+    assert after.kept_chunks == 0
+    assert "a.csv.gz grew" in caplog.text
+    assert digest(after.store.path) == digest(growing.from_scratch().path)
+
+
+def test_an_input_that_changes_during_the_build_is_an_error(tmp_path, monkeypatch):
+    (bars,) = lines(1700)
+    growing = Growing(tmp_path)
+    growing.write(a=text(bars[:1300]))
+    before = digest(growing.build().store.path)
+    growing.write(a=text(bars[:1500]))
+
+    def prepare(*args, **kwargs):
+        prepared = prepare_bars(*args, **kwargs)
+        growing.write(a=text(bars))
+        return prepared
+
+    with monkeypatch.context() as patch:
+        patch.setattr("grandbatch.build.builder.prepare_bars", prepare)
+        with pytest.raises(InputError, match=r"a\.csv: the file changed while it was read"):
+            growing.build()
+    assert digest(tmp_path / "s.zarr") == before
+    assert growing.build().kept_chunks > 0
+
+
+@pytest.mark.parametrize("case", ["changed", "shrunk", "inserted", "renamed", "first", "settings"])
+def test_inputs_that_do_not_extend_the_old_ones_need_overwrite(tmp_path, case):
+    (bars,) = lines(2000)
+    growing = Growing(tmp_path)
+    growing.write(a=text(bars[:700]), b=text(bars[700:1500]))
+    growing.build()
+    before = digest(tmp_path / "s.zarr")
+    old, rest = text(bars[:700]), text(bars[700:])
+    if case == "changed":
+        growing.write(a=old, b=text(bars[701:]))
+    elif case == "shrunk":
+        growing.write(a=old, b=text(bars[700:1400]))
+    elif case == "inserted":
+        growing.write(a=old, aa=text(bars[700:800]), b=text(bars[800:]))
+    elif case == "renamed":
+        growing.write(a=old, c=rest)
+    elif case == "first":
+        growing.write(a=text(bars[:701]), b=text(bars[700:1500]))
+    else:
+        growing.write(a=old, b=rest)
+        growing.wanted["chunk"] = 5
+    with pytest.raises(StoreMismatchError, match="--overwrite"):
+        growing.build()
+    assert digest(tmp_path / "s.zarr") == before
+    replaced = growing.build(overwrite=True)
+    assert replaced.kept_chunks == 0
+    assert digest(replaced.store.path) == digest(growing.from_scratch().path)
+
+
+def test_overwrite_builds_from_scratch(tmp_path):
+    (bars,) = lines(2500)
+    growing = Growing(tmp_path)
+    growing.write(a=text(bars[:2000]))
+    old = inodes(growing.build().store.path)
+    growing.write(a=text(bars))
+    after = growing.build(overwrite=True)
+    assert after.kept_chunks == 0
+    assert not old & inodes(after.store.path)

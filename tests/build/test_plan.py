@@ -1,0 +1,111 @@
+"""A plan covers every file once and counts its memory in the open."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from simulated import write_bars
+from hypothesis import given
+from hypothesis import strategies as st
+
+import grandbatch as gb
+from grandbatch.build.estimate import estimate_build
+from grandbatch.build.plan import BuildPlan
+from grandbatch.build.reuse import Target
+from grandbatch.build.settings import make_settings
+from grandbatch.errors import MemoryLimitError, UsageError
+from grandbatch.grid import Segments
+from grandbatch.memory import MemoryLimit
+
+
+def settings_of(overlap=47, chunk_windows=64, codec="auto", layout="windows"):
+    return make_settings("strategic", None, overlap, layout, chunk_windows, codec, None)
+
+
+@st.composite
+def plans(draw):
+    lengths = draw(st.lists(st.integers(1, 2500), min_size=1, max_size=4).filter(
+        lambda found: max(found) >= 88))  # fmt: skip
+    starts = np.cumsum([0, *lengths[:-1]])
+    segments = Segments(
+        starts.astype(np.int64),
+        np.array(lengths, np.int64),
+        np.arange(len(lengths), dtype=np.int32),
+    )
+    settings = settings_of(
+        draw(st.sampled_from([0, 12, 47])), draw(st.integers(8, 300)), draw(st.sampled_from(
+            ["none", "lz4", "zstd"])))  # fmt: skip
+    bars = draw(st.none() | st.integers(1, 5000))
+    return BuildPlan(settings, segments, sum(lengths), bars)
+
+
+@given(plans())
+def test_groups_take_every_file_once_in_order(plan):
+    files = [f for g in plan.groups for f in range(g.first_file, g.stop_file)]
+    assert files == list(range(plan.spec.data.n_files))
+    chunks = [pieces for f in files for pieces in plan.pieces(f)]
+    assert chunks == [plan.grid.pieces(chunk) for chunk in range(plan.grid.n_chunks)]
+
+
+@given(plans())
+def test_a_groups_rows_hold_the_rows_of_all_its_chunks(plan):
+    for group in plan.groups:
+        for file in range(group.first_file, group.stop_file):
+            for pieces in plan.pieces(file):
+                for piece in pieces:
+                    assert group.first_row <= piece.first_row
+                    assert piece.first_row + piece.n_rows <= group.stop_row
+
+
+@given(plans())
+def test_partitions_cover_all_bars_and_none_before_the_last_is_shorter_than_the_lookback(plan):
+    lengths = np.diff(plan.bounds)
+    assert (plan.bounds[0], plan.bounds[-1]) == (0, plan.n_rows)
+    assert (lengths > 0).all()
+    assert len(lengths) == 1 or (lengths >= 40).all()
+
+
+def test_a_plan_admits_as_many_tasks_as_fit_and_refuses_when_none_does():
+    plan = BuildPlan(settings_of(12, 1024, "none"), Segments.single(10**7), 10**7, workers=8)
+    one, two = plan.projected_bytes(1), plan.projected_bytes(2)
+    assert two - one == plan.task_bytes
+    assert plan.admitted(MemoryLimit(one, "test")) == 1
+    assert plan.admitted(MemoryLimit(two + 5, "test")) == 2
+    assert plan.admitted(MemoryLimit(2**40, "test")) == 8
+    with pytest.raises(MemoryLimitError, match="--partition-bars") as caught:
+        plan.admitted(MemoryLimit(one - 2_000_000, "test"))
+    remedy = int(str(caught.value).split("--partition-bars ")[1].split()[0])
+    smaller = BuildPlan(plan.settings, plan.segments, plan.n_rows, remedy)
+    assert smaller.projected_bytes(1) <= one - 2_000_000
+
+
+def test_what_is_held_grows_with_chunks_not_with_bars():
+    few = BuildPlan(settings_of(12, 1024), Segments.single(10**7), 10**7)
+    many = BuildPlan(settings_of(12, 1024), Segments.single(10**8), 10**8)
+    assert many.held_bytes < 11 * few.held_bytes
+    assert many.task_bytes <= 1.1 * few.task_bytes
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_an_estimate_from_lines_becomes_exact_once_bars_are_cached(tmp_path, suffix):
+    import gzip
+
+    source = write_bars(tmp_path / "b.csv", 500)
+    if suffix == ".csv.gz":
+        packed = tmp_path / "b.csv.gz"
+        packed.write_bytes(gzip.compress(source.read_bytes()))
+        source = packed
+    target = Target.of(source, tmp_path / "s.zarr", settings_of(), gb.BarRules())
+    before = estimate_build(target)
+    gb.build_store(source, tmp_path / "s.zarr", overlap=47)
+    after = estimate_build(target)
+    assert (before.exact, after.exact) == (False, True)
+    assert before.plan.n_rows == after.plan.n_rows == 500
+    assert after.to_json()["n_windows"] == len(gb.MatrixStore.open(tmp_path / "s.zarr"))
+
+
+def test_blocks_of_rows_are_refused_where_they_would_mostly_be_borders():
+    starts = np.arange(0, 8900, 89, dtype=np.int64)
+    segments = Segments(starts, np.full(100, 89, np.int64), np.zeros(100, np.int32))
+    with pytest.raises(UsageError, match="too many short segments"):
+        BuildPlan(settings_of(layout="rows"), segments, 8900)
