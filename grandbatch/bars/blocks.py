@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from grandbatch.bars.inputs import LEAF_BYTES
 from grandbatch.errors import InputError
-from grandbatch.kernels.bar_rules import count_line_ends, index_lines
+from grandbatch.kernels.bar_rules import count_line_ends, locate_lines
+from grandbatch.kernels.csv_rows import PADDING
 
 MAX_LINE_BYTES = 1024 * 1024
 _STEP_BYTES = 64 * 1024
@@ -41,11 +42,17 @@ class Block:
 class BlockText:
     """The lines that start in a block."""
 
-    data: Bytes
+    padded: Bytes
+    """The lines, and `PADDING` line feeds behind them; read-only."""
     n_lines: int
     """Lines, the blank ones too."""
     leaves: tuple[bytes, ...]
     """Digests of the 4 MiB leaves of the block's bytes."""
+
+    @property
+    def data(self) -> Bytes:
+        """The lines."""
+        return self.padded[:-PADDING]
 
 
 def cut_file(path: str, size: int, data_start: int, block_bytes: int) -> list[Block]:
@@ -65,7 +72,7 @@ def read_text(block: Block, hashed: bool) -> BlockText:
         If a line is longer than 1 MiB.
     """
     size = block.stop - block.start
-    buffer = np.empty(size + MAX_LINE_BYTES, np.uint8)
+    buffer = np.empty(size + MAX_LINE_BYTES + PADDING, np.uint8)
     with Path(block.path).open("rb", buffering=0) as file:
         at_line = block.start <= block.data_start
         if not at_line:
@@ -84,11 +91,18 @@ def read_text(block: Block, hashed: bool) -> BlockText:
         end = size
         if begin < size and buffer[size - 1] != 10:
             end = _finish_line(file, block, buffer, size)
-    data = buffer[begin:end] if begin < size else buffer[:0]
+    return text_of(buffer[begin : end + PADDING], leaves)
+
+
+def text_of(padded: Bytes, leaves: tuple[bytes, ...] = ()) -> BlockText:
+    """Make a text of lines with room for `PADDING` bytes behind them, which are written."""
+    padded[-PADDING:] = 10
+    padded.flags.writeable = False  # kernels are compiled for such arrays alone
+    data = padded[:-PADDING]
     n_lines = count_line_ends(data)
     if len(data) and data[-1] not in (10, 13):
         n_lines += 1
-    return BlockText(data, n_lines, leaves)
+    return BlockText(padded, n_lines, leaves)
 
 
 def _first_line(block: Block, data: Bytes, at_line: bool) -> int:
@@ -105,7 +119,7 @@ def _first_line(block: Block, data: Bytes, at_line: bool) -> int:
 def _finish_line(file: BinaryIO, block: Block, buffer: Bytes, end: int) -> int:
     """Read on behind the block to the end of its last line."""
     while True:
-        room = buffer[end : end + _STEP_BYTES]
+        room = buffer[end : min(end + _STEP_BYTES, len(buffer) - PADDING)]
         count = _fill(file, room)
         ends = np.flatnonzero(room[:count] == 10)
         if len(ends):
@@ -113,7 +127,7 @@ def _finish_line(file: BinaryIO, block: Block, buffer: Bytes, end: int) -> int:
         end += count
         if count < len(room):
             return end
-        if end == len(buffer):
+        if end == len(buffer) - PADDING:
             raise InputError(
                 f"{block.path}: no line feed in {MAX_LINE_BYTES:,} bytes after byte "
                 f"{block.stop:,}; is it CSV?"
@@ -134,19 +148,16 @@ def _fill(file: BinaryIO, room: Bytes) -> int:
 
 @dataclass(frozen=True)
 class Lines:
-    """Where the lines of a text are that are not empty; (n,) int64 each."""
+    """Where some lines of a text are; (n,) int64 each."""
 
     starts: npt.NDArray[np.int64]
     stops: npt.NDArray[np.int64]
     numbers: npt.NDArray[np.int64]
     """Which line of the text each is, from 0, blank ones counted."""
 
-    def __len__(self) -> int:
-        return len(self.starts)
 
-
-def find_lines(text: BlockText) -> Lines:
-    """Find the lines of a text that are not empty."""
-    starts, stops, numbers = (np.empty(text.n_lines, np.int64) for _ in range(3))
-    found = index_lines(text.data, starts, stops, numbers)
-    return Lines(starts[:found], stops[:found], numbers[:found])
+def find_lines(text: BlockText, rows: npt.NDArray[np.int64]) -> Lines:
+    """Find some rows: their indices among the lines that are not empty, ascending."""
+    lines = Lines(*(np.empty(len(rows), np.int64) for _ in range(3)))
+    locate_lines(text.data, rows, lines.starts, lines.stops, lines.numbers)
+    return lines

@@ -56,7 +56,8 @@ def match_columns(headers: Sequence[str], mapping: Mapping[str, str], where: str
     Raises
     ------
     ColumnError
-        If a column is missing, or a name stands there twice; the likely header is named.
+        If a column is missing, or a name stands there twice; the likely header is named. One column
+        may stand for several numbers, but not for a text too.
     """
     match = _Match(headers, mapping, where)
     timestamp = match.timestamp()
@@ -69,6 +70,13 @@ def match_columns(headers: Sequence[str], mapping: Mapping[str, str], where: str
         taken = {*timestamp, symbol, *found.values()}
         raise ColumnError(match.explain(missing, taken))
     o, h, l, c, v = (index for index in found.values() if index is not None)
+    texts = [*timestamp, *([] if symbol is None else [symbol])]
+    shared = [i for i in texts if i in (o, h, l, c, v) or texts.count(i) > 1]
+    if shared:
+        raise ColumnError(
+            f"{where}: the column {headers[shared[0]]!r} can't be two of timestamp, symbol and a "
+            "number at once; mend --columns"
+        )
     return ColumnMap(timestamp, (o, h, l, c, v), symbol)
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from grandbatch.errors import InputError
-from grandbatch.files import write_whole
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -188,9 +187,8 @@ def remember_digest(file: InputFile, digest: str, cache_dir: Path) -> None:
     }
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f"{path.name}.*"):  # of a process that was killed
-            left.unlink(missing_ok=True)
-        write_whole(path, json.dumps(record).encode(), durable=False, shared=True)
+        # in place, so that a kill leaves no other file: half a record doesn't parse, and is none
+        path.write_text(json.dumps(record), encoding="utf-8")
 
 
 def _record_path(file: InputFile, cache_dir: Path) -> Path:

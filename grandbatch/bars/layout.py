@@ -28,6 +28,8 @@ class CsvLayout:
     """Where the first line after the header starts, in bytes."""
     header_lines: int
     """Lines before that."""
+    decimal: str = "."
+    """What stands before a number's decimals; not the delimiter."""
 
 
 def read_layout(path: Path, name: str, rules: BarRules) -> tuple[CsvLayout, bytes]:

@@ -1,253 +1,134 @@
-"""Lines of CSV to typed columns.
-
-Lines go through Arrow with explicit types. Where a line of a block can't be read that way, the
-block is read again with all columns as text, and the lines that are to blame are found; every other
-line gets the very values of the typed way, because the same converter reads it.
-"""
+"""Lines of CSV to typed columns."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-from pyarrow import csv
 
-from grandbatch.bars.blocks import BlockText, Lines, find_lines
+from grandbatch.bars.blocks import BlockText
 from grandbatch.bars.layout import CsvLayout
-from grandbatch.bars.times import Evidence, TimeForm, read_times
-from grandbatch.kernels.bar_rules import MISSING, UNPARSEABLE, count_fields
-from grandbatch.kernels.timestamps import MISSING as TIME_MISSING
-from grandbatch.kernels.timestamps import UNPARSEABLE as TIME_UNPARSEABLE
+from grandbatch.bars.odd_lines import read_odd_lines
+from grandbatch.bars.rows import Codes, Rows, mark_times, name_symbols, recode
+from grandbatch.bars.times import Evidence, TimeForm, read_texts
+from grandbatch.kernels.csv_rows import DATE, N_TEXTS, SKIPPED, SYMBOL, TIME, read_lines
+from grandbatch.kernels.texts import join_texts, number_texts
 
-Floats = npt.NDArray[np.float64]
+Bytes = npt.NDArray[np.uint8]
+Int64 = npt.NDArray[np.int64]
 
-NULL_WORDS = ("", "NA", "N/A", "#N/A", "null", "NULL", "None")
-"""A number written so is missing. "nan" is a number that is not finite."""
-
-_CHUNK_BYTES = 1024 * 1024
-_SURELY_NUMBER = r"^[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of a block: one for each line that is not empty, in order."""
-
-    times: npt.NDArray[np.int64]
-    numbers: tuple[Floats, Floats, Floats, Floats, Floats]
-    """Open, high, low, close, volume."""
-    codes: npt.NDArray[np.int32]
-    """Index into `symbols`."""
-    symbols: tuple[str, ...]
-    reasons: npt.NDArray[np.uint8]
-    """`UNPARSEABLE`, `MISSING` or `ACCEPTED` so far."""
-    evidence: Evidence
-
-    def __len__(self) -> int:
-        return len(self.times)
+_TILE_ROWS = 8192
+"""Lines between two steps of the parse: what the first leaves for the second is still in cache."""
+_FEW_SYMBOLS = 64
 
 
 def parse_rows(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str | None) -> Rows:
     """Read a block's lines; `symbol` stands for all rows, or None for those of the column."""
-    has_column = symbol is None
-    if not len(text.data):
-        return rows_of([], [], [] if has_column else symbol, form)
-    try:
-        table = _read(text.data, layout, has_column, pa.float64())
-    except pa.ArrowInvalid:
-        return _parse_loosely(text, layout, form, symbol)
-    # A quoted field that isn't closed swallows the lines up to the next quote.
-    if table.num_rows != text.n_lines and table.num_rows != len(find_lines(text)):
-        return _parse_loosely(text, layout, form, symbol)
-    times, numbers, symbols = _split(table, layout, has_column)
-    return rows_of(times, numbers, symbol if symbol is not None else symbols, form)
-
-
-def _read(data: npt.NDArray[np.uint8], layout: CsvLayout, has_column: bool, number: Any) -> Any:
-    """Read the columns of bars as a table, numbers as the type `number`."""
-    names = [str(i) for i in range(layout.n_fields)]
-    columns = layout.columns
-    types = {names[i]: pa.binary() for i in columns.timestamp}
-    types |= {names[i]: number for i in columns.numbers}
-    if has_column and columns.symbol is not None:
-        types[names[columns.symbol]] = pa.dictionary(pa.int32(), pa.binary())
-    return csv.read_csv(
-        pa.BufferReader(pa.py_buffer(data)),
-        read_options=csv.ReadOptions(
-            use_threads=False, block_size=_CHUNK_BYTES, column_names=names
-        ),
-        parse_options=csv.ParseOptions(delimiter=layout.delimiter),
-        convert_options=csv.ConvertOptions(
-            check_utf8=False,
-            column_types=types,
-            include_columns=list(types),
-            null_values=list(NULL_WORDS),
-            strings_can_be_null=False,
-        ),
-    )
-
-
-def _split(table: Any, layout: CsvLayout, has_column: bool) -> tuple[Any, list[Any], Any]:
-    """Timestamp texts, the five number columns, and the symbol column or None."""
-    columns = layout.columns
-    parts = [table[str(i)] for i in columns.timestamp]
-    times = parts[0]
-    if len(parts) == 2:
-        times = pc.binary_join_element_wise(*parts, pa.scalar(b" ", pa.binary()))
-    symbols = None
-    if has_column and columns.symbol is not None:
-        symbols = table[str(columns.symbol)]
-    return times, [table[str(i)] for i in columns.numbers], symbols
-
-
-def rows_of(times: Any, numbers: list[Any], symbols: Any, form: TimeForm) -> Rows:
-    """Join columns into rows.
-
-    Parameters
-    ----------
-    times : ChunkedArray of binary
-        Texts, not null.
-    numbers : list of five ChunkedArrays of float64
-        Null where missing.
-    symbols : str, or ChunkedArray of dictionary-encoded binary
-        The symbol of all rows, or of each.
-    form : TimeForm
-        How timestamps are read.
-    """
-    if not len(times):
-        nothing = np.empty(0)
-        return Rows(
-            np.empty(0, np.int64),
-            (nothing, nothing, nothing, nothing, nothing),
-            np.empty(0, np.int32),
-            (),
-            np.empty(0, np.uint8),
-            Evidence(),
+    size, tile = len(text.data), max(1, min(_TILE_ROWS, text.n_lines))
+    times, codes = np.empty(text.n_lines, np.int64), np.zeros(text.n_lines, np.int32)
+    numbers, reasons = np.empty((5, text.n_lines)), np.empty(text.n_lines, np.uint8)
+    texts, status = np.empty((N_TEXTS, 2, tile), np.int64), np.empty(tile, np.uint8)
+    odd, odd_lines = np.empty((3, tile), np.int64), [np.empty((3, 0), np.int64)]
+    tally = np.zeros(3, np.int64)
+    symbols = _Symbols(text.padded)
+    roles = _roles(layout, symbol is None)
+    marks = ord(layout.delimiter), ord(layout.decimal)
+    at = row = 0
+    while at < size:
+        at, count, n_odd = read_lines(
+            text.padded, at, row, tile, roles, *marks, numbers, reasons, texts, odd
         )
-    ns, status, evidence = read_times(times, form)
-    reasons = np.zeros(len(ns), np.uint8)
-    for column in numbers:
-        if column.null_count:
-            reasons[column.is_null().to_numpy()] = MISSING
-    if status.max() >= TIME_MISSING:
-        reasons[status == TIME_MISSING] = MISSING
-    if isinstance(symbols, str):
-        codes = np.zeros(len(ns), np.int32)
-        names: tuple[str, ...] = (symbols,)
-    else:
-        codes, names = _read_symbols(symbols, reasons)
-    if status.max() >= TIME_UNPARSEABLE:
-        reasons[status == TIME_UNPARSEABLE] = UNPARSEABLE
-    o, h, l, c, v = (_to_numpy(column) for column in numbers)
-    return Rows(ns, (o, h, l, c, v), codes, names, reasons, evidence)
+        rows = slice(row, row + count)
+        row += count
+        odd_lines.append(odd[:, :n_odd].copy())
+        data, moments = text.padded, texts[0, :, :count]
+        if len(layout.columns.timestamp) == 2:
+            data, moments = _join(data, texts[0], texts[TIME - DATE], count)
+        read_texts(data, moments, form, times[rows], status[:count], tally)
+        mark_times(status[:count], reasons[rows])
+        if symbol is None:
+            symbols.number(texts[SYMBOL - DATE], codes[rows])
+    codes = codes[:row]
+    names: tuple[str, ...] = (symbol or "",)
+    if symbol is None:
+        codes, names = name_symbols(symbols.texts(), codes, reasons[:row])
+    o, h, l, c, v = (numbers[_first_role(layout, number), :row] for number in range(5))
+    evidence = Evidence(*(int(count) for count in tally))
+    found = Rows(times[:row], (o, h, l, c, v), codes, names, reasons[:row], evidence)
+    places, starts, stops = np.concatenate(odd_lines, axis=1)
+    if not len(places):
+        return found
+    return _insert(found, places, read_odd_lines(text.padded, starts, stops, layout, form, symbol))
 
 
-def _to_numpy(column: Any) -> Floats:
-    if column.num_chunks == 1 and not column.null_count:
-        values: Floats = column.chunk(0).to_numpy(zero_copy_only=True)
-        return values
-    copied: Floats = column.to_numpy()
-    return copied
+def _roles(layout: CsvLayout, has_column: bool) -> npt.NDArray[np.uint8]:
+    """Return what each field of a line is."""
+    roles = np.full(layout.n_fields, SKIPPED, np.uint8)
+    columns = layout.columns
+    for role, field in enumerate(columns.timestamp, start=DATE):
+        roles[field] = role
+    for number, field in enumerate(columns.numbers):
+        roles[field] = _first_role(layout, number)
+    if has_column and columns.symbol is not None:
+        roles[columns.symbol] = SYMBOL
+    return roles
 
 
-def _read_symbols(
-    column: Any, reasons: npt.NDArray[np.uint8]
-) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
-    """Codes into the sorted names; rows without a readable name get their reason."""
-    whole = column.unify_dictionaries().combine_chunks()
-    if isinstance(whole, pa.ChunkedArray):
-        whole = whole.chunk(0)
-    raw: list[bytes] = whole.dictionary.to_pylist()
-    names: list[str | None] = []
-    for value in raw:
-        try:
-            names.append(value.decode("utf-8").strip())
-        except UnicodeDecodeError:
-            names.append(None)
-    indices = whole.indices.to_numpy()
-    for reason, unfit in ((MISSING, ""), (UNPARSEABLE, None)):
-        bad = np.array([name == unfit for name in names])
-        if bad.any():
-            reasons[bad[indices]] = reason
-    kept = sorted({name for name in names if name})
-    place = {name: code for code, name in enumerate(kept)}
-    lookup = np.array([place.get(name or "", 0) for name in names], np.int32)
-    return lookup[indices], tuple(kept) or ("",)
+def _first_role(layout: CsvLayout, number: int) -> int:
+    """Return the first number of the same field: one price may be all four of a bar."""
+    numbers = layout.columns.numbers
+    return numbers.index(numbers[number])
 
 
-def _parse_loosely(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str | None) -> Rows:
-    """Read the lines of a block of which some are malformed."""
-    lines = find_lines(text)
-    counts = np.empty(len(lines), np.int32)
-    count_fields(text.data, lines.starts, lines.stops, ord(layout.delimiter), counts)
-    whole = np.flatnonzero(counts == layout.n_fields)
-    has_column = symbol is None
-    if not len(whole):
-        rows = rows_of([], [], symbol or "", form)
-        return _spread(rows, whole, len(lines))
-    table = _read(_keep_lines(text.data, lines, whole), layout, has_column, pa.binary())
-    times, texts, symbols = _split(table, layout, has_column)
-    unread = np.zeros(len(whole), np.bool_)
-    numbers = [_to_numbers(column, unread) for column in texts]
-    rows = rows_of(times, numbers, symbol if symbol is not None else symbols, form)
-    rows.reasons[unread] = UNPARSEABLE
-    return _spread(rows, whole, len(lines))
+def _join(data: Bytes, dates: Int64, times: Int64, count: int) -> tuple[Bytes, Int64]:
+    """Join dates and times, where they are columns of their own, to texts in an own buffer."""
+    lengths = (dates[1] - dates[0] + times[1] - times[0])[:count]
+    joined = np.empty(int(lengths.sum()) + count, np.uint8)
+    places = np.empty((2, count), np.int64)
+    join_texts(data, dates, times, count, joined, places)
+    joined.flags.writeable = False
+    return joined, places
 
 
-def _keep_lines(
-    data: npt.NDArray[np.uint8], lines: Lines, kept: npt.NDArray[np.int64]
-) -> npt.NDArray[np.uint8]:
-    """Copy some of a text's lines, each with a line feed."""
-    raw = data.tobytes()
-    pieces = [
-        raw[start:stop]
-        for start, stop in zip(lines.starts[kept].tolist(), lines.stops[kept].tolist(), strict=True)
-    ]
-    pieces.append(b"")
-    return np.frombuffer(b"\n".join(pieces), np.uint8)
+class _Symbols:
+    """Numbers for the symbols of a block, as they come."""
+
+    def __init__(self, data: Bytes) -> None:
+        self.data = data
+        self.n_known = 0
+        self.known = np.empty((2, _FEW_SYMBOLS), np.int64)
+        self.slots = np.full(2 * _FEW_SYMBOLS, -1, np.int32)
+
+    def number(self, places: Int64, codes: Codes) -> None:
+        """Write the numbers of the first `len(codes)` texts."""
+        row, stop = 0, len(codes)
+        while row < stop:
+            row, self.n_known = number_texts(
+                self.data, places, row, stop, self.slots, self.known, self.n_known, codes
+            )
+            if row < stop:
+                self._grow()
+
+    def _grow(self) -> None:
+        """Make room for twice as many, which get the same numbers as before."""
+        before, n = self.known, self.n_known
+        self.known = np.empty((2, 2 * n), np.int64)
+        self.slots = np.full(4 * n, -1, np.int32)
+        number_texts(self.data, before, 0, n, self.slots, self.known, 0, np.empty(n, np.int32))
+
+    def texts(self) -> list[bytes]:
+        """Text of each number."""
+        places = self.known[:, : self.n_known].T.tolist()
+        return [self.data[a:b].tobytes() for a, b in places]
 
 
-def _to_numbers(column: Any, unread: npt.NDArray[np.bool_]) -> Any:
-    """Convert texts to float64, null where missing; mark in `unread` what is no number."""
-    unchecked = pc.CastOptions(pa.string(), allow_invalid_utf8=True)
-    text = pc.cast(column, options=unchecked)
-    plain = pc.ascii_trim(text, characters=" \t")
-    is_null = pc.or_(pc.is_in(text, value_set=pa.array(NULL_WORDS)), pc.equal(plain, ""))
-    doubtful = pc.and_not(pc.invert(pc.match_substring_regex(plain, _SURELY_NUMBER)), is_null)
-    kinds = pc.unique(pc.filter(plain, doubtful))
-    bad = [kind for kind in kinds if not _is_number(kind)]
-    if bad:
-        is_bad = pc.and_not(pc.is_in(plain, value_set=pa.array(bad, pa.string())), is_null)
-        unread |= is_bad.to_numpy()
-        is_null = pc.or_(is_null, is_bad)
-    return pc.cast(pc.if_else(is_null, pa.scalar(None, pa.string()), plain), pa.float64())
-
-
-def _is_number(text: Any) -> bool:
-    try:
-        pc.cast(text, pa.float64())
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _spread(rows: Rows, places: npt.NDArray[np.int64], n_rows: int) -> Rows:
-    """Put rows at `places` among `n_rows`; the others are unparseable."""
-
-    def spread(values: npt.NDArray[Any], rest: int = 0) -> npt.NDArray[Any]:
-        out = np.full(n_rows, rest, values.dtype)
-        out[places] = values
-        return out
-
-    o, h, l, c, v = (spread(column) for column in rows.numbers)
-    return Rows(
-        spread(rows.times),
-        (o, h, l, c, v),
-        spread(rows.codes),
-        rows.symbols or ("",),
-        spread(rows.reasons, UNPARSEABLE),
-        rows.evidence,
-    )
+def _insert(rows: Rows, places: Int64, others: Rows) -> Rows:
+    """Put other rows at some places."""
+    kept = tuple(sorted({*rows.symbols, *others.symbols} - {""})) or ("",)
+    codes = recode(rows.codes, rows.symbols, kept)
+    codes[places] = recode(others.codes, others.symbols, kept)
+    rows.times[places] = others.times
+    rows.reasons[places] = others.reasons
+    for values, other in zip(rows.numbers, others.numbers, strict=True):
+        values[places] = other
+    evidence = rows.evidence + others.evidence
+    return Rows(rows.times, rows.numbers, codes, kept, rows.reasons, evidence)

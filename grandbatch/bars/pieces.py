@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 
 from grandbatch.bars.blocks import Block, BlockText, find_lines, read_text
 from grandbatch.bars.layout import CsvLayout
-from grandbatch.bars.parsing import Rows, parse_rows
+from grandbatch.bars.parsing import parse_rows
 from grandbatch.bars.parts import write_part
+from grandbatch.bars.rows import Rows
 from grandbatch.bars.tables import TableBlock, TableLayout, read_table, table_texts
 from grandbatch.bars.times import Evidence, TimeForm
 from grandbatch.kernels.bar_rules import ACCEPTED, NEVER, OUT_OF_ORDER, judge_rows
@@ -190,11 +191,11 @@ def _write_bad_rows(
         assert isinstance(task.block, TableBlock)
         numbers, texts = bad, table_texts(task.block, bad)
     else:
-        lines = find_lines(text)
-        numbers = lines.numbers[bad]
+        lines = find_lines(text, bad)
+        numbers = lines.numbers
         texts = [
             text.data[start:stop].tobytes().decode("utf-8", "replace")
-            for start, stop in zip(lines.starts[bad], lines.stops[bad], strict=True)
+            for start, stop in zip(lines.starts, lines.stops, strict=True)
         ]
     columns: dict[str, Any] = {
         "line": pa.array(numbers, pa.int64()),

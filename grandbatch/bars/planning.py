@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from dask import delayed
 
-from grandbatch.bars.blocks import Block, BlockText, cut_file
+from grandbatch.bars.blocks import Block, cut_file, text_of
 from grandbatch.bars.inputs import LEAF_BYTES, InputFile, hash_leaves, join_leaves
 from grandbatch.bars.layout import CsvLayout, read_layout
 from grandbatch.bars.parsing import parse_rows
@@ -22,6 +22,7 @@ from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.bars.tables import TableBlock, TableLayout, read_table_layout
 from grandbatch.bars.times import Evidence, TimeForm
 from grandbatch.errors import InputError
+from grandbatch.kernels.csv_rows import PADDING
 from grandbatch.scheduling import Schedule
 
 DEFAULT_BLOCK_BYTES = 2 * LEAF_BYTES
@@ -126,10 +127,9 @@ def _look_into(
 
 def _sniff(layout: CsvLayout, sample: bytes, rules: BarRules) -> Evidence:
     """Evidence of a file's first rows."""
-    data = np.frombuffer(sample, np.uint8)
-    n_lines = sample.count(b"\n") + sample.count(b"\r") + 1
+    text = text_of(np.frombuffer(bytearray(sample + bytes(PADDING)), np.uint8))
     form = TimeForm(True, "UTC", rules.timestamp_format)
-    return parse_rows(BlockText(data, n_lines, ()), layout, form, DEFAULT_SYMBOL).evidence
+    return parse_rows(text, layout, form, DEFAULT_SYMBOL).evidence
 
 
 def _symbol_of(source: Source, rules: BarRules) -> str | None:

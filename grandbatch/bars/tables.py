@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grandbatch.bars.header import ColumnMap, match_columns
-from grandbatch.bars.parsing import Rows, rows_of
+from grandbatch.bars.rows import Rows, rows_of
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.times import TimeForm
 from grandbatch.errors import InputError

@@ -76,16 +76,41 @@ def read_times(column: Any, form: TimeForm) -> tuple[Int64, UInt8, Evidence]:
     for chunk in column.chunks:
         rows = slice(at, at + len(chunk))
         at += len(chunk)
-        if form.strptime is not None:
-            times[rows], status[rows] = _read_strptime(chunk.to_pylist(), form.strptime)
-            continue
         _, offsets, data = chunk.buffers()
         edges = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-        text = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-        kernel.parse_timestamps(text, edges, form.day_first, times[rows], status[rows], tally)
+        places = np.stack([edges[:-1], edges[1:]]).astype(np.int64)
+        text = np.frombuffer(data if data is not None else b"", np.uint8)
+        text.flags.writeable = False
+        read_texts(text, places, form, times[rows], status[rows], tally)
+    return times, status, Evidence(*(int(count) for count in tally))
+
+
+def read_texts(
+    data: UInt8, places: Int64, form: TimeForm, times: Int64, status: UInt8, tally: Int64
+) -> None:
+    """Read texts that lie scattered.
+
+    Parameters
+    ----------
+    data : (B,) uint8, read-only
+        Where the texts are.
+    places : (2, T) int64
+        Where they start and stop.
+    form : TimeForm
+        How to read them.
+    times, status : (T,) int64, (T,) uint8
+        Written, as `read_times` returns them.
+    tally : (3,) int64
+        Evidence, added to.
+    """
+    if form.strptime is None:
+        starts, stops = places
+        kernel.parse_timestamps(data, starts, stops, form.day_first, times, status, tally)
+    else:
+        texts = [data[a:b].tobytes() for a, b in places.T.tolist()]
+        times[:], status[:] = _read_strptime(texts, form.strptime)
     if form.timezone != "UTC":
         _localize(times, status, form.timezone)
-    return times, status, Evidence(*(int(count) for count in tally))
 
 
 def _read_strptime(texts: list[bytes], form: str) -> tuple[Int64, UInt8]:

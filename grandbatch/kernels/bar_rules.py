@@ -120,79 +120,38 @@ def count_line_ends(data: npt.NDArray[np.uint8]) -> int:
 
 
 @compiled
-def index_lines(
+def locate_lines(
     data: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int64],
     starts: npt.NDArray[np.int64],
     stops: npt.NDArray[np.int64],
     numbers: npt.NDArray[np.int64],
-) -> int:
-    """Find the lines of a text that are not empty.
+) -> None:
+    """Find some of a text's lines that are not empty.
 
     Parameters
     ----------
     data : (B,) uint8
         The text; its last line may lack an end.
+    rows : (n,) int64
+        Indices among the lines that are not empty; ascending.
     starts, stops, numbers : (n,) int64
-        Written: where each such line starts and stops (without its end), and which line of the
-        text it is, from 0. Room for every line is needed.
-
-    Returns
-    -------
-    int
-        How many were found.
+        Written: where each line starts and stops (without its end), and which line of the text it
+        is, from 0, empty ones counted.
     """
-    found = 0
-    number = 0
-    start = 0
-    at = 0
+    found = row = number = start = at = 0
     size = len(data)
-    while at <= size:
+    while at <= size and found < len(rows):
         if at == size or data[at] == 10 or data[at] == 13:
             if at > start:
-                starts[found] = start
-                stops[found] = at
-                numbers[found] = number
-                found += 1
+                if row == rows[found]:
+                    starts[found] = start
+                    stops[found] = at
+                    numbers[found] = number
+                    found += 1
+                row += 1
             if at + 1 < size and data[at] == 13 and data[at + 1] == 10:
                 at += 1
             start = at + 1
             number += 1
         at += 1
-    return found
-
-
-@compiled
-def count_fields(
-    data: npt.NDArray[np.uint8],
-    starts: npt.NDArray[np.int64],
-    stops: npt.NDArray[np.int64],
-    delimiter: int,
-    counts: npt.NDArray[np.int32],
-) -> None:
-    """Count each line's fields; 0 where a quoted field does not end on its line.
-
-    A field is quoted if it starts with ``"``; inside, ``""`` stands for one quote.
-    """
-    for line in range(len(starts)):
-        at, stop = starts[line], stops[line]
-        fields = 1
-        field_start = True
-        quoted = False
-        while at < stop:
-            byte = data[at]
-            at += 1
-            if quoted:
-                if byte == 34:
-                    if at < stop and data[at] == 34:
-                        at += 1
-                    else:
-                        quoted = False
-            elif byte == 34 and field_start:
-                quoted = True
-                field_start = False
-            elif byte == delimiter:
-                fields += 1
-                field_start = True
-            else:
-                field_start = False
-        counts[line] = 0 if quoted else fields

@@ -1,6 +1,6 @@
 """How kernels are compiled: lazily, kept on disk, without the GIL.
 
-Covers the one decorator. Kernels must not call compiled functions of other files: numba's cache
+Covers the decorators. Kernels must not call compiled functions of other files: numba's cache
 of a kernel is renewed when the kernel's own file changes, and only then.
 """
 
@@ -28,4 +28,10 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
         jitted = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
     except RuntimeError:
         jitted = numba.njit(nogil=True, error_model="numpy")(function)
+    return cast("Callable[P, R]", jitted)
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a helper into its callers, for one so hot that the call itself would show."""
+    jitted = numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)
     return cast("Callable[P, R]", jitted)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.kernels.compilation import compiled
+from grandbatch.kernels.loads import address_of, byte_at, word_at
 
 NAIVE = 0
 """Read; wall-clock time without a zone."""
@@ -31,11 +32,11 @@ _FIRST_YEAR, _LAST_YEAR = 1678, 2261  # whole years within int64 nanoseconds
 
 
 @compiled
-def _digits(data, at, end):  # type: ignore[no-untyped-def]
+def _digits(at, end):  # type: ignore[no-untyped-def]
     """Value of the digits at `at`, and where they stop; more than 19 digits wrap."""
     value = np.int64(0)
-    while at < end and 48 <= data[at] <= 57:
-        value = value * np.int64(10) + (np.int64(data[at]) - np.int64(48))
+    while at < end and 48 <= byte_at(at) <= 57:
+        value = value * np.int64(10) + (byte_at(at) - 48)
         at += 1
     return value, at
 
@@ -69,42 +70,42 @@ def _is_date(year, month, day):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _fraction(data, at, end):  # type: ignore[no-untyped-def]
+def _fraction(at, end):  # type: ignore[no-untyped-def]
     """Digits after a decimal mark as billionths, cut after the ninth, and where they stop."""
     value = np.int64(0)
     scale = _SECOND
-    while at < end and 48 <= data[at] <= 57:
+    while at < end and 48 <= byte_at(at) <= 57:
         if scale > 1:
             scale //= 10
-            value += (np.int64(data[at]) - np.int64(48)) * scale
+            value += (byte_at(at) - 48) * scale
         at += 1
     return value, at
 
 
 @compiled
-def _offset(data, at, end):  # type: ignore[no-untyped-def]
+def _offset(at, end):  # type: ignore[no-untyped-def]
     """Nanoseconds east of UTC written at `at` up to `end`, and whether they are well formed."""
-    if (data[at] | 32) == 122:  # Z
+    if (byte_at(at) | 32) == 122:  # Z
         return np.int64(0), at + 1 == end
     if end - at >= 3:
-        a, b, c = data[at] | 32, data[at + 1] | 32, data[at + 2] | 32
+        a, b, c = byte_at(at) | 32, byte_at(at + 1) | 32, byte_at(at + 2) | 32
         named = (a == 117 and b == 116 and c == 99) or (a == 103 and b == 109 and c == 116)
         if named:  # UTC, GMT, alone or before an offset
             at += 3
             if at == end:
                 return np.int64(0), True
-    if data[at] != 43 and data[at] != 45:
+    if byte_at(at) != 43 and byte_at(at) != 45:
         return np.int64(0), False
-    sign = np.int64(1) if data[at] == 43 else np.int64(-1)
-    hours, stop = _digits(data, at + 1, end)
+    sign = np.int64(1) if byte_at(at) == 43 else np.int64(-1)
+    hours, stop = _digits(at + 1, end)
     minutes = np.int64(0)
     if stop - at == 5:
         minutes = hours % 100
         hours //= 100
     elif stop - at == 3:
-        if stop < end and data[stop] == 58:
+        if stop < end and byte_at(stop) == 58:
             at = stop
-            minutes, stop = _digits(data, at + 1, end)
+            minutes, stop = _digits(at + 1, end)
             if stop - at != 3:
                 return np.int64(0), False
     else:
@@ -114,13 +115,13 @@ def _offset(data, at, end):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _clock_digits(data, at, end):  # type: ignore[no-untyped-def]
+def _clock_digits(at, end):  # type: ignore[no-untyped-def]
     """Seconds since midnight of `HH:MM[:SS]` or `HHMM[SS]`, where it stops, if it has seconds.
 
     An hour of 24 and above is left for the caller to see. The place is -1 where there is no time.
     """
     start = at
-    hour, at = _digits(data, at, end)
+    hour, at = _digits(at, end)
     width = at - start
     if width in (4, 6):
         if width == 4:
@@ -129,56 +130,58 @@ def _clock_digits(data, at, end):  # type: ignore[no-untyped-def]
         hour //= 10_000
         good = minute <= 59 and second <= 59
         return hour * 3600 + minute * 60 + second, (at if good else -1), width == 6
-    if width not in (1, 2) or at == end or data[at] != 58:
+    if width not in (1, 2) or at == end or byte_at(at) != 58:
         return np.int64(0), -1, False
     start = at + 1
-    minute, at = _digits(data, start, end)
+    minute, at = _digits(start, end)
     if at - start != 2 or minute > 59:
         return np.int64(0), -1, False
     seconds = hour * 3600 + minute * 60
-    if at == end or data[at] != 58:
+    if at == end or byte_at(at) != 58:
         return seconds, at, False
     start = at + 1
-    second, at = _digits(data, start, end)
+    second, at = _digits(start, end)
     good = at - start == 2 and second <= 59
     return seconds + second, (at if good else -1), True
 
 
 @compiled
-def _skip_blanks(data, at, end):  # type: ignore[no-untyped-def]
-    while at < end and data[at] == 32:
+def _skip_blanks(at, end):  # type: ignore[no-untyped-def]
+    while at < end and byte_at(at) == 32:
         at += 1
     return at
 
 
 @compiled
-def _clock(data, at, end):  # type: ignore[no-untyped-def]
+def _clock(at, end):  # type: ignore[no-untyped-def]
     """Nanoseconds since midnight of a time with all that may follow but a zone, and its end.
 
     The place is -1 where there is no such time.
     """
-    seconds, at, has_seconds = _clock_digits(data, at, end)
+    seconds, at, has_seconds = _clock_digits(at, end)
     nanos = np.int64(0)
-    if at >= 0 and has_seconds and at < end and (data[at] == 46 or data[at] == 44):
+    if at >= 0 and has_seconds and at < end and (byte_at(at) == 46 or byte_at(at) == 44):
         start = at + 1
-        nanos, at = _fraction(data, start, end)
+        nanos, at = _fraction(start, end)
         if at == start:
             at = -1
     if at < 0:
         return np.int64(0), -1
-    at = _skip_blanks(data, at, end)
-    if end - at >= 2 and (data[at + 1] | 32) == 109 and (data[at] | 32) in (97, 112):  # AM, PM
+    at = _skip_blanks(at, end)
+    if (
+        end - at >= 2 and (byte_at(at + 1) | 32) == 109 and (byte_at(at) | 32) in (97, 112)
+    ):  # AM, PM
         if seconds < 3600 or seconds >= 13 * 3600:
             return np.int64(0), -1
-        seconds = seconds % 43200 + (43200 if (data[at] | 32) == 112 else 0)
-        at = _skip_blanks(data, at + 2, end)
+        seconds = seconds % 43200 + (43200 if (byte_at(at) | 32) == 112 else 0)
+        at = _skip_blanks(at + 2, end)
     if seconds >= 86400:
         return np.int64(0), -1
     return seconds * _SECOND + nanos, at
 
 
 @compiled
-def _epoch(value, negative, data, at, end):  # type: ignore[no-untyped-def]
+def _epoch(value, negative, at, end):  # type: ignore[no-untyped-def]
     """Nanoseconds of an epoch in s, ms, us or ns by its magnitude, and its status."""
     unit = np.int64(1)
     if value < 100_000_000_000:
@@ -189,7 +192,7 @@ def _epoch(value, negative, data, at, end):  # type: ignore[no-untyped-def]
         unit = np.int64(1_000)
     part, stop = np.int64(0), at
     if at < end:
-        part, stop = _fraction(data, at + 1, end)
+        part, stop = _fraction(at + 1, end)
     in_range = value >= 100_000_000 and value < _LARGEST // unit
     if not in_range or stop != end:
         return np.int64(0), UNPARSEABLE
@@ -216,23 +219,23 @@ def _compact(value, width):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _date(data, at, end, day_first, tally):  # type: ignore[no-untyped-def]
+def _date(at, end, day_first, tally):  # type: ignore[no-untyped-def]
     """Days since 1970 of the date written at `at`, and where it stops; -1 if there is none."""
     start = at
-    first, at = _digits(data, at, end)
+    first, at = _digits(at, end)
     width = at - start
     if width == 8:
         year, month, day = first // 10_000, first // 100 % 100, first % 100
         return _days(year, month, day), (at if _is_date(year, month, day) else -1)
-    if at == end or data[at] < 45 or data[at] > 47:  # - . /
+    if at == end or byte_at(at) < 45 or byte_at(at) > 47:  # - . /
         return np.int64(0), -1
-    mark = data[at]
+    mark = byte_at(at)
     start = at + 1
-    second, at = _digits(data, start, end)
-    if at - start < 1 or at - start > 2 or at == end or data[at] != mark:
+    second, at = _digits(start, end)
+    if at - start < 1 or at - start > 2 or at == end or byte_at(at) != mark:
         return np.int64(0), -1
     start = at + 1
-    third, at = _digits(data, start, end)
+    third, at = _digits(start, end)
     year, month, day = first, second, third
     if width <= 2 and at - start == 4:
         tally[ORDERED_ROWS] += 1
@@ -247,57 +250,58 @@ def _date(data, at, end, day_first, tally):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _whole_number(data, start, stop, end):  # type: ignore[no-untyped-def]
+def _whole_number(start, stop, end):  # type: ignore[no-untyped-def]
     """Nanoseconds and status of a compact date or an epoch, digits from `start` to `stop`."""
-    negative = data[start] == 45
+    negative = byte_at(start) == 45
     if negative:
         start += 1
-    value, _ = _digits(data, start, stop)
+    value, _ = _digits(start, stop)
     if stop == end and not negative and stop - start in (8, 12, 14):
         ns, good = _compact(value, stop - start)
         if good:
             return ns, NAIVE
     if stop - start > 19 or stop == start or value < 0:
         return np.int64(0), UNPARSEABLE
-    return _epoch(value, negative, data, stop, end)
+    return _epoch(value, negative, stop, end)
 
 
 @compiled
-def _parse(data, at, end, day_first, tally):  # type: ignore[no-untyped-def]  # noqa: PLR0911 (a chain of refusals)
-    """Nanoseconds and status of the text `data[at:end]`."""
-    while at < end and (data[at] == 32 or data[at] == 9):
+def _parse(at, end, day_first, tally):  # type: ignore[no-untyped-def]  # noqa: PLR0911 (a chain of refusals)
+    """Nanoseconds and status of the text from address `at` up to `end`."""
+    while at < end and (byte_at(at) == 32 or byte_at(at) == 9):
         at += 1
-    while end > at and (data[end - 1] == 32 or data[end - 1] == 9):
+    while end > at and (byte_at(end - 1) == 32 or byte_at(end - 1) == 9):
         end -= 1
     if at == end:
         return np.int64(0), MISSING
-    signed = data[at] == 45
-    _, stop = _digits(data, at + 1 if signed else at, end)
-    if signed or stop == end or (data[stop] == 46 and stop - at >= 9):
-        if stop < end and data[stop] != 46:
+    signed = byte_at(at) == 45
+    _, stop = _digits(at + 1 if signed else at, end)
+    if signed or stop == end or (byte_at(stop) == 46 and stop - at >= 9):
+        if stop < end and byte_at(stop) != 46:
             return np.int64(0), UNPARSEABLE
-        return _whole_number(data, at, stop, end)
-    days, at = _date(data, at, end, day_first, tally)
+        return _whole_number(at, stop, end)
+    days, at = _date(at, end, day_first, tally)
     if at < 0:
         return np.int64(0), UNPARSEABLE
     ns = days * _DAY
     if at == end:
         return ns, NAIVE
-    if data[at] != 32 and (data[at] | 32) != 116:  # a blank or T
+    if byte_at(at) != 32 and (byte_at(at) | 32) != 116:  # a blank or T
         return np.int64(0), UNPARSEABLE
-    clock, at = _clock(data, _skip_blanks(data, at + 1, end), end)
+    clock, at = _clock(_skip_blanks(at + 1, end), end)
     if at < 0:
         return np.int64(0), UNPARSEABLE
     if at == end:
         return ns + clock, NAIVE
-    east, good = _offset(data, at, end)
+    east, good = _offset(at, end)
     return ns + clock - east, (ABSOLUTE if good else UNPARSEABLE)
 
 
 @compiled
 def parse_timestamps(
     data: npt.NDArray[np.uint8],
-    offsets: npt.NDArray[np.int32],
+    starts: npt.NDArray[np.int64],
+    stops: npt.NDArray[np.int64],
     day_first: bool,
     out: npt.NDArray[np.int64],
     status: npt.NDArray[np.uint8],
@@ -315,9 +319,9 @@ def parse_timestamps(
     Parameters
     ----------
     data : (B,) uint8
-        The rows' text, back to back.
-    offsets : (T + 1,) int32
-        Where each row starts in `data`.
+        Where the texts are.
+    starts, stops : (T,) int64
+        Where each row's text starts and stops in `data`.
     day_first : bool
         Read `a/b/yyyy` as day, month; else as month, day.
     out : (T,) int64
@@ -327,34 +331,34 @@ def parse_timestamps(
     tally : (3,) int64
         Added to: rows that can only be day-first, only month-first, and all of form `a/b/yyyy`.
     """
+    base = address_of(data)
     before = np.zeros(3, np.int64)
     added = np.zeros(3, np.int64)
     date_at, date_width, date_ns = 0, 0, np.int64(0)
-    for row in range(len(offsets) - 1):
-        at, end = offsets[row], offsets[row + 1]
+    for row in range(len(starts)):
+        at, end = base + starts[row], base + stops[row]
         # Neighbouring bars share their date. Where its very characters stood in a row before, only
-        # a plain H:MM, HH:MM or HH:MM:SS is left to read, here and without a call: a call counts
-        # references to its arrays, which takes longer than the reading.
+        # a plain H:MM, HH:MM or HH:MM:SS is left to read: an eighth of the time.
         width = end - at - date_width - 1
         if date_width > 0 and (width == 4 or width == 5 or width == 8):  # noqa: PLR1714 (faster)
-            unlike = 0
-            for i in range(date_width):
-                unlike |= data[at + i] ^ data[date_at + i]
+            unlike = np.int64(word_at(at) ^ word_at(date_at))  # no date has less than 8 bytes
             at += date_width
-            unlike |= (data[at] != 32) & (data[at] != 84)
-            tens = np.int64(data[at + 1]) - 48
+            unlike |= byte_at(at - 1) ^ byte_at(date_at + date_width - 1)
+            unlike |= byte_at(at - 2) ^ byte_at(date_at + date_width - 2)
+            unlike |= (byte_at(at) != 32) & (byte_at(at) != 84)
+            tens = byte_at(at + 1) - 48
             if width == 4:
                 tens = np.int64(0)
                 at -= 1
-            ones = np.int64(data[at + 2]) - 48
-            tens_m, ones_m = np.int64(data[at + 4]) - 48, np.int64(data[at + 5]) - 48
-            unlike |= (tens < 0) | (tens > 9) | (ones < 0) | (ones > 9) | (data[at + 3] != 58)
+            ones = byte_at(at + 2) - 48
+            tens_m, ones_m = byte_at(at + 4) - 48, byte_at(at + 5) - 48
+            unlike |= (tens < 0) | (tens > 9) | (ones < 0) | (ones > 9) | (byte_at(at + 3) != 58)
             unlike |= (tens_m < 0) | (tens_m > 5) | (ones_m < 0) | (ones_m > 9)
             seconds = (tens * 10 + ones) * 3600 + (tens_m * 10 + ones_m) * 60
             if width == 8:
-                tens_s, ones_s = np.int64(data[at + 7]) - 48, np.int64(data[at + 8]) - 48
+                tens_s, ones_s = byte_at(at + 7) - 48, byte_at(at + 8) - 48
                 unlike |= (tens_s < 0) | (tens_s > 5) | (ones_s < 0) | (ones_s > 9)
-                unlike |= data[at + 6] != 58
+                unlike |= byte_at(at + 6) != 58
                 seconds += tens_s * 10 + ones_s
             if unlike == 0 and seconds < 86400:
                 out[row] = date_ns + seconds * _SECOND
@@ -362,13 +366,15 @@ def parse_timestamps(
                 for i in range(3):
                     tally[i] += added[i]
                 continue
-            at = offsets[row]
-        before[:] = tally
-        out[row], status[row] = _parse(data, at, end, day_first, tally)
+            at = base + starts[row]
+        for i in range(3):
+            before[i] = tally[i]
+        out[row], status[row] = _parse(at, end, day_first, tally)
         if status[row] == NAIVE:
-            added[:] = tally - before
+            for i in range(3):  # an expression of whole arrays takes a second to compile
+                added[i] = tally[i] - before[i]
             date_at, date_width, date_ns = at, 0, out[row] - out[row] % _DAY
-            while at + date_width < end and data[at + date_width] not in (32, 84):
+            while at + date_width < end and byte_at(at + date_width) not in (32, 84):
                 date_width += 1
             if date_width > 10:  # no mark between date and time
                 date_width = 0

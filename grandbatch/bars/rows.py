@@ -1,0 +1,106 @@
+"""Rows of a block as columns, and how columns of text become them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from grandbatch.bars.times import Evidence, TimeForm, read_times
+from grandbatch.kernels.bar_rules import ACCEPTED, MISSING, UNPARSEABLE
+from grandbatch.kernels.timestamps import MISSING as TIME_MISSING
+from grandbatch.kernels.timestamps import UNPARSEABLE as TIME_UNPARSEABLE
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int32]
+UInt8 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a block: one for each line that is not empty, in order."""
+
+    times: npt.NDArray[np.int64]
+    numbers: tuple[Floats, Floats, Floats, Floats, Floats]
+    """Open, high, low, close, volume."""
+    codes: Codes
+    """Index into `symbols`."""
+    symbols: tuple[str, ...]
+    """Sorted."""
+    reasons: UInt8
+    """`UNPARSEABLE`, `MISSING` or `ACCEPTED` so far."""
+    evidence: Evidence
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+def rows_of(times: Any, numbers: list[Any], symbols: Any, form: TimeForm) -> Rows:
+    """Join columns into rows.
+
+    Parameters
+    ----------
+    times : ChunkedArray of binary
+        Texts, not null.
+    numbers : list of five ChunkedArrays of float64
+        Null where missing.
+    symbols : str, or ChunkedArray of dictionary-encoded binary
+        The symbol of all rows, or of each.
+    form : TimeForm
+        How timestamps are read.
+    """
+    ns, status, evidence = read_times(times, form)
+    reasons = np.zeros(len(ns), np.uint8)
+    for column in numbers:
+        if column.null_count:
+            reasons[column.is_null().to_numpy()] = MISSING
+    mark_times(status, reasons)
+    if isinstance(symbols, str):
+        codes = np.zeros(len(ns), np.int32)
+        names: tuple[str, ...] = (symbols,)
+    else:
+        whole = symbols.unify_dictionaries().combine_chunks()
+        if isinstance(whole, pa.ChunkedArray):
+            whole = whole.chunk(0)
+        codes, names = name_symbols(whole.dictionary.to_pylist(), whole.indices.to_numpy(), reasons)
+    o, h, l, c, v = (column.to_numpy() for column in numbers)
+    return Rows(ns, (o, h, l, c, v), codes, names, reasons, evidence)
+
+
+def mark_times(status: UInt8, reasons: UInt8) -> None:
+    """Give rows without a readable time their reason, in place; unparseable goes first."""
+    if status.max(initial=0) < TIME_MISSING:
+        return
+    reasons[(status == TIME_MISSING) & (reasons == ACCEPTED)] = MISSING
+    reasons[status == TIME_UNPARSEABLE] = UNPARSEABLE
+
+
+def name_symbols(
+    raw: Sequence[bytes], indices: Codes, reasons: UInt8
+) -> tuple[Codes, tuple[str, ...]]:
+    """Codes into the sorted names; rows without a readable name get their reason, in place."""
+    names: list[str | None] = []
+    for value in raw:
+        try:
+            names.append(value.decode("utf-8").strip())
+        except UnicodeDecodeError:
+            names.append(None)
+    unnamed, unread = (np.array([name == unfit for name in names]) for unfit in ("", None))
+    if unnamed.any():
+        reasons[unnamed[indices] & (reasons == ACCEPTED)] = MISSING
+    if unread.any():
+        reasons[unread[indices]] = UNPARSEABLE
+    kept = tuple(sorted({name for name in names if name})) or ("",)
+    return recode(indices, [name or "" for name in names], kept), kept
+
+
+def recode(codes: Codes, names: Sequence[str], kept: Sequence[str]) -> Codes:
+    """Turn indices into `names` into indices into `kept`; 0 for a name that isn't kept."""
+    place = {name: code for code, name in enumerate(kept)}
+    lookup = np.array([place.get(name, 0) for name in names], np.int32)
+    recoded: Codes = lookup[codes]
+    return recoded
