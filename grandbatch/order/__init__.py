@@ -6,6 +6,7 @@ from grandbatch.order.permutation import permutation, stream_key
 from grandbatch.order.quality import default_shuffle_chunks, shuffle_vif
 from grandbatch.order.selection import Selection
 from grandbatch.order.settings import OrderSettings
+from grandbatch.order.splits import Split
 
 __all__ = [
     "Deal",
@@ -13,6 +14,7 @@ __all__ = [
     "OrderSettings",
     "Selection",
     "Share",
+    "Split",
     "deal",
     "default_shuffle_chunks",
     "epoch_start",

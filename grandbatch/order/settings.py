@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from grandbatch.errors import CheckpointError, UsageError
+from grandbatch.order.splits import Split
 
 Remainder = Literal["pad", "drop"]
 REMAINDERS: tuple[Remainder, ...] = ("pad", "drop")
@@ -36,6 +37,8 @@ class OrderSettings:
     """Windows that end then or later (ns since 1970 UTC) don't take part."""
     symbols: tuple[str, ...] | None = None
     """Names of the symbols that take part, sorted; all where None."""
+    reads: tuple[int, int] | None = None
+    """Windows that read bars before the first time, or from the second on, don't take part."""
     remainder: Remainder = "pad"
     """Ranks that are one window short repeat one ("pad"), or the others drop theirs ("drop")."""
 
@@ -52,10 +55,30 @@ class OrderSettings:
                 f"start must be before stop, got {self.start} and {self.stop} (ns since 1970 UTC)"
             )
 
+    def within(self, subset: Split | None) -> OrderSettings:
+        """Restrict the settings to the windows of a split.
+
+        Raises
+        ------
+        UsageError
+            If it is no split, or `start` and `stop` leave nothing of it.
+        """
+        if subset is None:
+            return self
+        if not isinstance(subset, Split):
+            raise UsageError(
+                "subset must be a Split, such as split_store(store, ...)['train'], "
+                f"got {type(subset).__name__}"
+            )
+        start = subset.start if self.start is None else max(self.start, subset.start)
+        stop = subset.stop if self.stop is None else min(self.stop, subset.stop)
+        return replace(self, start=start, stop=stop, reads=subset.reads)
+
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON types."""
         value = asdict(self)
-        value["symbols"] = None if self.symbols is None else list(self.symbols)
+        for name in ("symbols", "reads"):
+            value[name] = None if value[name] is None else list(value[name])
         return value
 
     def check_same(self, saved: object) -> None:

@@ -1,0 +1,106 @@
+"""From when to when a window reads bars, bounded by what a store's per-window values tell.
+
+A window reads from `lookback` bars before its first row to the bar after its last, which its
+`next_return` needs. The values hold the time of every window's last bar only. Within a symbol
+both rows and times rise, so the windows before and behind bound the rest: never too narrow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What is known of all windows of a store.
+
+    Parameters
+    ----------
+    lookback : int
+        Bars before its first row that a window reads.
+    sequence_length, stride : int
+    first_time, last_time : int
+        Of all bars of all symbols, ns since 1970 UTC.
+    max_gap_ns : int, optional
+        Bars of a segment follow each other within this; its first bar follows later than that.
+    """
+
+    lookback: int
+    sequence_length: int
+    stride: int
+    first_time: int
+    last_time: int
+    max_gap_ns: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows from the first bar that a window reads to its last."""
+        return self.lookback + self.sequence_length - 1
+
+    @property
+    def windows_before(self) -> int:
+        """How many windows before a window its bounds depend on. Behind it, it is one."""
+        return -(-self.rows // self.stride)
+
+    @property
+    def gap(self) -> int | None:
+        """`max_gap_ns`, where it is shorter than all the time there is: that can't overflow."""
+        if self.max_gap_ns is None:
+            return None
+        return min(self.max_gap_ns, self.last_time - self.first_time)
+
+
+def window_spans(
+    reach: Reach,
+    end_time: Int64Array,
+    first_row: Int64Array,
+    symbol: npt.NDArray[np.int32],
+    next_return: npt.NDArray[np.float64],
+    inner: slice,
+) -> tuple[Int64Array, Int64Array]:
+    """Bound the first and the last time that some of consecutive windows read.
+
+    Parameters
+    ----------
+    reach : Reach
+    end_time, first_row, symbol, next_return : (n,)
+        Per-window values as in a store.
+    inner : slice
+        The w windows to bound. `windows_before` windows before and one behind must be there,
+        as far as the store has them.
+
+    Returns
+    -------
+    first_read : (w,) int64
+        No bar read is earlier. Exact where windows of the segment end at every bar and that many
+        rows lie before; else it is the first time behind the window that ends last before it.
+    last_read : (w,) int64
+        No bar read is later. Exact where the segment ends with the window, or at stride 1.
+    """
+    rows, ends, symbols = first_row[inner], end_time[inner], symbol[inner]
+    # of the windows whose last bar is not behind the first bar read, the last one
+    wanted = rows - reach.rows
+    before = np.searchsorted(first_row, wanted, side="right") - 1
+    known = (before >= 0) & (symbol[before] == symbols)
+    behind = wanted - first_row[before]
+    first_read = np.where(known, end_time[before] + (behind > 0), reach.first_time)
+
+    stop = min(inner.stop + 1, len(end_time))
+    last_read = np.full(len(ends), reach.last_time, np.int64)
+    following = end_time[inner.start + 1 : stop]
+    same = symbol[inner.start + 1 : stop] == symbols[: len(following)]
+    last_read[: len(following)][same] = following[same]
+
+    gap = reach.gap
+    if gap is not None:
+        in_segment = reach.windows_before * reach.stride - reach.rows
+        first_read += np.where(known & (behind != in_segment), gap, 0)
+        widest = min(gap * reach.rows, reach.last_time - reach.first_time)
+        np.maximum(first_read, ends - widest, out=first_read)
+        np.minimum(last_read, ends + gap, out=last_read)
+    return first_read, np.where(np.isnan(next_return[inner]), ends, last_read)
