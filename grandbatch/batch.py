@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from grandbatch.errors import UsageError
 from grandbatch.position import Position
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
+    from tensordict import TensorDict
 
 Labels = tuple["torch.Tensor", ...]
 
@@ -102,7 +104,7 @@ class MatrixBatch:
         labels = self._labels
         if isinstance(labels, _Cut):
             whole, start, stop = labels
-            labels = tuple(tensor[start:stop] for tensor in whole)
+            labels = tuple(tensor[start:stop].contiguous() for tensor in whole)
             self._labels = labels
         return labels[which]
 
@@ -139,6 +141,22 @@ class MatrixBatch:
         """Return the tensors by name, `matrices` first, as `TensorDict` takes them."""
         labels = {name: self._label(which) for which, name in enumerate(LABELS)}
         return {"matrices": self.matrices, **labels}
+
+    def to_tensordict(self) -> TensorDict:
+        """Return the tensors as a `TensorDict` of as many entries as windows, without a copy.
+
+        Raises
+        ------
+        UsageError
+            If the package tensordict isn't installed.
+        """
+        try:
+            from tensordict import TensorDict
+        except ModuleNotFoundError:
+            raise UsageError(
+                "to_tensordict needs the package tensordict: pip install 'grandbatch[rl]'"
+            ) from None
+        return TensorDict(self.tensors(), batch_size=[len(self)])
 
     def numpy(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return views of the tensors as numpy arrays, by name."""

@@ -42,6 +42,9 @@ class Position:
         The first block of the epoch's order that no rank has opened.
     open_spans : tuple of tuple of Span
         For each rank, what is left of the blocks dealt to it.
+    batch_size : int or None
+        Windows in a batch, as in force there: it decides where batches are cut, not which windows
+        come. None where it was not recorded.
     """
 
     epoch: int
@@ -50,6 +53,7 @@ class Position:
     offset: int
     next_block: int
     open_spans: tuple[tuple[Span, ...], ...]
+    batch_size: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the position as JSON types."""
@@ -62,6 +66,7 @@ class Position:
             "open_spans": [
                 [[s.chunk_index, s.offset, s.stop] for s in spans] for spans in self.open_spans
             ],
+            "batch_size": self.batch_size,
         }
 
     @classmethod
@@ -84,9 +89,14 @@ class Position:
                     tuple(Span(int(c), int(o), int(s)) for c, o, s in spans)
                     for spans in value["open_spans"]
                 ),
+                batch_size=_optional_int(value.get("batch_size")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"not a position: {value!r} ({type(error).__name__}: {error}); "
                 "start again without it, or from another checkpoint"
             ) from None
+
+
+def _optional_int(value: Any) -> int | None:
+    return None if value is None else int(value)

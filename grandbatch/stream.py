@@ -39,22 +39,23 @@ class _Queue:
         self._size = size
         self._elements: deque[_Element] = deque()
         self._changed = threading.Condition()
-        self._closed = False
+        self.closed = threading.Event()
 
     def put(self, element: _Element) -> bool:
         """Add an element; False where the queue was closed."""
         with self._changed:
-            while len(self._elements) >= self._size and not self._closed:
+            while len(self._elements) >= self._size and not self.closed.is_set():
                 self._changed.wait()
-            if not self._closed:
+            is_open = not self.closed.is_set()
+            if is_open:
                 self._elements.append(element)
                 self._changed.notify_all()
-            return not self._closed
+            return is_open
 
     def get(self) -> _Element:
         """Take the oldest element; an empty one where the queue was closed."""
         with self._changed:
-            while not self._elements and not self._closed:
+            while not self._elements and not self.closed.is_set():
                 self._changed.wait()
             if not self._elements:
                 return _Element(None, None)
@@ -65,7 +66,7 @@ class _Queue:
     def close(self) -> None:
         """Drop everything, and let nobody wait any longer."""
         with self._changed:
-            self._closed = True
+            self.closed.set()
             self._elements.clear()
             self._changed.notify_all()
 
@@ -167,7 +168,7 @@ class DataStreamer:
 def _prepare(loader: SlidingWindowDataLoader, place: Place, queue: _Queue) -> None:
     """Fill the queue until the epoch ends, an error comes up or the queue is closed."""
     error: Exception | None = None
-    batches = loader.batches(place)
+    batches = loader.batches(place, queue.closed)
     try:
         for batch in batches:
             if not queue.put(_Element(batch, None)):

@@ -731,7 +731,7 @@ def test_a_rank_without_windows_gets_repeated_ones(make_store):
 
 def test_automatic_batch_size_starts_small(stores):
     loader = make_loader(stores["rows"], batch_size="auto")
-    assert len(next(iter(loader))) == loader.batch_size == 32
+    assert len(next(iter(loader))) == loader.batch_size == 16
 
 
 def test_the_loader_reports_its_shuffle_quality_and_memory(stores):

@@ -90,8 +90,8 @@ def test_no_more_is_prepared_than_asked_for(loader, monkeypatch):
     prepared = []
     batches = type(loader).batches
 
-    def counted(self, place):
-        for batch in batches(self, place):
+    def counted(self, *where):
+        for batch in batches(self, *where):
             prepared.append(len(batch))
             yield batch
 
@@ -131,8 +131,8 @@ def test_iterating_again_ends_the_former_iteration(loader):
 def test_an_error_comes_behind_the_batches_before_it(loader, monkeypatch):
     batches = type(loader).batches
 
-    def failing(self, place):
-        for number, batch in enumerate(batches(self, place)):
+    def failing(self, *where):
+        for number, batch in enumerate(batches(self, *where)):
             if number == 7:
                 raise OSError("the disk is gone")
             yield batch

@@ -11,14 +11,16 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
 
 from grandbatch.loader.table import Table
 from grandbatch.order import EpochOrder, Share
+from grandbatch.store import OpenFiles
 
 _FEW = 4
 """A share with fewer windows than this many times its block's chunks reads only those it needs."""
@@ -69,10 +71,17 @@ class BlockFeed:
         of a block.
     threads : int
         Threads that decode.
+    stopped : Event
+        Set by whoever wants no more of it.
     """
 
     def __init__(
-        self, order: EpochOrder, shares: Sequence[Share], tables: Sequence[Table], threads: int
+        self,
+        order: EpochOrder,
+        shares: Sequence[Share],
+        tables: Sequence[Table],
+        threads: int,
+        stopped: threading.Event,
     ):
         self._order = order
         self._shares = deque(shares)
@@ -81,7 +90,8 @@ class BlockFeed:
         if self._resident:
             tables[0].reuse(keep=True)
         self._ahead: deque[_Loading] = deque()
-        self._stopped = threading.Event()
+        self._stopped = stopped
+        self._closed = False
         self._threads = threads
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="grandbatch-decode")
 
@@ -96,7 +106,7 @@ class BlockFeed:
 
     def close(self) -> None:
         """Stop the threads; each ends its chunk first."""
-        self._stopped.set()
+        self._closed = True
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _fetch(self) -> bool:
@@ -114,7 +124,9 @@ class BlockFeed:
             slots = np.arange(len(chunks), dtype=np.int32)
             table.reuse(keep=False)
         whole = share.size >= _FEW * len(chunks)
-        todo = deque(zip(slots.tolist(), chunks.tolist(), strict=True)) if whole else deque()
+        # as they lie on the disk
+        every = sorted(zip(slots.tolist(), chunks.tolist(), strict=True), key=itemgetter(1))
+        todo = deque(every if whole else ())
         ready = threading.Event()
 
         def order_windows() -> npt.NDArray[np.int32]:
@@ -122,11 +134,7 @@ class BlockFeed:
                 entries = self._order.block_entries(share.block, slots)[share.offset : share.stop]
                 if not whole:
                     needed = set(np.unique(entries // self._order.selection.chunk_windows))
-                    todo.extend(
-                        (slot, chunk)
-                        for slot, chunk in zip(slots.tolist(), chunks.tolist(), strict=True)
-                        if slot in needed
-                    )
+                    todo.extend((slot, chunk) for slot, chunk in every if slot in needed)
             finally:
                 ready.set()
             return entries
@@ -136,13 +144,14 @@ class BlockFeed:
         def decode() -> None:
             if not whole:
                 ready.wait()
-            self._decode(table, todo)
+            with OpenFiles() as files:
+                self._decode(table, todo, files)
 
         loading.workers = [self._executor.submit(decode) for _ in range(self._threads)]
         return loading
 
-    def _decode(self, table: Table, todo: deque[tuple[int, int]]) -> None:
-        while not self._stopped.is_set():
+    def _decode(self, table: Table, todo: deque[tuple[int, int]], files: OpenFiles) -> None:
+        while not (self._closed or self._stopped.is_set()):
             try:
                 slot, chunk = todo.popleft()
             except IndexError:
@@ -150,7 +159,7 @@ class BlockFeed:
             if not table.claim(slot):
                 continue
             try:
-                table.fill(slot, chunk)
+                table.fill(slot, chunk, files)
             except Exception as error:  # noqa: BLE001 - raised again at the chunk's first window
                 table.errors[slot] = error
 
@@ -158,6 +167,8 @@ class BlockFeed:
         entries = loading.entries.result()
         for worker in loading.workers:
             worker.result()
+        if self._stopped.is_set():
+            return Block(loading.table, entries, 0, CancelledError())
         readable, error = len(entries), None
         failed = dict(loading.table.errors)
         if failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -21,14 +22,16 @@ class Place(NamedTuple):
     consumed: int
     step: int
     rank: int
+    batch_size: int
 
     def position(self) -> Position:
         """Return the position there."""
-        return self.deal.position(self.consumed, self.step, self.rank)
+        position = self.deal.position(self.consumed, self.step, self.rank)
+        return replace(position, batch_size=self.batch_size)
 
-    def after(self, consumed: int, step: int) -> Place:
+    def after(self, consumed: int, step: int, batch_size: int) -> Place:
         """Return a later place."""
-        return Place(self.deal, consumed, step, self.rank)
+        return Place(self.deal, consumed, step, self.rank, batch_size)
 
 
 class Turn(NamedTuple):
@@ -62,7 +65,7 @@ def every_batch(
         Asked before each batch. A smaller one cuts what was already gathered, so it takes effect
         at once.
     """
-    _, consumed, step, _ = place
+    consumed, step = place.consumed, place.step
     total = place.deal.windows_per_rank
     while consumed < total:
         n = slab_windows(batch_size())
@@ -76,7 +79,7 @@ def every_batch(
                 if not complete and len(matrices) < size:
                     break
                 step += 1
-                behind = place.after(consumed + stop - at, step)
+                behind = place.after(consumed + stop - at, step, size)
                 consumed = behind.consumed
                 yield MatrixBatch.cut(matrices, slab.labels, at, stop, behind)
                 at = stop
@@ -109,7 +112,7 @@ def some_batches(
                 break
             step = place.step + (start - first) // batch_size + 1
             yield MatrixBatch.cut(
-                slab.matrices[at:end], slab.labels, at, end, place.after(stop, step)
+                slab.matrices[at:end], slab.labels, at, end, place.after(stop, step, batch_size)
             )
             at = end
         if slab.error is not None:

@@ -1,4 +1,4 @@
-"""Per-window values, where a gather finds them.
+"""Per-window values, where a gather finds them: one record a window, one look into memory.
 
 Small stores' values are read once, in large pieces, and kept whole: reading them chunk by chunk
 would cost more than the matrices of overlapping windows do. Those of larger stores are read with
@@ -8,60 +8,46 @@ their chunk and lie beside it.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.store import MatrixStore
+from grandbatch.store import MatrixStore, OpenFiles
 
-FIELDS = {
-    "end_time": np.int64,
-    "symbol": np.int32,
-    "close_price": np.float64,
-    "next_return": np.float64,
-    "first_row": np.int64,
-}
+FIELDS = ("end_time", "symbol", "close_price", "next_return", "first_row")
 """What a batch carries beside index and weight."""
 
-_FIRST_ROW = list(FIELDS).index("first_row")
-BYTES_PER_WINDOW = sum(np.dtype(dtype).itemsize for dtype in FIELDS.values())
+RECORD = np.dtype(
+    [
+        ("end_time", np.int64),
+        ("close_price", np.float64),
+        ("next_return", np.float64),
+        ("first_row", np.int64),
+        ("symbol", np.int32),
+        ("start", np.int32),
+    ]
+)
+"""The values of a window; `start` is its first row among those of its chunk."""
 
-Arrays = tuple[npt.NDArray[Any], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class ChunkLabels:
-    """What decoding a chunk needs to know of its n windows.
-
-    Parameters
-    ----------
-    first_row : (n,) int64
-    start : (n,) int32, optional
-        Layout `rows`: first row inside the chunk's block.
-    """
-
-    first_row: npt.NDArray[np.int64]
-    start: npt.NDArray[np.int32] | None
+Records = npt.NDArray[np.void]
 
 
 class LabelSource(Protocol):
-    """Per-window values as arrays, filled chunk by chunk."""
+    """Per-window values as records, filled chunk by chunk."""
 
     by_index: bool
     """Whether they are found by a window's number in the store, or by its place in a table."""
 
-    arrays: Arrays
-    """In the order of `FIELDS`."""
+    records: Records
+    """(n,) RECORD."""
 
-    def load(self, slot: int, chunk: int) -> ChunkLabels:
-        """Make the values of a chunk's windows available. Thread-safe."""
+    def load(self, slot: int, chunk: int, files: OpenFiles) -> Records:
+        """Make the values of a chunk's windows available, and return them. Thread-safe.
+
+        `start` is set in layout `rows`; in layout `windows` it is for the caller to set.
+        """
         ...
-
-
-def _empty(n: int) -> Arrays:
-    return tuple(np.empty(n, dtype) for dtype in FIELDS.values())
 
 
 class SlotLabels:
@@ -71,15 +57,18 @@ class SlotLabels:
 
     def __init__(self, store: MatrixStore, n_slots: int):
         self._store = store
-        self.arrays = _empty(n_slots * store.chunk_windows)
+        self.records: Records = np.empty(n_slots * store.chunk_windows, RECORD)
 
-    def load(self, slot: int, chunk: int) -> ChunkLabels:
+    def load(self, slot: int, chunk: int, files: OpenFiles) -> Records:
         """Read the values of a chunk's windows into a slot."""
-        labels = self._store.read_labels(chunk)
+        labels = self._store.read_labels(chunk, files)
         first = slot * self._store.chunk_windows
-        for name, array in zip(FIELDS, self.arrays, strict=True):
-            array[first : first + len(labels.first_row)] = getattr(labels, name)
-        return ChunkLabels(labels.first_row, labels.start)
+        records = self.records[first : first + len(labels.first_row)]
+        for name in FIELDS:
+            records[name] = getattr(labels, name)
+        if labels.start is not None:
+            records["start"] = labels.start
+        return records
 
 
 class WholeLabels:
@@ -89,13 +78,13 @@ class WholeLabels:
 
     def __init__(self, store: MatrixStore):
         self._store = store
-        self.arrays = _empty(len(store))
-        self._start = np.empty(len(store), np.int32) if store.layout == "rows" else None
+        self.records: Records = np.empty(len(store), RECORD)
+        self._names = (*FIELDS, "start") if store.layout == "rows" else FIELDS
         self._piece = store.spec.label_chunk_windows
         self._loaded: set[int] = set()
         self._lock = threading.Lock()
 
-    def load(self, slot: int, chunk: int) -> ChunkLabels:
+    def load(self, slot: int, chunk: int, files: OpenFiles) -> Records:
         """Read the values around a chunk, unless they are there already."""
         first, stop = self._store.chunk_range(chunk)
         piece = first // self._piece
@@ -103,11 +92,9 @@ class WholeLabels:
             if piece not in self._loaded:
                 self._read(piece * self._piece, min((piece + 1) * self._piece, len(self._store)))
                 self._loaded.add(piece)
-        start = None if self._start is None else self._start[first:stop]
-        return ChunkLabels(self.arrays[_FIRST_ROW][first:stop], start)
+        return self.records[first:stop]
 
     def _read(self, first: int, stop: int) -> None:
-        for name, array in zip(FIELDS, self.arrays, strict=True):
-            array[first:stop] = getattr(self._store, name)[first:stop]
-        if self._start is not None:
-            self._start[first:stop] = self._store.start[first:stop]
+        for name in self._names:
+            values: Any = getattr(self._store, name)[first:stop]
+            self.records[name][first:stop] = values

@@ -10,7 +10,7 @@ import torch
 
 from grandbatch.batch import LABELS
 from grandbatch.loader.feed import Block
-from grandbatch.loader.labels import FIELDS
+from grandbatch.loader.labels import FIELDS, RECORD
 from grandbatch.loader.slabs import SlabPool
 
 Range = tuple[int, int]
@@ -62,23 +62,24 @@ class WindowStream:
         """Gather ranges of windows into one slab; it ends before the first that can't be read."""
         n = sum(stop - first for first, stop in ranges)
         index = np.empty(n, np.int64)
-        labels = tuple(np.empty(n, dtype) for dtype in FIELDS.values())
+        records = np.empty(n, RECORD)
         weight = np.ones(n, np.float32)
         matrices: torch.Tensor | None = None
         at = 0
         for block, offset, size, window in self._pieces(ranges):
             entries = block.entries[offset : offset + size]
+            here = slice(at, at + size)
+            starts = block.table.look_up(entries, index[here], records[here])
             if size == n and pool.fresh:
-                matrices = pool.adopt(block.table.cut(entries))
+                matrices = pool.adopt(block.table.cut(starts))
             else:
                 matrices = pool.take(n) if matrices is None else matrices
-                block.table.cut_into(entries, pool.items(matrices)[at : at + size])
-            here = slice(at, at + size)
-            block.table.label(entries, index[here], tuple(label[here] for label in labels))
+                block.table.cut_into(starts, pool.items(matrices)[here])
             if window + size > self._n_real:
                 weight[at + max(self._n_real - window, 0) : at + size] = 0
             at += size
         matrices = pool.take(0) if matrices is None else matrices[:at]
+        labels = (records[name] for name in FIELDS)
         columns = tuple(torch.from_numpy(column[:at]) for column in (index, *labels, weight))
         return Slab(matrices, columns, None if at == n else self._error)
 

@@ -7,12 +7,10 @@ from typing import Any
 
 import torch
 
-from grandbatch.loader.labels import BYTES_PER_WINDOW, WholeLabels
+from grandbatch.loader.labels import RECORD, WholeLabels
 from grandbatch.loader.slabs import SlabPool
 from grandbatch.loader.table import SlotShape, Table, table_bytes
 from grandbatch.store import MatrixStore
-
-_ROWS_START_BYTES = 4
 
 
 class Resources:
@@ -55,13 +53,17 @@ class Resources:
         every = table_bytes(store, self._shape, n_chunks, dtype)
         self.resident = every <= max(two, cache_bytes)
         self._n_slots = [n_chunks] if self.resident else [block, block]
-        label_bytes = len(store) * (BYTES_PER_WINDOW + _ROWS_START_BYTES)
-        self._whole_labels = label_bytes <= cache_bytes
+        self._whole_labels = len(store) * RECORD.itemsize <= cache_bytes
         self._idle: deque[list[Table]] = deque(maxlen=1)
         self._pool: SlabPool | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, self._arguments
+
+    def without_cache(self) -> Resources:
+        """Return resources for the same windows that hold no more than shuffling needs."""
+        store, n_chunks, shuffle_chunks, _, dtype, pinned = self._arguments
+        return Resources(store, n_chunks, shuffle_chunks, 0, dtype, pinned=pinned)
 
     @property
     def table_bytes(self) -> int:
@@ -71,10 +73,8 @@ class Resources:
     @property
     def label_bytes(self) -> int:
         """Bytes of the per-window values beside them."""
-        windows = sum(self._n_slots) * int(self._store.chunk_windows)
-        return windows * _ROWS_START_BYTES + BYTES_PER_WINDOW * (
-            len(self._store) if self._whole_labels else windows
-        )
+        in_slots = sum(self._n_slots) * int(self._store.chunk_windows)
+        return RECORD.itemsize * (len(self._store) if self._whole_labels else in_slots)
 
     def take_tables(self) -> list[Table]:
         """Lend one table, or two."""

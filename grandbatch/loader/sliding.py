@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,25 +17,29 @@ from grandbatch.loader.feed import BlockFeed
 from grandbatch.loader.iterating import Place, Turn, every_batch, some_batches
 from grandbatch.loader.reading import WindowStream
 from grandbatch.loader.resources import Resources
-from grandbatch.loader.subset import select, symbol_names, to_nanoseconds
+from grandbatch.loader.subset import select, symbol_names
+from grandbatch.memory import calculate_optimal_batch_size, memory_limit
 from grandbatch.order import (
     EpochOrder,
     OrderSettings,
+    Split,
     deal,
     default_shuffle_chunks,
     epoch_start,
     shuffle_vif,
 )
 from grandbatch.order.settings import Remainder
+from grandbatch.order.times import to_nanoseconds
 from grandbatch.position import Position
 from grandbatch.store import MatrixStore
 
 if TYPE_CHECKING:
-    from grandbatch.loader.subset import Time
+    from grandbatch.order.times import Time
 
 STATE_FORMAT = 1
-AUTO_BATCH_SIZE = 32
-"""What batch_size="auto" starts with."""
+
+_ALL = -1
+"""In a worker process's state: batches to skip where none is left of its epoch."""
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -67,6 +72,8 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         times without a zone UTC.
     symbols : str or iterable of str, optional
         Only these symbols' windows.
+    subset : Split, optional
+        Only the windows of a split, as made by `split_store` or `walk_forward`.
     shuffle_chunks : int, optional
         Chunks whose windows are mixed. More cost memory and make `shuffle_vif` smaller; the
         default gives 2 for batches of 1,024, as far as 64 MB allow.
@@ -108,6 +115,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         remainder: Remainder = "pad",
         dtype: torch.dtype = torch.float32,
         pin_memory: bool = False,
+        subset: Split | None = None,
     ):
         self.store = store
         self.config = config or BatchConfig(
@@ -124,7 +132,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             stop=None if stop is None else to_nanoseconds(stop, "stop"),
             symbols=None if symbols is None else symbol_names(store, symbols),
             remainder=remainder,
-        )
+        ).within(subset)
         self._selection = select(store, chosen)
         if shuffle_chunks is None:
             rows = (store.chunk_windows - 1) * store.stride + store.sequence_length
@@ -133,8 +141,11 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             )
             chosen = replace(chosen, shuffle_chunks=mixed)
         self.settings = chosen
-        self._batch_size = AUTO_BATCH_SIZE
-        if self.config.batch_size != "auto":
+        if self.config.batch_size == "auto":
+            self._batch_size = calculate_optimal_batch_size(
+                store.attrs["n_rows"], memory_limit().limit_bytes / 2**30, store.sequence_length
+            )
+        else:
             self._batch_size = self.config.batch_size
         self._resources = Resources(
             store,
@@ -147,6 +158,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         self._epoch = 0
         self._resume: Position | None = None
         self._delivered: Place | None = None
+        self._skip: int | None = None
 
     def _check(self, dtype: torch.dtype, *, pinned: bool) -> None:
         store, config = self.store, self.config
@@ -210,6 +222,16 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         return self._resources.table_bytes + self._resources.label_bytes
 
     @property
+    def spare_bytes(self) -> int:
+        """Those of `buffer_bytes` that only save decoding again: what `release_cache` gives up."""
+        lean = self._resources.without_cache()
+        return max(0, self.buffer_bytes - lean.table_bytes - lean.label_bytes)
+
+    def release_cache(self) -> None:
+        """Keep decoded chunks no longer than needed from here on; not while iterating."""
+        self._resources = self._resources.without_cache()
+
+    @property
     def epoch(self) -> int:
         """The epoch that iterating goes through now or, before and after, the next one."""
         return self._epoch
@@ -231,11 +253,13 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             return self._resume
         if self._delivered is not None:
             return self._delivered.position()
-        return epoch_start(self._order(self._epoch), self.world_size)
+        start = epoch_start(self._order(self._epoch), self.world_size)
+        return replace(start, batch_size=self._batch_size)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the epoch stands after the batch last handed over, as JSON types."""
-        return self.state_at(self.position)
+        state = self.state_at(self.position)
+        return state if self._skip is None else {**state, "skip": self._skip}
 
     def state_at(self, position: Position) -> dict[str, Any]:
         """Return the state that goes on at a batch's position."""
@@ -271,6 +295,8 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             raise CheckpointError(f"{position} has a negative epoch; start again without it")
         deal(self._order(position.epoch), self.world_size, position)
         self._resume, self._epoch, self._delivered = position, position.epoch, None
+        # a worker process that loads its own state; states taken outside hold for all workers
+        self._skip = None if get_worker_info() is None else state.get("skip")
 
     def _order(self, epoch: int) -> EpochOrder:
         return EpochOrder(self.settings, self._selection, epoch)
@@ -286,27 +312,46 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
     def begin(self) -> Place:
         """Start an iteration: where a loaded state says, or at the start of the epoch."""
         start, self._resume = self._resume, None
-        if start is not None:
+        if start is None:
+            self._skip = None
+        else:
             self._epoch = start.epoch
+        if self._skip == _ALL:
+            self._skip = None
+            return self._end_of(self._epoch - 1)
         dealt = deal(self._order(self._epoch), self.world_size, start)
-        self._delivered = Place(dealt, 0, 0 if start is None else start.step, self.rank)
+        self._delivered = Place(
+            dealt, 0, 0 if start is None else start.step, self.rank, self._batch_size
+        )
         return self._delivered
+
+    def _end_of(self, epoch: int) -> Place:
+        dealt = deal(self._order(epoch), self.world_size)
+        return Place(dealt, dealt.windows_per_rank, 0, self.rank, self._batch_size)
 
     def deliver(self, batch: MatrixBatch) -> None:
         """Take note that a batch is handed over: from here on the state is the one behind it."""
         place = batch.place
         assert isinstance(place, Place)
         self._delivered = place
+        worker = get_worker_info()
+        self._skip = None if worker is None else worker.num_workers - 1
         if place.consumed == place.deal.windows_per_rank:
             self._epoch = place.deal.order.epoch + 1
+            # the last batch is one worker's: the others' were handed over before
+            self._skip = None if worker is None else _ALL
 
     def finish(self, place: Place) -> None:
         """Take note that the epoch is over. The last batch may have gone to another worker."""
-        self._delivered = place.after(place.deal.windows_per_rank, 0)
+        self._delivered = place.after(place.deal.windows_per_rank, 0, self._batch_size)
         self._epoch = place.deal.order.epoch + 1
+        self._skip = None
 
-    def batches(self, place: Place) -> Generator[MatrixBatch]:
-        """Prepare the batches behind a place, without handing them over."""
+    def batches(self, place: Place, stopped: Event | None = None) -> Generator[MatrixBatch]:
+        """Prepare the batches behind a place, without handing them over.
+
+        Another thread may set `stopped`, so that reading ends at once, with an error.
+        """
         dealt = place.deal
         shares, n_real = list(dealt.shares(self.rank)), dealt.hands[self.rank].total
         if n_real < dealt.windows_per_rank:
@@ -316,14 +361,15 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             # nothing may be left to read, but a store that was replaced must not go unnoticed
             self.store.read_labels(int(dealt.order.chunks[0]))
         tables = resources.take_tables()
-        feed = BlockFeed(dealt.order, shares, tables, self.config.num_workers)
+        feed = BlockFeed(dealt.order, shares, tables, self.config.num_workers, stopped or Event())
         try:
             stream = WindowStream(iter(feed), n_real)
             worker = get_worker_info()
             if worker is None:
                 yield from every_batch(place, stream, resources.slabs, lambda: self._batch_size)
             else:
-                turn = Turn(worker.id, worker.num_workers)
+                own = worker.id if self._skip is None else self._skip
+                turn = Turn(own, worker.num_workers)
                 yield from some_batches(place, stream, resources.slabs, self._batch_size, turn)
         finally:
             feed.close()

@@ -1,48 +1,18 @@
-"""Which windows a time range and some symbols leave, read from the store's per-window values."""
+"""Which windows times and symbols leave, read from the store's per-window values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from grandbatch.errors import UsageError
 from grandbatch.order import OrderSettings, Selection
+from grandbatch.order.times import shown
+from grandbatch.splits import read_spans
 from grandbatch.store import MatrixStore
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    Time = str | int | datetime | pd.Timestamp | np.datetime64
-
 _SCANNED_WINDOWS = 2**20
-
-
-def to_nanoseconds(value: Time, name: str) -> int:
-    """Read a time as ns since 1970 UTC; one without a zone is taken as UTC.
-
-    Raises
-    ------
-    UsageError
-        If it is none.
-    """
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return int(value)
-    import pandas as pd
-
-    try:
-        if isinstance(value, bool | float):
-            value = str(value)
-        time = pd.Timestamp(value)
-        utc = time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
-        return int(utc.as_unit("ns").value)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise UsageError(
-            f"{name} must be a time such as 2024-01-31T09:30 or ns since 1970 UTC, "
-            f"got {value!r} ({error})"
-        ) from None
 
 
 def symbol_names(store: MatrixStore, symbols: str | Iterable[str]) -> tuple[str, ...]:
@@ -72,7 +42,8 @@ def select(store: MatrixStore, settings: OrderSettings) -> Selection:
         If there are none.
     """
     n = len(store)
-    filtered = any(v is not None for v in (settings.start, settings.stop, settings.symbols))
+    limits = (settings.start, settings.stop, settings.symbols, settings.reads)
+    filtered = any(limit is not None for limit in limits)
     if not filtered and (settings.run_length == 1 or not settings.shuffle):
         return Selection.everything(n, store.chunk_windows)
     begin: list[int] = []
@@ -92,6 +63,7 @@ def select(store: MatrixStore, settings: OrderSettings) -> Selection:
             f"no window of {store.path} ends from {_shown(settings.start)} to before "
             f"{_shown(settings.stop)}"
             + (f" for {', '.join(settings.symbols)}" if settings.symbols is not None else "")
+            + (f" and reads bars of {_stretch(settings.reads)} only" if settings.reads else "")
             + f"; it has windows ending from {_shown(int(store.end_time[:].min()))} to "
             f"{_shown(int(store.end_time[:].max()))}"
         )
@@ -111,18 +83,28 @@ def _kept(
     if settings.symbols is not None:
         wanted = [store.symbols.index(name) for name in settings.symbols]
         kept &= np.isin(store.symbol[first:stop], wanted)
+    if settings.reads is not None and kept.any():
+        first_read, last_read = read_spans(store, first, stop)
+        kept &= (first_read >= settings.reads[0]) & (last_read < settings.reads[1])
     return kept
 
 
 def _breaks(
     store: MatrixStore, first: int, stop: int
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Windows that don't follow the one before by one stride: their segment begins."""
+    """Windows whose segment begins with them.
+
+    They don't follow the one before by one stride; or, without lookback and overlap, they may, but
+    then the segment of the one before ends with it.
+    """
     steps = np.diff(store.first_row[first:stop])
-    return np.flatnonzero(steps != store.stride) + 1
+    ended = np.isnan(store.next_return[first : stop - 1])
+    return np.flatnonzero((steps != store.stride) | ended) + 1
 
 
 def _shown(time: int | None) -> str:
-    import pandas as pd
+    return "any time" if time is None else shown(time)
 
-    return "any time" if time is None else str(pd.Timestamp(time, unit="ns", tz="UTC"))
+
+def _stretch(reads: tuple[int, int]) -> str:
+    return f"{shown(reads[0])} to before {shown(reads[1])}"

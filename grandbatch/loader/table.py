@@ -15,15 +15,14 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from numpy.lib.stride_tricks import as_strided
 
-from grandbatch.loader.labels import ChunkLabels, LabelSource, SlotLabels
-from grandbatch.store import MatrixStore
+from grandbatch.loader.labels import LabelSource, Records, SlotLabels
+from grandbatch.store import MatrixStore, OpenFiles
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -107,7 +106,6 @@ class Table:
             (n_rows - L + 1,),
             (row_bytes,),
         )
-        self._start = np.empty(n_slots * store.chunk_windows, np.int32)
         self._shift = np.empty(n_slots, np.int64)
         self._scratch = threading.local()
         self._filled = np.zeros(n_slots, np.bool_)
@@ -128,7 +126,7 @@ class Table:
             self._claimed[slot] = True
             return unclaimed
 
-    def fill(self, slot: int, chunk: int) -> None:
+    def fill(self, slot: int, chunk: int, files: OpenFiles) -> None:
         """Decode a chunk, and its windows' labels, into a slot that was claimed.
 
         Raises
@@ -136,31 +134,28 @@ class Table:
         DamagedStoreError
         StoreChangedError
         """
-        C = self._store.chunk_windows
-        labels = self.labels.load(slot, chunk)
+        records = self.labels.load(slot, chunk, files)
         target = self._slots[slot]
         if target.dtype == torch.float32:
-            start = self._decode(chunk, labels, target.numpy())
+            self._decode(chunk, records, target.numpy(), files)
         else:
             rows = self._scratch_array("rows", tuple(target.shape))
-            start = self._decode(chunk, labels, rows)
+            self._decode(chunk, records, rows, files)
             target.copy_(torch.from_numpy(rows))
-        place = slot * C
-        self._start[place : place + len(start)] = start + slot * self._shape.rows
-        self._shift[slot] = (chunk - slot) * C
+        self._shift[slot] = (chunk - slot) * self._store.chunk_windows
         self._filled[slot] = True
 
-    def _decode(self, chunk: int, labels: ChunkLabels, rows: Float32Array) -> npt.NDArray[np.int32]:
-        """Decode a chunk to rows; return where each window starts among them."""
-        shape, n = self._store.chunk_shape, len(labels.first_row)
-        if not self._shape.packed:
-            self._store.read_chunk(chunk, rows.reshape(shape))
-            if labels.start is not None:
-                return labels.start
-            return np.arange(n, dtype=np.int32) * np.int32(self._store.sequence_length)
-        windows = self._scratch_array("windows", shape)
-        self._store.read_chunk(chunk, windows)
-        return pack_windows(windows, labels.first_row, rows, self._store.stride)
+    def _decode(self, chunk: int, records: Records, rows: Float32Array, files: OpenFiles) -> None:
+        """Decode a chunk to rows, and see to it that the records say where windows start."""
+        shape = self._store.chunk_shape
+        if self._shape.packed:
+            windows = self._scratch_array("windows", shape)
+            self._store.read_chunk(chunk, windows, files)
+            records["start"] = pack_windows(windows, records["first_row"], rows, self._store.stride)
+            return
+        self._store.read_chunk(chunk, rows.reshape(shape), files)
+        if self._store.layout == "windows":
+            records["start"] = np.arange(len(records)) * self._store.sequence_length
 
     def _scratch_array(self, name: str, shape: tuple[int, ...]) -> Float32Array:
         array: Float32Array | None = getattr(self._scratch, name, None)
@@ -169,48 +164,47 @@ class Table:
             setattr(self._scratch, name, array)
         return array
 
-    def cut(self, entries: npt.NDArray[np.int32]) -> npt.NDArray[np.void]:
-        """Copy windows into memory of their own.
+    def look_up(
+        self,
+        entries: npt.NDArray[np.int32],
+        index: npt.NDArray[np.int64],
+        records: Records,
+    ) -> npt.NDArray[np.int64]:
+        """Find windows, and their labels.
 
         Parameters
         ----------
         entries : (n,) int32
             `slot * chunk_windows + w` for window w of the chunk in that slot.
+        index : (n,) int64
+            Overwritten with the windows' numbers in the store.
+        records : (n,) RECORD
+            Overwritten with their labels.
 
         Returns
         -------
-        (n,) void
-            The bytes of each window.
+        (n,) int64
+            What `cut` takes.
         """
-        windows: npt.NDArray[np.void] = self._windows[self._start[entries]]
+        slots = entries // np.int32(self._store.chunk_windows)
+        np.add(self._shift[slots], entries, out=index)
+        places = index if self.labels.by_index else entries
+        np.take(self.labels.records, places, out=records, mode="clip")
+        starts = slots.astype(np.int64)
+        starts *= self._shape.rows
+        starts += records["start"]
+        return starts
+
+    def cut(self, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
+        """Copy the bytes of windows into memory of their own, (n,) void."""
+        windows: npt.NDArray[np.void] = self._windows[starts]
         return windows
 
-    def cut_into(self, entries: npt.NDArray[np.int32], out: npt.NDArray[np.void]) -> None:
+    def cut_into(self, starts: npt.NDArray[np.int64], out: npt.NDArray[np.void]) -> None:
         """Copy windows to a given place, a few at a time by way of the cache."""
-        for first in range(0, len(entries), _CUT_WINDOWS):
-            some = entries[first : first + _CUT_WINDOWS]
+        for first in range(0, len(starts), _CUT_WINDOWS):
+            some = starts[first : first + _CUT_WINDOWS]
             out[first : first + len(some)] = self.cut(some)
-
-    def label(
-        self,
-        entries: npt.NDArray[np.int32],
-        index: npt.NDArray[np.int64],
-        labels: tuple[npt.NDArray[Any], ...],
-    ) -> None:
-        """Look up the numbers of windows in the store, and their labels.
-
-        Parameters
-        ----------
-        entries : (n,) int32
-        index : (n,) int64
-            Overwritten.
-        labels : tuple of (n,) arrays
-            Overwritten, in the order of `FIELDS`.
-        """
-        np.add(self._shift[entries // self._store.chunk_windows], entries, out=index)
-        places = index if self.labels.by_index else entries
-        for values, out in zip(self.labels.arrays, labels, strict=True):
-            np.take(values, places, out=out, mode="clip")
 
 
 def pack_windows(

@@ -47,9 +47,9 @@ def seal(payload: Any) -> bytes:
     return b"".join((payload, checksum(payload).to_bytes(CRC_BYTES, "little")))
 
 
-def checksum(payload: Any) -> int:
-    """Return the crc32c of some bytes."""
-    return int(google_crc32c.value(payload))
+def checksum(payload: Any, before: int = 0) -> int:
+    """Return the crc32c of some bytes, or of those before and them."""
+    return int(google_crc32c.extend(before, payload))
 
 
 def decode_into(payload: Any, codec: Codec, out: Array) -> None:

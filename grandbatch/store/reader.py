@@ -16,7 +16,7 @@ import numpy.typing as npt
 from grandbatch.errors import DamagedStoreError, StoreChangedError, StoreMismatchError
 from grandbatch.store.format import FORMAT, StoreSpec
 from grandbatch.store.manifest import Manifest, sha256_hex
-from grandbatch.store.reading import Array, ArrayReader, Identity
+from grandbatch.store.reading import Array, ArrayReader, Identity, OpenFiles
 
 Index = int | slice | EllipsisType
 _MAX_CHUNK_BYTES = 2**31
@@ -184,7 +184,10 @@ class MatrixStore:
         return first, min(first + self._spec.chunk_windows, len(self))
 
     def read_chunk(
-        self, chunk: int, out: npt.NDArray[np.float32] | None = None
+        self,
+        chunk: int,
+        out: npt.NDArray[np.float32] | None = None,
+        files: OpenFiles | None = None,
     ) -> npt.NDArray[np.float32]:
         """Decode a chunk, straight into `out` where given.
 
@@ -192,6 +195,8 @@ class MatrixStore:
         ----------
         chunk : int
         out : float32 array of `chunk_shape`, C-contiguous, optional
+        files : OpenFiles, optional
+            Files to keep open, where more chunks follow in the same thread.
 
         Returns
         -------
@@ -205,14 +210,15 @@ class MatrixStore:
         """
         if out is None:
             out = np.empty(self.chunk_shape, np.float32)
-        self._readers[self._spec.data.name].read(chunk, out)
+        self._readers[self._spec.data.name].read(chunk, out, files)
         return out
 
-    def read_labels(self, chunk: int) -> Labels:
+    def read_labels(self, chunk: int, files: OpenFiles | None = None) -> Labels:
         """Read the per-window values of a chunk's windows."""
         start, stop = self.chunk_range(chunk)
         values = {
-            s.name: self._readers[s.name].read_part(chunk, start, stop) for s in self._spec.labels
+            s.name: self._readers[s.name].read_part(chunk, start, stop, files)
+            for s in self._spec.labels
         }
         return Labels(**{"start": None, **values})  # type: ignore[arg-type]  # dtypes by spec
 

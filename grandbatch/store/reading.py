@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from grandbatch.store.format import MANIFEST_NAME, ArraySpec
 from grandbatch.store.manifest import ChunkDigests, sha256_hex
 
 Array = npt.NDArray[Any]
+
+_PIECE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,55 @@ class Identity:
         return cls(status.st_ino, status.st_mtime_ns, status.st_size)
 
 
+class OpenFiles:
+    """The file that each array was last read from, kept open: for one thread, to be closed.
+
+    Opening a file, and making sure that the store is still the same, takes as long as reading a
+    small chunk does. Chunks that come as they lie on the disk share that. (Their bytes are checked
+    one by one all the same: those of another store never pass for this one's.)
+    """
+
+    def __init__(self) -> None:
+        self._handles: dict[str, tuple[int, int]] = {}
+        self._scratch = np.empty(0, np.uint8)
+
+    def scratch(self, n_bytes: int) -> npt.NDArray[np.uint8]:
+        """Return room for encoded bytes, until the next call."""
+        if len(self._scratch) < n_bytes:
+            self._scratch = np.empty(n_bytes, np.uint8)
+        return self._scratch[:n_bytes]
+
+    def get(self, reader: ArrayReader, chunk: int) -> int:
+        """Return the handle of the file that a chunk is in."""
+        name, number = reader.spec.name, reader.file_number(chunk)
+        held = self._handles.get(name)
+        if held is not None:
+            if held[0] == number:
+                return held[1]
+            os.close(self._handles.pop(name)[1])
+        handle = self._handles.setdefault(name, (number, reader.open_file(chunk)))[1]
+        if held is None:
+            # only now: another store may have come to the path before the file was opened
+            reader.check_unchanged()
+        return handle
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._handles:
+            os.close(self._handles.popitem()[1][1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
 @dataclass(frozen=True, eq=False)
 class ArrayReader:
     """Reads one array's chunks. Thread-safe: it holds no state and no open file.
+
+    Files that the caller keeps open may be given to every read.
 
     Raises (from every read)
     ------------------------
@@ -50,62 +98,65 @@ class ArrayReader:
     spec: ArraySpec
     digests: ChunkDigests
 
-    def read(self, chunk: int, out: Array) -> None:
+    def read(self, chunk: int, out: Array, files: OpenFiles | None = None) -> None:
         """Decode a chunk into a C-contiguous array of the chunk's shape and dtype."""
-        if self.spec.codec == "none":
-            self._read_plain(chunk, out)
+        if files is None:
+            with OpenFiles() as own:
+                self.read(chunk, out, own)
             return
-        encoded = self.read_encoded(chunk)
-        payload = memoryview(encoded)[:-CRC_BYTES]
+        if self.spec.codec == "none":
+            self._read_payload(chunk, out.reshape(-1).view(np.uint8), files)
+            return
+        payload = files.scratch(int(self.digests.length[chunk]) - CRC_BYTES)
+        self._read_payload(chunk, payload, files)
         try:
             decode_into(payload, self.spec.codec, out)
         except (ValueError, RuntimeError) as error:
             raise self._damaged(chunk, f"it does not decode ({error})") from None
 
-    def _read_plain(self, chunk: int, out: Array) -> None:
-        """Read a chunk that is not compressed straight to where it belongs."""
-        values = out.reshape(-1).view(np.uint8)
+    def _read_payload(self, chunk: int, out: npt.NDArray[np.uint8], files: OpenFiles) -> None:
+        """Read the encoded bytes of a chunk without its crc32c, and check that and the length.
+
+        Piece by piece, so that the checksum finds them in the cache.
+        """
+        length, expected = int(self.digests.length[chunk]), int(self.digests.crc32c[chunk])
+        if length != len(out) + CRC_BYTES:
+            raise self._damaged(chunk, f"{len(out) + CRC_BYTES} bytes wanted, {length} announced")
+        handle, offset = files.get(self, chunk), self._offset(chunk)
         trailer = bytearray(CRC_BYTES)
-        handle = self._open(chunk)
-        try:
-            n_read = os.preadv(handle, [values.data, trailer], self._offset(chunk))
-        finally:
-            os.close(handle)
-        self.check_unchanged()
-        expected = int(self.digests.crc32c[chunk])
-        if n_read != int(self.digests.length[chunk]) or n_read != values.nbytes + CRC_BYTES:
-            raise self._damaged(chunk, f"{values.nbytes + CRC_BYTES} bytes wanted, {n_read} there")
-        values.flags.writeable = False
-        if int.from_bytes(trailer, "little") != expected or checksum(values) != expected:
-            raise self._damaged(chunk, "its bytes do not give its crc32c")
-
-    def read_encoded(self, chunk: int) -> bytes:
-        """Read the encoded bytes of a chunk, and check their length and crc32c."""
-        length = int(self.digests.length[chunk])
-        data = self._read_range(chunk, self._offset(chunk), length)
-        expected = int(self.digests.crc32c[chunk])
-        if int.from_bytes(data[-CRC_BYTES:], "little") != expected:
+        n_read = crc = 0
+        for first in range(0, len(out), _PIECE_BYTES):
+            piece = out[first : first + _PIECE_BYTES]
+            last = [trailer] if first + len(piece) == len(out) else []
+            n_read += os.preadv(handle, [piece.data, *last], offset + first)
+            piece.flags.writeable = False
+            crc = checksum(piece, crc)
+        if n_read != length:
+            raise self._damaged(chunk, f"{length} bytes wanted, {n_read} there")
+        if int.from_bytes(trailer, "little") != expected:
             raise self._damaged(chunk, "its crc32c is not the manifest's")
-        if checksum(np.frombuffer(data, np.uint8)[:-CRC_BYTES]) != expected:
+        if crc != expected:
             raise self._damaged(chunk, "its bytes do not give its crc32c")
-        return data
 
-    def read_part(self, part: int, start: int, stop: int) -> Array:
+    def read_part(self, part: int, start: int, stop: int, files: OpenFiles | None = None) -> Array:
         """Read the values `[start, stop)` of an uncompressed per-window array.
 
         They are the windows of chunk `part` of the matrices, checked by the part's own crc32c.
         """
         itemsize = np.dtype(self.spec.dtype).itemsize
         chunk, first = divmod(start, self.spec.chunk_shape[0])
-        data = self._read_range(chunk, first * itemsize, (stop - start) * itemsize)
+        data = self._read_range(chunk, first * itemsize, (stop - start) * itemsize, files)
         if checksum(data) != int(self.digests.part_crc32c[part]):
             raise self._damaged(chunk, f"values {start} to {stop} do not give their crc32c")
         return np.frombuffer(data, self.spec.dtype)
 
     def check(self, chunk: int) -> None:
         """Read a chunk and check its sha256 too, and that it decodes."""
-        data = self.read_encoded(chunk)
-        if sha256_hex(data) != bytes(self.digests.sha256[chunk]).hex():
+        data = np.empty(int(self.digests.length[chunk]) - CRC_BYTES, np.uint8)
+        with OpenFiles() as files:
+            self._read_payload(chunk, data, files)
+        trailer = int(self.digests.crc32c[chunk]).to_bytes(CRC_BYTES, "little")
+        if sha256_hex(data.tobytes() + trailer) != bytes(self.digests.sha256[chunk]).hex():
             raise self._damaged(chunk, "its sha256 is not the manifest's")
         self.read(chunk, np.empty(self.spec.chunk_shape, self.spec.dtype))
 
@@ -123,23 +174,25 @@ class ArrayReader:
         first = chunk // self.spec.shard_chunks * self.spec.shard_chunks
         return int(self.digests.length[first:chunk].sum(dtype=np.int64))
 
-    def _read_range(self, chunk: int, offset: int, length: int) -> bytes:
-        handle = self._open(chunk)
-        try:
-            data = os.pread(handle, length, offset)
-        finally:
-            os.close(handle)
-        self.check_unchanged()
+    def _read_range(self, chunk: int, offset: int, length: int, files: OpenFiles | None) -> bytes:
+        if files is None:
+            with OpenFiles() as own:
+                return self._read_range(chunk, offset, length, own)
+        data = os.pread(files.get(self, chunk), length, offset)
         if len(data) != length:
             raise self._damaged(chunk, f"{length} bytes wanted, {len(data)} there")
         return data
 
-    def _open(self, chunk: int) -> int:
-        path = self.store / self.spec.file(chunk // self.spec.shard_chunks)
+    def open_file(self, chunk: int) -> int:
+        """Open the file that a chunk is in."""
         try:
-            return os.open(path, os.O_RDONLY)
+            return os.open(self.store / self.spec.file(self.file_number(chunk)), os.O_RDONLY)
         except OSError as error:
             raise self._damaged(chunk, f"its file can't be opened ({error.strerror})") from None
+
+    def file_number(self, chunk: int) -> int:
+        """Return the number of the file that a chunk is in."""
+        return chunk // self.spec.shard_chunks
 
     def check_unchanged(self) -> None:
         """Raise StoreChangedError where the store is no longer the one that was opened."""
@@ -157,6 +210,6 @@ class ArrayReader:
         self.check_unchanged()
         return DamagedStoreError(
             f"{self.store}: chunk {chunk} of {self.spec.name} is damaged: {what} "
-            f"(file {self.spec.file(chunk // self.spec.shard_chunks)}); grandbatch verify lists "
+            f"(file {self.spec.file(self.file_number(chunk))}); grandbatch verify lists "
             "all bad chunks, grandbatch build --overwrite makes the store again"
         )

@@ -1,0 +1,172 @@
+"""Loops that are cut short: by a store that goes away, an error, Ctrl-C, or the caller."""
+
+import gc
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import grandbatch as gb
+from grandbatch.errors import DamagedStoreError, StoreChangedError
+from grandbatch.loader import iterating
+
+
+@pytest.fixture(params=["windows", "rows"])
+def store(request, make_store, monkeypatch):
+    """313 windows in 20 chunks, of which three are mixed and few are gathered at once."""
+    monkeypatch.setattr(iterating, "SLAB_WINDOWS", 16)
+    return make_store(400, layout=request.param, overlap=47)
+
+
+def make_stream(store, prefetch, **options):
+    config = gb.BatchConfig(batch_size=8, sequence_length=48, overlap=store.overlap, cache_bytes=0)
+    loader = gb.SlidingWindowDataLoader(store, config, **{"shuffle_chunks": 3, **options})
+    return gb.DataStreamer(loader, prefetch)
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("grandbatch")]
+
+
+def assert_no_threads(within=2.0):
+    deadline = time.monotonic() + within
+    while threads() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert threads() == []
+
+
+def open_files():
+    return sorted(str(path.resolve()) for path in Path("/proc/self/fd").iterdir() if path.exists())
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_store_deleted_file_by_file_is_an_error_whichever_file_goes_first(
+    store, tmp_path, prefetch
+):
+    files = [path.relative_to(store.path) for path in store.path.rglob("*") if path.is_file()]
+    used = [path for path in files if path.name not in ("zarr.json", ".complete")]
+    for first in used:
+        copy = tmp_path / "copy.zarr"
+        shutil.copytree(store.path, copy)
+        stream = make_stream(gb.MatrixStore.open(copy), prefetch)
+        batches = iter(stream)
+        next(batches)
+        (copy / first).unlink()
+        stream.loader.set_epoch(0)
+        del batches
+        with pytest.raises((DamagedStoreError, StoreChangedError)) as caught:
+            list(stream)
+        name = first.parts[0]
+        assert ("deleted" if name == "manifest.json" else f"of {name} is damaged") in str(
+            caught.value
+        )
+        shutil.rmtree(copy)
+    assert_no_threads()
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 4])
+def test_a_store_that_goes_away_in_the_middle_of_an_epoch_is_an_error(store, prefetch):
+    stream = make_stream(store, prefetch, shuffle=False)
+    batches = iter(stream)
+    seen = [next(batches) for _ in range(3)]
+    shutil.rmtree(store.path)
+    with pytest.raises((StoreChangedError, DamagedStoreError)):
+        seen.extend(batches)
+    assert 3 <= len(seen) < len(stream)
+    assert_no_threads()
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 4])
+def test_a_store_replaced_in_the_middle_of_an_epoch_is_an_error_though_its_bytes_are_the_same(
+    store, tmp_path, prefetch
+):
+    shutil.copytree(store.path, tmp_path / "twin.zarr")
+    batches = iter(make_stream(store, prefetch))
+    next(batches)
+    store.path.rename(tmp_path / "former.zarr")
+    (tmp_path / "twin.zarr").rename(store.path)
+    with pytest.raises(StoreChangedError, match="replaced"):
+        list(batches)
+    assert_no_threads()
+
+
+@pytest.mark.parametrize("prefetch", [0, 3])
+def test_an_error_names_the_chunk_and_leaves_the_state_before_it(store, prefetch):
+    stream = make_stream(store, prefetch, shuffle=False)
+    chunk = 13
+    reader = store._readers[store.spec.data.name]
+    path = store.path / store.spec.data.file(0)
+    raw = bytearray(path.read_bytes())
+    raw[reader._offset(chunk) + 20] ^= 16
+    path.write_bytes(raw)
+    seen = []
+    with pytest.raises(DamagedStoreError, match=rf"chunk {chunk} of {store.spec.data.name}"):
+        seen.extend(stream)
+    assert [n for batch in seen for n in batch.index.tolist()] == list(range(chunk * 16))
+    assert stream.state_dict()["position"] == seen[-1].position.to_json()
+    assert_no_threads()
+
+
+@pytest.fixture
+def slow_reading(monkeypatch):
+    """Chunks that take 50 ms each, and a count of them."""
+    reads = []
+    read = gb.MatrixStore.read_chunk
+
+    def slowly(self, chunk, *more):
+        reads.append(chunk)
+        time.sleep(0.05)
+        return read(self, chunk, *more)
+
+    monkeypatch.setattr(gb.MatrixStore, "read_chunk", slowly)
+    return reads
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_ctrl_c_ends_reading_at_once_and_the_next_loop_starts_clean(store, slow_reading, prefetch):
+    stream = make_stream(store, prefetch, shuffle_chunks=20)
+    main = threading.main_thread().ident
+    timer = threading.Timer(0.12, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        list(stream)
+    assert_no_threads(within=0.3)
+    timer.join()
+    # the block has 20 chunks, two at a time
+    assert len(slow_reading) < 12
+    # what had been decoded is kept
+    assert sum(len(batch) for batch in stream) == len(store)
+    assert sorted(slow_reading) == list(range(store.n_chunks))
+
+
+def test_closing_a_stream_does_not_wait_for_a_whole_block(store, slow_reading):
+    stream = make_stream(store, 2, shuffle_chunks=4)
+    batches = iter(stream)
+    next(batches)
+    time.sleep(0.02)
+    done = len(slow_reading)
+    batches.close()
+    assert len(slow_reading) <= done + 2
+    assert_no_threads()
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 4])
+def test_leaving_early_leaks_no_thread_no_file_and_no_table(store, prefetch):
+    stream = make_stream(store, prefetch)
+    for _ in stream:
+        break
+    stream.close()
+    gc.collect()
+    files, tables = open_files(), stream.loader._resources._idle[0]
+    for left_behind in range(30):
+        for number, _batch in enumerate(stream):
+            if number == left_behind:
+                break
+        del _batch
+        stream.close()
+        assert_no_threads()
+    assert open_files() == files
+    assert stream.loader._resources._idle[0] is tables
