@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from grandbatch.build.api import build_store
     from grandbatch.checkpoint import CheckpointManager
     from grandbatch.config import BatchConfig
+    from grandbatch.evaluation import Evaluation, evaluate, evaluate_walk_forward
     from grandbatch.features import (
         STRATEGIC,
         TACTICAL,
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
         ema,
         wilder_rsi,
     )
+    from grandbatch.live import LiveFeatures
     from grandbatch.loader import SlidingWindowDataLoader
     from grandbatch.memory import MemoryMonitor, calculate_optimal_batch_size
+    from grandbatch.order import Split
     from grandbatch.position import Position
     from grandbatch.processor import BatchProcessor
     from grandbatch.simulate import create_large_dataset_simulation
+    from grandbatch.splits import split_store, walk_forward
     from grandbatch.store import MatrixStore
     from grandbatch.stream import DataStreamer
     from grandbatch.trainer import Trainer
@@ -40,14 +44,17 @@ _HOMES = {
     "BatchProcessor": "processor",
     "CheckpointManager": "checkpoint",
     "DataStreamer": "stream",
+    "Evaluation": "evaluation",
     "Feature": "features",
     "FeatureSet": "features",
+    "LiveFeatures": "live",
     "MatrixBatch": "batch",
     "MatrixStore": "store",
     "MemoryMonitor": "memory",
     "Position": "position",
     "STRATEGIC": "features",
     "SlidingWindowDataLoader": "loader",
+    "Split": "order",
     "TACTICAL": "features",
     "Trainer": "trainer",
     "add_features": "features",
@@ -55,7 +62,11 @@ _HOMES = {
     "calculate_optimal_batch_size": "memory",
     "create_large_dataset_simulation": "simulate",
     "ema": "features",
+    "evaluate": "evaluation",
+    "evaluate_walk_forward": "evaluation",
     "read_bars": "bars",
+    "split_store": "splits",
+    "walk_forward": "splits",
     "wilder_rsi": "features",
 }
 
@@ -67,13 +78,16 @@ __all__ = [
     "BatchProcessor",
     "CheckpointManager",
     "DataStreamer",
+    "Evaluation",
     "Feature",
     "FeatureSet",
+    "LiveFeatures",
     "MatrixBatch",
     "MatrixStore",
     "MemoryMonitor",
     "Position",
     "SlidingWindowDataLoader",
+    "Split",
     "Trainer",
     "__version__",
     "add_features",
@@ -81,7 +95,11 @@ __all__ = [
     "calculate_optimal_batch_size",
     "create_large_dataset_simulation",
     "ema",
+    "evaluate",
+    "evaluate_walk_forward",
     "read_bars",
+    "split_store",
+    "walk_forward",
     "wilder_rsi",
 ]
 

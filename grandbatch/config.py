@@ -106,6 +106,13 @@ class BatchConfig:
         _at_least("min_batch_size", self.min_batch_size, 1)
         if self.max_batch_size is not None:
             _at_least("max_batch_size", self.max_batch_size, self.min_batch_size)
+        if isinstance(self.batch_size, int) and not (
+            self.min_batch_size <= self.batch_size <= (self.max_batch_size or self.batch_size)
+        ):
+            raise UsageError(
+                f"batch_size must be from min_batch_size ({self.min_batch_size}) to "
+                f"max_batch_size ({self.max_batch_size}), got {self.batch_size}"
+            )
         if not (math.isfinite(self.max_memory_percent) and 0 < self.max_memory_percent <= 100):
             raise UsageError(
                 f"max_memory_percent must be above 0 and at most 100, got {self.max_memory_percent}"

@@ -12,18 +12,24 @@ from typing import Any
 
 from grandbatch.batch import MatrixBatch
 from grandbatch.checkpoint import CheckpointManager
-from grandbatch.config import BatchConfig
-from grandbatch.errors import CheckpointError, UsageError
+from grandbatch.config import BatchConfig, parse_bytes
+from grandbatch.curves import MetricsLog
+from grandbatch.errors import CheckpointError, MemoryLimitError, UsageError
 from grandbatch.features import FeatureSet, resolve_feature_set
 from grandbatch.interrupts import HeldInterrupts
 from grandbatch.loader import SlidingWindowDataLoader
+from grandbatch.loader.reading import SLAB_WINDOWS
 from grandbatch.memory import MemoryMonitor
+from grandbatch.memory.guard import RunGuard, Settings
+from grandbatch.memory.records import RunRecord
 from grandbatch.store import MatrixStore
 from grandbatch.stream import DataStreamer
 from grandbatch.trainer import Trainer
 
 _log = logging.getLogger("grandbatch")
-_MEMORY_CHECK_SECONDS = 1.0
+
+_RESUME_COPIES = 2
+"""A checkpoint is in memory twice while it is read: as bytes, and as what they say."""
 
 
 class BatchProcessor:
@@ -43,6 +49,10 @@ class BatchProcessor:
         Epochs of the whole training, resumed or not.
     resume : bool
         Go on from the latest checkpoint, if there is one.
+    memory_limit : str or int, optional
+        Memory for the process tree, such as "2GiB", below the system's own limits.
+    metrics_port : int, optional
+        Serve Prometheus metrics on this port of the loopback address, plus the rank.
     **loader_options
         Of `SlidingWindowDataLoader`: shuffle, run_length, start, stop, rank, world_size, …
 
@@ -61,6 +71,8 @@ class BatchProcessor:
         feature_set: str | FeatureSet | None = None,
         epochs: int = 1,
         resume: bool = True,
+        memory_limit: str | int | None = None,
+        metrics_port: int | None = None,
         **loader_options: Any,
     ) -> None:
         if epochs < 1:
@@ -75,9 +87,14 @@ class BatchProcessor:
         self.checkpoints = CheckpointManager(
             Path(checkpoint_dir), content_id=self.store.content_id, keep_best=True
         )
-        self.monitor = MemoryMonitor(self.config.max_memory_percent)
+        self.monitor = MemoryMonitor(
+            self.config.max_memory_percent,
+            None if memory_limit is None else parse_bytes(memory_limit),
+        )
+        self._metrics_port = metrics_port
         self._totals = _Totals()
         self._state: dict[str, Any] | None = None
+        self._recorded_size: int | None = None
 
     @property
     def steps(self) -> int:
@@ -95,6 +112,11 @@ class BatchProcessor:
         A checkpoint is saved every `checkpoint_frequency` steps, at the end, and when the loop
         is left early or ended by Ctrl-C: training then goes on at the very next batch.
 
+        As memory runs short, less is prefetched, batches get smaller and then wait; the same
+        windows come in the same order. What was done and why is logged, and written beside the
+        checkpoints with the memory's course (`grandbatch.memory.records`); so are the metrics
+        (`grandbatch.curves`).
+
         Parameters
         ----------
         trainer : Trainer
@@ -111,20 +133,27 @@ class BatchProcessor:
         CheckpointError
             If there are checkpoints and none can be used.
         MemoryLimitError
-            If the process tree is over `max_memory_percent` of its limit; a checkpoint is saved.
+            If the process tree, before the first batch or with the smallest ones, is over
+            `max_memory_percent` of its limit; a checkpoint of what was trained is saved.
         """
         if not isinstance(trainer, Trainer):
             raise UsageError(
                 f"{type(trainer).__name__} is no trainer: it needs train_batch, state_dict and "
                 "load_state_dict (grandbatch.Trainer)"
             )
-        self._totals, self._state = _Totals(), None
+        self._totals, self._state, self._recorded_size = _Totals(), None, None
         if self.resume:
             self._resume(trainer)
         saved_step = self._totals.steps
+        guard = self._guard()
         try:
-            with closing(self._train(trainer)) as results:
+            with (
+                guard,
+                MetricsLog(self.checkpoints.directory, self.loader.rank) as curves,
+                closing(self._train(trainer, guard)) as results,
+            ):
                 for result in results:
+                    curves.add(result["batch_idx"], result["batch_size"], result["metrics"])
                     yield result
                     if self._totals.steps % self.config.checkpoint_frequency == 0:
                         self._save(trainer)
@@ -133,13 +162,44 @@ class BatchProcessor:
             if self._totals.steps != saved_step and self._totals.is_whole:
                 self._save(trainer)
 
-    def _train(self, trainer: Trainer) -> Generator[dict[str, Any], None, None]:
+    def _guard(self) -> RunGuard:
+        """Make what keeps the run inside its memory."""
+        config, loader = self.config, self.loader
+        start = self._recorded_size or loader.batch_size
+        smallest, largest = config.min_batch_size, loader.batch_size
+        if config.batch_size == "auto":
+            largest = config.max_batch_size or max(start, loader.n_windows // loader.world_size)
+        if not config.adaptive:
+            smallest = largest = start
+        record = RunRecord(
+            self.checkpoints.directory,
+            loader.rank,
+            None if self._metrics_port is None else self._metrics_port + loader.rank,
+        )
+        settings = Settings(start, config.prefetch_batches, cached=loader.spare_bytes > 0)
+        return RunGuard(
+            self.monitor, settings, smallest, largest, record, world_size=loader.world_size
+        )
+
+    def _planned_bytes(self, settings: Settings) -> int:
+        """Bytes that feeding the trainer will take: decoded chunks, and slabs with batches."""
+        loader = self.loader
+        held = loader.buffer_bytes - (0 if settings.cached else loader.spare_bytes)
+        window_bytes: int = self.store.sequence_length * self.store.n_features * 4
+        ahead = settings.batch_size * (1 + settings.prefetch_batches)
+        return held + 2 * max(SLAB_WINDOWS, ahead) * window_bytes
+
+    def _train(self, trainer: Trainer, guard: RunGuard) -> Generator[dict[str, Any], None, None]:
         """Train on each batch, keep the loader's state after it, and yield the result."""
         if self._state is not None:
             self.loader.load_state_dict(self._state)
-        usage, checked = self.monitor.check(), time.monotonic()
+        guard.begin(self._planned_bytes)
         while self.loader.epoch < self.epochs:
-            with DataStreamer(self.loader, prefetch_batches=self.config.prefetch_batches) as stream:
+            settings = guard.admit()
+            self.loader.batch_size = settings.batch_size
+            if not settings.cached:
+                self.loader.release_cache()
+            with DataStreamer(self.loader, prefetch_batches=settings.prefetch_batches) as stream:
                 asked = time.perf_counter()
                 for batch in stream:
                     began = time.perf_counter()
@@ -147,24 +207,36 @@ class BatchProcessor:
                         metrics = self._totals.train(trainer, batch)
                         self._state = stream.state_dict()
                     ended = time.perf_counter()
-                    if time.monotonic() - checked > _MEMORY_CHECK_SECONDS:
-                        usage, checked = self.monitor.check(), time.monotonic()
+                    position = batch.position
+                    chunks = position.next_block * self.loader.settings.shuffle_chunks
+                    guard.trained(len(batch), ended - began, began - asked, chunks)
                     yield {
                         "batch_idx": self._totals.steps - 1,
                         "metrics": metrics,
                         "batch_size": len(batch),
                         "batch_time": ended - began,
                         "wait_time": began - asked,
-                        "memory_usage": usage.percent,
-                        "position": batch.position,
+                        "memory_usage": self.monitor.latest.usage.percent,
+                        "position": position,
                         "batch": batch,
                     }
                     # only now, so that every batch trained on has been handed out
                     held.release()
+                    if not guard.may_go_on():
+                        # what was prepared under other settings is dropped, and comes again
+                        stream.load_state_dict(stream.state_dict())
+                        break
                     asked = time.perf_counter()
 
     def _resume(self, trainer: Trainer) -> None:
-        checkpoint = self.checkpoints.load()
+        latest = self.checkpoints.latest()
+        if latest is None:
+            return
+        try:
+            self.monitor.check(_RESUME_COPIES * latest.stat().st_size)
+            checkpoint = self.checkpoints.load()
+        except (MemoryLimitError, MemoryError) as error:
+            raise MemoryLimitError(f"no memory to resume from {latest}: {error}") from None
         if checkpoint is None:
             return
         state = checkpoint.loader_state
@@ -177,6 +249,8 @@ class BatchProcessor:
                 "use the trainer that wrote it, another --checkpoint-dir, or --no-resume"
             ) from None
         self._totals, self._state = totals, state["loader"]
+        if state.get("batch_size") == self.config.batch_size:
+            self._recorded_size = state["loader"]["position"]["batch_size"]
         _log.info("resuming from %s, after step %d", checkpoint.path, checkpoint.step)
 
     def _save(self, trainer: Trainer) -> None:
@@ -189,6 +263,7 @@ class BatchProcessor:
                     "loader": state,
                     "totals": self._totals.to_json(),
                     "position": state.get("position"),
+                    "batch_size": self.config.batch_size,
                 },
                 self.summary,
             )

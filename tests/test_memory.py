@@ -5,17 +5,29 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from grandbatch.errors import MemoryLimitError, UsageError
 from grandbatch.memory import (
+    Level,
     MemoryMonitor,
+    MemoryUsage,
     calculate_optimal_batch_size,
+    limits,
     memory_limit,
+    own_bytes,
+    peak_bytes,
     process_tree_bytes,
+    read_usage,
 )
+from grandbatch.memory.monitor import next_level
+from grandbatch.memory.sizing import BatchSizer
+from grandbatch.memory.usage import device_memory, forget_peak
 
 
 def test_the_limit_is_at_most_the_ram_and_names_its_source():
@@ -71,3 +83,187 @@ def test_a_share_that_makes_no_sense_is_refused(percent):
 def test_the_optimal_batch_is_in_the_class_of_the_dataset(bars, low, high):
     assert calculate_optimal_batch_size(bars) == high
     assert calculate_optimal_batch_size(bars, memory_limit_gb=0.01) == low
+
+
+def test_as_much_as_fits_is_a_power_of_two_that_grows_with_the_memory():
+    assert calculate_optimal_batch_size(10**7, 4.0, fill=True) == 4096
+    assert calculate_optimal_batch_size(10**7, 8.0, fill=True) == 8192
+    assert calculate_optimal_batch_size(100, 8.0, fill=True) == 64
+    assert calculate_optimal_batch_size(10**7, 1e-6, fill=True) == 1
+
+
+def write_cgroup(folder, limit, used, pages, version):
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+             2: ("memory.max", "memory.current", "")}  # fmt: skip
+    limit_file, used_file, prefix = names[version]
+    (folder / limit_file).write_text(f"{limit}\n")
+    (folder / used_file).write_text(f"{used}\n")
+    stat = f"{prefix}inactive_file {pages}\n{prefix}active_file {pages}\n"
+    (folder / "memory.stat").write_text(stat)
+
+
+@pytest.mark.parametrize(
+    ("version", "line", "root"), [(1, "4:memory:/a/b", "memory"), (2, "0::/a/b", "")]
+)
+def test_limits_of_all_cgroups_above_count_and_are_read_anew(
+    tmp_path, monkeypatch, version, line, root
+):
+    lines, real = tmp_path / "cgroup", limits.Path
+    lines.write_text(line + "\n")
+    monkeypatch.setattr(limits, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(
+        limits, "Path", lambda path: lines if str(path) == "/proc/self/cgroup" else real(path)
+    )
+    unlimited = {1: 2**63 - 4096, 2: "max"}[version]
+    write_cgroup(tmp_path / root / "a", 5_000_000, 4_500_000, 100_000, version)
+    write_cgroup(tmp_path / root / "a" / "b", unlimited, 2_000_000, 0, version)
+    assert memory_limit() == limits.MemoryLimit(5_000_000, "cgroup /a")
+    # 4.5 MB are in use, of which the kernel can drop 0.2
+    assert read_usage().available_bytes == 700_000
+    write_cgroup(tmp_path / root / "a" / "b", 3_000_000, 2_000_000, 0, version)
+    assert memory_limit() == limits.MemoryLimit(3_000_000, "cgroup /a/b")
+    assert read_usage().available_bytes == 700_000
+
+
+def test_what_others_hold_makes_the_usable_memory_smaller():
+    alone = MemoryUsage(300, 1000, 700, "RAM")
+    crowded = MemoryUsage(300, 1000, 200, "RAM")
+    assert (alone.usable_bytes, crowded.usable_bytes) == (1000, 500)
+    monitor = MemoryMonitor(80.0)
+    assert (monitor.allowed_bytes(alone), monitor.allowed_bytes(crowded)) == (800, 400)
+    assert alone.percent == crowded.percent == 30.0
+
+
+def test_figures_agree_with_the_systems_to_two_percent():
+    block = bytearray(50_000_000)
+    own, highest = own_bytes()
+    usage = read_usage()
+    seen = psutil.Process().memory_info().rss
+    children = sum(c.memory_info().rss for c in psutil.Process().children(recursive=True))
+    assert own == pytest.approx(seen, rel=0.02)
+    assert usage.rss_bytes == pytest.approx(seen + children, rel=0.02)
+    assert highest >= own
+    assert usage.limit_bytes == memory_limit().limit_bytes
+    assert (
+        usage.available_bytes == pytest.approx(psutil.virtual_memory().available, rel=0.1)
+        or usage.source != "RAM"
+    )
+    del block
+
+
+def test_a_forgotten_peak_is_still_known_here():
+    block = bytearray(60_000_000)
+    before = peak_bytes()
+    del block
+    forget_peak()
+    assert own_bytes()[1] < before
+    assert peak_bytes() >= before
+
+
+def test_the_thread_takes_less_than_half_a_percent_of_a_core():
+    began = time.monotonic()
+    with MemoryMonitor() as monitor:
+        time.sleep(3.0)
+        taken = time.monotonic() - began
+        assert 0 < monitor.cpu_seconds < 0.005 * taken
+        sampled = monitor.latest.time
+    assert time.time() - sampled < 2.0
+
+
+def test_levels_rise_at_their_share_and_fall_only_well_below():
+    level, seen = Level.CALM, []
+    for share in (0.5, 0.71, 0.69, 0.65, 0.63, 0.81, 0.76, 0.73, 0.97, 1.2, 0.97, 0.93, 0.5):
+        level = next_level(share, level)
+        seen.append(level)
+    assert seen == [
+        Level.CALM, Level.TRIM, Level.TRIM, Level.TRIM, Level.CALM, Level.PREFETCH, Level.PREFETCH,
+        Level.TRIM, Level.HOLD, Level.STOP, Level.STOP, Level.HOLD, Level.CALM,
+    ]  # fmt: skip
+
+
+@given(st.lists(st.floats(0, 2), min_size=2, max_size=30))
+def test_no_level_flickers_and_none_is_missed(shares):
+    level = Level.CALM
+    for share in shares:
+        last, level = level, next_level(share, level)
+        assert level >= next_level(share, Level.CALM)
+        if level < last:
+            assert next_level(share + 0.059, Level.CALM) <= level
+
+
+def test_a_monitor_samples_and_trims_and_tells():
+    heard = []
+    monitor = MemoryMonitor(100.0, limit_bytes=2 * process_tree_bytes())
+    monitor.heard = heard.append
+    with monitor:
+        time.sleep(0.3)
+    assert heard[0].usage.rss_bytes > 0
+    assert monitor.trim() >= 0
+    count = len(heard)
+    time.sleep(0.3)
+    assert len(heard) == count
+
+
+def test_a_peak_between_two_looks_is_seen():
+    monitor = MemoryMonitor()
+    monitor.look()
+    monitor.forget_peak()
+    monitor.look()
+    block = bytearray(80_000_000)
+    del block
+    look = monitor.look()
+    assert look.peak_bytes - look.rss_bytes > 60_000_000
+    assert monitor.look().peak_bytes < look.peak_bytes
+
+
+@given(
+    st.integers(1, 4096), st.integers(1, 4096), st.integers(1, 4096), st.floats(0, 1e6),
+    st.integers(0, 10**9),
+)  # fmt: skip
+def test_sizes_stay_within_bounds_and_shrink_to_what_fits(one, two, three, window_bytes, room):
+    smallest, start, largest = sorted((one, two, three))
+    sizer = BatchSizer(start, smallest, largest)
+    sizer.measured(0, int(window_bytes * start))
+    smaller, larger = sizer.smaller(0, room), sizer.larger(0, room)
+    assert smallest <= smaller <= start <= larger <= largest
+    assert smaller < start or start == smallest
+    assert smaller == smallest or (
+        smaller.bit_count() == 1 and sizer.expected_bytes(0, smaller) <= room
+    )
+    assert larger == start or sizer.expected_bytes(0, larger) <= room
+    assert larger in (start, largest) or larger.bit_count() == 1
+
+
+def test_a_batch_grows_after_calm_and_waits_longer_after_each_shrink():
+    sizer = BatchSizer(8, 1, 64)
+
+    def calm_looks():
+        for number in range(1, 200):
+            sizer.count(calm=True)
+            if sizer.is_patient:
+                return number
+        return None
+
+    assert calm_looks() == 16
+    sizer.set(4)
+    assert calm_looks() == 32
+    sizer.set(2)
+    sizer.count(calm=False)
+    assert calm_looks() == 64
+
+
+class Cuda:
+    """Two GPUs, of which this process uses the second."""
+
+    is_initialized = staticmethod(lambda: True)
+    device_count = staticmethod(lambda: 2)
+    memory_reserved = staticmethod(lambda number: (0, 300)[number])
+    mem_get_info = staticmethod(lambda number: {1: (600, 1000)}[number])
+
+
+def test_only_gpus_in_use_are_asked(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", type("torch", (), {"cuda": Cuda}))
+    (device,) = device_memory()
+    assert (device.device, device.used_bytes) == ("cuda:1", 300)
+    assert (device.free_bytes, device.total_bytes) == (600, 1000)

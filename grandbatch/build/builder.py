@@ -18,6 +18,7 @@ from grandbatch.build.engines import (
     overlap_graph,
 )
 from grandbatch.build.extend import keep_files
+from grandbatch.build.history import BuildClock, record_build
 from grandbatch.build.labels import label_jobs, write_label_chunk
 from grandbatch.build.plan import BuildPlan
 from grandbatch.build.reuse import Extension, Target, find_extension, find_store
@@ -25,7 +26,7 @@ from grandbatch.build.workers import prepare_workers
 from grandbatch.errors import UsageError
 from grandbatch.files import remove_temporaries, room_for
 from grandbatch.kernels.statistics import merge_moments
-from grandbatch.memory import memory_limit
+from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.scheduling import Schedule
 from grandbatch.store.format import FORMAT, StoreSpec
 from grandbatch.store.manifest import ChunkDigests, Manifest
@@ -96,7 +97,13 @@ def build(target: Target, options: BuildOptions, progress: Progress | None = Non
     InputError, UsageError, StoreError, MemoryLimitError, DiskFullError
         As their classes say.
     """
-    told = progress or (lambda stage, done, total: None)
+    clock = BuildClock()
+
+    def told(stage: str, done: int, total: int) -> None:
+        clock.tell(stage, done, total)
+        if progress is not None:
+            progress(stage, done, total)
+
     if not has_leftovers(target.path):
         store = find_store(target, overwrite=options.overwrite)
         if store is not None:
@@ -121,7 +128,32 @@ def build(target: Target, options: BuildOptions, progress: Progress | None = Non
             on_progress=lambda done, total: told("bars", done, total),
         )
         plan = plan_build(target, bars, options, schedule)
-        return _build_locked(target, options, schedule, bars, plan, extension, told)
+        result = _build_locked(target, options, schedule, bars, plan, extension, told)
+        _record(target, plan, result, clock, memory_limit(options.memory_limit_bytes))
+        return result
+
+
+def _record(
+    target: Target, plan: BuildPlan, result: BuildResult, clock: BuildClock, limit: MemoryLimit
+) -> None:
+    """Keep what a build took, for reports."""
+    tasks = plan.admitted(limit)
+    record_build(
+        target.path,
+        {
+            "fingerprint": result.store.fingerprint,
+            **clock.facts(),
+            "n_rows": plan.n_rows,
+            "n_windows": plan.spec.n_windows,
+            "resumed_chunks": result.resumed_chunks,
+            "kept_chunks": result.kept_chunks,
+            "tasks_in_flight": tasks,
+            "worker_processes": plan.processes,
+            "projected_bytes": plan.projected_bytes(tasks),
+            "limit_bytes": limit.limit_bytes,
+            "limit_source": limit.source,
+        },
+    )
 
 
 def plan_build(target: Target, bars: Bars, options: BuildOptions, schedule: Schedule) -> BuildPlan:

@@ -89,6 +89,54 @@ class Checkpoint:
     skipped: tuple[str, ...] = ()
 
 
+def read_checkpoint(
+    path: str | Path, content_id: str | None = None, skipped: tuple[str, ...] = ()
+) -> Checkpoint:
+    """Read one checkpoint and check it, also to take its weights to another store.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    content_id : str, optional
+        Identity of the store it must belong to; by default any.
+    skipped : tuple of str
+        What to put in `Checkpoint.skipped`.
+
+    Raises
+    ------
+    CheckpointError
+        If it can't be used, or belongs to another store.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            header = read_header(file, path)
+            if content_id is not None and header["content_id"] != content_id:
+                raise CheckpointError(
+                    f"{path} was saved while training on store {header['content_id']}, this run is "
+                    f"on store {content_id}; give another --checkpoint-dir, "
+                    "or start again with --no-resume"
+                )
+            payload = file.read(header["payload_bytes"])
+    except OSError as error:
+        raise DamagedCheckpointError(f"{path} can't be read ({error})") from error
+    digest = hashlib.sha256(payload).hexdigest()
+    if digest != header["sha256"]:
+        raise DamagedCheckpointError(
+            f"{path} is damaged: its payload's sha256 is {digest[:16]}…, "
+            f"written was {header['sha256'][:16]}…"
+        )
+    return Checkpoint(
+        step=header["step"],
+        trainer_state=decode_payload(payload, path),
+        loader_state=header["loader_state"],
+        metrics=metrics_from_json(header["metrics"]),
+        path=path,
+        skipped=skipped,
+    )
+
+
 class CheckpointManager:
     """Saves, prunes and loads the checkpoints of one training run in one directory.
 
@@ -204,11 +252,11 @@ class CheckpointManager:
             If none can be used, or it belongs to another store.
         """
         if path is not None:
-            return self._read(Path(path), ())
+            return read_checkpoint(path, self.content_id)
         skipped: list[str] = []
         for candidate in reversed(self._paths()):
             try:
-                found = self._read(candidate, tuple(skipped))
+                found = read_checkpoint(candidate, self.content_id, tuple(skipped))
             except DamagedCheckpointError as error:
                 skipped.append(str(error))
                 continue
@@ -238,37 +286,6 @@ class CheckpointManager:
             return ()
         found = [path for path in self.directory.iterdir() if NAME.fullmatch(path.name)]
         return tuple(sorted(found, key=_step_of))
-
-    def _read(self, path: Path, skipped: tuple[str, ...]) -> Checkpoint:
-        try:
-            with path.open("rb") as file:
-                header = read_header(file, path)
-                self._check_store(header, path)
-                payload = file.read(header["payload_bytes"])
-        except OSError as error:
-            raise DamagedCheckpointError(f"{path} can't be read ({error})") from error
-        digest = hashlib.sha256(payload).hexdigest()
-        if digest != header["sha256"]:
-            raise DamagedCheckpointError(
-                f"{path} is damaged: its payload's sha256 is {digest[:16]}…, "
-                f"written was {header['sha256'][:16]}…"
-            )
-        return Checkpoint(
-            step=header["step"],
-            trainer_state=decode_payload(payload, path),
-            loader_state=header["loader_state"],
-            metrics=metrics_from_json(header["metrics"]),
-            path=path,
-            skipped=skipped,
-        )
-
-    def _check_store(self, header: Mapping[str, Any], path: Path) -> None:
-        if header["content_id"] != self.content_id:
-            raise CheckpointError(
-                f"{path} was saved while training on store {header['content_id']}, this run is on "
-                f"store {self.content_id}; give another --checkpoint-dir, "
-                "or start again with --no-resume"
-            )
 
     def _prune(self) -> None:
         mine = [info for info in self.list() if info.problem is None]

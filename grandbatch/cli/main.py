@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from grandbatch.cli import building, demo, stores, training
+from grandbatch.cli import building, demo, monitoring, report, stores, training, upkeep
+from grandbatch.cli.settings import FILE_VARIABLE, adopt, find_file
 from grandbatch.errors import GrandbatchError
 from grandbatch.version import __version__
 
@@ -21,7 +23,10 @@ _INTERRUPTED = 130
 app = typer.Typer(
     name="grandbatch",
     help="Market bars larger than memory, turned into training batches.",
-    epilog="Start with: grandbatch demo",
+    epilog=(
+        "Start with: grandbatch demo. Flags of commands may also be set by GRANDBATCH_* variables "
+        "and in grandbatch.yaml: see grandbatch config --help."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -35,9 +40,15 @@ for command in (
     stores.verify,
     stores.stream,
     training.train,
+    report.report,
+    monitoring.monitor,
+    upkeep.quarantine,
+    upkeep.doctor,
+    upkeep.config,
     demo.demo,
 ):
     app.command()(command)
+app.add_typer(upkeep.cache_app, name="cache")
 
 
 def _show_version(wanted: bool) -> None:
@@ -48,12 +59,22 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Show the version."
     ),
+    config_file: Annotated[
+        Path | None,
+        typer.Option("--config", envvar=FILE_VARIABLE, help="YAML of settings (grandbatch.yaml)."),
+    ] = None,
+    verbose: bool = typer.Option(False, "-v", "--verbose", help="Tell more on stderr."),
+    quiet: bool = typer.Option(False, "-q", "--quiet", help="Tell only what goes wrong."),
 ) -> None:
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("grandbatch").setLevel(logging.INFO)
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    others = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(format="%(message)s", level=others, stream=sys.stderr)
+    logging.getLogger("grandbatch").setLevel(level)
+    adopt(context, find_file(config_file))
 
 
 def main() -> None:

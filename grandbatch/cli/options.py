@@ -23,7 +23,9 @@ Overlap = Annotated[
 ]
 SequenceLength = Annotated[int | None, typer.Option(help="Rows in a window (the set's own).")]
 Layout = Annotated[str, typer.Option(help="windows, or rows: each feature row stored once.")]
-ChunkWindows = Annotated[int, typer.Option(help="Windows in a chunk.")]
+ChunkWindows = Annotated[
+    int | None, typer.Option(help="Windows in a chunk (256 where most rows are shared, or 1024).")
+]
 MaxGap = Annotated[
     str | None, typer.Option(help="A larger gap starts a new segment, e.g. 1D (no limit).")
 ]

@@ -11,7 +11,7 @@ import typer
 
 from grandbatch.cli import options as o
 from grandbatch.cli.output import Stages, show
-from grandbatch.config import BatchConfig
+from grandbatch.config import BatchConfig, BatchSize
 from grandbatch.errors import StoreMismatchError, UsageError
 from grandbatch.interrupts import HeldInterrupts
 from grandbatch.store.reader import MatrixStore
@@ -22,7 +22,9 @@ def train(
     store: o.StoreOption,
     checkpoint_dir: Annotated[Path, typer.Option(help="Where checkpoints lie.")],
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of the whole training.")] = 1,
-    batch_size: Annotated[int | None, typer.Option(help="Windows in a batch (the set's).")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(help="Windows in a batch, or auto (the set's).")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on from the last checkpoint.")
     ] = True,
@@ -33,6 +35,13 @@ def train(
         int, typer.Option(help="Consecutive windows kept together as a trajectory.")
     ] = 8,
     seed: Annotated[int, typer.Option(help="Seed of order, weights and actions.")] = 0,
+    memory_limit: o.MemoryLimitOption = None,
+    max_memory_percent: Annotated[
+        float | None, typer.Option(help="Share of the limit that may be used (the set's).")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve Prometheus metrics on this port of 127.0.0.1.")
+    ] = None,
     trace: Annotated[
         Path | None, typer.Option(help="Append a JSON line for each batch: step, windows.")
     ] = None,
@@ -52,9 +61,18 @@ def train(
         )
     from grandbatch.processor import BatchProcessor
 
-    config = make_config(set_name, opened, batch_size, checkpoint_frequency, seed)
+    config = make_config(
+        set_name, opened, batch_size, checkpoint_frequency, seed, max_memory_percent
+    )
     processor = BatchProcessor(
-        opened, config, checkpoint_dir, epochs=epochs, resume=resume, run_length=run_length
+        opened,
+        config,
+        checkpoint_dir,
+        epochs=epochs,
+        resume=resume,
+        run_length=run_length,
+        memory_limit=memory_limit,
+        metrics_port=metrics_port,
     )
     trainer = make_trainer(set_name, opened, seed)
     per_epoch = len(processor.loader)
@@ -80,44 +98,47 @@ def train(
 def make_config(
     set_name: str,
     store: MatrixStore,
-    batch_size: int | None,
+    batch_size: str | int | None,
     checkpoint_frequency: int | None,
     seed: int,
+    max_memory_percent: float | None = None,
 ) -> BatchConfig:
     """Take the set's settings for batches, and the store's for windows."""
     base = BatchConfig.strategic() if set_name == "strategic" else BatchConfig.tactical()
     return BatchConfig(
-        batch_size=base.batch_size if batch_size is None else batch_size,
+        batch_size=base.batch_size if batch_size is None else parse_batch_size(batch_size),
         sequence_length=store.sequence_length,
         overlap=store.overlap,
-        max_memory_percent=base.max_memory_percent,
+        max_memory_percent=(
+            base.max_memory_percent if max_memory_percent is None else max_memory_percent
+        ),
         checkpoint_frequency=checkpoint_frequency or base.checkpoint_frequency,
         seed=seed,
     )
 
 
+def parse_batch_size(text: str | int) -> BatchSize:
+    """Read a batch size: a whole number, or "auto".
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--batch-size wants a whole number or auto, got {text!r}") from None
+
+
 def make_trainer(set_name: str, store: MatrixStore, seed: int) -> Any:
     """Make the set's trainer, normalising by the store's statistics."""
-    from grandbatch.mappo import BatchStrategicTrainer, BatchTacticalTrainer, MappoConfig
+    from grandbatch.mappo import BatchStrategicTrainer, BatchTacticalTrainer
 
-    stats = [store.feature_stats[name] for name in store.feature_names]
-    kind, make = (
-        (BatchStrategicTrainer, MappoConfig.strategic)
-        if set_name == "strategic"
-        else (BatchTacticalTrainer, MappoConfig.tactical)
-    )
-    spans = tuple(s for s in make().spans if s <= store.sequence_length)
-    return kind(
-        make(
-            sequence_length=store.sequence_length,
-            n_features=store.n_features,
-            spans=spans,
-            seed=seed,
-        ),
-        feature_mean=[s["mean"] for s in stats],
-        feature_std=[s["std"] for s in stats],
-        stride=store.stride,
-    )
+    kind = BatchStrategicTrainer if set_name == "strategic" else BatchTacticalTrainer
+    return kind.for_store(store, seed=seed)
 
 
 def _write_trace(file: IO[str], result: dict[str, Any]) -> None:

@@ -160,6 +160,9 @@ class _Run:
 
 def run_on_workers(client: Any, function: Callable[..., Any], *values: Any) -> dict[str, Any]:
     """Call a function once in each worker process; its answers by address."""
+    from distributed.comm import CommClosedError
+
+    watch = Watch(client, 0)
     try:
         answers: dict[str, Any] = client.run(function, *values)
     except ImportError as error:
@@ -167,4 +170,6 @@ def run_on_workers(client: Any, function: Callable[..., Any], *values: Any) -> d
             f"a worker of {client.scheduler.address} can't import what a build needs ({error}); "
             "install the same version of grandbatch, with its dependencies, on every worker"
         ) from error
+    except CommClosedError as error:
+        raise watch.explain_lost_worker(error) from error
     return answers

@@ -96,20 +96,28 @@ class Watch:
         ----------
         error : distributed.KilledWorker
         """
+        return self._ended_for_memory() or GrandbatchError(
+            f"a task was lost with {error.allowed_failures + 1} workers in turn, the last of them "
+            f"{error.last_worker.address}, and none was reported out of memory: that worker's log "
+            "says why (a crash, or the system's own memory killer); run the same command again to "
+            "go on, what was finished is kept"
+        )
+
+    def explain_lost_worker(self, error: OSError) -> GrandbatchError:
+        """Say why a worker went away while it was asked for something."""
+        return self._ended_for_memory() or GrandbatchError(
+            f"a worker was lost while it got ready ({error}), and none was reported out of "
+            "memory: its log says why; run the same command again, what was finished is kept"
+        )
+
+    def _ended_for_memory(self) -> MemoryLimitError | None:
         # a nanny's report travels apart from the news that its worker is gone
         deadline = time.monotonic() + _REPORT_SECONDS
         self._hear_of_deaths()
         while not self._deaths and time.monotonic() < deadline:
             time.sleep(0.05)
             self._hear_of_deaths()
-        if self._deaths:
-            return MemoryLimitError(f"{self._deaths[-1]}; {_REMEDY}")
-        return GrandbatchError(
-            f"a task was lost with {error.allowed_failures + 1} workers in turn, the last of them "
-            f"{error.last_worker.address}, and none was reported out of memory: that worker's log "
-            "says why (a crash, or the system's own memory killer); run the same command again to "
-            "go on, what was finished is kept"
-        )
+        return MemoryLimitError(f"{self._deaths[-1]}; {_REMEDY}") if self._deaths else None
 
     def _standstill(self, paused: dict[str, Any]) -> GrandbatchError:
         seconds = f"for {self._patience_seconds:g} seconds"

@@ -210,7 +210,11 @@ def test_nothing_but_store_cache_and_lock_remains_after_a_build(tmp_path):
     source = write_bars(tmp_path / "b.csv", 600)
     build(target_of(tmp_path, source), BuildOptions())
     assert sorted(p.name for p in tmp_path.iterdir()) == [".grandbatch", "b.csv", "s.zarr"]
-    assert sorted(p.name for p in (tmp_path / ".grandbatch").iterdir()) == ["bars", "locks"]
+    assert sorted(p.name for p in (tmp_path / ".grandbatch").iterdir()) == [
+        "bars",
+        "builds",
+        "locks",
+    ]
     assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -248,7 +252,11 @@ def test_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(tmp_path, monke
     result = build(target, options)
     assert result.resumed_chunks == spec.n_chunks - lost
     assert digest(result.store.path) == digest(whole.path)
-    assert sorted(p.name for p in (tmp_path / ".grandbatch").iterdir()) == ["bars", "locks"]
+    assert sorted(p.name for p in (tmp_path / ".grandbatch").iterdir()) == [
+        "bars",
+        "builds",
+        "locks",
+    ]
 
 
 def test_a_stale_staging_folder_of_another_fingerprint_goes(tmp_path):

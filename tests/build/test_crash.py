@@ -43,7 +43,9 @@ def argv(store: Path, source: Path, *more: str, overlap: int = 47) -> list[str]:
 
 def assert_clean(work: Path) -> None:
     """Nothing but stores, locks and the cache of bars is there, and nothing half-done in it."""
-    assert sorted(path.name for path in (work / ".grandbatch").iterdir()) == ["bars", "locks"]
+    beside = {path.name for path in (work / ".grandbatch").iterdir()}
+    # a build killed after it published leaves no record of what it took
+    assert beside - {"builds"} == {"bars", "locks"}
     assert not list(work.rglob("*.partial"))
     cache = work / ".grandbatch" / "bars"
     folders = [path.name for path in cache.iterdir() if path.is_dir()]

@@ -58,7 +58,11 @@ def test_a_killed_extension_goes_on_and_harms_nothing(tmp_path, monkeypatch, whe
         assert digest(old.path) == before
     after = growing.build(engine=engine, partition_bars=300)
     assert digest(after.store.path) == digest(growing.from_scratch().path)
-    assert sorted(p.name for p in (tmp_path / ".grandbatch").iterdir()) == ["bars", "locks"]
+    assert sorted(p.name for p in (tmp_path / ".grandbatch").iterdir()) == [
+        "bars",
+        "builds",
+        "locks",
+    ]
     if not after.reused:
         assert after.kept_chunks + after.resumed_chunks >= old.spec.shard_chunks
 

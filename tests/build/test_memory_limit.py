@@ -40,9 +40,12 @@ def test_ten_million_bars_build_under_700_mib_inside_a_cgroup_of_1_gib(bars, tmp
         sys.executable, "-m", "grandbatch", "build", "strategic", str(bars), "--store",
         str(tmp_path / "s.zarr"), "--memory-limit", "700MiB", "--no-durable", "--json",
     ]  # fmt: skip
-    with memory_cgroup(HARD_LIMIT_BYTES) as group, subprocess.Popen(
-        inside(group, call), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
+    with (
+        memory_cgroup(HARD_LIMIT_BYTES) as group,
+        subprocess.Popen(
+            inside(group, call), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as child,
+    ):
         process, peak = psutil.Process(child.pid), 0
         while child.poll() is None:
             peak = max(peak, tree_bytes(process))

@@ -1,0 +1,63 @@
+"""What the last build of a store took: kept beside the store, where nothing depends on it."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from grandbatch.errors import DiskFullError
+from grandbatch.files import write_whole
+from grandbatch.memory import peak_bytes
+from grandbatch.store.publish import beside
+
+
+class BuildClock:
+    """Times the stages of a build that starts now. `tell` hears what `Progress` hears."""
+
+    def __init__(self) -> None:
+        self._began = time.time()
+        self._start = time.perf_counter()
+        self._last: dict[str, float] = {}
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """Take note of when a stage was last heard of."""
+        if total:
+            self._last[stage] = time.perf_counter()
+
+    def facts(self) -> dict[str, Any]:
+        """Return when the build began (seconds since 1970), how long it and its stages took."""
+        seconds = {}
+        before = self._start
+        for stage, last in self._last.items():
+            seconds[stage] = round(last - before, 3)
+            before = last
+        return {
+            "began": round(self._began, 3),
+            "seconds": round(time.perf_counter() - self._start, 3),
+            "stage_seconds": seconds,
+            "peak_rss_bytes": peak_bytes(),
+        }
+
+
+def record_build(store: Path, facts: dict[str, Any]) -> None:
+    """Keep the facts about a build of the store at a path; without room they are not kept."""
+    path = _path(store)
+    with suppress(DiskFullError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(facts).encode(), durable=False)
+
+
+def read_build(store: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Return what building this very store took; None where it was built elsewhere."""
+    try:
+        facts: dict[str, Any] = json.loads(_path(store).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return facts if facts.get("fingerprint") == fingerprint else None
+
+
+def _path(store: Path) -> Path:
+    return beside(store) / "builds" / f"{store.name}.json"

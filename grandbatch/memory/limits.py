@@ -1,0 +1,120 @@
+"""How much memory there is: every limit in force, and what is left below each.
+
+All is read anew each time, never kept: limits change while a run lasts.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_UNLIMITED = 2**60
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """The memory that a run may use, and who says so."""
+
+    limit_bytes: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """One limit, and what is left below it for anybody.
+
+    Parameters
+    ----------
+    limit : MemoryLimit
+    free_bytes : int or None
+        None where only this run counts against the limit.
+    """
+
+    limit: MemoryLimit
+    free_bytes: int | None
+
+
+def memory_limit(setting_bytes: int | None = None) -> MemoryLimit:
+    """Return the smallest limit in force.
+
+    RAM, every cgroup above this process (v1 and v2), the process's own resource limits, and the
+    setting, if there is one.
+    """
+    return smallest(read_ceilings(setting_bytes))
+
+
+def smallest(ceilings: list[Ceiling]) -> MemoryLimit:
+    """Return the smallest of some limits."""
+    return min((ceiling.limit for ceiling in ceilings), key=lambda limit: limit.limit_bytes)
+
+
+def read_ceilings(setting_bytes: int | None = None) -> list[Ceiling]:
+    """Read every limit in force, and what others left of it."""
+    ram = psutil.virtual_memory()
+    ceilings = [Ceiling(MemoryLimit(ram.total, "RAM"), ram.available)]
+    ceilings += _cgroup_ceilings()
+    ceilings += _resource_ceilings()
+    if setting_bytes is not None:
+        ceilings.append(Ceiling(MemoryLimit(setting_bytes, "--memory-limit"), None))
+    return ceilings
+
+
+def _resource_ceilings() -> list[Ceiling]:
+    """Limits on this process's address space and data; past them malloc fails."""
+    found = []
+    # statm, in pages: size resident shared text lib data dt
+    kinds = ((resource.RLIMIT_AS, "RLIMIT_AS", 0), (resource.RLIMIT_DATA, "RLIMIT_DATA", 5))
+    for kind, name, field in kinds:
+        soft, _ = resource.getrlimit(kind)
+        if soft != resource.RLIM_INFINITY:
+            used = int(Path("/proc/self/statm").read_text().split()[field]) * _PAGE_BYTES
+            found.append(Ceiling(MemoryLimit(soft, name), max(0, soft - used)))
+    return found
+
+
+def _cgroup_ceilings() -> list[Ceiling]:
+    """Limits of the cgroups from this process's own up to the root, v1 and v2."""
+    found = []
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        roots: tuple[Path, ...]
+        if controllers == "":
+            roots = (_CGROUPS, _CGROUPS / "unified")
+            files = ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            roots = (_CGROUPS / "memory",)
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        own = Path(name.lstrip("/"))
+        for root in roots:
+            for group in (own, *own.parents):
+                found += _cgroup_ceiling(root / group, f"cgroup /{group}", *files)
+    return found
+
+
+def _cgroup_ceiling(folder: Path, source: str, limit_file: str, usage_file: str) -> list[Ceiling]:
+    """Return a cgroup's limit; nothing where it has none or is not there."""
+    try:
+        text = (folder / limit_file).read_text().strip()
+        if text == "max" or int(text) >= _UNLIMITED:
+            return []
+        limit = MemoryLimit(int(text), source)
+        used = int((folder / usage_file).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:
+        return []
+    # the kernel drops clean file pages before it kills; v1 counts those of groups below as total_
+    prefix = "total_" if "total_inactive_file" in stat else ""
+    pages = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
+    return [Ceiling(limit, max(0, limit.limit_bytes - max(0, used - pages)))]

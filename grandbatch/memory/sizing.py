@@ -1,0 +1,144 @@
+"""How many windows to hand over at once, by what batches really take."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from grandbatch.errors import UsageError
+
+_REMEMBERED = 32
+"""Measurements that count; a batch that took more than usual is forgotten after so many."""
+
+_CALM_STEPS = 16
+"""Calm looks before a batch grows; twice as many after each time that it had to shrink."""
+
+_MOST_CALM_STEPS = 1024
+
+_MEASURED_BEFORE = 4
+"""Looks before it may grow, and then every `_CALM_STEPS`, at which a batch's peak is measured."""
+
+
+class BatchSizer:
+    """The size of batches, between two bounds, in powers of two.
+
+    The bounds themselves, and the size to start with, need not be powers of two.
+
+    Parameters
+    ----------
+    start : int
+    smallest, largest : int
+    """
+
+    def __init__(self, start: int, smallest: int, largest: int):
+        self.size = start
+        self._smallest = min(smallest, start)
+        self._largest = max(largest, start)
+        self._costs: deque[float] = deque(maxlen=_REMEMBERED)
+        self._calm = 0
+        self._patience = _CALM_STEPS
+
+    @property
+    def window_bytes(self) -> float:
+        """Bytes that a batch takes for each window, at its peak: the most of the latest ones."""
+        return max(self._costs, default=0.0)
+
+    @property
+    def can_shrink(self) -> bool:
+        """Whether there is a smaller size."""
+        return self.size > self._smallest
+
+    def measured(self, before_bytes: int, peak_bytes: int) -> None:
+        """Take note of memory before a batch of this size, and of its peak."""
+        self._costs.append(max(0, peak_bytes - before_bytes) / self.size)
+
+    def expected_bytes(self, rss_bytes: int, size: int | None = None) -> int:
+        """Return what memory a batch of a size will bring the tree to."""
+        return rss_bytes + int(self.window_bytes * (self.size if size is None else size))
+
+    def smaller(self, rss_bytes: int, room_bytes: int) -> int:
+        """Return the next smaller size whose batch is expected to stay within `room_bytes`."""
+        size = max(_power_below(self.size), self._smallest)
+        while size > self._smallest and self.expected_bytes(rss_bytes, size) > room_bytes:
+            size = max(_power_below(size), self._smallest)
+        return size
+
+    def larger(self, rss_bytes: int, room_bytes: int) -> int:
+        """Return the next larger size, or the same where its batch is expected not to fit."""
+        size = min(1 << self.size.bit_length(), self._largest)
+        fits = self.expected_bytes(rss_bytes, size) <= room_bytes
+        return size if fits else self.size
+
+    def count(self, *, calm: bool) -> None:
+        """Count looks at memory that were calm in a row."""
+        self._calm = self._calm + 1 if calm else 0
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether it was calm for long enough to grow."""
+        return self._calm >= self._patience
+
+    @property
+    def wants_peak(self) -> bool:
+        """Whether the next batch's peak must be measured: it decides whether batches may grow."""
+        since = self._calm - self._patience + _MEASURED_BEFORE
+        return since >= 0 and since % _CALM_STEPS == 0
+
+    def set(self, size: int) -> None:
+        """Take a size into force."""
+        if size < self.size:
+            self._patience = min(2 * self._patience, _MOST_CALM_STEPS)
+        self.size, self._calm = size, 0
+
+
+def _power_below(size: int) -> int:
+    return max(1, 1 << (size - 1).bit_length() - 1) if size > 1 else 1
+
+
+def calculate_optimal_batch_size(
+    data_size: int,
+    memory_limit_gb: float = 4.0,
+    sequence_length: int = 48,
+    *,
+    fill: bool = False,
+) -> int:
+    """Choose a batch size by the size of the dataset and the memory there is for batches.
+
+    Parameters
+    ----------
+    data_size : int
+        Bars.
+    memory_limit_gb : float
+        Memory for the whole run, in GiB.
+    sequence_length : int
+        Rows in a window.
+    fill : bool
+        Take as much as fits instead: the largest power of two, up to the number of bars, of
+        which a hundredth of the memory holds a batch. A trainer takes many times its batch.
+
+    Returns
+    -------
+    int
+        8 to 16 below 10,000 bars, 16 to 32 below 100,000, else 32 to 64: the upper figure where
+        a thousandth of the memory holds such a batch of 16 float64 features, else the lower.
+
+    Raises
+    ------
+    UsageError
+        If an argument is not positive.
+    """
+    if data_size <= 0 or memory_limit_gb <= 0 or sequence_length <= 0:
+        raise UsageError(
+            "data_size, memory_limit_gb and sequence_length must be positive, got "
+            f"{data_size}, {memory_limit_gb}, {sequence_length}"
+        )
+    memory_bytes, window_bytes = memory_limit_gb * 2**30, sequence_length * 16 * 8
+    if fill:
+        fitting = max(1, min(data_size, int(memory_bytes / 100 / window_bytes)))
+        return 1 << fitting.bit_length() - 1
+    if data_size < 10_000:
+        upper = 16
+    elif data_size < 100_000:
+        upper = 32
+    else:
+        upper = 64
+    return upper if upper * window_bytes * 1000 <= memory_bytes else upper // 2
