@@ -1,25 +1,30 @@
 """Multi-agent PPO on batches of matrices (the extra `rl`).
 
-Covers the replay market, the networks and the trainers. Knows nothing of Dask and Zarr: it sees
-tensors only.
+Covers the replay market, the networks and the trainers, how sure they are, and in which market
+regimes they earn what. Knows nothing of Dask and Zarr: it sees tensors only.
 """
 
 from grandbatch.mappo.config import MappoConfig
 from grandbatch.mappo.extra import MissingExtraError
-from grandbatch.mappo.trainer import (
-    BatchStrategicTrainer,
-    BatchTacticalTrainer,
-    Decision,
-    MappoTrainer,
-    TrainingError,
-)
+from grandbatch.mappo.learning import TrainingError
+from grandbatch.mappo.regimes import Regime, RegimeRules
+from grandbatch.mappo.statistics import FeatureStatistics, feature_statistics
+from grandbatch.mappo.team import Decision
+from grandbatch.mappo.trainer import BatchStrategicTrainer, BatchTacticalTrainer, MappoTrainer
+from grandbatch.mappo.uncertainty import Calibration, Prediction
 
 __all__ = [
     "BatchStrategicTrainer",
     "BatchTacticalTrainer",
+    "Calibration",
     "Decision",
+    "FeatureStatistics",
     "MappoConfig",
     "MappoTrainer",
     "MissingExtraError",
+    "Prediction",
+    "Regime",
+    "RegimeRules",
     "TrainingError",
+    "feature_statistics",
 ]

@@ -8,6 +8,47 @@ from typing import Any
 
 from grandbatch.errors import UsageError
 
+STRATEGIC_FEATURES = (
+    "price_change:1",
+    "volume_ratio:1",
+    "volatility:1",
+    "momentum:1",
+    "rsi:1",
+    "macd:1",
+    "bollinger_position:1",
+    "market_sentiment:1",
+    "correlation_strength:1",
+    "regime_indicator:1",
+    "risk_score:1",
+    "liquidity_index:1",
+    "structural_break:1",
+)
+TACTICAL_FEATURES = (
+    "fvg_bullish_active:1",
+    "fvg_bearish_active:1",
+    "fvg_nearest_level:1",
+    "fvg_age:1",
+    "fvg_mitigation_signal:1",
+    "price_momentum_5:1",
+    "volume_ratio:1",
+)
+
+_POSITIVE = (
+    "feature_clip",
+    "learning_rate",
+    "final_learning_rate",
+    "clip_epsilon",
+    "critic_coefficient",
+    "max_grad_norm",
+    "reward_scale",
+)
+_BOUNDS: tuple[tuple[tuple[str, ...], dict[str, float]], ...] = (
+    (_POSITIVE, {"above": 0.0}),
+    (("entropy_coefficient", "final_entropy_coefficient", "cost"), {"least": 0.0}),
+    (("gamma", "lambda_"), {"least": 0.0, "most": 1.0}),
+    (("dropout",), {"least": 0.0, "most": 0.9}),
+)
+
 
 @dataclass(frozen=True)
 class MappoConfig:
@@ -25,14 +66,20 @@ class MappoConfig:
     """Rows in a matrix."""
     n_features: int = 13
     """Features in a row."""
+    features: tuple[str, ...] = ()
+    """What they are, as `name:version`: weights learnt on others are refused. () if unknown."""
     spans: tuple[int, ...] = (1, 4, 12, 48)
     """The networks see each feature's mean over the matrix's last 1, 4, … rows."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Width of each hidden layer, of actors and critic."""
+    dropout: float = 0.05
+    """Share of the actors' hidden units left out at random while learning, and by `predict`."""
     feature_clip: float = 5.0
     """Normalised features are cut off at this many standard deviations."""
     learning_rate: float = 1e-3
-    """Step size of Adam."""
+    """Step size of Adam at the first batch."""
+    final_learning_rate: float = 1e-4
+    """Step size from batch `schedule_batches` on."""
     epochs: int = 3
     """Passes over each batch."""
     minibatch_windows: int = 256
@@ -40,7 +87,11 @@ class MappoConfig:
     clip_epsilon: float = 0.2
     """How far one batch may move an action's probability ratio from 1."""
     entropy_coefficient: float = 0.01
-    """Weight of the entropy bonus, which keeps the agents exploring."""
+    """Weight of the entropy bonus, which keeps the agents exploring, at the first batch."""
+    final_entropy_coefficient: float = 1e-3
+    """Weight of the entropy bonus from batch `schedule_batches` on."""
+    schedule_batches: int = 2_000
+    """Learning rate and entropy's weight fall along half a cosine until this batch; 0: at once."""
     critic_coefficient: float = 0.5
     """Weight of the critic's loss."""
     max_grad_norm: float = 1.0
@@ -53,6 +104,8 @@ class MappoConfig:
     """Paid per unit of exposure changed, in return units (1e-4 is one basis point)."""
     reward_scale: float = 1e3
     """Rewards are multiplied by this for learning only, so that the critic sees values near 1."""
+    mixed_precision: bool = True
+    """On a GPU, compute the networks in bfloat16. A CPU computes in float32 either way."""
     seed: int = 0
     """Seed of the weights, the actions and the minibatches."""
 
@@ -61,7 +114,12 @@ class MappoConfig:
             raise UsageError(f"agents must be different names, at least one, got {self.agents!r}")
         for name in ("sequence_length", "n_features", "epochs", "minibatch_windows"):
             _whole(name, getattr(self, name), 1)
-        _whole("seed", self.seed, 0)
+        for name in ("seed", "schedule_batches"):
+            _whole(name, getattr(self, name), 0)
+        if self.features and len(self.features) != self.n_features:
+            raise UsageError(
+                f"features must name all {self.n_features} (n_features), got {self.features!r}"
+            )
         for size in self.hidden_sizes:
             _whole("hidden_sizes", size, 1)
         if not self.spans:
@@ -72,19 +130,15 @@ class MappoConfig:
                 raise UsageError(
                     f"spans must be at most sequence_length ({self.sequence_length}), got {span}"
                 )
-        for name in ("feature_clip", "learning_rate", "clip_epsilon", "critic_coefficient"):
-            _number(name, getattr(self, name), above=0.0)
-        for name in ("max_grad_norm", "reward_scale"):
-            _number(name, getattr(self, name), above=0.0)
-        for name in ("entropy_coefficient", "cost"):
-            _number(name, getattr(self, name), least=0.0)
-        for name in ("gamma", "lambda_"):
-            _number(name, getattr(self, name), least=0.0, most=1.0)
+        for names, bounds in _BOUNDS:
+            for name in names:
+                _number(name, getattr(self, name), **bounds)
 
     @classmethod
     def strategic(cls, **changes: Any) -> MappoConfig:
         """Return the settings for strategic matrices (48 by 13), with fields changed as given."""
-        return cls(**changes)
+        base: dict[str, Any] = {"features": STRATEGIC_FEATURES}
+        return cls(**{**base, **changes})
 
     @classmethod
     def tactical(cls, **changes: Any) -> MappoConfig:
@@ -93,9 +147,24 @@ class MappoConfig:
             "agents": ("fvg", "momentum", "entry"),
             "sequence_length": 60,
             "n_features": 7,
+            "features": TACTICAL_FEATURES,
             "spans": (1, 5, 15, 60),
         }
         return cls(**{**base, **changes})
+
+    def learning_rate_at(self, batch: int) -> float:
+        """Return the step size for a batch, counted from 0."""
+        return self._scheduled(self.learning_rate, self.final_learning_rate, batch)
+
+    def entropy_coefficient_at(self, batch: int) -> float:
+        """Return the weight of the entropy bonus for a batch, counted from 0."""
+        return self._scheduled(self.entropy_coefficient, self.final_entropy_coefficient, batch)
+
+    def _scheduled(self, first: float, final: float, batch: int) -> float:
+        """Go from `first` to `final` along half a cosine: https://arxiv.org/abs/1608.03983, (5)."""
+        if batch >= self.schedule_batches:
+            return final
+        return final + (first - final) * (1 + math.cos(math.pi * batch / self.schedule_batches)) / 2
 
     def to_plain(self) -> dict[str, Any]:
         """Return the fields as numbers, strings and lists."""

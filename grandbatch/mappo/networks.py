@@ -1,25 +1,28 @@
 """What the agents see, and the networks of actors and critic.
 
 Actors have weights of their own and decide from what they see; the critic is centralised: it sees
-what all agents see. See Yu et al., "The Surprising Effectiveness of PPO in Cooperative Multi-Agent
-Games", https://arxiv.org/abs/2103.01955.
+what all agents see, which here is one and the same. See Yu et al., "The Surprising Effectiveness
+of PPO in Cooperative Multi-Agent Games", https://arxiv.org/abs/2103.01955.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from tensordict.nn import TensorDictModule
 from torch import nn
-from torchrl.modules import MultiAgentMLP, ProbabilisticActor
+from torchrl.modules import ProbabilisticActor
 
 from grandbatch.errors import UsageError
 from grandbatch.mappo.config import MappoConfig
 from grandbatch.mappo.market import EXPOSURES
 
 LOG_PROB = "sample_log_prob"
+KEPT = "kept"
 
 
 class Summary(nn.Module):
@@ -85,40 +88,96 @@ def observe(summary: torch.Tensor, exposure: torch.Tensor, n_agents: int) -> tor
     return seen.unsqueeze(-2).expand(*seen.shape[:-1], n_agents, seen.shape[-1])
 
 
-def build_actor(config: MappoConfig, n_inputs: int) -> nn.Module:
-    """Build the actors, each with weights of its own: (..., n, n_inputs) to logits (..., n, 5).
+class AgentNetworks(nn.Module):
+    """One perceptron for each of n agents, all computed at once.
 
-    Draws from torch's global generator.
+    Parameters
+    ----------
+    n_agents : int
+        n.
+    sizes : sequence of int
+        Numbers of inputs, of units of each hidden layer (tanh), and of outputs.
+    generator : torch.Generator
+        Where the initial weights are drawn from, as uniform in ±1/sqrt(inputs).
+    mixed_precision : bool
+        Whether to compute in bfloat16 on a GPU. It has the range of float32, so that no loss
+        needs scaling.
     """
-    network: nn.Module = MultiAgentMLP(
-        n_agent_inputs=n_inputs,
-        n_agent_outputs=len(EXPOSURES),
-        n_agents=len(config.agents),
-        centralized=False,
-        share_params=False,
-        num_cells=list(config.hidden_sizes),
-        depth=len(config.hidden_sizes),
-        activation_class=nn.Tanh,
+
+    def __init__(
+        self,
+        n_agents: int,
+        sizes: Sequence[int],
+        generator: torch.Generator,
+        *,
+        mixed_precision: bool = False,
+    ) -> None:
+        super().__init__()
+        self.mixed_precision = mixed_precision
+        self.hidden_sizes = list(sizes[1:-1])
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for inputs, outputs in pairwise(sizes):
+            bound = 1 / math.sqrt(inputs)
+            for where, shape in ((self.weights, (inputs, outputs)), (self.biases, (outputs,))):
+                drawn = torch.rand((n_agents, *shape), generator=generator)
+                where.append(nn.Parameter(bound * (2 * drawn - 1)))
+
+    def forward(self, seen: torch.Tensor, kept: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute (..., n, outputs) float32 from what the agents see, (..., n, inputs).
+
+        `kept` (..., n, H) float32 are factors of the H hidden units of all layers, broadcast.
+        """
+        factors = None if kept is None else torch.split(kept, self.hidden_sizes, dim=-1)
+        hidden, last = seen, len(self.hidden_sizes)
+        with self._precision(seen.device.type):
+            for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+                hidden = torch.einsum("...ni,nio->...no", hidden, weight) + bias
+                if layer < last:
+                    hidden = hidden.tanh()
+                    hidden = hidden if factors is None else hidden * factors[layer]
+        return hidden.to(seen.dtype)
+
+    def _precision(self, device: str) -> torch.autocast:
+        mixed = self.mixed_precision and device == "cuda"
+        return torch.autocast(device, torch.bfloat16, enabled=mixed)
+
+
+class Critic(nn.Module):
+    """The team's value, n times (..., n, 1), from what the agents see (..., n, n_inputs)."""
+
+    def __init__(self, network: AgentNetworks) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, seen: torch.Tensor) -> torch.Tensor:
+        """Judge what the team sees: its agents see the same, so one copy of it is all."""
+        value: torch.Tensor = self.network(seen[..., :1, :])
+        return value.expand(*seen.shape[:-1], 1)
+
+
+def build_actor(config: MappoConfig, n_inputs: int, generator: torch.Generator) -> AgentNetworks:
+    """Build the actors, each with weights of its own: (..., n, n_inputs) to logits (..., n, 5)."""
+    sizes = (n_inputs, *config.hidden_sizes, len(EXPOSURES))
+    return AgentNetworks(
+        len(config.agents), sizes, generator, mixed_precision=config.mixed_precision
     )
-    return network
 
 
-def build_critic(config: MappoConfig, n_inputs: int) -> nn.Module:
-    """Build the centralised critic: (..., n, n_inputs) to the team's value, n times: (..., n, 1).
+def build_critic(config: MappoConfig, n_inputs: int, generator: torch.Generator) -> Critic:
+    """Build the centralised critic."""
+    sizes = (n_inputs, *config.hidden_sizes, 1)
+    return Critic(AgentNetworks(1, sizes, generator, mixed_precision=config.mixed_precision))
 
-    Draws from torch's global generator.
+
+def draw_kept(config: MappoConfig, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw which hidden units of the actors are kept, (count, n, H) float32.
+
+    A unit is left out (0) with the probability p = `config.dropout`; the others are scaled by
+    1/(1 - p), so that what they add up to stays the same on average. See Srivastava et al.,
+    https://jmlr.org/papers/v15/srivastava14a.html.
     """
-    network: nn.Module = MultiAgentMLP(
-        n_agent_inputs=n_inputs,
-        n_agent_outputs=1,
-        n_agents=len(config.agents),
-        centralized=True,
-        share_params=True,
-        num_cells=list(config.hidden_sizes),
-        depth=len(config.hidden_sizes),
-        activation_class=nn.Tanh,
-    )
-    return network
+    shape = (count, len(config.agents), sum(config.hidden_sizes))
+    return (torch.rand(shape, generator=generator) >= config.dropout) / (1 - config.dropout)
 
 
 class Choice(torch.distributions.Categorical):
@@ -141,7 +200,7 @@ class Choice(torch.distributions.Categorical):
 def as_policy(actor: nn.Module) -> Any:
     """Wrap actors as the distribution over "action" that TorchRL's losses ask for."""
     return ProbabilisticActor(
-        TensorDictModule(actor, in_keys=["observation"], out_keys=["logits"]),
+        TensorDictModule(actor, in_keys=["observation", KEPT], out_keys=["logits"]),
         in_keys=["logits"],
         out_keys=["action"],
         distribution_class=Choice,

@@ -2,13 +2,13 @@
 
 A team's exposure has few values, so the actors are asked once for every window and every exposure
 it could be met with; walking along trajectories is then looking up integers. Nothing here changes
-weights, and all chance comes in as `noise`.
+weights, and all chance comes in from outside.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tensordict import TensorDict
@@ -26,7 +26,22 @@ from grandbatch.mappo.market import (
     replay,
     team_reward,
 )
-from grandbatch.mappo.networks import LOG_PROB, observe
+from grandbatch.mappo.networks import KEPT, LOG_PROB, observe
+
+
+class Chance(NamedTuple):
+    """What is random in trading B windows.
+
+    Parameters
+    ----------
+    noise : (B, n, 5) float32
+        From `gumbel_noise`: which action is drawn.
+    kept : (B, n, H) float32
+        From `draw_kept`: the actors' hidden units that dropout keeps.
+    """
+
+    noise: torch.Tensor
+    kept: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +58,8 @@ class Rollout:
         What each chose.
     log_prob : (V, n) float32
         Logarithm of the probability of that choice.
+    kept : (V, n, H) float32 or None
+        The hidden units that the actors decided with; None: with all.
     reward, exposure, turnover : (B,) float64
         Per window of the batch; 0 where it could not be traded.
     """
@@ -51,6 +68,7 @@ class Rollout:
     observation: torch.Tensor
     action: torch.Tensor
     log_prob: torch.Tensor
+    kept: torch.Tensor | None
     reward: torch.Tensor
     exposure: torch.Tensor
     turnover: torch.Tensor
@@ -83,7 +101,7 @@ def roll_out(
     config: MappoConfig,
     *,
     stride: int | None,
-    noise: torch.Tensor | None,
+    chance: Chance | None,
 ) -> Rollout:
     """Let the actors trade a batch.
 
@@ -99,8 +117,8 @@ def roll_out(
         Agents and cost.
     stride : int, optional
         Bars between neighbouring windows of the store.
-    noise : (B, n, 5) float32, optional
-        From `gumbel_noise`; None takes each agent's likeliest action.
+    chance : Chance, optional
+        None takes each agent's likeliest action, without dropout.
 
     Returns
     -------
@@ -119,8 +137,12 @@ def roll_out(
         exposure_of(met, n_agents).expand(len(summary), -1),
         n_agents,
     )
-    logits = actor(observation)
-    action = (logits if noise is None else logits + noise.unsqueeze(1)).argmax(-1)
+    if chance is None:
+        logits = actor(observation)
+        action = logits.argmax(-1)
+    else:
+        logits = actor(observation, chance.kept.unsqueeze(1))
+        action = (logits + chance.noise.unsqueeze(1)).argmax(-1)
     response = action.sum(-1)
     row = trajectories.flat_rows
     seen = replay(response, trajectories, place)[trajectories.valid]
@@ -138,6 +160,7 @@ def roll_out(
         observation=observation[row, seen],
         action=chosen,
         log_prob=log_prob,
+        kept=None if chance is None else chance.kept[row],
         reward=spread(reward),
         exposure=spread(taken),
         turnover=spread((taken - previous).abs()),
@@ -160,7 +183,7 @@ def to_experience(
     Parameters
     ----------
     rollout : Rollout
-        V tradable windows.
+        V tradable windows, traded with chance.
     critic : module
         From `build_critic`.
     estimator : module
@@ -172,7 +195,8 @@ def to_experience(
     -------
     TensorDict, batch size (V,)
         `observation`, `action`, the log-probability, `advantage` (V, n, 1) of mean 0 and deviation
-        1, and `value_target` (V, n, 1).
+        1, `value_target` (V, n, 1), and `kept`: what a decision left out, its update must leave
+        out as well (https://arxiv.org/abs/2202.11818).
     """
     valid = rollout.trajectories.valid
     data = TensorDict(
@@ -180,6 +204,7 @@ def to_experience(
             "observation": rollout.observation.contiguous(),
             "action": rollout.action,
             LOG_PROB: rollout.log_prob,
+            KEPT: rollout.kept,
         },
         batch_size=[len(rollout.action)],
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -142,7 +143,7 @@ class StoreSpec:
         """Chunks of `chunk_windows` windows."""
         return -(-self.n_windows // self.chunk_windows)
 
-    @property
+    @cached_property
     def data(self) -> ArraySpec:
         """The array that holds the matrices: `matrices` or `features`."""
         if self.layout == "windows":
@@ -155,13 +156,13 @@ class StoreSpec:
             name, dimensions = "features", ("chunk", "row", "feature")
         return ArraySpec(name, "<f4", shape, chunk, dimensions, self.codec, self.shard_chunks)
 
-    @property
+    @cached_property
     def label_chunk_windows(self) -> int:
         """Windows in a chunk of the per-window arrays: whole chunks, at least 65,536 of them."""
         whole = -(-LABEL_CHUNK_WINDOWS // self.chunk_windows) * self.chunk_windows
         return min(whole, max(1, self.n_windows))
 
-    @property
+    @cached_property
     def labels(self) -> tuple[ArraySpec, ...]:
         """The per-window arrays."""
 
@@ -186,7 +187,7 @@ class StoreSpec:
             arrays.append(array("start", "<i4", long_name="first row inside the chunk's block"))
         return tuple(arrays)
 
-    @property
+    @cached_property
     def arrays(self) -> tuple[ArraySpec, ...]:
         """All arrays of the store."""
         return (self.data, *self.labels)

@@ -32,7 +32,7 @@ def random_reward(market, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("kind", [BatchStrategicTrainer, BatchTacticalTrainer])
 def test_a_planted_signal_is_found_on_bars_never_trained_on(market, kind, seed):
     config = kind.default_config()
@@ -40,15 +40,16 @@ def test_a_planted_signal_is_found_on_bars_never_trained_on(market, kind, seed):
     result = trained(planted, kind, seed, count=160)
     t_statistic = result["avg_reward"] / result["reward_std"] * math.sqrt(result["windows"])
     assert t_statistic > 5
-    assert result["avg_reward"] > 0.4 * planted.oracle_reward(*TEST, COST)
+    assert result["avg_reward"] > 0.5 * planted.oracle_reward(*TEST, COST)
     assert result["avg_reward"] > random_reward(planted, seed) + 1e-4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_pure_noise_is_not_beaten(market, seed):
-    config = BatchTacticalTrainer.default_config()
+@pytest.mark.parametrize("kind", [BatchStrategicTrainer, BatchTacticalTrainer])
+def test_pure_noise_is_not_beaten(market, kind, seed):
+    config = kind.default_config()
     noise = market(0.0, 20_000, config.sequence_length, config.n_features, seed)
-    result = trained(noise, BatchTacticalTrainer, seed, count=60)
+    result = trained(noise, kind, seed, count=60)
     t_statistic = result["avg_reward"] / max(result["reward_std"], 1e-12)
     assert t_statistic * math.sqrt(result["windows"]) < 2

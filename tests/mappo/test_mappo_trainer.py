@@ -17,6 +17,7 @@ from grandbatch.mappo import (
     MappoConfig,
     TrainingError,
 )
+from grandbatch.mappo.networks import AgentNetworks
 from grandbatch.trainer import Trainer
 
 KINDS = {BatchStrategicTrainer: (48, 13), BatchTacticalTrainer: (60, 7)}
@@ -78,6 +79,71 @@ def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(noise, tmp_path, kind
     assert_equal_states(second.state_dict(), whole.state_dict())
 
 
+def test_the_schedules_go_on_where_a_resumed_run_stood(noise):
+    batches = stream(noise, 6)
+    settings = {"schedule_batches": 5, "final_learning_rate": 1e-5}
+    whole, rates = build(**settings), []
+    for batch in batches:
+        whole.train_batch(batch)
+        rates.append(whole._learner.optimizer.param_groups[0]["lr"])
+    assert rates == [whole.config.learning_rate_at(k) for k in range(6)]
+    first = build(**settings)
+    for batch in batches[:3]:
+        first.train_batch(batch)
+    second = build(**settings)
+    second.load_state_dict(first.state_dict())
+    for batch in batches[3:]:
+        second.train_batch(batch)
+    assert_equal_states(second.state_dict(), whole.state_dict())
+
+
+def test_entropys_weight_keeps_choices_open(noise):
+    batches = stream(noise, 8)
+    entropies = []
+    for weight in (0.0, 3.0):
+        trainer = build(entropy_coefficient=weight, final_entropy_coefficient=weight)
+        metrics = [trainer.train_batch(batch) for batch in batches]
+        entropies.append(metrics[-1]["entropy"])
+    assert entropies[1] > entropies[0]
+
+
+def test_an_update_starts_from_the_odds_that_decisions_were_made_with(noise):
+    trainer = build(dropout=0.5)
+    batch = noise(32, run_length=8)
+    rollout = trainer._trade(batch, trainer._draw_chance(32))
+    assert float(rollout.log_prob.exp().min()) < 1
+    with torch.no_grad():
+        logits = trainer._actor(rollout.observation, rollout.kept)
+        other = trainer._actor(rollout.observation)
+    found = logits.log_softmax(-1).gather(-1, rollout.action[..., None])[..., 0]
+    assert torch.allclose(found, rollout.log_prob, atol=1e-5)
+    assert not torch.allclose(other, logits, atol=1e-2)
+
+
+def test_a_cpu_computes_in_full_precision_whatever_is_set(noise):
+    states = []
+    for mixed in (True, False):
+        trainer = build(mixed_precision=mixed)
+        trainer.train_batch(noise(32, run_length=4))
+        states.append(trainer.state_dict()["weights"])
+    assert_equal_states(*states)
+
+
+def test_mixed_precision_trains_nearly_alike_with_weights_in_float32(noise, monkeypatch):
+    def bfloat16(self, device):
+        return torch.autocast(device, torch.bfloat16, enabled=self.mixed_precision)
+
+    monkeypatch.setattr(AgentNetworks, "_precision", bfloat16)
+    entropies = []
+    for mixed in (True, False):
+        trainer = build(mixed_precision=mixed)
+        metrics = [trainer.train_batch(batch) for batch in stream(noise, 3)]
+        assert {w.dtype for w in trainer.state_dict()["weights"].values()} == {torch.float32}
+        entropies.append(metrics[-1]["entropy"])
+    assert entropies[0] != entropies[1]
+    assert entropies[0] == pytest.approx(entropies[1], abs=0.02)
+
+
 def test_a_saved_state_does_not_change_with_later_training(noise):
     one, two = stream(noise, 2)
     trainer = build()
@@ -124,7 +190,7 @@ def test_the_state_is_plain(noise):
             for item in value:
                 check(item)
         else:
-            assert type(value) in (torch.Tensor, int, float, str)
+            assert type(value) in (torch.Tensor, bool, int, float, str, type(None))
 
     state = trainer.state_dict()
     check(state)
@@ -166,6 +232,7 @@ def test_a_batch_with_nothing_to_earn_changes_no_weight(noise, changed):
     assert_equal_states(trainer.state_dict()["weights"], before["weights"])
     returns = torch.full((8,), math.nan, dtype=torch.float64)
     metrics = trainer.train_batch(changed(noise(8), next_return=returns))
+    assert metrics.pop("feature_shift") > 0
     assert set(metrics.values()) == {0.0}
 
 
@@ -176,7 +243,9 @@ def test_batches_of_one_window_can_be_learnt_from(noise):
 
 def test_metrics_are_those_promised(noise):
     metrics = build().train_batch(noise(32))
-    assert set(metrics) == {"avg_reward", "avg_loss", "entropy", "turnover", "exposure"}
+    assert set(metrics) == {
+        "avg_reward", "avg_loss", "entropy", "turnover", "exposure", "feature_shift",
+    }  # fmt: skip
     assert all(type(value) is float for value in metrics.values())
     assert 0 < metrics["entropy"] <= math.log(5) + 1e-6
 
@@ -217,7 +286,7 @@ def test_an_interrupted_batch_has_not_happened(noise, monkeypatch):
     trainer.train_batch(one)
     other.train_batch(one)
     steps = []
-    take_step = trainer._optimizer.step
+    take_step = trainer._learner.optimizer.step
 
     def interrupted():
         steps.append(take_step())
@@ -225,7 +294,7 @@ def test_an_interrupted_batch_has_not_happened(noise, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(trainer._optimizer, "step", interrupted)
+        patched.setattr(trainer._learner.optimizer, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             trainer.train_batch(two)
     assert_equal_states(trainer.state_dict(), other.state_dict())
@@ -253,7 +322,18 @@ def test_a_state_of_other_settings_is_refused_by_name():
         build().load_state_dict(build(learning_rate=0.002).state_dict())
 
 
-@pytest.mark.parametrize("part", ["weights", "optimizer", "generator", "batches", "normalisation"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "weights",
+        "optimizer",
+        "generator",
+        "batches",
+        "normalisation",
+        "statistics",
+        "sharpness",
+    ],
+)
 def test_a_state_with_a_part_missing_or_wrong_is_refused(noise, part):
     trainer = build()
     trainer.train_batch(noise(8))

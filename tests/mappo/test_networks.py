@@ -41,9 +41,7 @@ def test_statistics_must_be_one_finite_number_per_feature(bad):
 
 
 def test_every_agent_sees_window_and_exposure_and_decides_with_its_own_weights():
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        actor = build_actor(MappoConfig(), 5)
+    actor = build_actor(MappoConfig(), 5, torch.Generator().manual_seed(0))
     seen = observe(torch.ones(2, 4), torch.tensor([0.5, -0.5], dtype=torch.float64), 3)
     assert seen.shape == (2, 3, 5)
     assert seen[:, :, -1].tolist() == [[0.5] * 3, [-0.5] * 3]

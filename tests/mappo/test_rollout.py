@@ -8,26 +8,36 @@ import pytest
 import torch
 
 from grandbatch.mappo import BatchStrategicTrainer, MappoConfig
-from grandbatch.mappo.networks import build_actor, build_critic
-from grandbatch.mappo.rollout import build_estimator, gumbel_noise, roll_out, to_experience
+from grandbatch.mappo.networks import build_actor, build_critic, draw_kept
+from grandbatch.mappo.rollout import (
+    Chance,
+    build_estimator,
+    gumbel_noise,
+    roll_out,
+    to_experience,
+)
 
 
 @pytest.fixture(scope="module")
 def networks():
     config = MappoConfig()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(3)
-        actor, critic = build_actor(config, 20), build_critic(config, 20)
-        with torch.no_grad():
-            for parameter in actor.parameters():
-                parameter.mul_(4)  # so that exposure and window really matter
+    generator = torch.Generator().manual_seed(3)
+    actor, critic = build_actor(config, 20, generator), build_critic(config, 20, generator)
+    with torch.no_grad():
+        for parameter in actor.parameters():
+            parameter.mul_(4)  # so that exposure and window really matter
     return config, actor, critic
 
 
-def trade(networks, batch, noise):
+def trade(networks, batch, chance):
     config, actor, _ = networks
     summary = batch.matrices.flatten(1)[:, :19].contiguous()
-    return roll_out(actor, summary, batch, config, stride=36, noise=noise)
+    return roll_out(actor, summary, batch, config, stride=36, chance=chance)
+
+
+def draw(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return Chance(gumbel_noise((n, 3, 5), generator), draw_kept(MappoConfig(), n, generator))
 
 
 def test_noise_makes_draws_of_the_softmax():
@@ -40,7 +50,7 @@ def test_noise_makes_draws_of_the_softmax():
 def test_walking_by_table_is_asking_the_actors_window_by_window(networks, noise):
     config, actor, _ = networks
     batch = noise(24, run_length=6)
-    chance = gumbel_noise((24, 3, 5), torch.Generator().manual_seed(1))
+    chance = draw(24, 1)
     rollout = trade(networks, batch, chance)
     summary = batch.matrices.flatten(1)[:, :19]
     held = 0.0
@@ -48,8 +58,8 @@ def test_walking_by_table_is_asking_the_actors_window_by_window(networks, noise)
         held = 0.0 if k % 6 == 0 else held
         seen = torch.cat([summary[k], torch.tensor([held], dtype=torch.float32)]).expand(3, 20)
         with torch.no_grad():
-            logits = actor(seen)
-        action = (logits + chance[k]).argmax(-1)
+            logits = actor(seen, chance.kept[k])
+        action = (logits + chance.noise[k]).argmax(-1)
         exposure = float((action * 0.5 - 1).mean())
         assert rollout.action[k].tolist() == action.tolist()
         assert float(rollout.exposure[k]) == pytest.approx(exposure, abs=1e-6)
@@ -69,7 +79,7 @@ def test_windows_alone_are_all_met_flat(networks, noise):
 
 def test_no_decision_knows_a_return_and_no_reward_another_bars(networks, noise, changed):
     batch = noise(24)
-    chance = gumbel_noise((24, 3, 5), torch.Generator().manual_seed(1))
+    chance = draw(24, 1)
     before = trade(networks, batch, chance)
     returns = batch.next_return.clone()
     place = int(before.exposure.nonzero()[5])
@@ -95,7 +105,7 @@ def test_advantages_are_those_of_the_textbook_recursion(networks, noise, changed
     weight[4], returns[11] = 0.0, math.nan
     batch = noise(20, run_length=8, weight=weight)
     batch = changed(batch, next_return=returns)
-    rollout = trade(networks, batch, gumbel_noise((20, 3, 5), torch.Generator().manual_seed(2)))
+    rollout = trade(networks, batch, draw(20, 2))
     data = to_experience(rollout, critic, build_estimator(config), config)
 
     rows = rollout.trajectories.flat_rows.tolist()

@@ -1,0 +1,120 @@
+"""What a trainer's saved state must be to be taken up again, or for its weights to be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from grandbatch.checkpoint import CheckpointManager, read_checkpoint
+from grandbatch.errors import CheckpointError
+from grandbatch.mappo.config import MappoConfig
+
+STATE_FORMAT = 2
+
+_TEAM = ("agents", "n_features", "features", "spans", "hidden_sizes", "feature_clip")
+"""Settings that weights only make sense with."""
+
+
+def read_state(source: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a trainer's state, of a checkpoint or of the latest one in a folder.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it can't be read.
+    """
+    if isinstance(source, Mapping):
+        return source
+    path = Path(source)
+    if path.is_dir():
+        latest = CheckpointManager(path, content_id="").latest()
+        if latest is None:
+            raise CheckpointError(f"{path} holds no checkpoint to take weights from; give another")
+        path = latest
+    return read_checkpoint(path).trainer_state
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turn what a broken state makes torch and Python raise into a `CheckpointError`."""
+    try:
+        yield
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"not a MAPPO trainer's state ({type(error).__name__}: {error}); "
+            "load another checkpoint, or start again without it"
+        ) from error
+
+
+def check_same_settings(state: Mapping[str, Any], config: MappoConfig) -> None:
+    """Refuse a state to go on from that was saved under other settings.
+
+    Raises
+    ------
+    CheckpointError
+        Naming each setting that differs.
+    """
+    saved, wanted = _settings(state), config.to_plain()
+    if changed := _changes(saved, wanted, sorted({*saved, *wanted})):
+        raise CheckpointError(
+            f"the state was saved under other settings ({changed}); "
+            "use the saved settings, or start again without it"
+        )
+
+
+def check_same_team(state: Mapping[str, Any], config: MappoConfig) -> None:
+    """Refuse weights that were learnt on other features, or by other networks.
+
+    Raises
+    ------
+    CheckpointError
+        Naming each setting that differs.
+    """
+    if changed := _changes(_settings(state), config.to_plain(), _TEAM):
+        raise CheckpointError(
+            f"the weights don't fit this trainer ({changed}); "
+            "take those of a training on the same features with these networks"
+        )
+
+
+def check_tensors(
+    what: str, saved: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
+) -> None:
+    """Check that tensors have the names and shapes wanted.
+
+    Raises
+    ------
+    ValueError
+        If they have others.
+    """
+    got = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+    need = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+    if got != need:
+        raise ValueError(f"{what} have the shapes {got}, wanted are {need}")
+
+
+def _settings(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    if state.get("format") != STATE_FORMAT or not isinstance(state.get("config"), Mapping):
+        raise CheckpointError(
+            f"not a MAPPO trainer's state of format {STATE_FORMAT}: "
+            f"it has the keys {sorted(map(str, state))} and format {state.get('format')!r}; "
+            "load another checkpoint, or start again without it"
+        )
+    settings: Mapping[str, Any] = state["config"]
+    return settings
+
+
+def _changes(
+    saved: Mapping[str, Any], wanted: Mapping[str, Any], names: tuple[str, ...] | list[str]
+) -> str:
+    """Say which settings differ, and how."""
+    return ", ".join(
+        f"{name}: saved {saved.get(name)!r}, now {wanted.get(name)!r}"
+        for name in names
+        if saved.get(name) != wanted.get(name)
+    )

@@ -1,0 +1,143 @@
+"""Statistics per feature, gathered batch by batch in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+
+from grandbatch.batch import MatrixBatch
+from grandbatch.errors import UsageError
+
+_PARTS = ("count", "mean", "squares", "min", "max")
+
+
+class FeatureStatistics:
+    """Count, mean, deviation, minimum and maximum of each feature, of all rows seen so far.
+
+    Values that are not finite are left out. Batches are combined by Chan, Golub and LeVeque's
+    formula (Algorithms for computing the sample variance, 1983), in float64: nothing is lost by
+    adding small numbers to large sums.
+
+    Parameters
+    ----------
+    n_features : int
+        F.
+
+    Attributes
+    ----------
+    count, mean, min, max : (F,) float64 tensors
+        nan, or infinities, where nothing was counted.
+    """
+
+    def __init__(self, n_features: int) -> None:
+        self.count = torch.zeros(n_features, dtype=torch.float64)
+        self.mean = torch.zeros(n_features, dtype=torch.float64)
+        self.min = torch.full((n_features,), torch.inf, dtype=torch.float64)
+        self.max = torch.full((n_features,), -torch.inf, dtype=torch.float64)
+        self._squares = torch.zeros(n_features, dtype=torch.float64)
+
+    @property
+    def std(self) -> torch.Tensor:
+        """The population's standard deviation, (F,) float64; nan where nothing was counted."""
+        return (self._squares / self.count).sqrt()
+
+    def update(self, rows: torch.Tensor) -> None:
+        """Count rows (..., F).
+
+        Raises
+        ------
+        UsageError
+            If they have another number of features.
+        """
+        n_features = len(self.count)
+        if rows.shape[-1] != n_features:
+            raise UsageError(f"rows must have {n_features} features, got shape {tuple(rows.shape)}")
+        values = rows.detach().reshape(-1, n_features).to("cpu", torch.float64)
+        if not len(values):
+            return
+        fine = values.isfinite()
+        count = fine.sum(0).to(torch.float64)
+        divisor = count.clamp_min(1)
+        mean = values.where(fine, 0.0).sum(0) / divisor
+        squares = (values - mean).where(fine, 0.0).square().sum(0)
+        total = (self.count + count).clamp_min(1)
+        delta = mean - self.mean
+        self.mean = self.mean + delta * count / total
+        self._squares = self._squares + squares + delta.square() * self.count * count / total
+        self.count = self.count + count
+        self.min = torch.minimum(self.min, values.where(fine, torch.inf).amin(0))
+        self.max = torch.maximum(self.max, values.where(fine, -torch.inf).amax(0))
+
+    def describe(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Return count, mean, std, min and max by feature name, as `MatrixStore.feature_stats`."""
+        parts = {
+            "count": self.count,
+            "mean": self.mean,
+            "std": self.std,
+            "min": self.min,
+            "max": self.max,
+        }
+        return {
+            name: {part: float(values[place]) for part, values in parts.items()}
+            for place, name in enumerate(names)
+        }
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return all of it as tensors."""
+        parts = (self.count, self.mean, self._squares, self.min, self.max)
+        return {name: part.clone() for name, part in zip(_PARTS, parts, strict=True)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, torch.Tensor], n_features: int) -> FeatureStatistics:
+        """Make one that goes on from `state_dict`.
+
+        Raises
+        ------
+        ValueError
+            If the state has other parts, or another number of features.
+        """
+        if set(state) != set(_PARTS) or any(part.shape != (n_features,) for part in state.values()):
+            raise ValueError(f"not the statistics of {n_features} features: {state!r}")
+        made = cls(n_features)
+        parts = (state[name].to(torch.float64).clone() for name in _PARTS)
+        made.count, made.mean, made._squares, made.min, made.max = parts
+        return made
+
+
+def feature_statistics(
+    batches: Iterable[MatrixBatch], stride: int | None = None
+) -> FeatureStatistics:
+    """Gather the statistics of batches, such as those of a training split.
+
+    Parameters
+    ----------
+    batches : iterable of MatrixBatch
+        For example a `SlidingWindowDataLoader` with `subset=`. Windows with weight 0 don't count.
+    stride : int, optional
+        Bars between neighbouring windows. With it only each window's last `stride` rows count, so
+        that rows shared by neighbours count once (and the first rows of a segment, that are never
+        among the last, not at all). Without it a row counts once for each window it is in.
+
+    Returns
+    -------
+    FeatureStatistics
+
+    Raises
+    ------
+    UsageError
+        If there is no window.
+    """
+    found: FeatureStatistics | None = None
+    for batch in batches:
+        found = found or FeatureStatistics(batch.matrices.shape[2])
+        found.update(new_rows(batch, stride))
+    if found is None:
+        raise UsageError("there is no window to take statistics of; give at least one batch")
+    return found
+
+
+def new_rows(batch: MatrixBatch, stride: int | None) -> torch.Tensor:
+    """Return the rows of a batch's windows that no window `stride` bars before has, (V, S, F)."""
+    rows = batch.matrices[batch.weight > 0]
+    return rows if stride is None else rows[:, -min(stride, rows.shape[1]) :]

@@ -1,0 +1,305 @@
+"""A team that decides: networks and what they see, asked without changing a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import torch
+
+from grandbatch.batch import MatrixBatch
+from grandbatch.errors import UsageError
+from grandbatch.mappo.config import MappoConfig
+from grandbatch.mappo.learning import TrainingError
+from grandbatch.mappo.market import EXPOSURES, exposure_of
+from grandbatch.mappo.metrics import RewardTotals
+from grandbatch.mappo.networks import (
+    Summary,
+    build_actor,
+    build_critic,
+    draw_kept,
+    observe,
+)
+from grandbatch.mappo.regimes import Regime, RegimeRules
+from grandbatch.mappo.rollout import Chance, Rollout, roll_out
+from grandbatch.mappo.statistics import feature_statistics
+from grandbatch.mappo.uncertainty import (
+    Calibration,
+    Prediction,
+    calibrate,
+    confidence_of,
+    entropy_of,
+    leaning,
+    summarise_samples,
+)
+
+if TYPE_CHECKING:
+    from grandbatch.store import MatrixStore
+
+_SAMPLES = 32
+
+
+class Decision(NamedTuple):
+    """What a team chooses for B windows.
+
+    Parameters
+    ----------
+    actions : (B, n) float64
+        Each agent's exposure.
+    exposure : (B,) float64
+        The team's: their mean.
+    """
+
+    actions: torch.Tensor
+    exposure: torch.Tensor
+
+
+class Team:
+    """Agents with a centralised critic, on matrices of one shape.
+
+    Parameters
+    ----------
+    config : MappoConfig, optional
+        The settings; by default those of the class.
+    feature_mean, feature_std : sequence of float, optional
+        Per feature, of the training data; without them features are taken as they are.
+    stride : int, optional
+        Bars between neighbouring windows of the store, to tell which windows follow on each other.
+    device : str or torch.device
+        Where the networks live.
+
+    Raises
+    ------
+    UsageError
+        If the statistics don't fit the settings.
+    """
+
+    default_config: Callable[..., MappoConfig] = MappoConfig
+
+    def __init__(
+        self,
+        config: MappoConfig | None = None,
+        *,
+        feature_mean: Sequence[float] | torch.Tensor | None = None,
+        feature_std: Sequence[float] | torch.Tensor | None = None,
+        stride: int | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.config = config if config is not None else type(self).default_config()
+        self.stride = stride
+        self.device = torch.device(device)
+        self._sharpness: float | None = None
+        self._generator = torch.Generator().manual_seed(self.config.seed)
+        self._summary = Summary(self.config, feature_mean, feature_std).to(self.device)
+        n_inputs = self._summary.size + 1
+        self._actor = build_actor(self.config, n_inputs, self._generator).to(self.device)
+        self._critic = build_critic(self.config, n_inputs, self._generator).to(self.device)
+
+    @classmethod
+    def for_store(
+        cls,
+        store: MatrixStore,
+        training: Iterable[MatrixBatch] | None = None,
+        *,
+        device: str | torch.device = "cpu",
+        **changes: Any,
+    ) -> Self:
+        """Make a trainer for a store's matrices.
+
+        Parameters
+        ----------
+        store : MatrixStore
+            Says what the matrices look like.
+        training : iterable of MatrixBatch, optional
+            The training split: features are normalised by its statistics. They are gathered in
+            one pass, best without shuffling. By default those of the whole store are taken, which
+            lets a test split in.
+        device : str or torch.device
+            Where the networks live.
+        **changes
+            Fields of `MappoConfig` that differ from the class's.
+        """
+        versions = store.attrs["feature_versions"]
+        names = zip(store.feature_names, versions, strict=True)
+        shape: dict[str, Any] = {
+            "sequence_length": store.sequence_length,
+            "n_features": store.n_features,
+            "features": tuple(f"{name}:{version}" for name, version in names),
+        }
+        spans = {min(span, store.sequence_length) for span in cls.default_config().spans}
+        config = cls.default_config(**{**shape, "spans": tuple(sorted(spans)), **changes})
+        if training is None:
+            found = [store.feature_stats[name] for name in store.feature_names]
+            mean, std = ([entry[part] for entry in found] for part in ("mean", "std"))
+        else:
+            gathered = feature_statistics(training, store.stride)
+            mean, std = gathered.mean.tolist(), gathered.std.tolist()
+        return cls(config, feature_mean=mean, feature_std=std, stride=store.stride, device=device)
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """Names of the agents, in the order of `Decision.actions`."""
+        return self.config.agents
+
+    def act(self, matrices: torch.Tensor, exposure: torch.Tensor | None = None) -> Decision:
+        """Choose the likeliest actions, without learning.
+
+        Parameters
+        ----------
+        matrices : (B, L, F) float32
+            Windows.
+        exposure : (B,) float64, optional
+            Team exposure each window is met with; 0 by default.
+
+        Returns
+        -------
+        Decision
+            On the CPU.
+        """
+        with torch.no_grad():
+            choice = self._actor(self._observe(matrices, exposure)).argmax(-1).cpu()
+        actions = torch.tensor(EXPOSURES, dtype=torch.float64)[choice]
+        return Decision(actions, exposure_of(choice.sum(-1), len(self.config.agents)))
+
+    def predict(
+        self,
+        matrices: torch.Tensor,
+        exposure: torch.Tensor | None = None,
+        *,
+        samples: int = _SAMPLES,
+    ) -> Prediction:
+        """Choose actions and tell how sure they are, by Monte Carlo dropout.
+
+        The same windows give the same answer, whatever was asked before.
+
+        Parameters
+        ----------
+        matrices : (B, L, F) float32
+            Windows.
+        exposure : (B,) float64, optional
+            Team exposure each window is met with; 0 by default.
+        samples : int
+            Networks thinned at random.
+
+        Returns
+        -------
+        Prediction
+            Its confidence is calibrated if `calibrate` was called since the last batch.
+        """
+        observation = self._observe(matrices, exposure)
+        probabilities, information = self._sample(observation, samples)
+        choice = probabilities.argmax(-1)
+        sharpness = 1.0 if self._sharpness is None else self._sharpness
+        return Prediction(
+            actions=torch.tensor(EXPOSURES, dtype=torch.float64)[choice],
+            exposure=exposure_of(choice.sum(-1), len(self.config.agents)),
+            probabilities=probabilities,
+            entropy=entropy_of(probabilities).mean(-1),
+            mutual_information=information.mean(-1),
+            confidence=confidence_of(leaning(probabilities), sharpness),
+        )
+
+    def calibrate(self, batches: Iterable[MatrixBatch], *, samples: int = _SAMPLES) -> Calibration:
+        """Make confidence mean how often the market goes the way the team leans.
+
+        Parameters
+        ----------
+        batches : iterable of MatrixBatch
+            The validation split, best in order: it is traded with the likeliest actions.
+        samples : int
+            As of `predict`.
+
+        Returns
+        -------
+        Calibration
+            Also kept with the state, until the next batch is learnt.
+
+        Raises
+        ------
+        UsageError
+            If no window can be traded.
+        """
+        log_odds, returns = [torch.zeros(0).double()], [torch.zeros(0).double()]
+        for batch in batches:
+            admitted = self._admit(batch)
+            rollout = self._trade(admitted, None)
+            if len(rollout.action):
+                log_odds.append(leaning(self._sample(rollout.observation, samples)[0]))
+                returns.append(batch.next_return[rollout.trajectories.flat_rows.cpu()])
+        found = calibrate(torch.cat(log_odds), torch.cat(returns))
+        self._sharpness = found.sharpness
+        return found
+
+    def evaluate(
+        self, batches: Iterable[MatrixBatch], regimes: RegimeRules | None = None
+    ) -> dict[str, float]:
+        """Trade batches with the likeliest actions, without learning.
+
+        Returns
+        -------
+        dict of str to float
+            `avg_reward`, `turnover`, `exposure` as of `train_batch`; `reward_std`: deviation of the
+            reward per window; `windows`: how many counted. With `regimes` the same for the windows
+            of each regime, as `bull_avg_reward` and so on.
+        """
+        whole, parts = RewardTotals(), {regime: RewardTotals() for regime in Regime}
+        for batch in batches:
+            admitted = self._admit(batch)
+            rollout = self._trade(admitted, None)
+            whole.add(rollout, admitted)
+            if regimes is not None:
+                label = regimes.label(admitted.matrices)
+                for regime, totals in parts.items():
+                    totals.add(rollout, admitted, label == regime)
+        found = {**whole.means(), **whole.spread()}
+        for regime, totals in parts.items() if regimes is not None else ():
+            values = {**totals.means(), **totals.spread()}
+            found |= {f"{regime.name.lower()}_{name}": value for name, value in values.items()}
+        return found
+
+    def _trade(self, batch: MatrixBatch, chance: Chance | None) -> Rollout:
+        with torch.no_grad():
+            summary = self._summary(batch.matrices)
+            return roll_out(
+                self._actor, summary, batch, self.config, stride=self.stride, chance=chance
+            )
+
+    def _sample(self, observation: torch.Tensor, samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if samples < 1:
+            raise UsageError(f"samples must be at least 1, got {samples}")
+        # A generator of its own: being asked must change neither the training nor later answers.
+        kept = draw_kept(self.config, samples, torch.Generator().manual_seed(self.config.seed))
+        return summarise_samples(self._actor, observation, kept.to(self.device))
+
+    def _observe(self, matrices: torch.Tensor, exposure: torch.Tensor | None) -> torch.Tensor:
+        """Return what the agents see of windows, (B, n, D + 1) float32."""
+        self._check_shape(matrices)
+        if exposure is None:
+            exposure = torch.zeros(len(matrices), dtype=torch.float64)
+        with torch.no_grad():
+            summary = self._summary(matrices.to(self.device))
+            return observe(summary, exposure.to(self.device), len(self.config.agents))
+
+    def _admit(self, batch: MatrixBatch) -> MatrixBatch:
+        """Check a batch, and bring it to the networks' device."""
+        self._check_shape(batch.matrices)
+        counts = batch.weight > 0
+        bad = counts & ~batch.matrices.isfinite().all(-1).all(-1)
+        what = "matrices"
+        if not bad.any():
+            bad, what = counts & batch.next_return.isinf(), "next_return"
+        if bad.any():
+            raise TrainingError(
+                f"{what} of window {int(batch.index[bad][0])} "
+                "is not finite; verify the store it comes from (grandbatch verify)"
+            )
+        return batch if self.device.type == "cpu" else batch.to(self.device)
+
+    def _check_shape(self, matrices: torch.Tensor) -> None:
+        wanted = (self.config.sequence_length, self.config.n_features)
+        if matrices.ndim != 3 or tuple(matrices.shape[1:]) != wanted:
+            raise UsageError(
+                f"{type(self).__name__} is set for matrices of shape (B, {wanted[0]}, {wanted[1]}),"
+                f" got {tuple(matrices.shape)}; give a MappoConfig with this sequence_length "
+                "and n_features, or the trainer of this feature set"
+            )

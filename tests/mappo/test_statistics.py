@@ -1,0 +1,109 @@
+"""Statistics gathered batch by batch, against numpy on everything at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import grandbatch as gb
+from grandbatch.errors import UsageError
+from grandbatch.mappo import BatchStrategicTrainer, FeatureStatistics, feature_statistics
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 20), min_size=1, max_size=6),
+    shift=st.sampled_from([0.0, 1e6]),
+    holes=st.floats(0, 0.9),
+    seed=st.integers(0, 1000),
+)
+def test_batch_by_batch_is_all_at_once(sizes, shift, holes, seed):
+    rng = np.random.default_rng(seed)
+    parts = [shift + rng.normal(size=(n, 3)) for n in sizes]
+    for part in parts:
+        part[rng.random(part.shape) < holes] = rng.choice([np.nan, np.inf])
+    found = FeatureStatistics(3)
+    for part in parts:
+        found.update(torch.from_numpy(part))
+    for column in range(3):
+        values = np.concatenate(parts)[:, column]
+        values = values[np.isfinite(values)]
+        assert found.count[column] == len(values)
+        if len(values):
+            assert float(found.mean[column]) == pytest.approx(values.mean(), rel=1e-12)
+            assert float(found.std[column]) == pytest.approx(values.std(), abs=1e-8)
+            assert float(found.min[column]) == values.min()
+            assert float(found.max[column]) == values.max()
+
+
+def test_a_saved_state_goes_on_where_it_was():
+    rows = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    whole, first = FeatureStatistics(4), FeatureStatistics(4)
+    whole.update(rows[:10])
+    first.update(rows[:10])
+    second = FeatureStatistics.from_state(first.state_dict(), 4)
+    for one in (whole, second):
+        one.update(rows[10:])
+    assert all(torch.equal(a, second.state_dict()[k]) for k, a in whole.state_dict().items())
+    with pytest.raises(ValueError, match="not the statistics of 5 features"):
+        FeatureStatistics.from_state(first.state_dict(), 5)
+
+
+def test_rows_that_neighbours_share_count_once(make_store):
+    store = make_store(300, overlap=40)
+    loader = gb.SlidingWindowDataLoader(store, shuffle=False)
+    found = feature_statistics(loader, store.stride)
+    first = int(store.first_row[0]) + store.overlap
+    rows = gb.MatrixStore.open(store.path).matrices[:]
+    unique = {}
+    for start, matrix in zip(store.first_row[:], rows, strict=True):
+        unique |= {int(start) + k: row for k, row in enumerate(matrix)}
+    wanted = np.array([row for at, row in unique.items() if at >= first], np.float64)
+    assert found.count.tolist() == [len(wanted)] * 13
+    assert np.allclose(found.mean, wanted.mean(0), rtol=1e-12)
+    assert np.allclose(found.std, wanted.std(0), rtol=1e-9)
+    described = found.describe(store.feature_names)
+    assert described["rsi"]["max"] == wanted[:, 4].max()
+
+
+def test_padding_does_not_count(noise):
+    weight = torch.ones(8)
+    weight[5:] = 0
+    found = feature_statistics([noise(8, weight=weight)])
+    assert found.count.tolist() == [5 * 48] * 13
+
+
+def test_nothing_to_count_and_other_features_are_refused():
+    with pytest.raises(UsageError, match="no window"):
+        feature_statistics([])
+    with pytest.raises(UsageError, match="must have 3 features"):
+        FeatureStatistics(3).update(torch.zeros(2, 4))
+
+
+def test_a_trainer_normalises_by_its_training_split_alone(make_store):
+    store = make_store(2000, overlap=40)
+    splits = gb.split_store(store, {"train": 0.6, "test": 0.4})
+    training = gb.SlidingWindowDataLoader(store, subset=splits["train"], shuffle=False)
+    trainer = BatchStrategicTrainer.for_store(store, training, seed=3)
+    wanted = feature_statistics(training, store.stride)
+    saved = trainer.state_dict()["normalisation"]
+    assert torch.allclose(saved["mean"].double(), wanted.mean, rtol=1e-6)
+    assert torch.allclose(saved["std"].double(), wanted.std, rtol=1e-6)
+    whole = BatchStrategicTrainer.for_store(store, seed=3)
+    assert not torch.equal(saved["mean"], whole.state_dict()["normalisation"]["mean"])
+    assert trainer.config == BatchStrategicTrainer.default_config(seed=3)
+    assert trainer.stride == store.stride
+
+
+def test_training_tells_how_far_the_features_have_moved(noise, changed):
+    trainer = BatchStrategicTrainer(feature_mean=[0.0] * 13, feature_std=[2.0] * 13, stride=36)
+    batch = noise(16)
+    moved = batch.matrices.clone()
+    moved[:, :, 6] += 7.0
+    shift = trainer.train_batch(changed(batch, matrices=moved))["feature_shift"]
+    wanted = moved[:, -36:, 6].double().mean() / 2
+    assert shift == pytest.approx(float(wanted), rel=1e-6)
+    assert trainer.statistics.count.tolist() == [16 * 36] * 13
