@@ -85,7 +85,7 @@ class BatchProcessor:
         self.resume = resume
         self.loader = SlidingWindowDataLoader(self.store, self.config, **loader_options)
         self.checkpoints = CheckpointManager(
-            Path(checkpoint_dir), content_id=self.store.content_id, keep_best=True
+            Path(checkpoint_dir), content_id=self.store.content_id, metric="recent_reward"
         )
         self.monitor = MemoryMonitor(
             self.config.max_memory_percent,
@@ -156,7 +156,7 @@ class BatchProcessor:
                     curves.add(result["batch_idx"], result["batch_size"], result["metrics"])
                     yield result
                     if self._totals.steps % self.config.checkpoint_frequency == 0:
-                        self._save(trainer)
+                        self._save(trainer, ends_stretch=True)
                         saved_step = self._totals.steps
         finally:
             if self._totals.steps != saved_step and self._totals.is_whole:
@@ -253,9 +253,12 @@ class BatchProcessor:
             self._recorded_size = state["loader"]["position"]["batch_size"]
         _log.info("resuming from %s, after step %d", checkpoint.path, checkpoint.step)
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Trainer, *, ends_stretch: bool = False) -> None:
         with HeldInterrupts() as held:
             state = self._state or {}
+            rating = {**self.summary, "recent_reward": self._totals.recent_reward}
+            if ends_stretch:
+                self._totals.begin_stretch()
             self.checkpoints.save(
                 self._totals.steps,
                 trainer.state_dict(),
@@ -265,7 +268,7 @@ class BatchProcessor:
                     "position": state.get("position"),
                     "batch_size": self.config.batch_size,
                 },
-                self.summary,
+                rating,
             )
         held.release()
 
@@ -274,12 +277,21 @@ class _Totals:
     """Sums over a whole training, carried from run to run by its checkpoints."""
 
     def __init__(
-        self, steps: int = 0, windows: int = 0, reward: float = 0.0, loss: float = 0.0
+        self,
+        steps: int = 0,
+        windows: int = 0,
+        reward: float = 0.0,
+        loss: float = 0.0,
+        stretch_windows: int = 0,
+        stretch_reward: float = 0.0,
     ) -> None:
         self.steps = steps
         self.windows = windows
         self.reward = reward
         self.loss = loss
+        # since the last checkpoint that was due, so that stopping and resuming rates alike
+        self.stretch_windows = stretch_windows
+        self.stretch_reward = stretch_reward
         self.is_whole = True
         """False while, or after, a batch failed in the middle of the trainer's step."""
 
@@ -290,10 +302,21 @@ class _Totals:
         windows = int((batch.weight > 0).sum())
         self.steps += 1
         self.windows += windows
+        self.stretch_windows += windows
         self.reward += float(metrics["avg_reward"]) * windows
+        self.stretch_reward += float(metrics["avg_reward"]) * windows
         self.loss += float(metrics["avg_loss"])
         self.is_whole = True
         return metrics
+
+    @property
+    def recent_reward(self) -> float:
+        """Mean reward of the stretch: what a checkpoint is rated by."""
+        return self.stretch_reward / self.stretch_windows if self.stretch_windows else 0.0
+
+    def begin_stretch(self) -> None:
+        """Start a new stretch."""
+        self.stretch_windows, self.stretch_reward = 0, 0.0
 
     def to_json(self) -> dict[str, float]:
         """Return the sums as JSON types."""
@@ -302,6 +325,8 @@ class _Totals:
             "windows": self.windows,
             "reward": self.reward,
             "loss": self.loss,
+            "stretch_windows": self.stretch_windows,
+            "stretch_reward": self.stretch_reward,
         }
 
     def summary(self) -> dict[str, float]:

@@ -162,6 +162,25 @@ def test_the_checkpoint_of_another_store_is_refused(store, make_store, tmp_path)
         run(other, tmp_path / "c")
 
 
+@pytest.mark.parametrize("stop_after", [None, 6])
+def test_the_best_checkpoint_is_that_of_the_best_stretch(store, tmp_path, stop_after):
+    steps = {"n": 0}
+
+    class Peaking(Recorder):
+        def train_batch(self, batch):
+            metrics = super().train_batch(batch)
+            steps["n"] += 1
+            return {**metrics, "avg_reward": 1.0 if 5 <= steps["n"] <= 8 else -9.0}
+
+    if stop_after:
+        run(store, tmp_path / "c", Peaking(), stop_after=stop_after)
+    _, processor = run(store, tmp_path / "c", Peaking())
+    assert processor.summary["steps"] > 20
+    kept = processor.checkpoints.list()
+    assert max(kept, key=lambda info: info.metrics["recent_reward"]).step == 8
+    assert kept[-1].metrics["avg_reward"] > -9
+
+
 def test_the_other_layout_of_the_same_windows_goes_on(store, make_store, tmp_path):
     whole, _ = run(store, tmp_path / "whole")
     first, _ = run(store, tmp_path / "c", stop_after=6)
