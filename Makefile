@@ -30,7 +30,7 @@ $(RUN_READY): pyproject.toml constraints.txt
 	touch $@
 
 $(TEST_READY): $(RUN_READY)
-	$(PIP) --editable ".[rl,test,dev]"
+	$(PIP) --editable ".[marl,metrics,notebooks,rl,tensorboard,test,dev]"
 	touch $@
 
 clean:

@@ -301,6 +301,7 @@ def _attributes(target: Target, bars: Bars, plan: BuildPlan, fingerprint: str) -
         "source": [dict(entry) for entry in bars.source],
         "day_first": list(bars.day_first),
         "quarantined": dict(bars.quarantined),
+        "clock_changes": dict(bars.clock_changes),
         "fingerprint": fingerprint,
         "content_id": target.settings.content_id(bars.fingerprint),
         "created_by": f"grandbatch {__version__}",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gzip
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from grandbatch.bars.inputs import resolve_inputs
+from grandbatch.bars.inputs import InputFile, resolve_inputs
+from grandbatch.bars.opening import open_raw
 from grandbatch.bars.prepare import find_bars
 from grandbatch.build.plan import BuildPlan
 from grandbatch.build.reuse import Target
@@ -99,7 +99,7 @@ def estimate_build(
     if bars is not None:
         segments, n_rows = bars.segments(target.settings.max_gap_ns), bars.n_rows
     else:
-        n_rows = sum(_count_rows(file.path) for file in resolve_inputs(target.inputs))
+        n_rows = sum(_count_rows(file) for file in resolve_inputs(target.inputs))
         segments = Segments.single(n_rows)
     plan = BuildPlan(
         target.settings,
@@ -112,18 +112,19 @@ def estimate_build(
     return Estimate(plan, memory_limit(memory_limit_bytes), bars is not None)
 
 
-def _count_rows(path: Path) -> int:
+def _count_rows(file: InputFile) -> int:
     """Lines after the header of a CSV file, rows of a Parquet file."""
-    if path.suffix in (".parquet", ".pq"):
-        import pyarrow.parquet as pq
-
-        return int(pq.read_metadata(path).num_rows)
     count, last = 0, b"\n"
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
+        with open_raw(file.location, _BLOCK_BYTES) as raw:
+            if file.kind == "parquet":
+                import pyarrow.parquet as pq
+
+                return int(pq.read_metadata(raw).num_rows)
+            text = gzip.GzipFile(fileobj=raw) if file.kind == "gzip" else raw
+            while block := text.read(_BLOCK_BYTES):
                 count += block.count(b"\n")
                 last = block[-1:]
     except (OSError, EOFError) as error:
-        raise InputError(f"{path} can't be read ({error}); check the file") from None
+        raise InputError(f"{file.location} can't be read ({error}); check the file") from None
     return max(0, count - 1 + (last != b"\n"))

@@ -225,16 +225,16 @@ def _check_inputs_stayed(extension: Extension, bars: Bars) -> None:
             "it was read; run again"
         )
     if grown is not None and not grown.is_unchanged():
-        raise InputError(f"{grown.path}: the file changed while it was read; run again")
+        raise InputError(f"{grown.location}: the file changed while it was read; run again")
 
 
 def _obstacle(extension: Extension, bars: Bars, plan: BuildPlan) -> str | None:
     """Why nothing of the older store can be kept, where that is plain beforehand."""
     old, grown = extension.store, extension.grown
     if grown is not None and grown.kind != "csv":
-        return f"{grown.path} grew, and what is compressed can't be compared line by line"
+        return f"{grown.location} grew, and what is compressed can't be compared line by line"
     if grown is not None and not ends_line(grown, extension.old_bytes):
-        return f"the last line of {grown.path} has changed"
+        return f"the last line of {grown.location} has changed"
     for entry, was, now in zip(bars.source, old.attrs["day_first"], bars.day_first, strict=False):
         if was is not None and was != now:
             first = "days" if now else "months"

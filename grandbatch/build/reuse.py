@@ -6,6 +6,7 @@ Reads no bar; imports neither Dask nor torch.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,11 @@ from grandbatch.bars.inputs import (
 )
 from grandbatch.bars.rules import BarRules
 from grandbatch.build.settings import StoreSettings
-from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
+from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError, UsageError
 from grandbatch.store.publish import beside
 from grandbatch.store.reader import MatrixStore
+
+_URL = re.compile(r"[a-z][a-z0-9+.]+:/", re.IGNORECASE)  # a Path has one slash left of two
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -47,6 +50,11 @@ class Target:
         cache: str | os.PathLike[str] | None = None,
     ) -> Target:
         """Make the paths absolute; the cache of bars lies beside the store by default."""
+        if _URL.match(os.fspath(path)):
+            raise UsageError(
+                f"{os.fspath(path)}: stores are written to local folders only; give a path, and "
+                "copy the finished store"
+            )
         store = Path(path).absolute()
         return cls(
             inputs,

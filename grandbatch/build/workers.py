@@ -91,7 +91,8 @@ def look_at(paths: Sequence[str]) -> list[Sight]:
 def _signs(target: Target) -> Iterator[list[str]]:
     """Files that only a worker with the same disks can see: one for each folder that is shared."""
     folder = beside(target.path)
-    paths = [folder / "locks" / f"{target.path.name}.lock", resolve_inputs(target.inputs)[0].path]
+    paths = [folder / "locks" / f"{target.path.name}.lock"]
+    paths += [file.path for file in resolve_inputs(target.inputs)[:1] if not file.is_remote]
     if target.cache.is_relative_to(folder):
         yield [str(path) for path in paths]
         return

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from grandbatch.bars.rules import BarRules
 from grandbatch.build.reuse import Target, find_store
-from grandbatch.build.settings import DEFAULT_CHUNK_WINDOWS, make_settings
+from grandbatch.build.settings import make_settings
 from grandbatch.cli import options as o
 from grandbatch.cli.output import Stages, iso_time, show
 from grandbatch.config import parse_bytes
@@ -42,7 +43,7 @@ def plan(
     overlap: o.Overlap = None,
     sequence_length: o.SequenceLength = None,
     layout: o.Layout = "windows",
-    chunk_windows: o.ChunkWindows = DEFAULT_CHUNK_WINDOWS,
+    chunk_windows: o.ChunkWindows = None,
     max_gap: o.MaxGap = None,
     codec: o.Codec = "auto",
     partition_bars: o.PartitionBars = None,
@@ -64,7 +65,7 @@ def plan(
         inputs,
         store,
         settings,
-        o.make_rules(None, None, None, None, "UTC", False, 0.01, "quarantine", None, None),
+        BarRules(),
         cache,
     )
     estimate = estimate_build(
@@ -85,7 +86,7 @@ def build(
     sequence_length: o.SequenceLength = None,
     engine: Annotated[str, typer.Option(help="auto, overlap or direct; same bytes.")] = "auto",
     layout: o.Layout = "windows",
-    chunk_windows: o.ChunkWindows = DEFAULT_CHUNK_WINDOWS,
+    chunk_windows: o.ChunkWindows = None,
     max_gap: o.MaxGap = None,
     codec: o.Codec = "auto",
     partition_bars: o.PartitionBars = None,
@@ -103,10 +104,14 @@ def build(
     ] = True,
     cache: o.Cache = None,
     columns: o.Columns = None,
+    header: o.Header = None,
+    names: o.Names = None,
     delimiter: o.Delimiter = None,
+    decimal: o.Decimal = None,
     timestamp_format: o.TimestampFormat = None,
     dayfirst: o.DayFirst = None,
     timezone: o.Timezone = "UTC",
+    sort: o.Sort = False,
     allow_non_positive: o.AllowNonPositive = False,
     max_bad_fraction: o.MaxBadFraction = 0.01,
     on_bad_rows: o.OnBadRows = "quarantine",
@@ -123,8 +128,8 @@ def build(
         set_name, sequence_length, overlap, layout, chunk_windows, codec, max_gap
     )
     rules = o.make_rules(
-        columns, delimiter, timestamp_format, dayfirst, timezone, allow_non_positive,
-        max_bad_fraction, on_bad_rows, symbol, symbol_from,
+        columns, header, names, delimiter, decimal, timestamp_format, dayfirst, timezone, sort,
+        allow_non_positive, max_bad_fraction, on_bad_rows, symbol, symbol_from,
     )  # fmt: skip
     target = Target.of(inputs, store, settings, rules, cache)
     limit = None if memory_limit is None else parse_bytes(memory_limit)
@@ -180,5 +185,6 @@ def _describe(
         "seconds": round(seconds, 3),
         "rows_per_second": round(attrs["n_rows"] / seconds),
         "quarantined": attrs["quarantined"],
+        "clock_changes": attrs.get("clock_changes", {}),
         "fingerprint": store.fingerprint,
     }

@@ -25,7 +25,7 @@ def demo(
     rows: Annotated[int, typer.Option(min=20_000, help="Bars to simulate.")] = 1_000_000,
     as_json: o.Json = False,
 ) -> None:
-    """Simulate bars, build both sets, train, stop in the middle, resume.
+    """Simulate bars, build both sets, train, stop in the middle, resume, report.
 
     Example: grandbatch demo
     """
@@ -55,6 +55,7 @@ def demo(
             f"the next batch has {expected}"
         )
     run("verify", lambda: _verify(store))
+    run("report", lambda: _report(store, folder / "checkpoints", folder / "report.html"))
     if as_json:
         show({"stages": stages, "folder": str(folder)}, as_json=True)
         return
@@ -131,6 +132,13 @@ def _verify(store: Path) -> dict[str, Any]:
     return {"made": f"{found.checked_chunks} chunks checked", "where": str(store)}
 
 
+def _report(store: Path, checkpoints: Path, page: Path) -> dict[str, Any]:
+    from grandbatch.report import write_report
+
+    write_report(MatrixStore.open(store), page, checkpoint_dir=checkpoints)
+    return {"made": f"a page of {page.stat().st_size:,} bytes", "where": str(page)}
+
+
 def _print(stages: list[dict[str, Any]], folder: Path) -> None:
     table = Table(title=f"made in {folder}", title_justify="left")
     for column in ("stage", "seconds", "made", "where"):
@@ -140,5 +148,5 @@ def _print(stages: list[dict[str, Any]], folder: Path) -> None:
     Console().print(table)
     print(
         "The training was stopped after step 60 and went on at the very next batch.\n"
-        f"Next: grandbatch inspect {folder}/strategic.zarr"
+        f"Next: open {folder}/report.html in a browser"
     )

@@ -11,7 +11,10 @@ from grandbatch.bars.rules import BarRules
 from grandbatch.errors import UsageError
 
 Inputs = Annotated[
-    list[Path], typer.Argument(help="CSV or Parquet files, folders or globs.", show_default=False)
+    list[str],
+    typer.Argument(
+        help="CSV or Parquet files, folders or globs; paths or URLs.", show_default=False
+    ),
 ]
 SetName = Annotated[str, typer.Argument(metavar="SET", help="Feature set: strategic or tactical.")]
 StoreOption = Annotated[Path, typer.Option("--store", help="Where the store is, or is to be.")]
@@ -50,7 +53,19 @@ Columns = Annotated[
     list[str] | None,
     typer.Option(help="Name a column's header, e.g. low=Llow; may be repeated."),
 ]
+Header = Annotated[
+    bool | None,
+    typer.Option("--header/--no-header", help="Whether the first line is one (as it looks)."),
+]
+Names = Annotated[
+    str | None,
+    typer.Option(help="What the columns are called, e.g. timestamp,open,high,low,close,volume."),
+]
 Delimiter = Annotated[str | None, typer.Option(help="Mark between fields (from the header).")]
+Decimal = Annotated[
+    str | None, typer.Option(help="Mark before decimals: a point or a comma (as numbers look).")
+]
+Sort = Annotated[bool, typer.Option("--sort", help="Sort bars by symbol and time, out of core.")]
 TimestampFormat = Annotated[
     str | None, typer.Option(help="strptime form of the timestamps, e.g. '%d/%m/%Y %H:%M'.")
 ]
@@ -70,10 +85,14 @@ SymbolFrom = Annotated[str | None, typer.Option(help="filename: one symbol for e
 
 def make_rules(
     columns: list[str] | None,
+    header: bool | None,
+    names: str | None,
     delimiter: str | None,
+    decimal: str | None,
     timestamp_format: str | None,
     dayfirst: bool | None,
     timezone: str,
+    sort: bool,
     allow_non_positive: bool,
     max_bad_fraction: float,
     on_bad_rows: str,
@@ -83,16 +102,20 @@ def make_rules(
     """Turn the flags about bars into rules."""
     mapping = {}
     for entry in (part for text in columns or [] for part in text.split(",")):
-        name, equals, header = entry.partition("=")
-        if not equals or not header:
+        column, equals, called = entry.partition("=")
+        if not equals or not called:
             raise UsageError(f"--columns wants name=header, such as low=Llow, got {entry!r}")
-        mapping[name.strip()] = header.strip()
+        mapping[column.strip()] = called.strip()
     return BarRules(
         columns=mapping,
+        header=header,
+        names=[name.strip() for name in names.split(",")] if names else (),
         delimiter="\t" if delimiter in ("\\t", "tab") else delimiter,
+        decimal=decimal,
         timestamp_format=timestamp_format,
         dayfirst=dayfirst,
         timezone=timezone,
+        sort=sort,
         allow_non_positive=allow_non_positive,
         max_bad_fraction=max_bad_fraction,
         on_bad_rows=on_bad_rows,  # type: ignore[arg-type]  # BarRules checks it

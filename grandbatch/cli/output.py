@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -11,9 +12,12 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TaskProgressColumn,
     TextColumn,
@@ -21,6 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 _TITLES = {"bars": "reading bars", "chunks": "writing chunks", "train": "training"}
 
@@ -57,6 +62,16 @@ def iso_time(ns: int) -> str:
     return text.replace("+00:00", f".{rest:09d}+00:00") if rest else text
 
 
+class _Rate(ProgressColumn):
+    """How much of a stage is done in a second: bytes of bars, chunks, steps of training."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed or 0.0
+        if task.description == _TITLES["bars"]:
+            return Text(f"{decimal(int(speed))}/s")
+        return Text(f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s")
+
+
 class Stages:
     """Progress of a run in stages, on stderr: bars on a terminal, else a line per stage.
 
@@ -64,7 +79,8 @@ class Stages:
     """
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._is_quiet = not logging.getLogger("grandbatch").isEnabledFor(logging.INFO)
+        self._console = Console(stderr=True, quiet=self._is_quiet)
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._ended: dict[str, float] = {}
@@ -72,11 +88,12 @@ class Stages:
         self._last: dict[str, tuple[int, int]] = {}
 
     def __enter__(self) -> Stages:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._is_quiet:
             self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 TaskProgressColumn(),
+                _Rate(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=self._console,
@@ -98,6 +115,8 @@ class Stages:
 
     def tell(self, stage: str, done: int, total: int) -> None:
         """Show how far a stage is. A total of 0 is a message."""
+        if self._is_quiet:
+            return
         if not total:
             self._console.print(stage)
             return

@@ -1,0 +1,280 @@
+"""`cache`, `quarantine`, `doctor` and `config`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from grandbatch.bars.cache import QUARANTINE
+from grandbatch.bars.upkeep import (
+    BadRow,
+    CacheEntry,
+    caches_of,
+    clear_caches,
+    iter_bad_rows,
+    list_caches,
+)
+from grandbatch.cli import options as o
+from grandbatch.cli.output import iso_time, show
+from grandbatch.cli.settings import find_file, settings
+from grandbatch.errors import GrandbatchError, InputError, UsageError
+from grandbatch.store.publish import BESIDE, beside
+from grandbatch.store.reader import MatrixStore
+
+_SHORT = 12
+
+cache_app = typer.Typer(help="Show or clear the caches of clean bars.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of stores.")]
+
+
+@cache_app.command("list")
+def list_(folder: Folder = Path(), cache: o.Cache = None, as_json: o.Json = False) -> None:
+    """Show the caches of bars that stores in a folder were built from.
+
+    Example: grandbatch cache list
+    """
+    cache_dir = cache or folder / BESIDE / "bars"
+    stores = _stores(folder)
+    found = [_describe(entry, stores) for entry in list_caches(cache_dir)]
+    total = sum(entry["bytes"] for entry in found)
+    if as_json:
+        show({"caches": found, "bytes": total}, as_json=True)
+        return
+    table = _table(f"{decimal(total)} in {cache_dir}", "fingerprint", "bars", "bytes", "inputs",
+                   "until", "stores")  # fmt: skip
+    for entry in found:
+        table.add_row(
+            entry["fingerprint"][:_SHORT],
+            "damaged" if entry["n_rows"] is None else f"{entry['n_rows']:,}",
+            f"{entry['bytes']:,}",
+            Text(", ".join(entry["inputs"])),
+            entry["last_time"] or "",
+            Text(", ".join(entry["stores"])),
+        )
+    Console().print(table)
+
+
+@cache_app.command()
+def clear(
+    folder: Folder = Path(),
+    cache: o.Cache = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Beginning of a fingerprint; may be repeated (all).")
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Remove caches of bars; stores stay, and builds read their inputs again where they need to.
+
+    Example: grandbatch cache clear --only 3f77db94
+    """
+    cache_dir = cache or folder / BESIDE / "bars"
+    removed = clear_caches(cache_dir, only or ())
+    show(
+        {
+            "removed": [entry.path.name for entry in removed],
+            "bytes": sum(entry.n_bytes for entry in removed),
+        },
+        as_json=as_json,
+        title=f"cleared {cache_dir}",
+    )
+
+
+def quarantine(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A store, a folder of stores, or a bars cache.")
+    ],
+    reason: Annotated[str | None, typer.Option(help="Only rows that broke this rule.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to list.")] = 100,
+    cache: o.Cache = None,
+    as_json: o.Json = False,
+) -> None:
+    """List the rows that are no bars: file, line, reason and text.
+
+    Example: grandbatch quarantine bars.zarr --reason ohlc_inconsistent
+    """
+    rows: list[BadRow] = []
+    counts: Counter[str] = Counter()
+    for path in _quarantines(folder, cache):
+        for row in iter_bad_rows(path):
+            counts[row.reason] += 1
+            if len(rows) < limit and reason in (None, row.reason):
+                rows.append(row)
+    if reason is not None and reason not in counts:
+        raise UsageError(f"no row was quarantined as {reason!r}, but as: {', '.join(counts)}")
+    if as_json:
+        show(
+            {"rows": [asdict(row) for row in rows], "by_reason": counts, "total": counts.total()},
+            as_json=True,
+        )
+        return
+    table = _table(f"{counts.total():,} rows are no bars", "file", "line", "reason", "text")
+    for row in rows:
+        table.add_row(Text(row.file), f"{row.line:,}", row.reason, Text(row.text))
+    Console().print(table)
+    Console().print(", ".join(f"{name} {count:,}" for name, count in counts.most_common()))
+
+
+def doctor(
+    folder: Annotated[Path, typer.Option(help="Where stores are to lie: its disk is timed.")] = (
+        Path()
+    ),
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler to try as well.")
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Show versions, limits and the disk's speed, and try a cluster; exit 1 if something is wrong.
+
+    Example: grandbatch doctor --scheduler tcp://127.0.0.1:8786
+    """
+    from grandbatch.doctor import examine
+
+    found = examine(folder, scheduler)
+    if as_json:
+        show(found, as_json=True)
+    else:
+        _print_health(found)
+    if found["problems"]:
+        raise GrandbatchError("; ".join(found["problems"]))
+
+
+def config(
+    context: typer.Context,
+    command: Annotated[
+        str | None, typer.Argument(help="Show all settings of a command (those that are set).")
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Show the settings in force where no flag says otherwise, and where each comes from.
+
+    Flags go before GRANDBATCH_* variables, these before grandbatch.yaml, that before defaults:
+
+    GRANDBATCH_LAYOUT=rows, or "layout: rows" in the file, is for all commands that have --layout;
+    GRANDBATCH_BUILD_LAYOUT, or "layout: rows" below "build:", for one.
+
+    Example: grandbatch config build
+    """
+    parent: Any = context.parent
+    file = find_file(parent.params["config_file"])
+    known = settings(parent, file)
+    if command is not None and command not in {setting.command for setting in known}:
+        raise UsageError(f"no command is called {command!r}; see grandbatch --help")
+    chosen = [
+        setting
+        for setting in known
+        if command == setting.command or (command is None and setting.source != "default")
+    ]
+    if as_json:
+        path = None if file is None else str(file)
+        rows = [asdict(setting) for setting in chosen]
+        print(json.dumps({"file": path, "settings": rows}, default=str))
+        return
+    table = _table(f"file: {file or 'none'}", "command", "flag", "value", "from")
+    for setting in chosen:
+        value = "" if setting.value is None else str(setting.value)
+        table.add_row(setting.command, setting.flag, Text(value), Text(setting.source))
+    Console().print(table)
+    if not chosen:
+        print("Nothing is set: all commands have their defaults. See grandbatch config --help")
+
+
+def _stores(folder: Path) -> list[MatrixStore]:
+    """Open the finished stores in a folder."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if (path / "zarr.json").is_file():
+            try:
+                found.append(MatrixStore.open(path))
+            except GrandbatchError:
+                # whose bars are whose is still worth knowing of the others
+                continue
+    return found
+
+
+def _describe(entry: CacheEntry, stores: list[MatrixStore]) -> dict[str, Any]:
+    bars = entry.bars
+    users = [
+        store.path.name
+        for store in stores
+        if any(used.path == entry.path for used in caches_of(store.attrs, entry.path.parent))
+    ]
+    return {
+        "fingerprint": entry.path.name,
+        "path": str(entry.path),
+        "bytes": entry.n_bytes,
+        "n_rows": None if bars is None else bars.n_rows,
+        "n_symbols": None if bars is None else len(bars.symbols),
+        "inputs": [] if bars is None else [source["name"] for source in bars.source],
+        "first_time": None if bars is None else iso_time(bars.first_time),
+        "last_time": None if bars is None else iso_time(bars.last_time),
+        "stores": users,
+    }
+
+
+def _quarantines(folder: Path, cache: Path | None) -> list[Path]:
+    """Find the caches whose bad rows a folder stands for.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if (folder / QUARANTINE).is_file():
+        return [folder]
+    if (folder / "zarr.json").is_file():
+        cache_dir = cache or beside(folder.absolute()) / "bars"
+        # where there are more they differ in nothing that makes a row bad
+        found = [bars.path for bars in caches_of(MatrixStore.open(folder).attrs, cache_dir)][:1]
+    else:
+        places = [cache] if cache else [folder / BESIDE / "bars", folder]
+        found = [entry.path for place in places for entry in list_caches(place) if entry.bars]
+    if not found:
+        raise InputError(
+            f"{folder}: no bars cache belongs to it, so its bad rows aren't there any more; build "
+            "again to see them, or say with --cache where the cache is"
+        )
+    return found
+
+
+def _print_health(found: dict[str, Any]) -> None:
+    table = _table("", "what", "is")
+    for name, value in found["versions"].items():
+        table.add_row(name, value or "not installed")
+    table.add_row("cores", str(found["limits"]["cores"]))
+    table.add_row("open files", f"{found['limits']['open_files']:,}")
+    for limit in found["limits"]["memory"]:
+        free = "" if limit["free_bytes"] is None else f", {decimal(limit['free_bytes'])} free"
+        table.add_row(f"memory, {limit['source']}", decimal(limit["limit_bytes"]) + free)
+    disk = found["disk"]
+    table.add_row("disk, free", decimal(disk["free_bytes"]))
+    table.add_row("disk, written and synced", decimal(disk["write_bytes_per_second"]) + "/s")
+    table.add_row("disk, read", decimal(disk["read_bytes_per_second"]) + "/s")
+    if "cluster" in found:
+        cluster = found["cluster"]
+        table.add_row(
+            "cluster",
+            f"{cluster['workers']} workers, {cluster['threads']} threads, "
+            f"{decimal(cluster['memory_bytes'])}",
+        )
+    Console().print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=Text(title) if title else None, title_justify="left", box=None)
+    for column in columns:
+        table.add_column(
+            column,
+            justify="right" if column in ("bars", "bytes", "line") else "left",
+            overflow="fold",
+        )
+    return table

@@ -1,0 +1,157 @@
+"""What a machine, and a cluster, offer to grandbatch: versions, limits, speed of a disk."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import secrets
+import time
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from grandbatch.errors import GrandbatchError, UsageError
+from grandbatch.memory.limits import read_ceilings
+from grandbatch.version import __version__
+
+CORE = (
+    "dask", "distributed", "filelock", "google-crc32c", "numba", "numcodecs", "numpy", "pandas",
+    "psutil", "pyarrow", "PyYAML", "rich", "torch", "typer", "zarr",
+)  # fmt: skip
+EXTRAS = {
+    "rl": ("tensordict", "torchrl"),
+    "metrics": ("prometheus-client",),
+    "s3": ("s3fs",),
+}
+
+_PROBE_BYTES = 64 * 2**20
+_PIECE_BYTES = 4 * 2**20
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python, grandbatch and what it uses; None where it isn't installed."""
+    names = (*CORE, *(name for extra in EXTRAS.values() for name in extra))
+    found: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "grandbatch": __version__,
+    }
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def limits() -> dict[str, Any]:
+    """Cores that may be used, open files, and every limit on memory, smallest first."""
+    ceilings = sorted(read_ceilings(), key=lambda ceiling: ceiling.limit.limit_bytes)
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        "memory": [
+            {**asdict(ceiling.limit), "free_bytes": ceiling.free_bytes} for ceiling in ceilings
+        ],
+    }
+
+
+def disk_speed(folder: Path, n_bytes: int = _PROBE_BYTES) -> dict[str, int]:
+    """Measure a folder's disk by a file that is written, synced, read back and removed.
+
+    Returns
+    -------
+    dict
+        free_bytes; written and read bytes per second. What was read need not come from the disk
+        itself where the system can't be made to forget a file.
+
+    Raises
+    ------
+    UsageError
+        If the folder isn't there or can't be written.
+    """
+    path = folder / f".grandbatch-doctor-{secrets.token_hex(4)}"
+    piece = secrets.token_bytes(_PIECE_BYTES)
+    try:
+        began = time.perf_counter()
+        with path.open("wb", buffering=0) as file:
+            for _ in range(n_bytes // _PIECE_BYTES):
+                file.write(piece)
+            os.fsync(file.fileno())
+        written = time.perf_counter()
+        with path.open("rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            reading = time.perf_counter()
+            while file.read(_PIECE_BYTES):
+                pass
+        ended = time.perf_counter()
+        status = os.statvfs(folder)
+    except OSError as error:
+        raise UsageError(f"{folder} can't be written ({error.strerror}); give a folder") from None
+    finally:
+        path.unlink(missing_ok=True)
+    return {
+        "free_bytes": status.f_bavail * status.f_frsize,
+        "write_bytes_per_second": round(n_bytes / (written - began)),
+        "read_bytes_per_second": round(n_bytes / (ended - reading)),
+    }
+
+
+def cluster(address: str) -> dict[str, Any]:
+    """Ask a running Dask scheduler for its workers.
+
+    Returns
+    -------
+    dict
+        workers, threads, memory_bytes (limits of all workers, 0 for none), different (package →
+        versions, where this process, scheduler and workers differ).
+
+    Raises
+    ------
+    UsageError
+        If no scheduler answers.
+    """
+    from grandbatch.scheduling import open_schedule
+
+    with open_schedule(address, None) as schedule:
+        client = schedule.client
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        asked = client.get_versions()
+    sides = [asked["client"], asked["scheduler"], *asked["workers"].values()]
+    packages = [{"python": side["host"]["python"].split(".final")[0], **side["packages"]}
+                for side in sides if side]  # fmt: skip
+    different = {
+        name: sorted({str(side.get(name)) for side in packages})
+        for name in packages[0]
+        if len({str(side.get(name)) for side in packages}) > 1
+    }
+    return {
+        "workers": len(workers),
+        "threads": sum(worker["nthreads"] for worker in workers),
+        "memory_bytes": sum(worker["memory_limit"] or 0 for worker in workers),
+        "different": different,
+    }
+
+
+def examine(folder: Path, scheduler: str | None = None) -> dict[str, Any]:
+    """Look at everything; `problems` says in words what is wrong."""
+    found: dict[str, Any] = {"versions": versions(), "limits": limits(), "disk": disk_speed(folder)}
+    problems = [
+        f"{name} is not installed: pip install grandbatch"
+        for name in CORE
+        if found["versions"][name] is None
+    ]
+    if scheduler is not None:
+        try:
+            found["cluster"] = cluster(scheduler)
+        except GrandbatchError as error:
+            problems.append(str(error))
+        else:
+            if not found["cluster"]["workers"]:
+                problems.append(f"the scheduler at {scheduler} has no workers")
+            problems += [
+                f"{name} differs over the cluster: {', '.join(values)}"
+                for name, values in found["cluster"]["different"].items()
+            ]
+    return {**found, "problems": problems, "ok": not problems}

@@ -1,0 +1,209 @@
+"""The page's charts: from arrays to inline SVG."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.report import svg
+from grandbatch.report.svg import Floats, Plot
+
+_HEAT_LEFT = 132.0
+_HEAT_WIDTH = svg.WIDTH - _HEAT_LEFT - 6.0
+_MOST_COLUMNS = 114
+_PRICE_HEIGHT = 64.0
+
+
+def time_labels(low: float, high: float) -> list[str]:
+    """Write the first, middle and last of a stretch of time, given in ns since 1970."""
+    form = "%Y-%m-%d" if high - low > 2 * 86_400e9 else "%d %b %H:%M"
+    moments = (low, (low + high) / 2, high)
+    return [dt.datetime.fromtimestamp(ns / 1e9, dt.UTC).strftime(form) for ns in moments]
+
+
+def bands(label: str, edges: npt.NDArray[np.int64], quantiles: Floats, mean: Floats) -> str:
+    """Draw the distribution of a feature over time.
+
+    Parameters
+    ----------
+    label : str
+    edges : (B + 1,) int64
+        ns since 1970 UTC.
+    quantiles : (5, B) float64
+        5th, 25th, 50th, 75th, 95th percentile; NaN where nothing is known.
+    mean : (B,) float64
+    """
+    middles = (edges[:-1] + edges[1:]) / 2
+    plot = Plot((float(edges[0]), float(edges[-1])), _padded(np.vstack([quantiles, mean])))
+    xs = plot.x(middles)
+    ys = plot.y(quantiles)
+    return svg.drawing(
+        plot.bottom + 20,
+        label,
+        svg.y_axis(plot, svg.nice_ticks(*plot.y_range)),
+        svg.area(xs, ys[0], ys[4], "b1"),
+        svg.area(xs, ys[1], ys[3], "b2"),
+        svg.line(xs, ys[2], "l1"),
+        svg.line(xs, plot.y(mean), "l2"),
+        svg.x_labels(plot, time_labels(*plot.x_range)),
+    )
+
+
+def lines(
+    label: str,
+    x: Floats,
+    series: Mapping[str, Floats],
+    x_labels: Sequence[str],
+    *,
+    from_zero: bool = False,
+    unit: str = "",
+) -> str:
+    """Draw up to three values over one axis; a key stands above where there are several."""
+    values = np.vstack(list(series.values()))
+    low, high = _padded(values)
+    # without padding at its lower end: what is counted never goes below zero
+    y_range = (0.0, max(high, 1e-12)) if from_zero else (low, high)
+    x_range = (float(x[0]), float(x[-1]) if x[-1] > x[0] else float(x[0]) + 1.0)
+    top = 22.0 if len(series) > 1 else 8.0
+    plot = Plot(x_range, y_range, top=top)
+    shapes = [svg.y_axis(plot, svg.nice_ticks(*y_range), unit)]
+    place = plot.left
+    for number, (name, ys) in enumerate(series.items(), start=1):
+        shapes.append(svg.line(plot.x(x), plot.y(ys), f"l{number}"))
+        if len(series) > 1:
+            shapes.append(svg.line(np.array([place, place + 14]), np.full(2, 8.0), f"l{number}"))
+            shapes.append(svg.text(place + 18, 12, name))
+            place += 34 + 6.2 * len(name)
+    return svg.drawing(plot.bottom + 20, label, *shapes, svg.x_labels(plot, x_labels))
+
+
+def strip(label: str, density: npt.NDArray[np.int64]) -> str:
+    """Draw a thin strip over time, darker where there is more, blank where there is nothing."""
+    most = max(int(density.max()), 1)
+    levels = np.ceil(density / most * svg.LEVELS).astype(np.int8)
+    width = svg.WIDTH / len(density)
+    return svg.drawing(
+        10,
+        label,
+        svg.rectangle(0, 0, svg.WIDTH, 10, "bg"),
+        svg.cells(-levels[None], 0, 0, width, 10),
+        stretch=True,
+    )
+
+
+def sample(
+    label: str,
+    matrix: npt.NDArray[np.float32],
+    mean: Floats,
+    std: Floats,
+    names: Sequence[str],
+    price: Floats,
+    marked: tuple[float, float],
+) -> str:
+    """Draw a window as a heat map, below its price.
+
+    Parameters
+    ----------
+    label : str
+    matrix : (L, F) float32
+    mean, std : (F,) float64
+        Of the whole store: colours tell how many `std` a value lies from `mean`.
+    names : sequence of F str
+    price : (P,) float64
+        From left to right; its first and last stand above the heat map's edges.
+    marked : pair of float
+        The part of the price, as shares of its width, that the window covers.
+    """
+    place = Plot((0.0, max(len(price) - 1.0, 1.0)), _padded(price), _HEAT_LEFT, 6, _HEAT_WIDTH,
+                 _PRICE_HEIGHT)  # fmt: skip
+    begin, end = marked
+    top = place.bottom + 8
+    scores = np.divide(matrix - mean, std, out=np.zeros(matrix.shape), where=std > 0)
+    levels = _levels(_thinned(scores.T), 2.0)
+    height = 12.0
+    axis_top = top + height * len(names)
+    return svg.drawing(
+        axis_top + 16,
+        label,
+        svg.rectangle(_HEAT_LEFT + begin * _HEAT_WIDTH, place.top, (end - begin) * _HEAT_WIDTH,
+                      _PRICE_HEIGHT, "mark"),
+        svg.y_axis(place, svg.nice_ticks(*place.y_range, most=3)),
+        svg.line(place.x(np.arange(len(price))), place.y(price), "l1"),
+        svg.rectangle(_HEAT_LEFT, top, _HEAT_WIDTH, height * len(names), "bg"),
+        svg.cells(levels, _HEAT_LEFT, top, _HEAT_WIDTH / levels.shape[1], height),
+        *(
+            svg.text(_HEAT_LEFT - 4, top + height * (row + 0.78), _short(name), "end")
+            for row, name in enumerate(names)
+        ),
+        svg.text(_HEAT_LEFT, axis_top + 12, "oldest row"),
+        svg.text(_HEAT_LEFT + _HEAT_WIDTH, axis_top + 12, "newest row", "end"),
+    )  # fmt: skip
+
+
+def correlation_map(label: str, values: Floats, names: Sequence[str]) -> str:
+    """Draw the correlations of features, (F, F); colours tell sign and size."""
+    n = len(names)
+    side = _HEAT_WIDTH / n
+    top = 18.0
+    levels = _levels(np.nan_to_num(values), 1.0)
+    shapes = [
+        svg.rectangle(_HEAT_LEFT, top, _HEAT_WIDTH, _HEAT_WIDTH, "bg"),
+        svg.cells(levels, _HEAT_LEFT, top, side, side),
+    ]
+    if side >= 7:
+        for number, name in enumerate(names):
+            y = top + side * (number + 0.5) + 3.5
+            shapes.append(svg.text(_HEAT_LEFT - 4, y, f"{_short(name)} {number}", "end"))
+            if side >= 14 or number % 5 == 0:
+                x = _HEAT_LEFT + side * (number + 0.5)
+                shapes.append(svg.text(x, top - 5, number, "middle"))
+    return svg.drawing(top + _HEAT_WIDTH + 4, label, *shapes)
+
+
+def level_key(low: str, middle: str, high: str) -> str:
+    """Draw what the colours of heat maps mean."""
+    width, left = 16.0, 96.0
+    levels = np.arange(-svg.LEVELS, svg.LEVELS + 1, dtype=np.int8)[None]
+    right = left + width * levels.shape[1]
+    return svg.drawing(
+        28,
+        f"colours from {low} over {middle} to {high}",
+        svg.rectangle(left, 2, width * levels.shape[1], 10, "bg"),
+        svg.cells(levels, left, 2, width, 10),
+        svg.text(left - 6, 11, low, "end"),
+        svg.text((left + right) / 2, 25, middle, "middle"),
+        svg.text(right + 6, 11, high),
+    )
+
+
+def _levels(values: Floats, end: float) -> npt.NDArray[np.int8]:
+    """Turn values into steps of colour, whose strongest begins at `end`."""
+    steps = np.rint(np.clip(values / end, -1.0, 1.0) * svg.LEVELS)
+    return steps.astype(np.int8)
+
+
+def _thinned(values: Floats) -> Floats:
+    """Means of neighbouring columns where there are too many to tell apart."""
+    columns = values.shape[1]
+    if columns <= _MOST_COLUMNS:
+        return values
+    cuts = np.linspace(0, columns, _MOST_COLUMNS + 1).astype(np.int64)
+    sums = np.add.reduceat(values, cuts[:-1], axis=1)
+    return np.asarray(sums / np.diff(cuts), np.float64)
+
+
+def _padded(values: Floats) -> tuple[float, float]:
+    """Range of values, with a little room; never empty."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return 0.0, 1.0
+    low, high = float(known.min()), float(known.max())
+    room = (high - low) * 0.06 or abs(high) * 0.01 or 1.0
+    return low - room, high + room
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 20 else f"{name[:19]}…"

@@ -1,0 +1,91 @@
+"""The page as a whole: one file that needs nothing else."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from grandbatch.files import write_whole
+from grandbatch.report import sections
+from grandbatch.report.sampling import sample_rows
+from grandbatch.report.svg import clean
+from grandbatch.report.training import training
+from grandbatch.store import MatrixStore
+from grandbatch.store.publish import beside
+from grandbatch.version import __version__
+
+_CONTENTS = {
+    "made-of": "Made of",
+    "coverage": "Coverage",
+    "quarantine": "Quarantine",
+    "features": "Features",
+    "correlations": "Correlations",
+    "samples": "Samples",
+    "build": "Build",
+    "training": "Training",
+}
+
+
+def write_report(
+    store: MatrixStore,
+    path: Path,
+    *,
+    cache_dir: Path | None = None,
+    checkpoint_dir: Path | None = None,
+) -> None:
+    """Write a page about a store, and about a training on it.
+
+    Reads a sample of the matrices and the time of every window; memory stays below a few chunks
+    and some 100 MB however large the store is.
+
+    Parameters
+    ----------
+    store : MatrixStore
+    path : Path
+        The HTML file; it appears whole, or not at all.
+    cache_dir : Path, optional
+        Folder of the bars cache; by default the one beside the store.
+    checkpoint_dir : Path, optional
+        Checkpoints of a training on the store.
+
+    Raises
+    ------
+    DamagedStoreError, StoreChangedError
+        If a chunk of the sample is not what was written.
+    UsageError, CheckpointError
+        If the folder of checkpoints holds no training on this store.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = render(store, cache_dir or beside(store.path) / "bars", checkpoint_dir)
+    write_whole(path, page.encode(), durable=False)
+
+
+def render(store: MatrixStore, cache_dir: Path, checkpoint_dir: Path | None) -> str:
+    """Return the page as HTML that is XML, too."""
+    bars = sections.find_bars(store, cache_dir)
+    rows = sample_rows(store)
+    body = "".join(
+        (
+            sections.made_of(store),
+            sections.coverage(store),
+            sections.quarantine(store, bars),
+            sections.features(store, rows),
+            sections.correlation(store, rows),
+            sections.samples(store, bars),
+            sections.build(store),
+            training(store, checkpoint_dir),
+        )
+    )
+    title = clean(store.path.name)
+    links = "".join(f'<a href="#{name}">{said}</a>' for name, said in _CONTENTS.items())
+    style = files("grandbatch.report").joinpath("page.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
+        '<meta name="color-scheme" content="light dark"/><link rel="icon" href="data:,"/>'
+        f"<title>{title}</title><style>{style}</style></head>"
+        f"<body><header><h1>{title}</h1><nav>{links}</nav></header><main>{body}"
+        f"<footer>Written by grandbatch {__version__}; what it shows was checked as it was read."
+        "</footer>"
+        "</main></body></html>\n"
+    )
