@@ -30,10 +30,12 @@ def command(store, folder):
     ]  # fmt: skip
 
 
-def finish(store, folder):
+def finish(store, folder, *flags):
     """Run to the end; return the printed summary and the trace."""
     folder.mkdir(exist_ok=True)
-    done = subprocess.run(command(store, folder), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command(store, folder), *flags], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     summary.pop("checkpoint_dir")
@@ -92,3 +94,17 @@ def test_after_kill_9_it_goes_on_from_the_last_checkpoint(store, tmp_path, unint
     assert lines[: len(before)] == uninterrupted[1][: len(before)]
     assert before[:step] + lines[len(before) :] == uninterrupted[1]
     assert summary == uninterrupted[0]
+
+
+@pytest.mark.slow
+def test_a_training_begins_with_the_weights_of_another_but_is_never_resumed_with_them(
+    store, tmp_path, uninterrupted
+):
+    _, first = finish(store, tmp_path / "first")
+    weights = ("--init-from", str(tmp_path / "first" / "c"))
+    _, warm = finish(store, tmp_path / "warm", *weights)
+    assert [line["windows"] for line in warm] == [line["windows"] for line in first]
+    assert warm[0]["avg_loss"] != first[0]["avg_loss"]
+    end_early(store, tmp_path / "cut", 21, signal.SIGINT)
+    _, lines = finish(store, tmp_path / "cut", *weights)
+    assert lines == uninterrupted[1]

@@ -42,6 +42,14 @@ def train(
     metrics_port: Annotated[
         int | None, typer.Option(help="Serve Prometheus metrics on this port of 127.0.0.1.")
     ] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="Begin with the weights of this checkpoint, where nothing is resumed."),
+    ] = None,
+    threads: Annotated[
+        int,
+        typer.Option(min=1, help="Threads of torch: 1 is fastest for networks of this size."),
+    ] = 1,
     trace: Annotated[
         Path | None, typer.Option(help="Append a JSON line for each batch: step, windows.")
     ] = None,
@@ -74,7 +82,9 @@ def train(
         memory_limit=memory_limit,
         metrics_port=metrics_port,
     )
-    trainer = make_trainer(set_name, opened, seed)
+    trainer = make_trainer(set_name, opened, seed, threads)
+    if init_from is not None and not (resume and processor.checkpoints.latest()):
+        trainer.load_weights(init_from)
     per_epoch = len(processor.loader)
     with ExitStack() as stack:
         stages = stack.enter_context(Stages())
@@ -133,10 +143,17 @@ def parse_batch_size(text: str | int) -> BatchSize:
         raise UsageError(f"--batch-size wants a whole number or auto, got {text!r}") from None
 
 
-def make_trainer(set_name: str, store: MatrixStore, seed: int) -> Any:
-    """Make the set's trainer, normalising by the store's statistics."""
+def make_trainer(set_name: str, store: MatrixStore, seed: int, threads: int = 1) -> Any:
+    """Make the set's trainer, normalising by the store's statistics.
+
+    Torch gets so many threads in this process. Several wait for each other more than they compute
+    in networks of this size, and sums over other numbers of threads may differ in the last bit.
+    """
+    import torch
+
     from grandbatch.mappo import BatchStrategicTrainer, BatchTacticalTrainer
 
+    torch.set_num_threads(threads)
     kind = BatchStrategicTrainer if set_name == "strategic" else BatchTacticalTrainer
     return kind.for_store(store, seed=seed)
 
