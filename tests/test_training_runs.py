@@ -64,9 +64,10 @@ def end_early(store, folder, after, with_signal):
 
 @pytest.fixture(scope="module")
 def uninterrupted(store, tmp_path_factory):
-    summary, lines = finish(store, tmp_path_factory.mktemp("whole"))
+    folder = tmp_path_factory.mktemp("whole")
+    summary, lines = finish(store, folder)
     assert len(lines) >= STEPS
-    return summary, lines
+    return summary, lines, folder / "c"
 
 
 @pytest.mark.slow
@@ -100,8 +101,8 @@ def test_after_kill_9_it_goes_on_from_the_last_checkpoint(store, tmp_path, unint
 def test_a_training_begins_with_the_weights_of_another_but_is_never_resumed_with_them(
     store, tmp_path, uninterrupted
 ):
-    _, first = finish(store, tmp_path / "first")
-    weights = ("--init-from", str(tmp_path / "first" / "c"))
+    _, first, checkpoints = uninterrupted
+    weights = ("--init-from", str(checkpoints))
     _, warm = finish(store, tmp_path / "warm", *weights)
     assert [line["windows"] for line in warm] == [line["windows"] for line in first]
     assert warm[0]["avg_loss"] != first[0]["avg_loss"]
