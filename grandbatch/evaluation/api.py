@@ -1,0 +1,160 @@
+"""`evaluate` and `evaluate_walk_forward`: the public calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from grandbatch.errors import UsageError
+from grandbatch.evaluation.chance import judge
+from grandbatch.evaluation.performance import Market
+from grandbatch.evaluation.results import Evaluation, Track
+from grandbatch.evaluation.walking import F64, Tape, decide, read_tape
+from grandbatch.order.splits import Split
+from grandbatch.order.times import shown
+from grandbatch.store import MatrixStore
+
+BASIS_POINT = 1e-4
+
+
+def evaluate(
+    policies: Any,
+    store: MatrixStore,
+    subset: Split | None = None,
+    *,
+    cost: float = BASIS_POINT,
+    draws: int = 999,
+    seed: int = 0,
+    level: float = 0.05,
+) -> Evaluation:
+    """Let policies trade the windows of a split, bar by bar, without learning.
+
+    A policy decides at a window's last bar, holds over the bar after it, and earns
+    exposure · return - cost · |change|. It starts each segment flat, and ends it so.
+
+    Parameters
+    ----------
+    policies : policy or sequence of policies
+        Trainers of different seeds; or functions of (B, L, F) float32 windows and (B,) float64
+        exposures held that give (B,) exposures from -1 to 1, and depend on nothing else.
+    store : MatrixStore
+        At stride 1. Training may have used another store of the same features.
+    subset : Split, optional
+        The test split; by default all windows.
+    cost : float
+        Per unit of exposure changed, in return units (1e-4 is one basis point).
+    draws : int
+        Random shifts that the result is compared with.
+    seed : int
+        Of these.
+    level : float
+        Of the tests whether the result can be told from random.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    StoreMismatchError
+        If the store's windows don't end at every bar.
+    UsageError
+        If a setting makes no sense, there is nothing to trade, or a policy's exposure makes none.
+    """
+    team = list(policies) if isinstance(policies, Sequence) else [policies]
+    if not team:
+        raise UsageError("there is no policy to evaluate; give at least one")
+    tape = read_tape(store, subset)
+    return _summarise(store, [tape], decide(team, store, tape), cost, draws, seed, level)
+
+
+def evaluate_walk_forward(
+    train: Callable[[Split, int], Any],
+    store: MatrixStore,
+    pairs: Sequence[tuple[Split, Split]],
+    *,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    cost: float = BASIS_POINT,
+    draws: int = 999,
+    seed: int = 0,
+    level: float = 0.05,
+) -> Evaluation:
+    """Train on each pair's first split and trade its second; the test periods make one curve.
+
+    Parameters
+    ----------
+    train : callable
+        ``train(split, seed)`` gives a policy, as of `evaluate`. Each must start anew.
+    store : MatrixStore
+        To trade, at stride 1.
+    pairs : sequence of (Split, Split)
+        As of `walk_forward`.
+    seeds : sequence of int
+        Each is trained on every pair, and makes a curve of its own.
+    cost, draws, seed, level
+        As of `evaluate`.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    StoreMismatchError, UsageError
+        As of `evaluate`; also if a pair's training reads bars that its test reads, or test
+        periods overlap.
+    """
+    if not pairs or not seeds:
+        raise UsageError("there is nothing to train: give at least one pair and one seed")
+    _check_pairs(pairs)
+    tapes = [read_tape(store, test) for _, test in pairs]
+    exposures = []
+    for (split, _), tape in zip(pairs, tapes, strict=True):
+        exposures.append(decide([train(split, one) for one in seeds], store, tape))
+    exposure = np.concatenate(exposures, axis=1)
+    return _summarise(store, tapes, exposure, cost, draws, seed, level)
+
+
+def _summarise(
+    store: MatrixStore,
+    tapes: Sequence[Tape],
+    exposure: F64,
+    cost: float,
+    draws: int,
+    seed: int,
+    level: float,
+) -> Evaluation:
+    n_symbols = len(np.unique(Tape.joined(tapes).symbol))
+    market = Market(tapes, n_symbols, cost)
+    verdict, random = judge(market, exposure, draws, seed, level)
+    one = np.ones(exposure.shape[1])
+    return Evaluation(
+        seeds=tuple(Track.of(market, each) for each in exposure),
+        buy_and_hold=Track.of(market, one),
+        flat=Track.of(market, 0 * one),
+        random=random,
+        verdict=verdict,
+        windows=market.tape.window,
+        times=market.times,
+        bars_per_year=market.bars_per_year,
+        cost=cost,
+    )
+
+
+def _check_pairs(pairs: Sequence[tuple[Split, Split]]) -> None:
+    tested_until = None
+    for number, (train, test) in enumerate(pairs):
+        if train.reads_until > test.reads_from:
+            raise UsageError(
+                f"pair {number} is not purged: its training reads bars until "
+                f"{shown(train.reads_until)}, its test from {shown(test.reads_from)} on; "
+                "make the pairs with walk_forward or split_store"
+            )
+        if tested_until is not None and test.start < tested_until:
+            raise UsageError(
+                f"the test of pair {number} starts at {shown(test.start)}, before that of the pair "
+                f"before it stops, at {shown(tested_until)}; give them in order, without overlap"
+            )
+        tested_until = test.stop

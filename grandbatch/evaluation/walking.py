@@ -1,0 +1,202 @@
+"""Recorded windows in the order in which policies trade them, and the exposures they choose.
+
+A walk goes window by window through a segment. It starts flat, keeps its exposure from bar to bar,
+and ends with the last window that has a next return. Policies see the window and what they hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.errors import StoreMismatchError, UsageError
+from grandbatch.order.splits import Split
+from grandbatch.splits import read_spans
+from grandbatch.store import MatrixStore
+
+F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+Policy = Callable[[F32, F64], Any]
+"""(B, L, F) float32 windows and (B,) float64 exposures held, to (B,) exposures wanted."""
+
+_BLOCK_WINDOWS = 2048
+_ASKED_WINDOWS = 128
+_REMEMBERED = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """V windows that can be traded, in the order of the store.
+
+    Parameters
+    ----------
+    window : (V,) int64
+        Number in the store.
+    time : (V,) int64
+        ns since 1970 UTC of the last bar, when the exposure is chosen.
+    symbol : (V,) int32
+    next_return : (V,) float64
+        Over the bar after that.
+    begins : (V,) bool
+        Where a walk starts, flat.
+    """
+
+    window: Int64Array
+    time: Int64Array
+    symbol: npt.NDArray[np.int32]
+    next_return: F64
+    begins: Bools
+
+    def __len__(self) -> int:
+        return len(self.window)
+
+    @property
+    def ends(self) -> Bools:
+        """Where a walk ends: what is held is sold after the bar that follows, (V,) bool."""
+        return np.append(self.begins[1:], True)
+
+    @classmethod
+    def joined(cls, tapes: Sequence[Tape]) -> Tape:
+        """Put tapes behind each other."""
+        names = cls.__dataclass_fields__
+        return cls(*(np.concatenate([getattr(tape, name) for tape in tapes]) for name in names))
+
+
+def read_tape(store: MatrixStore, subset: Split | None) -> Tape:
+    """Find the windows of a split, or all, that have a next return.
+
+    Raises
+    ------
+    StoreMismatchError
+        If the store's windows don't end at every bar.
+    UsageError
+        If there are none.
+    """
+    if store.stride != 1:
+        raise StoreMismatchError(
+            f"{store.path} has a window every {store.stride} bars; what is earned over one bar of "
+            f"{store.stride} makes no equity curve. Evaluate on a store of the same bars with "
+            f"overlap={store.sequence_length - 1} (layout='rows' keeps it small); splits serve both"
+        )
+    found = [_block_tape(store, subset, *block) for block in _blocks(len(store))]
+    tape = Tape.joined(found)
+    if not len(tape):
+        raise UsageError(
+            f"no window of {store.path} in {subset if subset is not None else 'it'} has a next "
+            "return, so there is nothing to evaluate; give another subset"
+        )
+    # A segment ends with a window that has no next return, so that none joins its neighbour.
+    begins = np.concatenate([[True], np.diff(tape.window) != 1])
+    return Tape(tape.window, tape.time, tape.symbol, tape.next_return, begins)
+
+
+def _block_tape(store: MatrixStore, subset: Split | None, first: int, stop: int) -> Tape:
+    time, next_return = store.end_time[first:stop], store.next_return[first:stop]
+    kept = ~np.isnan(next_return)
+    if subset is not None:
+        kept &= (time >= subset.start) & (time < subset.stop)
+        if kept.any():
+            first_read, last_read = read_spans(store, first, stop)
+            kept &= (first_read >= subset.reads_from) & (last_read < subset.reads_until)
+    window = first + np.flatnonzero(kept)
+    unknown = np.zeros(len(window), np.bool_)
+    return Tape(window, time[kept], store.symbol[first:stop][kept], next_return[kept], unknown)
+
+
+def decide(policies: Sequence[object], store: MatrixStore, tape: Tape) -> F64:
+    """Let policies walk a tape.
+
+    Parameters
+    ----------
+    policies : sequence
+        Trainers, or anything else with their `act`; or functions as of `Policy`. What one wants
+        must depend on its arguments alone.
+    store : MatrixStore
+        Where the tape was read from.
+    tape : Tape
+
+    Returns
+    -------
+    (P, V) float64
+        Exposure that each policy holds over the bar after each window, -1 to 1.
+
+    Raises
+    ------
+    UsageError
+        If a policy wants something else than that.
+    """
+    asked = [_as_function(policy) for policy in policies]
+    exposure = np.empty((len(asked), len(tape)))
+    held = [0.0] * len(asked)
+    for low, high in _blocks(len(tape)):
+        window = tape.window[low:high]
+        matrices = store.matrices[int(window[0]) : int(window[-1]) + 1][window - window[0]]
+        for number, policy in enumerate(asked):
+            for first, stop in _blocks(len(window), _ASKED_WINDOWS):
+                begins = tape.begins[low + first : low + stop]
+                taken = _walk(policy, matrices[first:stop], begins, held[number])
+                exposure[number, low + first : low + stop] = taken
+                held[number] = float(taken[-1])
+    return exposure
+
+
+def _walk(policy: Policy, matrices: F32, begins: Bools, held: float) -> F64:
+    """Walk some windows, coming with the exposure `held`.
+
+    Teams have few exposures: for each that is met, all windows still ahead are asked about at
+    once. Where a policy has many, the rest is asked one by one.
+    """
+    n = len(matrices)
+    taken = np.empty(n)
+    answers: dict[float, tuple[int, F64]] = {}
+    for row in range(n):
+        met = 0.0 if begins[row] else held
+        if met in answers:
+            first, wanted = answers[met]
+        else:
+            few = len(answers) < _REMEMBERED
+            first, wanted = row, _ask(policy, matrices[row : n if few else row + 1], met)
+            if few:
+                answers[met] = first, wanted
+        held = float(wanted[row - first])
+        taken[row] = held
+    return taken
+
+
+def _ask(policy: Policy, matrices: F32, held: float) -> F64:
+    wanted = np.asarray(policy(matrices, np.full(len(matrices), held)), np.float64)
+    if wanted.shape != (len(matrices),) or not (np.abs(wanted) <= 1).all():
+        raise UsageError(
+            f"a policy must give an exposure from -1 to 1 for each of {len(matrices)} windows, "
+            f"got {wanted!r}"
+        )
+    return wanted
+
+
+def _as_function(policy: Any) -> Policy:
+    act = getattr(policy, "act", None)
+    if act is None:
+        if not callable(policy):
+            raise UsageError(
+                f"a policy must be a trainer or a function of (matrices, exposure), got {policy!r}"
+            )
+        function: Policy = policy
+        return function
+    import torch
+
+    def wanted(matrices: F32, exposure: F64) -> Any:
+        return act(torch.from_numpy(matrices), torch.from_numpy(exposure)).exposure.numpy()
+
+    return wanted
+
+
+def _blocks(n: int, size: int = _BLOCK_WINDOWS) -> Iterator[tuple[int, int]]:
+    for first in range(0, n, size):
+        yield first, min(first + size, n)

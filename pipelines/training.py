@@ -1,0 +1,128 @@
+"""What `train_strategic.py` and `train_tactical.py` share: bars in, judged models out.
+
+Walk-forward: each pair of splits is trained on from scratch, once for each seed, and traded on the
+test period that follows. Every training keeps checkpoints of its own in `OUT/fold-N/seed-N`. The
+same command run again goes on where it ended, and retrains nothing that is finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from prepare import add_data_flags, parse, prepare
+
+import grandbatch as gb
+from grandbatch.errors import UsageError
+from grandbatch.files import write_whole
+
+
+def main(
+    set_name: str, config: gb.BatchConfig, kind: Any, arguments: Sequence[str] | None = None
+) -> None:
+    """Train and evaluate a set's team.
+
+    Parameters
+    ----------
+    set_name : str
+    config : BatchConfig
+        The set's.
+    kind : type
+        Of the trainer.
+    arguments : sequence of str, optional
+        By default the command line's.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "trainers learn in one process: gradients are not averaged over ranks. Run this "
+            "without torchrun; several seeds or folds can run at once, in folders of their own"
+        )
+    options = parse(_parser(set_name, config), arguments)
+    torch.set_num_threads(1)  # networks this small gain nothing from more
+    learning, every_bar = prepare(set_name, options)
+    config = replace(
+        config,
+        overlap=learning.overlap,
+        batch_size=options.batch_size,
+        checkpoint_frequency=options.checkpoint_frequency,
+    )
+    pairs = gb.walk_forward(every_bar, options.folds, embargo=options.embargo)
+    folds = {split: number for number, (split, _) in enumerate(pairs)}
+
+    def train(split: gb.Split, seed: int) -> Any:
+        folder = options.out / f"fold-{folds[split]}" / f"seed-{seed}"
+        return _train(kind, learning, replace(config, seed=seed), split, folder, options)
+
+    found = gb.evaluate_walk_forward(
+        train, every_bar, pairs, seeds=range(options.seeds), cost=options.cost
+    )
+    result = options.out / "evaluation.json"
+    write_whole(result, json.dumps(found.to_json(), indent=2).encode())
+    print(f"\n{found}\n\n{result}")
+
+
+def _parser(set_name: str, config: gb.BatchConfig) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=f"Train and evaluate the {set_name} team.")
+    add_data_flags(parser)
+    add = parser.add_argument
+    add("--folds", type=int, default=3, help="walk-forward pairs of training and test")
+    add("--seeds", type=int, default=5, help="trainings of each pair; fewer than 5 prove nothing")
+    add("--embargo", default="0", help="time left out before each test period, such as 1D")
+    add("--epochs", type=int, default=1, help="passes over each training split")
+    add("--batch-size", type=int, default=config.batch_size, help="windows in a batch")
+    add("--run-length", type=int, default=8, help="consecutive windows in a trajectory")
+    add("--cost", type=float, default=1e-4, help="per unit of exposure changed, in return units")
+    add("--checkpoint-frequency", type=int, default=config.checkpoint_frequency, help="in steps")
+    add("--device", default="cpu", help="where the networks live, such as cuda")
+    add("--tensorboard", type=Path, help="folder to log metrics to, for TensorBoard")
+    return parser
+
+
+def _train(
+    kind: Any,
+    store: gb.MatrixStore,
+    config: gb.BatchConfig,
+    split: gb.Split,
+    folder: Path,
+    options: argparse.Namespace,
+) -> Any:
+    """Train on a split, from its last checkpoint on."""
+    in_order = gb.SlidingWindowDataLoader(store, config, shuffle=False, subset=split)
+    trainer = kind.for_store(
+        store, in_order, seed=config.seed, cost=options.cost, device=options.device
+    )
+    processor = gb.BatchProcessor(
+        store, config, folder, epochs=options.epochs, subset=split, run_length=options.run_length
+    )
+    print(f"{folder}: {processor.loader.n_windows:,} windows to train on", flush=True)
+    with ExitStack() as stack:
+        log = _tensorboard(stack, options, folder)
+        for result in stack.enter_context(closing(processor.process_batches(trainer))):
+            if log is not None:
+                _log(log, result["batch_idx"], result["metrics"])
+    return trainer
+
+
+def _tensorboard(stack: ExitStack, options: argparse.Namespace, folder: Path) -> Any:
+    if options.tensorboard is None:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f'--tensorboard needs TensorBoard ({error}): pip install "grandbatch[tensorboard]"'
+        ) from None
+    where = options.tensorboard / folder.relative_to(options.out)
+    return stack.enter_context(SummaryWriter(str(where)))
+
+
+def _log(log: Any, step: int, metrics: Mapping[str, float]) -> None:
+    for name, value in metrics.items():
+        log.add_scalar(name, value, step)

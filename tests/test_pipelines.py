@@ -1,0 +1,140 @@
+"""The pipelines run from bars to judged teams, go on where they ended, and repeat nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from simulated import write_bars
+
+import grandbatch as gb
+from grandbatch.errors import UsageError
+
+PIPELINES = Path(__file__).parent.parent / "pipelines"
+SMALL = ["--folds", "2", "--batch-size", "32", "--embargo", "1h"]
+
+
+@pytest.fixture
+def module(monkeypatch):
+    monkeypatch.syspath_prepend(str(PIPELINES))
+    return import_module
+
+
+@pytest.fixture
+def train(module):
+    from grandbatch.mappo import BatchStrategicTrainer, BatchTacticalTrainer
+
+    kinds = {"strategic": BatchStrategicTrainer, "tactical": BatchTacticalTrainer}
+
+    before = torch.get_num_threads()
+
+    def run(name, *arguments):
+        config = getattr(gb.BatchConfig, name)()
+        module("training").main(name, config, kinds[name], list(map(str, arguments)))
+
+    yield run
+    torch.set_num_threads(before)
+
+
+def checkpoints(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
+
+
+@pytest.mark.slow
+def test_bars_become_a_judged_team_and_a_second_run_trains_nothing(train, tmp_path, capsys):
+    pytest.importorskip("tensorboard")
+    bars, out = write_bars(tmp_path / "bars.csv", 1_600), tmp_path / "run"
+    flags = [
+        bars,
+        "--out",
+        out,
+        *SMALL,
+        "--seeds",
+        "2",
+        "--overlap",
+        "59",
+        "--tensorboard",
+        tmp_path / "log",
+    ]
+    train("tactical", *flags)
+    first = json.loads((out / "evaluation.json").read_text())
+    assert first["verdict"]["n_seeds"] == 2
+    assert first["n_bars"] > 800
+    assert "which can't be below 0.25: train more" in capsys.readouterr().out
+    saved = checkpoints(out)
+    folders = {path.parent.relative_to(out).as_posix() for path in saved}
+    assert folders == {f"fold-{fold}/seed-{seed}" for fold in (0, 1) for seed in (0, 1)}
+    assert len(list((tmp_path / "log").rglob("events*"))) == 4
+    train("tactical", *flags[:-2])
+    assert checkpoints(out) == saved
+    assert json.loads((out / "evaluation.json").read_text()) == first
+
+
+@pytest.mark.slow
+def test_a_pipeline_ended_by_ctrl_c_goes_on_to_the_same_result(train, tmp_path):
+    bars = write_bars(tmp_path / "bars.csv", 1_600)
+    flags = [str(bars), *SMALL, "--seeds", "1", "--overlap", "47", "--checkpoint-frequency", "4"]
+    command = [sys.executable, str(PIPELINES / "train_strategic.py"), *flags]
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path / "ended")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as child:  # fmt: skip
+        deadline = time.monotonic() + 120
+        while child.poll() is None and not list((tmp_path / "ended").glob("fold-*/*/*.ckpt")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate()
+    assert child.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "ended" / "evaluation.json").exists()
+    for out in ("ended", "whole"):
+        train("strategic", *flags, "--out", tmp_path / out)
+    ended, whole = (tmp_path / out / "evaluation.json" for out in ("ended", "whole"))
+    assert ended.read_text() == whole.read_text()
+
+
+def test_prepare_builds_both_stores_and_reuses_them(module, tmp_path, capsys):
+    bars = write_bars(tmp_path / "bars.csv", 400)
+    bars.write_text(bars.read_text().replace("low", "Llow", 1))
+    prepare = module("prepare")
+    flags = ["strategic", str(bars), "--out", str(tmp_path / "run"), "--columns", "low=Llow"]
+    prepare.main(flags)
+    learning, every_bar = (
+        gb.MatrixStore.open(tmp_path / "run" / name)
+        for name in ("strategic-overlap-12.zarr", "strategic-every-bar.zarr")
+    )
+    assert (learning.stride, every_bar.stride, every_bar.layout) == (36, 1, "rows")
+    built = every_bar.path.stat().st_mtime_ns
+    prepare.main(flags)
+    assert every_bar.path.stat().st_mtime_ns == built
+    assert "313 windows of 48x13" in capsys.readouterr().out
+
+
+def test_a_yaml_file_sets_what_flags_set_and_flags_win(module, tmp_path):
+    prepare, training = module("prepare"), module("training")
+    parser = training._parser("strategic", gb.BatchConfig.strategic())
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(
+        "seeds: 2\ncost: 2e-4\nmax_gap: 1D\nout: elsewhere\ndayfirst: false\ncolumns: [low=Llow]\n"
+    )
+    flags = "b.csv --seeds 3 --cost 2e-4 --max-gap 1D --out elsewhere --no-dayfirst"
+    wanted = parser.parse_args([*flags.split(), "--columns", "low=Llow"])
+    found = prepare.parse(parser, ["b.csv", "--settings", str(settings), "--seeds", "3"])
+    assert {**vars(found), "settings": None} == vars(wanted)
+    settings.write_text("seed: 2\n")
+    with pytest.raises(UsageError, match=r"unknown setting\(s\) seed$"):
+        prepare.parse(parser, ["b.csv", "--settings", str(settings)])
+
+
+def test_several_processes_are_refused_while_gradients_are_not_averaged(train, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="gradients are not averaged"):
+        train("strategic", "bars.csv")
