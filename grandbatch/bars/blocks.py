@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from grandbatch.bars.inputs import LEAF_BYTES
+from grandbatch.bars.opening import open_raw
 from grandbatch.errors import InputError
 from grandbatch.kernels.bar_rules import count_line_ends, locate_lines
 from grandbatch.kernels.csv_rows import PADDING
@@ -30,6 +30,7 @@ class Block:
     """One byte range of one text file."""
 
     path: str
+    """Or URL."""
     start: int
     stop: int
     size: int
@@ -73,7 +74,7 @@ def read_text(block: Block, hashed: bool) -> BlockText:
     """
     size = block.stop - block.start
     buffer = np.empty(size + MAX_LINE_BYTES + PADDING, np.uint8)
-    with Path(block.path).open("rb", buffering=0) as file:
+    with open_raw(block.path, size + 2 * _STEP_BYTES, block.size) as file:
         at_line = block.start <= block.data_start
         if not at_line:
             file.seek(block.start - 1)

@@ -21,8 +21,14 @@ from grandbatch.bars.assembly import (
     Syncer,
     group_parts,
     join_parts,
-    merge_bad_rows,
     plan_parts,
+)
+from grandbatch.bars.checking import (
+    BadRowsWatch,
+    HopelessError,
+    check_bad_rows,
+    count_changes,
+    count_reasons,
 )
 from grandbatch.bars.inputs import (
     LEAF_BYTES,
@@ -31,7 +37,7 @@ from grandbatch.bars.inputs import (
     join_leaves,
     remember_digest,
 )
-from grandbatch.bars.pieces import Piece, PieceTask, piece_path, read_piece
+from grandbatch.bars.pieces import Piece, PieceTask, add_bad_rows, piece_path, read_piece
 from grandbatch.bars.planning import (
     Source,
     likely_block_bytes,
@@ -39,13 +45,14 @@ from grandbatch.bars.planning import (
     task_of,
     under_verdicts,
 )
-from grandbatch.bars.problems import bad_rows, disk_full, undecided
-from grandbatch.bars.rules import REASONS, BarRules
+from grandbatch.bars.problems import disk_full, undecided
+from grandbatch.bars.rules import BarRules
+from grandbatch.bars.sorting import MergedPart, merge_parts, plan_sorted_parts
 from grandbatch.bars.tables import TableBlock
 from grandbatch.bars.times import Evidence
 from grandbatch.errors import InputError
 from grandbatch.files import is_full
-from grandbatch.kernels.bar_rules import ACCEPTED, NEVER, OUT_OF_ORDER
+from grandbatch.kernels.bar_rules import DUPLICATE_TIMESTAMP, NEVER
 from grandbatch.scheduling import Schedule
 
 Progress = Callable[[int, int], None]
@@ -68,7 +75,7 @@ def build_bars(
     anew only if `find` finds no cache then.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
-    key = [[str(file.path), file.size, file.mtime_ns] for file in files]
+    key = [[file.location, file.size, file.mtime_ns] for file in files]
     text = json.dumps([key, rules.identity()], sort_keys=True)
     name = f"{cache.STAGING}{hashlib.sha256(text.encode()).hexdigest()[:24]}"
     with FileLock(cache_dir / f"{name}.lock"):
@@ -127,13 +134,15 @@ class _Build:
             self.staging,
             block_bytes or likely_block_bytes(self.files, self.schedule.workers),
         )
-        self._read_all(on_progress)
+        hopeless = self._read_all(on_progress)
+        if hopeless:
+            self._check_bad_rows(hopeless)
         self._settle_day_order()
-        self._settle_carries()
+        symbols, parts = self._sort() if self.rules.sort else self._settle_carries()
         for file in self.files:
             if not file.is_unchanged():
-                raise InputError(f"{file.path}: the file changed while it was read; run again")
-        self._check_bad_rows()
+                raise InputError(f"{file.location}: the file changed while it was read; run again")
+        self._check_bad_rows(self.pieces)
         identity = []
         for source in self.sources:
             assert source.digest is not None
@@ -142,35 +151,41 @@ class _Build:
                 {"name": source.file.name, "bytes": source.file.size, "digest": source.digest}
             )
         fingerprint = cache.bars_fingerprint(identity, self.rules)
-        symbols, parts = plan_parts(self.pieces)
-        self._join(parts)
+        if not self.rules.sort:
+            self._join(parts)
         self._write_manifest(identity, fingerprint, symbols, parts)
         return _publish(self.target, cache_dir / fingerprint)
 
     # reading
 
-    def _read_all(self, on_progress: Progress | None) -> None:
-        """Read every block, and digest every file."""
+    def _read_all(self, on_progress: Progress | None) -> list[Piece]:
+        """Read every block, and digest every file.
+
+        Where too many rows are bad, whatever comes, stop and return the blocks that show it.
+        """
         total = sum(_size_of(task) for task in self.tasks)
         done = 0
+        watch = BadRowsWatch(self.tasks, self.rules)
 
         def heard(result: Any) -> None:
             nonlocal done
             if isinstance(result, Piece):
+                watch.hear(result)
                 self._sync_piece(result)
                 done += result.n_bytes
                 if on_progress is not None:
                     on_progress(done, total)
 
         ranges = self._unhashed_ranges()
-        results = self.schedule.run(
-            [task_of(read_piece, task) for task in self.tasks]
-            + [
-                task_of(hash_leaves, self.files[number].path, start, stop)
-                for number, start, stop in ranges
-            ],
-            heard,
-        )
+        tasks = [task_of(read_piece, task) for task in self.tasks]
+        tasks += [
+            task_of(hash_leaves, self.files[number].location, start, stop)
+            for number, start, stop in ranges
+        ]
+        try:
+            results = self.schedule.run(tasks, heard)
+        except HopelessError as stopped:
+            return stopped.pieces
         self.pieces = results[: len(self.tasks)]
         leaves: list[list[bytes]] = [[] for _ in self.files]
         for piece in self.pieces:
@@ -179,6 +194,7 @@ class _Build:
             leaves[number].extend(digests)
         for source, of_file in zip(self.sources, leaves, strict=True):
             source.digest = source.digest or join_leaves(of_file)
+        return []
 
     def _unhashed_ranges(self) -> list[tuple[int, int, int]]:
         """Byte ranges of files that their blocks don't digest: file, start, stop."""
@@ -231,53 +247,70 @@ class _Build:
         self.tasks = under_verdicts(self.tasks, self.sources)
         self._read_again([task for task in self.tasks if task.file in wrong])
 
-    def _settle_carries(self) -> None:
-        """Read blocks again that begin before the latest bar of the blocks before them."""
-        latest: dict[str, int] = {}
-        late = []
-        for piece, task in zip(self.pieces, self.tasks, strict=True):
-            carry = {
-                held.name: latest[held.name]
-                for held in piece.symbols
-                if held.first_candidate <= latest.get(held.name, NEVER)
-            }
-            if carry:
-                late.append(replace(task, carry=carry))
-            for held in piece.symbols:
-                latest[held.name] = max(latest.get(held.name, NEVER), held.last_candidate)
-        self._read_again(late)
+    def _settle_carries(self) -> tuple[list[str], list[PlannedPart]]:
+        """Read blocks again that begin before the latest bar of the blocks before them.
+
+        Once, but where clocks show times twice: the latest bar of a block depends on the block
+        before it there.
+        """
+        while True:
+            latest: dict[str, int] = {}
+            late = []
+            for number, (piece, task) in enumerate(zip(self.pieces, self.tasks, strict=True)):
+                carry = {
+                    held.name: latest[held.name]
+                    for held in piece.symbols
+                    if held.first_candidate <= latest.get(held.name, NEVER)
+                }
+                if carry != task.carry:
+                    self.tasks[number] = replace(task, carry=carry)
+                    late.append(self.tasks[number])
+                for held in piece.symbols:
+                    latest[held.name] = max(latest.get(held.name, NEVER), held.last_candidate)
+            if not late:
+                return plan_parts(self.pieces)
+            self._read_again(late)
+
+    def _sort(self) -> tuple[list[str], list[PlannedPart]]:
+        """Merge the blocks' sorted bars into parts; a time that comes again is a bad row."""
+        symbols, planned = plan_sorted_parts(self.pieces)
+        for part in planned:
+            (self.target / part.path).parent.mkdir(exist_ok=True)
+        groups = group_parts(planned)
+        folders = str(self.pieces_folder), str(self.target)
+        merged: list[MergedPart] = []
+        for found in self.schedule.run([task_of(merge_parts, group, *folders) for group in groups]):
+            merged += found
+        parts = [
+            replace(part, rows=now.rows, first_time=now.first_time, last_time=now.last_time)
+            for part, now in zip(planned, merged, strict=True)
+        ]
+        again: dict[int, list[Any]] = {}
+        for number, rows in (entry for now in merged for entry in now.again):
+            again.setdefault(number, []).append(rows)
+        tasks = [
+            task_of(
+                add_bad_rows,
+                self.tasks[number],
+                self.pieces[number],
+                np.sort(np.concatenate(rows)),
+                DUPLICATE_TIMESTAMP,
+            )
+            for number, rows in again.items()
+        ]
+        for piece in self.schedule.run(tasks):
+            self.pieces[piece.index] = piece
+        for part in parts:
+            self.syncer.add(self.target / part.path)
+        return symbols, parts
 
     # checking and publishing
 
-    def _check_bad_rows(self) -> None:
-        """Write the quarantine, and refuse more bad rows than are allowed."""
+    def _check_bad_rows(self, pieces: Sequence[Piece]) -> None:
         path = self.target / cache.QUARANTINE
-        names = [source.file.name for source in self.sources]
-        merge_bad_rows(
-            self.pieces,
-            self.pieces_folder,
-            path,
-            names,
-            lambda number: self.sources[number].first_line,
-        )
+        is_all = len(pieces) == len(self.tasks)
+        check_bad_rows(path, pieces, self.pieces_folder, self.sources, self.rules, is_all=is_all)
         self.syncer.add(path)
-        n_rows = sum(piece.n_rows for piece in self.pieces)
-        counts = self._quarantined()
-        n_bad = sum(counts.values())
-        if not self.rules.allows(n_bad, n_rows):
-            raise bad_rows(path, counts, n_rows, self.rules)
-        if n_bad == n_rows:
-            found = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
-            raise InputError(
-                f"{', '.join(names[:5])}: none of {n_rows:,} rows is a bar ({found}); mend the file"
-            )
-
-    def _quarantined(self) -> dict[str, int]:
-        counts = np.zeros(OUT_OF_ORDER + 1, np.int64)
-        for piece in self.pieces:
-            counts += piece.reasons
-        counts = counts[ACCEPTED + 1 :]
-        return {name: int(n) for name, n in zip(REASONS, counts, strict=True) if n}
 
     def _join(self, parts: Sequence[PlannedPart]) -> None:
         self.syncer.wait()  # it opens files by name, and names change here
@@ -310,7 +343,8 @@ class _Build:
             "day_first": self.day_first,
             "symbols": symbols,
             "n_rows": sum(part.rows for part in parts),
-            "quarantined": self._quarantined(),
+            "quarantined": count_reasons(self.pieces),
+            "clock_changes": count_changes(self.pieces),
             "quarantine_bytes": (self.target / cache.QUARANTINE).stat().st_size,
             "parts": [
                 {

@@ -29,7 +29,7 @@ from grandbatch.grid import Segments
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "bars.json"
 QUARANTINE = "quarantine.parquet"
 PARTITION_ROWS = 131_072
@@ -92,6 +92,9 @@ class Bars:
         inputs, decided it; else None."""
         self.quarantined: dict[str, int] = manifest["quarantined"]
         """Rows that are no bars: reason → count, without zeros."""
+        self.clock_changes: dict[str, int] = manifest["clock_changes"]
+        """Where local times were read: bars whose time clocks show twice (``repeated``), rows with
+        one that they skip (``skipped``); without zeros."""
         self.parts: tuple[Part, ...] = tuple(Part(**part) for part in manifest["parts"])
         rows = np.array([part.rows for part in self.parts], np.int64)
         self._bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(rows, dtype=np.int64)])
@@ -208,7 +211,9 @@ class Bars:
             begin = max(start - 1, 0)
             stop = min(start + _SCAN_ROWS, self.n_rows)
             times = self.read(begin, stop, ("timestamp",))["timestamp"]
-            found.append(np.flatnonzero(np.diff(times) > max_gap_ns) + begin + 1)
+            # unsigned: int64 has no room for a gap of 300 years (borders of symbols are cut anyway)
+            gaps = np.diff(times).view(np.uint64)
+            found.append(np.flatnonzero(gaps > np.uint64(max_gap_ns)) + begin + 1)
         return np.concatenate(found)
 
     def frame(self, bounds: Sequence[int] | None = None) -> DataFrame:

@@ -32,8 +32,11 @@ _TIME_NAMES = (
     "gmt_time",
     "utc_time",
     "bar_time",
+    "window_start",
+    "index_level_0",  # what pandas calls an index without a name in Parquet
 )
-_SYMBOL_NAMES = ("symbol", "ticker", "sym", "instrument")
+_SYMBOL_NAMES = ("symbol", "ticker", "sym", "instrument", "name")
+_VOLUME_WITH_UNIT = re.compile(r"volume_\(?(?![se]?ma\b|avg\b)[a-z]{2,5}\)?")
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,9 @@ def match_columns(headers: Sequence[str], mapping: Mapping[str, str], where: str
     """Find the columns of a bar among a file's headers.
 
     Case, blanks and ``<>`` around a name don't matter. A header given in `mapping` comes first,
-    then the exact name, then its aliases.
+    then the exact name, then its aliases. The first of several volumes with units (``Volume BTC``,
+    ``Volume USD``) is the volume where there is none without. A first column without a name, as
+    pandas writes an index, is the timestamp where there is no other.
 
     Raises
     ------
@@ -63,6 +68,8 @@ def match_columns(headers: Sequence[str], mapping: Mapping[str, str], where: str
     timestamp = match.timestamp()
     symbol = match.find("symbol", _SYMBOL_NAMES)
     found = {name: match.find(name, aliases) for name, aliases in _NUMBER_NAMES.items()}
+    if found["volume"] is None:
+        found["volume"] = match.volume_with_unit()
     missing = [name for name, index in found.items() if index is None]
     if not timestamp:
         missing.insert(0, "timestamp")
@@ -132,7 +139,11 @@ class _Match:
         for one in (date, time, self.find("timestamp", _TIME_NAMES[4:])):
             if one is not None:
                 return (one,)
-        return ()
+        return (0,) if self.plain[0] == "" and len(self.plain) > 1 else ()
+
+    def volume_with_unit(self) -> int | None:
+        units = (i for i, plain in enumerate(self.plain) if _VOLUME_WITH_UNIT.fullmatch(plain))
+        return next(units, None)
 
     def explain(self, missing: Sequence[str], taken: set[int | None]) -> str:
         free = [i for i in range(len(self.headers)) if i not in taken and self.plain[i]]
@@ -141,7 +152,7 @@ class _Match:
             f"{', '.join(self.headers)}"
         )
         flags = []
-        for column in missing:
+        for column in () if looks_like_bar(self.headers) else missing:
             likely = self._likely(column, free)
             if likely is not None:
                 header = self.headers[likely]
@@ -149,6 +160,11 @@ class _Match:
                 flags.append(f"--columns {column}={header}")
         if flags:
             return f"{text}. If so, add {' '.join(flags)}"
+        if looks_like_bar(self.headers):
+            return (
+                f"{text}: that line is no header but a row. Say what its columns are with "
+                "--no-header --names timestamp,open,high,low,close,volume"
+            )
         return f"{text}. Name the header with --columns {missing[0]}=HEADER, or add a header line"
 
     def _likely(self, column: str, free: Sequence[int]) -> int | None:
@@ -159,3 +175,13 @@ class _Match:
         plain = {self.plain[i]: i for i in reversed(free)}
         near = difflib.get_close_matches(column, list(plain), n=1, cutoff=0.6)
         return plain[near[0]] if near else None
+
+
+def looks_like_bar(fields: Sequence[str]) -> bool:
+    """Whether fields are more likely those of a row than a header: four numbers or more."""
+    return sum(is_number(field) for field in fields) >= 4
+
+
+def is_number(field: str) -> bool:
+    """Whether a field is a plain number, with a decimal point or comma."""
+    return re.fullmatch(r"[+-]?\d+([.,]\d*)?([eE][+-]?\d+)?", field.strip()) is not None

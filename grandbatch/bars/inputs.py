@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from grandbatch.bars.opening import expand_url, is_url, local_path, look_at_url, open_raw
 from grandbatch.errors import InputError
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -37,11 +38,22 @@ _SUFFIXES = (
 class InputFile:
     """One file of bars, as it was when it was looked at."""
 
-    path: Path
-    """Absolute."""
+    location: str
+    """Absolute path, or fsspec URL."""
     size: int
     """Bytes."""
     mtime_ns: int
+    """When it was last changed; of a remote file a number that stands for its version."""
+
+    @property
+    def path(self) -> Path:
+        """The location of a local file."""
+        return Path(self.location)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it must be fetched by its URL."""
+        return is_url(self.location)
 
     @property
     def name(self) -> str:
@@ -68,10 +80,9 @@ class InputFile:
     def is_unchanged(self) -> bool:
         """Whether size and modification time are still those that were seen."""
         try:
-            status = self.path.stat()
-        except FileNotFoundError:
+            return _look_at(self.location) == self
+        except InputError:
             return False
-        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
 
 
 def resolve_inputs(inputs: Inputs) -> tuple[InputFile, ...]:
@@ -83,21 +94,22 @@ def resolve_inputs(inputs: Inputs) -> tuple[InputFile, ...]:
     Raises
     ------
     InputError
-        If a path is wrong, empty or not local, or nothing is named.
+        If a path or URL is wrong, a file is empty or can't be reached, or nothing is named.
     """
     given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
-    paths: dict[Path, None] = {}
-    for entry in given:
-        for path in _expand(os.fspath(entry)):
-            paths[Path(os.path.abspath(path))] = None  # noqa: PTH100 (keeps links as named)
-    if not paths:
+    locations: dict[str, None] = {}
+    for entry in (local_path(os.fspath(entry)) for entry in given):
+        if is_url(entry):
+            locations.update(dict.fromkeys(expand_url(entry, _SUFFIXES)))
+        else:
+            for path in _expand(entry):
+                locations[os.path.abspath(path)] = None  # noqa: PTH100 (keeps links as named)
+    if not locations:
         raise InputError("no input given; name at least one file of bars")
-    return tuple(_look_at(path) for path in paths)
+    return tuple(_look_at(location) for location in locations)
 
 
 def _expand(entry: str) -> Iterable[Path]:
-    if "://" in entry:
-        raise InputError(f"{entry}: only local paths can be read; copy the file here first")
     path = Path(entry)
     if path.is_dir():
         found = sorted(
@@ -119,7 +131,14 @@ def _expand(entry: str) -> Iterable[Path]:
     return [path]
 
 
-def _look_at(path: Path) -> InputFile:
+def _look_at(location: str) -> InputFile:
+    size, mtime_ns = look_at_url(location) if is_url(location) else _look_at_path(Path(location))
+    if size == 0:
+        raise InputError(f"{location}: the file is empty; it needs a header and bars")
+    return InputFile(location, size, mtime_ns)
+
+
+def _look_at_path(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -128,15 +147,13 @@ def _look_at(path: Path) -> InputFile:
         raise InputError(f"{path}: can't be read ({error.strerror})") from None
     if not path.is_file():
         raise InputError(f"{path}: not a file; name a file, a folder of files or a pattern")
-    if status.st_size == 0:
-        raise InputError(f"{path}: the file is empty; it needs a header and bars")
-    return InputFile(path, status.st_size, status.st_mtime_ns)
+    return status.st_size, status.st_mtime_ns
 
 
-def hash_leaves(path: Path, start: int, stop: int) -> list[bytes]:
+def hash_leaves(location: str, start: int, stop: int) -> list[bytes]:
     """Digest each leaf of the bytes from `start`, a leaf's border, up to `stop`."""
     digests = []
-    with path.open("rb", buffering=0) as file:
+    with open_raw(location, min(LEAF_BYTES, stop - start)) as file:
         file.seek(start)
         for at in range(start, stop, LEAF_BYTES):
             leaf = read_exactly(file, min(LEAF_BYTES, stop - at))
@@ -168,7 +185,7 @@ def known_digest(file: InputFile, cache_dir: Path) -> str | None:
         digest = str(record["digest"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return digest if seen == (str(file.path), file.size, file.mtime_ns) else None
+    return digest if seen == (file.location, file.size, file.mtime_ns) else None
 
 
 def remember_digest(file: InputFile, digest: str, cache_dir: Path) -> None:
@@ -180,7 +197,7 @@ def remember_digest(file: InputFile, digest: str, cache_dir: Path) -> None:
         return
     path = _record_path(file, cache_dir)
     record = {
-        "path": str(file.path),
+        "path": file.location,
         "size": file.size,
         "mtime_ns": file.mtime_ns,
         "digest": digest,
@@ -192,7 +209,7 @@ def remember_digest(file: InputFile, digest: str, cache_dir: Path) -> None:
 
 
 def _record_path(file: InputFile, cache_dir: Path) -> Path:
-    key = hashlib.sha256(os.fsencode(file.path)).hexdigest()[:32]
+    key = hashlib.sha256(os.fsencode(file.location)).hexdigest()[:32]
     return cache_dir / "inputs" / f"{key}.json"
 
 
@@ -200,7 +217,7 @@ def digest_of(file: InputFile, cache_dir: Path) -> str:
     """Return a file's digest: from the record, or by reading it, which is then recorded."""
     digest = known_digest(file, cache_dir)
     if digest is None:
-        digest = join_leaves(hash_leaves(file.path, 0, file.size))
+        digest = join_leaves(hash_leaves(file.location, 0, file.size))
         remember_digest(file, digest, cache_dir)
     return digest
 
@@ -211,14 +228,14 @@ def prefix_digest(file: InputFile, n_bytes: int) -> str:
 
     Remembered for this process, by path, size and modification time.
     """
-    return join_leaves(hash_leaves(file.path, 0, n_bytes))
+    return join_leaves(hash_leaves(file.location, 0, n_bytes))
 
 
 def ends_line(file: InputFile, n_bytes: int) -> bool:
     """Whether a line of a text file ends where its first `n_bytes`, fewer than all, do."""
-    with file.path.open("rb") as text:
+    with open_raw(file.location) as text:
         text.seek(n_bytes - 1)
-        around = text.read(2)
+        around = read_exactly(text, 2)
     return any(byte in b"\r\n" for byte in around)
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import codecs
 import csv
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from grandbatch.bars.header import ColumnMap, match_columns
+from grandbatch.bars.forms import likely_decimal, names_without_header
+from grandbatch.bars.header import ColumnMap, looks_like_bar, match_columns
+from grandbatch.bars.inputs import read_exactly
+from grandbatch.bars.opening import open_raw
 from grandbatch.bars.rules import BarRules
-from grandbatch.errors import InputError
+from grandbatch.errors import ColumnError, InputError
 
 SAMPLE_BYTES = 256 * 1024
 
-_DELIMITERS = ",;\t|"
+_DELIMITERS = "\t;|,"
+_MAX_PREAMBLE_LINES = 20
+_SEPARATOR_LINE = re.compile(r"sep=(.)", re.IGNORECASE)  # Excel's
 
 
 @dataclass(frozen=True)
@@ -25,66 +30,133 @@ class CsvLayout:
     n_fields: int
     columns: ColumnMap
     data_start: int
-    """Where the first line after the header starts, in bytes."""
+    """Where the first line of bars starts, in bytes."""
     header_lines: int
     """Lines before that."""
     decimal: str = "."
     """What stands before a number's decimals; not the delimiter."""
 
 
-def read_layout(path: Path, name: str, rules: BarRules) -> tuple[CsvLayout, bytes]:
-    """Read a file's header; `name` is what errors call the file.
+@dataclass(frozen=True)
+class _Line:
+    text: str
+    start: int
+    stop: int
+    """Behind its end."""
+    delimiter: str
+
+
+def read_layout(location: str, name: str, rules: BarRules) -> tuple[CsvLayout, bytes]:
+    """Read a file's first lines; `name` is what errors call the file.
+
+    Lines before the header that start with ``#`` or have one field only are passed over. There is
+    no header where the first line is a bar in one of the usual forms without one.
 
     Returns
     -------
     layout : CsvLayout
     sample : bytes
-        Whole lines that follow the header, at most `SAMPLE_BYTES`.
+        Whole lines of bars, at most `SAMPLE_BYTES`.
 
     Raises
     ------
     InputError
-        If there is no header or nothing after it, or the text isn't UTF-8.
+        If there is no line, or nothing after the header, or the text isn't UTF-8, or decimal
+        commas can't be told from grouped thousands.
     ColumnError
-        If the header's columns can't be mapped.
+        If the columns can't be mapped.
     """
-    with path.open("rb") as file:
-        sample = file.read(SAMPLE_BYTES)
-        is_whole = not file.read(1)
-    if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in sample[:4096]:
+    with open_raw(location, SAMPLE_BYTES + 1) as file:
+        sample = read_exactly(file, SAMPLE_BYTES + 1)
+    is_whole = len(sample) <= SAMPLE_BYTES
+    sample = sample[:SAMPLE_BYTES]
+    utf16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
+    if sample.startswith(utf16) or b"\0" in sample.partition(b"\n")[0]:
         raise InputError(f"{name}: not UTF-8 text (UTF-16, or not text at all); convert it first")
     start = len(codecs.BOM_UTF8) if sample.startswith(codecs.BOM_UTF8) else 0
-    found = re.compile(rb"[^\r\n]+").search(sample, start)
-    if found is None:
-        raise InputError(f"{name}: the file holds blank lines only; it needs a header and bars")
-    ended = re.compile(rb"\r\n|\n|\r").match(sample, found.end())
-    if ended is None:
-        if is_whole:
-            raise _header_only(name)
-        raise InputError(f"{name}: the first line has no end in {SAMPLE_BYTES:,} bytes; is it CSV?")
-    line = found.group().decode("utf-8", "replace")
-    delimiter = rules.delimiter or _likely_delimiter(line)
-    headers = next(csv.reader([line], delimiter=delimiter))
-    body = sample[ended.end() :]
+    head, first = _find_head(sample, start, is_whole, name, rules)
+    fields = next(csv.reader([head.text], delimiter=head.delimiter))
+    headers, has_header = _name_columns(fields, rules, name)
+    if rules.names:
+        _check_names(headers, sample[first.start :], head.delimiter, name)
+    # without a header no line is passed over: what is no bar among the first is quarantined
+    data_start = head.stop if has_header else first.start
+    body = sample[data_start:]
+    columns = match_columns(headers, rules.columns, name)
     if is_whole and not body.strip():
-        raise _header_only(name)
-    lines_before = len(re.findall(rb"\r\n|\n|\r", sample[start : ended.end()]))
-    layout = CsvLayout(
-        delimiter,
-        len(headers),
-        match_columns(headers, rules.columns, name),
-        ended.end(),
-        lines_before,
-    )
+        raise InputError(f"{name}: the file has a header and no bars after it")
     if not is_whole:
         body = body[: max(body.rfind(b"\n"), body.rfind(b"\r")) + 1]
+    decimal = rules.decimal or likely_decimal(body, head.delimiter, columns.numbers, name)
+    if decimal == head.delimiter:
+        raise InputError(
+            f"{name}: commas part its fields, so they can't stand before decimals; "
+            "check --decimal and --delimiter"
+        )
+    lines_before = len(re.findall(rb"\r\n|\n|\r", sample[start:data_start]))
+    layout = CsvLayout(head.delimiter, len(headers), columns, data_start, lines_before, decimal)
     return layout, body
 
 
-def _header_only(name: str) -> InputError:
-    return InputError(f"{name}: the file has a header and no bars after it")
+def _find_head(
+    sample: bytes, start: int, is_whole: bool, name: str, rules: BarRules
+) -> tuple[_Line, _Line]:
+    """Find the first line that has fields (where none has, the first line), and the first line."""
+    first: _Line | None = None
+    delimiter = rules.delimiter
+    for begin, stop, text in _lines(sample, start, is_whole):
+        excel = _SEPARATOR_LINE.fullmatch(text)
+        if excel:
+            delimiter = rules.delimiter or excel[1]
+            continue
+        line = _Line(text, begin, stop, delimiter or _likely_delimiter(text))
+        first = first or line
+        if line.delimiter in text and not text.startswith("#"):
+            return line, first
+    if first is not None:
+        return first, first
+    if sample[start:].strip(b"\r\n"):
+        raise InputError(f"{name}: the first line has no end in {SAMPLE_BYTES:,} bytes; is it CSV?")
+    raise InputError(f"{name}: the file holds blank lines only; it needs a header and bars")
+
+
+def _lines(sample: bytes, start: int, is_whole: bool) -> Iterator[tuple[int, int, str]]:
+    """First lines that are not empty: where each starts, where the next does, and its text."""
+    found = re.compile(rb"([^\r\n]+)(\r\n|\n|\r|\Z)").finditer(sample, start)
+    for _, line in zip(range(_MAX_PREAMBLE_LINES), found, strict=False):
+        if line[2] or is_whole:
+            yield line.start(), line.end(), line[1].decode("utf-8", "replace")
 
 
 def _likely_delimiter(line: str) -> str:
     bare = re.sub(r'"[^"]*"', "", line)
     return max(_DELIMITERS, key=bare.count)
+
+
+def _name_columns(fields: Sequence[str], rules: BarRules, name: str) -> tuple[Sequence[str], bool]:
+    """Names of the columns, and whether the line that `fields` are of is a header."""
+    usual = None if rules.header else names_without_header(fields, is_certain=rules.header is False)
+    has_header = rules.header
+    if has_header is None:
+        has_header = usual is None and not (rules.names and looks_like_bar(fields))
+    if rules.names:
+        return rules.names, has_header
+    if has_header:
+        return fields, True
+    if usual is None:
+        raise ColumnError(
+            f"{name}: without a header, {len(fields)} columns ({', '.join(fields)}) are of no "
+            "usual form; say what they are with --names timestamp,open,high,low,close,volume"
+        )
+    return usual, False
+
+
+def _check_names(names: Sequence[str], text: bytes, delimiter: str, where: str) -> None:
+    """Refuse names of which there are not as many as any of the first lines has fields."""
+    lines = text.decode("utf-8", "replace").splitlines()[:_MAX_PREAMBLE_LINES]
+    rows = [next(csv.reader([line], delimiter=delimiter), []) for line in lines]
+    if all(len(row) != len(names) for row in rows):
+        raise ColumnError(
+            f"{where}: --names has {len(names)} names and the first line {len(rows[0])} fields "
+            f"({', '.join(rows[0])}); name every column, those not needed with any word"
+        )

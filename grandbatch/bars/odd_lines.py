@@ -59,7 +59,7 @@ def read_odd_lines(
     if len(parts) == 2:
         times = pc.binary_join_element_wise(*parts, pa.scalar(b" ", pa.binary()))
     unread = np.zeros(len(lines), np.bool_)
-    numbers = [_to_numbers(table[str(i)], layout.decimal, unread) for i in columns.numbers]
+    numbers = [to_numbers(table[str(i)], layout.decimal, unread) for i in columns.numbers]
     symbols = table[str(columns.symbol)] if symbol is None else symbol
     rows = rows_of(times, numbers, symbols, form)
     rows.reasons[unread] = UNPARSEABLE
@@ -90,7 +90,7 @@ def _read(lines: list[bytes], layout: CsvLayout, has_column: bool) -> Any:
     )
 
 
-def _to_numbers(column: Any, decimal: str, unread: npt.NDArray[np.bool_]) -> Any:
+def to_numbers(column: Any, decimal: str, unread: npt.NDArray[np.bool_]) -> Any:
     """Convert texts to float64, null where missing; mark in `unread` what is no number."""
     unchecked = pc.CastOptions(pa.string(), allow_invalid_utf8=True)
     text = pc.cast(column, options=unchecked)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,7 +11,7 @@ from grandbatch.bars.blocks import BlockText
 from grandbatch.bars.layout import CsvLayout
 from grandbatch.bars.odd_lines import read_odd_lines
 from grandbatch.bars.rows import Codes, Rows, mark_times, name_symbols, recode
-from grandbatch.bars.times import Evidence, TimeForm, read_texts
+from grandbatch.bars.times import NO_CHANGES, Evidence, TimeForm, join_changes, read_texts
 from grandbatch.kernels.csv_rows import DATE, N_TEXTS, SKIPPED, SYMBOL, TIME, read_lines
 from grandbatch.kernels.texts import join_texts, number_texts
 
@@ -28,7 +30,7 @@ def parse_rows(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str |
     numbers, reasons = np.empty((5, text.n_lines)), np.empty(text.n_lines, np.uint8)
     texts, status = np.empty((N_TEXTS, 2, tile), np.int64), np.empty(tile, np.uint8)
     odd, odd_lines = np.empty((3, tile), np.int64), [np.empty((3, 0), np.int64)]
-    tally = np.zeros(3, np.int64)
+    tally, changes = np.zeros(3, np.int64), [NO_CHANGES]
     symbols = _Symbols(text.padded)
     roles = _roles(layout, symbol is None)
     marks = ord(layout.delimiter), ord(layout.decimal)
@@ -43,7 +45,9 @@ def parse_rows(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str |
         data, moments = text.padded, texts[0, :, :count]
         if len(layout.columns.timestamp) == 2:
             data, moments = _join(data, texts[0], texts[TIME - DATE], count)
-        read_texts(data, moments, form, times[rows], status[:count], tally)
+        found = read_texts(data, moments, form, times[rows], status[:count], tally)
+        if found is not NO_CHANGES:
+            changes.append(found.at(rows.start))
         mark_times(status[:count], reasons[rows])
         if symbol is None:
             symbols.number(texts[SYMBOL - DATE], codes[rows])
@@ -53,11 +57,12 @@ def parse_rows(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str |
         codes, names = name_symbols(symbols.texts(), codes, reasons[:row])
     o, h, l, c, v = (numbers[_first_role(layout, number), :row] for number in range(5))
     evidence = Evidence(*(int(count) for count in tally))
-    found = Rows(times[:row], (o, h, l, c, v), codes, names, reasons[:row], evidence)
+    clock = join_changes(changes)
+    read = Rows(times[:row], (o, h, l, c, v), codes, names, reasons[:row], evidence, clock)
     places, starts, stops = np.concatenate(odd_lines, axis=1)
     if not len(places):
-        return found
-    return _insert(found, places, read_odd_lines(text.padded, starts, stops, layout, form, symbol))
+        return read
+    return _insert(read, places, read_odd_lines(text.padded, starts, stops, layout, form, symbol))
 
 
 def _roles(layout: CsvLayout, has_column: bool) -> npt.NDArray[np.uint8]:
@@ -131,4 +136,6 @@ def _insert(rows: Rows, places: Int64, others: Rows) -> Rows:
     for values, other in zip(rows.numbers, others.numbers, strict=True):
         values[places] = other
     evidence = rows.evidence + others.evidence
-    return Rows(rows.times, rows.numbers, codes, kept, rows.reasons, evidence)
+    moved = replace(others.changes, rows=places[others.changes.rows])
+    changes = join_changes([rows.changes, moved])
+    return Rows(rows.times, rows.numbers, codes, kept, rows.reasons, evidence, changes)

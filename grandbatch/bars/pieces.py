@@ -7,7 +7,7 @@ latest time of the rows that break no rule but those of time.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,22 @@ from grandbatch.bars.parts import write_part
 from grandbatch.bars.rows import Rows
 from grandbatch.bars.tables import TableBlock, TableLayout, read_table, table_texts
 from grandbatch.bars.times import Evidence, TimeForm
-from grandbatch.kernels.bar_rules import ACCEPTED, NEVER, OUT_OF_ORDER, judge_rows
+from grandbatch.kernels.bar_rules import (
+    ACCEPTED,
+    DUPLICATE_TIMESTAMP,
+    NEVER,
+    OUT_OF_ORDER,
+    choose_second_times,
+    judge_rows,
+)
+
+Int64 = npt.NDArray[np.int64]
 
 WHOLE_PART_ROWS = 16_384
 """A block of one symbol with at least so many bars becomes a part of the cache as it is."""
+
+SAMPLE_ROWS = 256
+"""Of so many sorted bars of a symbol in a block, the first one's time is kept in the record."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,8 @@ class PieceTask:
     """Whether to digest the block's bytes."""
     folder: str
     """Where to write."""
+    sort: bool = False
+    """Whether to write bars of any order, sorted by symbol and time, with their rows."""
     carry: Mapping[str, int] = field(default_factory=dict)
     """Latest time of each symbol in the blocks before, where that matters."""
 
@@ -61,9 +75,11 @@ class SymbolRows:
     first_time: int
     """Of the first bar; `NEVER` where there is none."""
     first_candidate: int
-    """Time of the first row that breaks no rule but those of time."""
+    """Time of the first row that breaks no rule but those of time, the first of two."""
     last_candidate: int
     """Latest time of such rows; the last bar's, if there are bars."""
+    sample: tuple[int, ...] = ()
+    """Time of every `SAMPLE_ROWS`-th bar, where bars are sorted."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +99,11 @@ class Piece:
     """Rows of each reason code."""
     symbols: tuple[SymbolRows, ...]
     """Sorted by name."""
+    changes: tuple[int, int]
+    """Bars with a time that clocks show twice; rows with one that they skip."""
     is_part: bool
-    """Whether the bars are written as a finished part (`parquet`), else raw, symbol by symbol."""
+    """Whether the bars are written as a finished part (`parquet`), else `raw`, symbol by symbol:
+    times, five numbers, and, where bars are sorted, their rows in the block."""
 
     @property
     def n_bars(self) -> int:
@@ -114,15 +133,12 @@ def read_piece(task: PieceTask) -> Piece:
         text = read_text(task.block, task.hashed)
         rows = parse_rows(text, task.layout, task.form, task.symbol)
         n_bytes, n_lines = task.block.stop - task.block.start, text.n_lines
-    first = np.full(len(rows.symbols), NEVER, np.int64)
-    last = np.array([task.carry.get(name, NEVER) for name in rows.symbols], np.int64)
-    n_bad = judge_rows(
-        rows.times, *rows.numbers, rows.codes, task.allow_non_positive, first, last, rows.reasons
-    )
-    folder = Path(task.folder)
-    symbols, is_part = _write_bars(folder, task.index, rows, n_bad, first, last)
+    n_bad, first, last = _judge(task, rows)
+    symbols, is_part = _write_bars(task, rows, n_bad, first, last)
     if n_bad:
-        _write_bad_rows(piece_path(folder, task.index, "bad"), task, text, rows.reasons)
+        bad = np.flatnonzero(rows.reasons != ACCEPTED)
+        table = _describe(task, text, bad, rows.reasons[bad])
+        _write_bad_rows(task, table)
     return Piece(
         index=task.index,
         file=task.file,
@@ -133,29 +149,39 @@ def read_piece(task: PieceTask) -> Piece:
         evidence=rows.evidence,
         reasons=tuple(np.bincount(rows.reasons, minlength=OUT_OF_ORDER + 1).tolist()),
         symbols=symbols,
+        changes=(
+            int((rows.reasons[rows.changes.rows] == ACCEPTED).sum()),
+            rows.changes.skipped,
+        ),
         is_part=is_part,
     )
 
 
+def _judge(task: PieceTask, rows: Rows) -> tuple[int, Int64, Int64]:
+    """Give rows their reasons; return how many are no bars, and what joins blocks, per symbol."""
+    first = np.full(len(rows.symbols), NEVER, np.int64)
+    last = np.array([task.carry.get(name, NEVER) for name in rows.symbols], np.int64)
+    shared = rows.times, *rows.numbers, rows.codes, task.allow_non_positive, first
+    if len(rows.changes.rows) and not task.sort:
+        twice = rows.changes.rows, rows.changes.second
+        choose_second_times(*shared, last.copy(), rows.reasons, *twice)
+    n_bad = judge_rows(*shared, last, rows.reasons)
+    if task.sort:
+        # time is settled where bars of all blocks meet
+        rows.reasons[rows.reasons >= DUPLICATE_TIMESTAMP] = ACCEPTED
+        n_bad = int(np.count_nonzero(rows.reasons))
+    return n_bad, first, last
+
+
 def _write_bars(
-    folder: Path,
-    index: int,
-    rows: Rows,
-    n_bad: int,
-    first: npt.NDArray[np.int64],
-    last: npt.NDArray[np.int64],
+    task: PieceTask, rows: Rows, n_bad: int, first: Int64, last: Int64
 ) -> tuple[tuple[SymbolRows, ...], bool]:
     """Write a block's bars in bars order."""
+    folder = Path(task.folder)
     times, numbers, codes = rows.times, list(rows.numbers), rows.codes
-    if n_bad:
-        good = np.flatnonzero(rows.reasons == ACCEPTED)
-        times, codes = times[good], codes[good]
-        numbers = [column[good] for column in numbers]
-    if len(rows.symbols) > 1:
-        # numpy sorts 16 bits by radix: linear, and stable
-        small = codes.astype(np.uint16) if len(rows.symbols) <= 65_536 else codes
-        order = np.argsort(small, kind="stable")
-        times = times[order]
+    order = _bars_order(rows, n_bad, sort=task.sort)
+    if order is not None:
+        times, codes = times[order], codes[order]
         numbers = [column[order] for column in numbers]
     counts = np.bincount(codes, minlength=len(rows.symbols))
     starts = np.cumsum(counts) - counts
@@ -166,27 +192,73 @@ def _write_bars(
             first_time=int(times[starts[code]]) if counts[code] else NEVER,
             first_candidate=int(first[code]),
             last_candidate=int(last[code]),
+            sample=_sample(times, starts[code], counts[code]) if task.sort else (),
         )
         for code, name in enumerate(rows.symbols)
         if first[code] != NEVER
     )
-    is_part = len(symbols) == 1 and len(times) >= WHOLE_PART_ROWS
+    is_part = len(symbols) == 1 and len(times) >= WHOLE_PART_ROWS and not task.sort
     if is_part:
-        write_part(piece_path(folder, index, "parquet"), times, numbers)
+        write_part(piece_path(folder, task.index, "parquet"), times, numbers)
     elif len(times):
-        raw = np.empty((6, len(times)), np.int64)
-        raw[0] = times
-        for column, values in enumerate(numbers, start=1):
-            raw[column] = values.view(np.int64)
-        piece_path(folder, index, "raw").write_bytes(raw.data)
+        columns = [times, *(values.view(np.int64) for values in numbers)]
+        if task.sort:
+            columns.append(np.arange(len(times)) if order is None else order)
+        raw = np.array(columns, np.int64)
+        piece_path(folder, task.index, "raw").write_bytes(raw.data)
     return symbols, is_part
 
 
-def _write_bad_rows(
-    path: Path, task: PieceTask, text: BlockText | None, reasons: npt.NDArray[np.uint8]
-) -> None:
-    """Write line (from 0, within the block), text and reason code of the rows that are no bars."""
-    bad = np.flatnonzero(reasons != ACCEPTED)
+def _bars_order(rows: Rows, n_bad: int, *, sort: bool) -> Int64 | None:
+    """Rows that are bars, by symbol, in a stable order; None where these are all as they come."""
+    good = np.flatnonzero(rows.reasons == ACCEPTED) if n_bad else None
+    if len(rows.symbols) == 1 and not sort:
+        return good
+    times, codes = rows.times, rows.codes
+    if len(rows.symbols) <= 65_536:
+        codes = codes.astype(np.uint16)  # numpy sorts 16 bits by radix: linear, and stable
+    if good is not None:
+        times, codes = times[good], codes[good]
+    order: Int64 = np.lexsort((times, codes)) if sort else np.argsort(codes, kind="stable")
+    return order if good is None else good[order]
+
+
+def _sample(times: Int64, start: int, count: int) -> tuple[int, ...]:
+    return tuple(times[start : start + count : SAMPLE_ROWS].tolist())
+
+
+def add_bad_rows(task: PieceTask, piece: Piece, bad: Int64, reason: int) -> Piece:
+    """Turn some of a block's bars into bad rows: their indices, ascending, and their reason.
+
+    The block is read again for their text.
+    """
+    text = None if isinstance(task.block, TableBlock) else read_text(task.block, hashed=False)
+    table = _describe(task, text, bad, np.full(len(bad), reason, np.uint8))
+    if piece.n_bad:
+        before = pq.ParquetFile(_bad_path(task)).read()
+        table = pa.concat_tables([before, table]).sort_by("line")
+    _write_bad_rows(task, table)
+    reasons = list(piece.reasons)
+    reasons[ACCEPTED] -= len(bad)
+    reasons[reason] += len(bad)
+    return replace(piece, reasons=tuple(reasons))
+
+
+def _bad_path(task: PieceTask) -> Path:
+    return piece_path(Path(task.folder), task.index, "bad")
+
+
+def _write_bad_rows(task: PieceTask, table: Any) -> None:
+    pq.write_table(table, _bad_path(task), row_group_size=65_536)
+
+
+def _describe(
+    task: PieceTask,
+    text: BlockText | None,
+    bad: Int64,
+    reasons: npt.NDArray[np.uint8],
+) -> Any:
+    """Line (from 0, within the block), text and reason code of some rows, as a table."""
     if text is None:
         assert isinstance(task.block, TableBlock)
         numbers, texts = bad, table_texts(task.block, bad)
@@ -200,6 +272,6 @@ def _write_bad_rows(
     columns: dict[str, Any] = {
         "line": pa.array(numbers, pa.int64()),
         "text": pa.array(texts, pa.string()),
-        "reason": pa.array(reasons[bad]),
+        "reason": pa.array(reasons),
     }
-    pq.write_table(pa.table(columns), path, row_group_size=65_536)
+    return pa.table(columns)

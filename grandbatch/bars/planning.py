@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import itertools
+import secrets
 import shutil
 import zlib
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ from dask import delayed
 from grandbatch.bars.blocks import Block, cut_file, text_of
 from grandbatch.bars.inputs import LEAF_BYTES, InputFile, hash_leaves, join_leaves
 from grandbatch.bars.layout import CsvLayout, read_layout
+from grandbatch.bars.opening import open_raw
 from grandbatch.bars.parsing import parse_rows
 from grandbatch.bars.pieces import PieceTask
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
@@ -26,6 +29,7 @@ from grandbatch.kernels.csv_rows import PADDING
 from grandbatch.scheduling import Schedule
 
 DEFAULT_BLOCK_BYTES = 2 * LEAF_BYTES
+_numbers = itertools.count(10**12 - 1, -1)
 _UNPACK_BYTES = 1024 * 1024
 _TEXT_BYTES_PER_ROW = 64  # for Parquet, so that its blocks hold about as many rows as CSV's
 
@@ -50,8 +54,10 @@ class Source:
 
 
 def task_of(function: Callable[..., Any], *values: Any) -> Any:
-    """Make a Dask task of a call."""
-    return delayed(function, pure=False, traverse=False)(*values)
+    """Make a Dask task of a call. Tasks run about in the order in which they were made."""
+    # Dask takes independent tasks by their keys, the last first; its own keys are random
+    key = f"{function.__name__}-{next(_numbers):012d}-{secrets.token_hex(8)}"
+    return delayed(function, pure=False, traverse=False)(*values, dask_key_name=key)
 
 
 def likely_block_bytes(files: Sequence[InputFile], workers: int) -> int:
@@ -80,8 +86,8 @@ def plan_reading(
     sources: list[Source] = []
     tasks: list[PieceTask] = []
     for number, file in enumerate(files):
-        path, digest = unpacked.get(number, (file.path, None))
-        source, blocks = _look_into(file, path, rules, block_bytes)
+        text, digest = unpacked.get(number, (None, None))
+        source, blocks = _look_into(file, text, rules, block_bytes)
         source.digest = digest
         sources.append(source)
         for block in blocks:
@@ -95,6 +101,7 @@ def plan_reading(
                 allow_non_positive=rules.allow_non_positive,
                 hashed=file.kind == "csv" and block_bytes % LEAF_BYTES == 0,
                 folder=str(staging / "pieces"),
+                sort=rules.sort,
             )
             tasks.append(task)
     everywhere = sum((source.sniffed for source in sources), Evidence())
@@ -113,15 +120,16 @@ def under_verdicts(tasks: Sequence[PieceTask], sources: Sequence[Source]) -> lis
 
 
 def _look_into(
-    file: InputFile, path: Path, rules: BarRules, block_bytes: int
+    file: InputFile, unpacked: Path | None, rules: BarRules, block_bytes: int
 ) -> tuple[Source, Sequence[Block | TableBlock]]:
-    name = str(file.path)
     if file.kind == "parquet":
         rows = max(block_bytes // _TEXT_BYTES_PER_ROW, 1)
-        layout, table_blocks = read_table_layout(path, name, rules, rows)
+        layout, table_blocks = read_table_layout(file.location, rules, rows)
         return Source(file, layout, Evidence()), table_blocks
-    csv_layout, sample = read_layout(path, name, rules)
-    blocks = cut_file(str(path), path.stat().st_size, csv_layout.data_start, block_bytes)
+    location = file.location if unpacked is None else str(unpacked)
+    size = file.size if unpacked is None else unpacked.stat().st_size
+    csv_layout, sample = read_layout(location, file.location, rules)
+    blocks = cut_file(location, size, csv_layout.data_start, block_bytes)
     return Source(file, csv_layout, _sniff(csv_layout, sample, rules)), blocks
 
 
@@ -148,20 +156,24 @@ def _unpack_all(
     paths = [staging / f"{number:07d}.csv" for number in numbers]
     digests = schedule.run(
         [
-            task_of(unpack, files[number].path, path)
+            task_of(unpack, files[number].location, files[number].size, path)
             for number, path in zip(numbers, paths, strict=True)
         ]
     )
     return dict(zip(numbers, zip(paths, digests, strict=True), strict=True))
 
 
-def unpack(packed: Path, target: Path) -> str:
+def unpack(packed: str, size: int, target: Path) -> str:
     """Unpack a .gz file in bounded memory; return the digest of the packed bytes."""
     try:
-        with gzip.open(packed, "rb") as source, target.open("wb") as out:
+        with (
+            open_raw(packed, LEAF_BYTES) as file,
+            gzip.open(file, "rb") as source,
+            target.open("wb") as out,
+        ):
             shutil.copyfileobj(source, out, _UNPACK_BYTES)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{packed}: not a whole .gz file ({error}); copy it again") from None
     if not target.stat().st_size:
         raise InputError(f"{packed}: the file is empty; it needs a header and bars")
-    return join_leaves(hash_leaves(packed, 0, packed.stat().st_size))
+    return join_leaves(hash_leaves(packed, 0, size))

@@ -32,13 +32,15 @@ def undecided(file: InputFile, evidence: Evidence) -> TimestampError:
         else f"none of its {evidence.rows:,} dates has a day above 12"
     )
     return TimestampError(
-        f"{file.path}: days or months first? {why}. Say which with --dayfirst or "
+        f"{file.location}: days or months first? {why}. Say which with --dayfirst or "
         "--no-dayfirst, or give the form with --timestamp-format %d/%m/%Y"
     )
 
 
-def bad_rows(path: Path, counts: Mapping[str, int], n_rows: int, rules: BarRules) -> BadRowsError:
-    """Say what is wrong with the rows, from the quarantine."""
+def bad_rows(
+    path: Path, counts: Mapping[str, int], n_rows: int, rules: BarRules, *, is_all: bool
+) -> BadRowsError:
+    """Say what is wrong with the rows, from the quarantine; `is_all` if all were read."""
     with pq.ParquetFile(path) as file:
         first = next(file.iter_batches(batch_size=5)).to_pylist()
     lines = [f"{row['file']}:{row['line']}: {row['reason']}: {row['text']}" for row in first]
@@ -47,16 +49,17 @@ def bad_rows(path: Path, counts: Mapping[str, int], n_rows: int, rules: BarRules
     n_bad = sum(counts.values())
     worst = max(counts, key=lambda reason: counts[reason])
     remedies = {
-        "out_of_order": "sort the file by time, or check that its symbols are told apart",
+        "out_of_order": "--sort sorts rows by time; check first that symbols are told apart",
         "duplicate_timestamp": "check that its symbols are told apart",
         "non_positive_price": "if such prices are meant, add --allow-non-positive",
-        "unparseable": "check --timestamp-format, --dayfirst and --delimiter",
+        "unparseable": "check --timestamp-format, --delimiter and --decimal",
     }
     remedy = remedies.get(worst, "mend the file")
     table = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
     listed = "\n  ".join(lines)
     return BadRowsError(
-        f"{n_bad:,} of {n_rows:,} rows are no bars ({n_bad / n_rows:.2%}; allowed are "
-        f"{rules.max_bad_fraction:.2%}): {table}. The first:\n  {listed}\n"
+        f"{n_bad:,} of {'' if is_all else 'the first '}{n_rows:,} rows are no bars "
+        f"({n_bad / n_rows:.2%}; allowed are {rules.max_bad_fraction:.2%}): {table}. The first:\n"
+        f"  {listed}\n"
         f"Remedy: {remedy}; or allow more with --max-bad-fraction"
     )

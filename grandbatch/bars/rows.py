@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from grandbatch.bars.times import Evidence, TimeForm, read_times
+from grandbatch.bars.times import ClockChanges, Evidence, TimeForm, read_times
 from grandbatch.kernels.bar_rules import ACCEPTED, MISSING, UNPARSEABLE
 from grandbatch.kernels.timestamps import MISSING as TIME_MISSING
 from grandbatch.kernels.timestamps import UNPARSEABLE as TIME_UNPARSEABLE
@@ -34,6 +34,7 @@ class Rows:
     reasons: UInt8
     """`UNPARSEABLE`, `MISSING` or `ACCEPTED` so far."""
     evidence: Evidence
+    changes: ClockChanges
 
     def __len__(self) -> int:
         return len(self.times)
@@ -53,7 +54,7 @@ def rows_of(times: Any, numbers: list[Any], symbols: Any, form: TimeForm) -> Row
     form : TimeForm
         How timestamps are read.
     """
-    ns, status, evidence = read_times(times, form)
+    ns, status, evidence, changes = read_times(times, form)
     reasons = np.zeros(len(ns), np.uint8)
     for column in numbers:
         if column.null_count:
@@ -68,7 +69,7 @@ def rows_of(times: Any, numbers: list[Any], symbols: Any, form: TimeForm) -> Row
             whole = whole.chunk(0)
         codes, names = name_symbols(whole.dictionary.to_pylist(), whole.indices.to_numpy(), reasons)
     o, h, l, c, v = (column.to_numpy() for column in numbers)
-    return Rows(ns, (o, h, l, c, v), codes, names, reasons, evidence)
+    return Rows(ns, (o, h, l, c, v), codes, names, reasons, evidence, changes)
 
 
 def mark_times(status: UInt8, reasons: UInt8) -> None:

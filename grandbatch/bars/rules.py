@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -45,13 +45,23 @@ class BarRules:
     """Column name → header, where a header is not understood: ``{"low": "Llow"}``."""
     delimiter: str | None = None
     """The mark between fields; None infers it from the header."""
+    decimal: str | None = None
+    """What stands before a number's decimals, a point or a comma; None infers it from the first
+    lines."""
+    header: bool | None = None
+    """Whether the first line is a header; None means that it is one unless it is a bar itself."""
+    names: Sequence[str] = ()
+    """What the columns are called, in place of a header's names."""
     timestamp_format: str | None = None
     """strptime form of all timestamps; None reads the known forms."""
     dayfirst: bool | None = None
     """Whether ``2/7/2025`` is the 2nd of July; None decides by the evidence of the whole file."""
     timezone: str = "UTC"
-    """Zone of timestamps that name none. Where clocks go back the first of the two times is meant;
-    a time that clocks skip is unparseable."""
+    """Zone of timestamps that name none. Where clocks go back, a time that comes twice is the first
+    of the two unless its symbol's last bar is as late already; a time that clocks skip is
+    unparseable."""
+    sort: bool = False
+    """Sort all bars by symbol and time. A time that comes twice is the first of the two then."""
     allow_non_positive: bool = False
     """Accept prices at or below zero."""
     max_bad_fraction: float = 0.01
@@ -71,10 +81,18 @@ class BarRules:
                 f"choose from {', '.join(MAPPABLE)}"
             )
         object.__setattr__(self, "columns", dict(self.columns))
+        object.__setattr__(self, "names", _checked_names(self.names, self.columns))
         if self.delimiter is not None and (
             len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n'
         ):
             raise UsageError(f"delimiter must be one ASCII character, got {self.delimiter!r}")
+        if self.decimal not in (None, ".", ",") or (
+            self.decimal is not None and self.decimal == self.delimiter
+        ):
+            raise UsageError(
+                "decimal must be a point or a comma, and not the delimiter, "
+                f"got {self.decimal!r} with delimiter {self.delimiter!r}"
+            )
         if not (math.isfinite(self.max_bad_fraction) and 0 <= self.max_bad_fraction <= 1):
             raise UsageError(f"max_bad_fraction must be from 0 to 1, got {self.max_bad_fraction}")
         if self.on_bad_rows not in ("quarantine", "raise"):
@@ -106,9 +124,13 @@ class BarRules:
         return {
             "columns": dict(sorted(self.columns.items())),
             "delimiter": self.delimiter,
+            "decimal": self.decimal,
+            "header": self.header,
+            "names": list(self.names),
             "timestamp_format": self.timestamp_format,
             "dayfirst": self.dayfirst,
             "timezone": self.timezone,
+            "sort": self.sort,
             "allow_non_positive": self.allow_non_positive,
             "symbol": self.symbol,
             "symbol_from": self.symbol_from,
@@ -119,6 +141,18 @@ class BarRules:
         if self.on_bad_rows == "raise":
             return n_bad == 0
         return n_bad <= self.max_bad_fraction * n_rows
+
+
+def _checked_names(names: Sequence[str], columns: Mapping[str, str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise UsageError(f"names must be a list of names, got the text {names!r}")
+    for name in names:
+        if name and list(names).count(name) > 1:
+            raise UsageError(f"names has {name!r} twice; each column needs a name of its own")
+    lost = [header for header in columns.values() if names and header not in names]
+    if lost:
+        raise UsageError(f"columns names {lost[0]!r}, which is not among names {', '.join(names)}")
+    return tuple(names)
 
 
 def _check_zone(name: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grandbatch.bars.header import ColumnMap, match_columns
+from grandbatch.bars.odd_lines import to_numbers
+from grandbatch.bars.opening import is_url, open_raw
 from grandbatch.bars.rows import Rows, rows_of
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.times import TimeForm
 from grandbatch.errors import InputError
+from grandbatch.kernels.bar_rules import UNPARSEABLE
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class TableBlock:
 
 
 def read_table_layout(
-    path: Path, name: str, rules: BarRules, rows_per_block: int
+    location: str, rules: BarRules, rows_per_block: int
 ) -> tuple[TableLayout, list[TableBlock]]:
     """Read a Parquet file's schema, and cut its row groups into blocks.
 
@@ -52,22 +54,22 @@ def read_table_layout(
         If its columns can't be mapped.
     """
     try:
-        footer = pq.read_metadata(path)
+        with _open_table(location) as file:
+            footer = file.metadata
+            schema = file.schema_arrow
     except pa.ArrowInvalid as error:
-        raise InputError(f"{name}: not a Parquet file ({error})") from None
+        raise InputError(f"{location}: not a Parquet file ({error})") from None
     if not footer.num_rows:
-        raise InputError(f"{name}: the file has columns and no rows")
-    names = tuple(footer.schema.to_arrow_schema().names)
+        raise InputError(f"{location}: the file has columns and no rows")
+    names = tuple(schema.names)
     blocks = []
     for group in range(footer.num_row_groups):
         n_rows = footer.row_group(group).num_rows
         size = footer.row_group(group).total_byte_size
         for start in range(0, n_rows, rows_per_block):
             stop = min(start + rows_per_block, n_rows)
-            blocks.append(
-                TableBlock(str(path), group, start, stop, size * (stop - start) // n_rows)
-            )
-    return TableLayout(names, match_columns(names, rules.columns, name)), blocks
+            blocks.append(TableBlock(location, group, start, stop, size * (stop - start) // n_rows))
+    return TableLayout(names, match_columns(names, rules.columns, location)), blocks
 
 
 def read_table(block: TableBlock, layout: TableLayout, form: TimeForm, symbol: str | None) -> Rows:
@@ -81,25 +83,40 @@ def read_table(block: TableBlock, layout: TableLayout, form: TimeForm, symbol: s
     times = parts[0]
     if len(parts) == 2:
         times = pc.binary_join_element_wise(*parts, pa.scalar(b" ", pa.binary()))
+    unread = np.zeros(len(table), np.bool_)
     try:
-        numbers = [
-            pc.cast(table[layout.names[i]], pa.float64(), safe=False) for i in columns.numbers
-        ]
+        numbers = [_to_floats(table[layout.names[i]], unread) for i in columns.numbers]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{block.path}: a price or volume is no number ({error})") from None
-    if symbol is not None:
-        return rows_of(times, numbers, symbol, form)
-    assert columns.symbol is not None
-    names = _to_text(table[layout.names[columns.symbol]]).dictionary_encode()
-    return rows_of(times, numbers, names, form)
+    symbols: Any = symbol
+    if symbol is None:
+        assert columns.symbol is not None
+        symbols = _to_text(table[layout.names[columns.symbol]]).dictionary_encode()
+    rows = rows_of(times, numbers, symbols, form)
+    rows.reasons[unread] = UNPARSEABLE
+    return rows
+
+
+def _open_table(location: str) -> Any:
+    if is_url(location):
+        return pq.ParquetFile(open_raw(location), pre_buffer=False)
+    return pq.ParquetFile(location, memory_map=True, pre_buffer=False)
 
 
 def _read(block: TableBlock, names: Sequence[str] | None) -> Any:
-    with pq.ParquetFile(block.path, memory_map=True, pre_buffer=False) as file:
+    with _open_table(block.path) as file:
         table = file.read_row_group(
             block.group, columns=None if names is None else list(names), use_threads=False
         )
     return table.slice(block.start, block.stop - block.start)
+
+
+def _to_floats(column: Any, unread: npt.NDArray[np.bool_]) -> Any:
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return to_numbers(column, ".", unread)
+    return pc.cast(column, pa.float64(), safe=False)
 
 
 def _to_text(column: Any) -> Any:
@@ -113,6 +130,10 @@ def _to_text(column: Any) -> Any:
         zone = "" if kind.tz is None else "Z"
         plain = pc.cast(column, pa.timestamp(kind.unit))
         column = pc.strftime(plain, format=f"%Y-%m-%dT%H:%M:%S{zone}")
+    elif pa.types.is_floating(kind):
+        column = pc.if_else(pc.is_finite(column), column, None)
+        column = pc.cast(column, pa.decimal128(38, 9), safe=False)  # no exponents
+        column = pc.cast(column, pa.string())
     elif not pa.types.is_binary(kind):
         column = pc.cast(column, pa.string())
     text = pc.cast(column, pa.binary())

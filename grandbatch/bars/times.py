@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ UInt8 = npt.NDArray[np.uint8]
 
 _FIRST_SECOND = -(2**63) // 10**9 + 1
 _LAST_SECOND = 2**63 // 10**9 - 1
+_NAT = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,36 @@ class Evidence:
         return self.day_first > self.month_first
 
 
-def read_times(column: Any, form: TimeForm) -> tuple[Int64, UInt8, Evidence]:
+@dataclass(frozen=True)
+class ClockChanges:
+    """Times of rows that clocks in their zone skip, or show twice."""
+
+    rows: Int64
+    """Rows, ascending, whose time comes twice, (K,); they are read as the first of the two."""
+    second: Int64
+    """What the second would be, (K,)."""
+    skipped: int = 0
+    """Rows with a time that there is not."""
+
+    def at(self, start: int) -> ClockChanges:
+        """Return the same for rows that begin at another number."""
+        return ClockChanges(self.rows + start, self.second, self.skipped)
+
+
+NO_CHANGES = ClockChanges(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+def join_changes(parts: Sequence[ClockChanges]) -> ClockChanges:
+    """Join the changes of several sets of rows."""
+    if not any(part.skipped or len(part.rows) for part in parts):
+        return NO_CHANGES
+    rows = np.concatenate([part.rows for part in parts])
+    order = np.argsort(rows)
+    second = np.concatenate([part.second for part in parts])[order]
+    return ClockChanges(rows[order], second, sum(part.skipped for part in parts))
+
+
+def read_times(column: Any, form: TimeForm) -> tuple[Int64, UInt8, Evidence, ClockChanges]:
     """Read a column of text.
 
     Parameters
@@ -68,7 +99,9 @@ def read_times(column: Any, form: TimeForm) -> tuple[Int64, UInt8, Evidence]:
     status : (T,) uint8
         A status of `grandbatch.kernels.timestamps`.
     evidence : Evidence
+    changes : ClockChanges
     """
+    changes = []
     times = np.empty(len(column), np.int64)
     status = np.empty(len(column), np.uint8)
     tally = np.zeros(3, np.int64)
@@ -81,13 +114,14 @@ def read_times(column: Any, form: TimeForm) -> tuple[Int64, UInt8, Evidence]:
         places = np.stack([edges[:-1], edges[1:]]).astype(np.int64)
         text = np.frombuffer(data if data is not None else b"", np.uint8)
         text.flags.writeable = False
-        read_texts(text, places, form, times[rows], status[rows], tally)
-    return times, status, Evidence(*(int(count) for count in tally))
+        found = read_texts(text, places, form, times[rows], status[rows], tally)
+        changes.append(found.at(rows.start))
+    return times, status, Evidence(*(int(count) for count in tally)), join_changes(changes)
 
 
 def read_texts(
     data: UInt8, places: Int64, form: TimeForm, times: Int64, status: UInt8, tally: Int64
-) -> None:
+) -> ClockChanges:
     """Read texts that lie scattered.
 
     Parameters
@@ -102,6 +136,10 @@ def read_texts(
         Written, as `read_times` returns them.
     tally : (3,) int64
         Evidence, added to.
+
+    Returns
+    -------
+    ClockChanges
     """
     if form.strptime is None:
         starts, stops = places
@@ -109,8 +147,7 @@ def read_texts(
     else:
         texts = [data[a:b].tobytes() for a, b in places.T.tolist()]
         times[:], status[:] = _read_strptime(texts, form.strptime)
-    if form.timezone != "UTC":
-        _localize(times, status, form.timezone)
+    return NO_CHANGES if form.timezone == "UTC" else _localize(times, status, form.timezone)
 
 
 def _read_strptime(texts: list[bytes], form: str) -> tuple[Int64, UInt8]:
@@ -129,15 +166,28 @@ def _read_strptime(texts: list[bytes], form: str) -> tuple[Int64, UInt8]:
     return times.astype(np.int64), status
 
 
-def _localize(times: Int64, status: UInt8, timezone: str) -> None:
+def _localize(times: Int64, status: UInt8, timezone: str) -> ClockChanges:
     """Turn wall-clock times into UTC, in place."""
     naive = np.flatnonzero(status == kernel.NAIVE)
     if not len(naive):
-        return
+        return NO_CHANGES
     wall = pd.DatetimeIndex(times[naive].view("datetime64[ns]"))
-    zoned = wall.tz_localize(
-        timezone, ambiguous=np.ones(len(wall), np.bool_), nonexistent="NaT"
-    ).tz_convert(None)
-    values = zoned.to_numpy().astype("datetime64[ns]")
-    times[naive] = values.view(np.int64)
-    status[naive[np.isnat(values)]] = kernel.UNPARSEABLE
+    once = _to_utc(wall, timezone, "NaT")
+    times[naive] = once
+    unclear = np.flatnonzero(once == _NAT)  # skipped or shown twice
+    if not len(unclear):
+        return NO_CHANGES
+    first, second = (
+        _to_utc(wall[unclear], timezone, np.full(len(unclear), is_first))
+        for is_first in (True, False)
+    )
+    is_skipped = first == _NAT
+    rows = naive[unclear]
+    times[rows] = first
+    status[rows[is_skipped]] = kernel.UNPARSEABLE
+    return ClockChanges(rows[~is_skipped], second[~is_skipped], int(is_skipped.sum()))
+
+
+def _to_utc(wall: pd.DatetimeIndex, timezone: str, ambiguous: Any) -> Int64:
+    zoned = wall.tz_localize(timezone, ambiguous=ambiguous, nonexistent="NaT").tz_convert(None)
+    return zoned.to_numpy().astype("datetime64[ns]").view(np.int64)

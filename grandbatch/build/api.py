@@ -50,6 +50,7 @@ def build_store(
     store : path
         Where the store is, or is to be.
     feature_set : {"strategic", "tactical"} or FeatureSet
+        What to compute of the bars.
     sequence_length, overlap : int, optional
         Rows of a window, and rows that neighbours share; by default the set's own.
     layout : {"windows", "rows"}
@@ -58,9 +59,11 @@ def build_store(
         Windows in a chunk; by default 1,024, or 256 where neighbours share more than half their
         rows.
     codec : {"auto", "none", "lz4", "zstd"}
+        "auto" is zstd where neighbours share more than half their rows, else lz4.
     max_gap : pandas.Timedelta or str, optional
         A larger gap between bars starts a new segment.
     engine : {"auto", "overlap", "direct"}
+        How bars reach the tasks: through one `map_overlap`, or read by each. The same bytes.
     client : distributed.Client, optional
         Build on this cluster; its workers must see the store's folder.
     scheduler : {"threads", "sync"}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +15,11 @@ from grandbatch.cli.output import Stages, show
 from grandbatch.config import BatchConfig, BatchSize
 from grandbatch.errors import StoreMismatchError, UsageError
 from grandbatch.interrupts import HeldInterrupts
+from grandbatch.ranks import Ranks, join_ranks
 from grandbatch.store.reader import MatrixStore
+
+if TYPE_CHECKING:
+    from grandbatch.processor import BatchProcessor
 
 
 def train(
@@ -51,13 +56,17 @@ def train(
         typer.Option(min=1, help="Threads of torch: 1 is fastest for networks of this size."),
     ] = 1,
     trace: Annotated[
-        Path | None, typer.Option(help="Append a JSON line for each batch: step, windows.")
+        Path | None,
+        typer.Option(help="Append a JSON line for each batch: step, windows. Rank 1: PATH.1."),
     ] = None,
     as_json: o.Json = False,
 ) -> None:
     """Train MAPPO on a store; Ctrl-C saves a checkpoint, the same command goes on.
 
     Example: grandbatch train strategic --store bars.zarr --checkpoint-dir checkpoints
+
+    In two processes: torchrun --nproc-per-node 2 -m grandbatch train strategic ...; --batch-size is
+    that of each process.
     """
     opened = MatrixStore.open(store)
     if set_name not in ("strategic", "tactical"):
@@ -72,37 +81,50 @@ def train(
     config = make_config(
         set_name, opened, batch_size, checkpoint_frequency, seed, max_memory_percent
     )
-    processor = BatchProcessor(
-        opened,
-        config,
-        checkpoint_dir,
-        epochs=epochs,
-        resume=resume,
-        run_length=run_length,
-        memory_limit=memory_limit,
-        metrics_port=metrics_port,
-    )
-    trainer = make_trainer(set_name, opened, seed, threads)
-    if init_from is not None and not (resume and processor.checkpoints.latest()):
-        trainer.load_weights(init_from)
-    per_epoch = len(processor.loader)
+    with join_ranks() as ranks:
+        processor = BatchProcessor(
+            opened,
+            config,
+            checkpoint_dir,
+            epochs=epochs,
+            resume=resume,
+            run_length=run_length,
+            memory_limit=memory_limit,
+            metrics_port=metrics_port,
+            rank=ranks.rank,
+            world_size=ranks.size,
+        )
+        trainer = make_trainer(set_name, opened, seed, threads, ranks)
+        if init_from is not None and not (resume and processor.checkpoints.latest()):
+            trainer.load_weights(init_from)
+        if ranks.rank:
+            # one of them tells how far all are
+            logging.getLogger("grandbatch").setLevel(logging.WARNING)
+            trace = trace and trace.with_name(f"{trace.name}.{ranks.rank}")
+        _follow(processor, trainer, trace)
+    if ranks.rank == 0:
+        show(
+            {**processor.summary, "epochs": epochs, "checkpoint_dir": str(checkpoint_dir)},
+            as_json=as_json,
+            title=f"trained on {store}",
+        )
+
+
+def _follow(processor: BatchProcessor, trainer: Any, trace: Path | None) -> None:
+    """Train to the end, or to the batch in which Ctrl-C is pressed."""
+    steps = max(1, len(processor.loader) * processor.epochs)
     with ExitStack() as stack:
         stages = stack.enter_context(Stages())
         file = stack.enter_context(trace.open("a")) if trace else None
-        results = stack.enter_context(closing(processor.process_batches(trainer)))
         held = stack.enter_context(HeldInterrupts())
+        results = stack.enter_context(closing(processor.process_batches(trainer)))
         for result in results:
-            stages.tell("train", result["batch_idx"] + 1, max(1, per_epoch * epochs))
+            stages.tell("train", result["batch_idx"] + 1, steps)
             if file:
                 _write_trace(file, result)
             if held.pending:
                 break
     held.release()
-    show(
-        {**processor.summary, "epochs": epochs, "checkpoint_dir": str(checkpoint_dir)},
-        as_json=as_json,
-        title=f"trained on {store}",
-    )
 
 
 def make_config(
@@ -143,7 +165,9 @@ def parse_batch_size(text: str | int) -> BatchSize:
         raise UsageError(f"--batch-size wants a whole number or auto, got {text!r}") from None
 
 
-def make_trainer(set_name: str, store: MatrixStore, seed: int, threads: int = 1) -> Any:
+def make_trainer(
+    set_name: str, store: MatrixStore, seed: int, threads: int = 1, ranks: Ranks | None = None
+) -> Any:
     """Make the set's trainer, normalising by the store's statistics.
 
     Torch gets so many threads in this process. Several wait for each other more than they compute
@@ -155,7 +179,7 @@ def make_trainer(set_name: str, store: MatrixStore, seed: int, threads: int = 1)
 
     torch.set_num_threads(threads)
     kind = BatchStrategicTrainer if set_name == "strategic" else BatchTacticalTrainer
-    return kind.for_store(store, seed=seed)
+    return kind.for_store(store, seed=seed, ranks=ranks)
 
 
 def _write_trace(file: IO[str], result: dict[str, Any]) -> None:

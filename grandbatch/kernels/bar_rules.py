@@ -106,6 +106,55 @@ def judge_rows(
 
 
 @compiled
+def choose_second_times(
+    times: npt.NDArray[np.int64],
+    o: Floats,
+    h: Floats,
+    l: Floats,
+    c: Floats,
+    v: Floats,
+    codes: npt.NDArray[np.int32],
+    allow_non_positive: bool,
+    first: npt.NDArray[np.int64],
+    latest: npt.NDArray[np.int64],
+    reasons: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int64],
+    second: npt.NDArray[np.int64],
+) -> None:
+    """Settle the times of rows that clocks show twice, before `judge_rows`.
+
+    A row keeps the first of its two times where that is later than its symbol's last accepted bar;
+    else it gets the second.
+
+    Parameters
+    ----------
+    times : (T,) int64
+        Read and written.
+    o, h, l, c, v, codes, allow_non_positive, reasons
+        As of `judge_rows`; only read.
+    first : (S,) int64
+        Written as by `judge_rows`, with the first of two times.
+    latest : (S,) int64
+        As `last` of `judge_rows`; used up.
+    rows, second : (K,) int64
+        Rows whose time comes twice, ascending, and their second times.
+    """
+    at = row = 0
+    while at < len(rows):
+        if reasons[row] == ACCEPTED and ACCEPTED == _judge(
+            o[row], h[row], l[row], c[row], v[row], allow_non_positive
+        ):
+            code = codes[row]
+            if first[code] == NEVER:
+                first[code] = times[row]
+            if row == rows[at] and times[row] <= latest[code]:
+                times[row] = second[at]
+            latest[code] = max(latest[code], times[row])
+        at += row == rows[at]
+        row += 1
+
+
+@compiled
 def count_line_ends(data: npt.NDArray[np.uint8]) -> int:
     """Count the ends of lines in a text: LF, CR LF or CR."""
     feeds = 0

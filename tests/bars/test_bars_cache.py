@@ -74,7 +74,7 @@ def test_nothing_is_published_of_a_build_that_failed(csv, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(building, "merge_bad_rows", fail)
+        patch.setattr(building, "check_bad_rows", lambda *args, **options: fail())
         with pytest.raises(DiskFullError, match="bytes"):
             prepare(csv)
     assert [path.name for path in (csv.parent / "cache").iterdir() if path.is_dir()] == []
@@ -151,6 +151,13 @@ def test_segments_end_at_symbols_and_at_long_gaps(tmp_path):
     assert cut.length.tolist() == [3, 2, 1, 3, 2, 1]
     assert cut.symbol.tolist() == [0, 0, 0, 1, 1, 1]
     assert bars.segments(8 * MINUTE).start.tolist() == [0, 5, 6, 11]
+
+
+def test_a_gap_of_five_centuries_is_a_gap(tmp_path):
+    path = tmp_path / "x.csv"
+    days = ("1700-01-01", "2260-01-01", "2260-01-02")
+    path.write_text("\n".join([HEADER, *(f"{day},A,10,12,9,11,100" for day in days)]))
+    assert prepare(path).segments(5 * 24 * 60 * MINUTE).start.tolist() == [0, 1]
 
 
 def test_the_frame_holds_the_bars_in_order_for_any_bounds(csv):

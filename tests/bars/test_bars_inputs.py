@@ -30,8 +30,8 @@ def prepare(inputs, tmp_path, **rules):
 
 
 def test_a_wrong_path_is_named(tmp_path):
-    for wrong in (tmp_path / "none.csv", tmp_path / "none-*.csv", "s3://bucket/x.csv"):
-        with pytest.raises(InputError, match=r"none|bucket"):
+    for wrong in (tmp_path / "none.csv", tmp_path / "none-*.csv", "memory://bucket/none.csv"):
+        with pytest.raises(InputError, match="none"):
             prepare(wrong, tmp_path)
     with pytest.raises(InputError, match="no input"):
         prepare([], tmp_path)
@@ -151,7 +151,7 @@ def test_too_many_bad_rows_are_an_error_with_counts_lines_and_remedy(tmp_path):
     assert "61 of 64 rows" in text
     assert "unparseable 1, out_of_order 60" in text
     assert "x.csv:5: out_of_order: 2024-01-01 00:00,10,12,9,11,0" in text
-    assert "sort the file by time" in text
+    assert "--sort" in text
     assert prepare(path, tmp_path, max_bad_fraction=0.99).n_rows == 3
     with pytest.raises(BadRowsError):  # although a cache of the same bars is there now
         prepare(path, tmp_path)
@@ -162,6 +162,37 @@ def test_raise_stops_at_the_first_bad_row(tmp_path):
     path = write(tmp_path / "x.csv", text)
     with pytest.raises(BadRowsError, match=r"x\.csv:23: unparseable: rubbish"):
         prepare(path, tmp_path, on_bad_rows="raise", max_bad_fraction=1.0)
+
+
+@pytest.mark.parametrize("on_bad_rows", ["raise", "quarantine"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_reading_stops_where_no_rows_to_come_can_help(tmp_path, on_bad_rows, workers):
+    lines = [
+        f"2024-01-{day:02d} 00:{i:02d},10,12,9,11,1" for day in range(1, 29) for i in range(60)
+    ]
+    lines[300:600] = ["rubbish"] * 300
+    path = write(tmp_path / "x.csv", "\n".join([HEADER, *lines]))
+    read = []
+    with pytest.raises(BadRowsError, match=r"x\.csv:302: unparseable: rubbish"):
+        prepare_bars(
+            path,
+            tmp_path / "cache",
+            BarRules(on_bad_rows=on_bad_rows),
+            Schedule.local("threads", workers),
+            1000,
+            lambda done, _: read.append(done),
+        )
+    assert read[-1] < path.stat().st_size / 2
+
+
+def test_where_dates_may_be_the_other_way_round_reading_goes_on(tmp_path):
+    # read month-first at first, by one row, almost all of the first rows are no dates
+    days = ["01/13/2024", *(f"{d:02d}/01/2024" for d in range(14, 32))]
+    late = [f"{d:02d}/{m:02d}/2024" for m in range(2, 13) for d in range(1, 29)]
+    path = write(tmp_path / "x.csv", "\n".join(["date,open,high,low,close,volume"]))
+    path.write_text(path.read_text() + "\n" + "\n".join(f"{d},1,1,1,1,1" for d in [*days, *late]))
+    bars = prepare_bars(path, tmp_path / "c", BarRules(), HERE, 200)
+    assert bars.quarantined == {"unparseable": 1}
 
 
 def test_symbols_come_from_a_column_a_file_name_or_the_caller(tmp_path):

@@ -121,7 +121,7 @@ lines = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(
     st.lists(lines, min_size=1, max_size=25),
     st.sampled_from(["\n", "\r\n"]),
@@ -143,6 +143,24 @@ def test_any_block_size_gives_the_bars_and_the_quarantine_of_a_plain_reading(
         assert list(bars.symbols) == sorted(expected_bars)
         assert quarantine(bars) == quarantine(whole) == expected_bad
         assert bars.fingerprint == whole.fingerprint
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data(), st.lists(lines, min_size=2, max_size=25), st.integers(40, 400))
+def test_any_cut_into_files_gives_the_same_bars_and_the_same_bad_rows(data, body, block_bytes):
+    body = [line_of(0, "Z"), *(line for line in body if line), line_of(61, "Z")]
+    expected_bars, expected_bad = plain_reading("\n".join([HEADER, *body]))
+    cuts = data.draw(st.sets(st.integers(1, len(body) - 1), max_size=4))
+    bounds = [0, *sorted(cuts), len(body)]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{start:02d}.csv" for start in bounds[:-1]]
+        for path, (start, stop) in zip(paths, pairwise(bounds), strict=True):
+            path.write_text("\n".join([HEADER, *body[start:stop]]))
+        bars = prepare_bars(paths, f"{folder}/cache", LENIENT, HERE, block_bytes)
+        assert contents(bars) == expected_bars
+        rows = pq.read_table(bars.quarantine_path).to_pylist()
+        found = [(row["line"] + int(row["file"][:2]), row["text"], row["reason"]) for row in rows]
+        assert found == expected_bad
 
 
 def test_a_bad_row_leaves_the_numbers_of_its_block_bit_identical(tmp_path):

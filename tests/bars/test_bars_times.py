@@ -21,7 +21,7 @@ EPOCH = dt.datetime(1970, 1, 1)
 
 def read(texts, day_first=True, timezone="UTC", strptime=None):
     column = pa.chunked_array([pa.array([text.encode() for text in texts], pa.binary())])
-    return read_times(column, TimeForm(day_first, timezone, strptime))
+    return read_times(column, TimeForm(day_first, timezone, strptime))[:3]
 
 
 def nanoseconds(moment):

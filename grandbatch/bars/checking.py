@@ -1,0 +1,141 @@
+"""Bad rows of all blocks: counting them, gathering them, and when there are too many to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from grandbatch.bars.assembly import merge_bad_rows
+from grandbatch.bars.layout import CsvLayout
+from grandbatch.bars.pieces import Piece, PieceTask
+from grandbatch.bars.planning import Source
+from grandbatch.bars.problems import bad_rows
+from grandbatch.bars.rules import REASONS, BarRules
+from grandbatch.bars.tables import TableBlock
+from grandbatch.errors import InputError
+from grandbatch.kernels.bar_rules import ACCEPTED, DUPLICATE_TIMESTAMP, OUT_OF_ORDER
+
+
+class HopelessError(Exception):
+    """So many of the rows read so far are bad that no others can make up for them."""
+
+    def __init__(self, pieces: list[Piece]) -> None:
+        super().__init__(len(pieces))
+        self.pieces = pieces
+        """Those of the blocks read, from the first on."""
+
+
+class BadRowsWatch:
+    """Watches bad rows while blocks are read.
+
+    Counted are only those that stay bad: where dates may turn out to be the other way round nothing
+    is, where clocks change nothing that depends on time.
+    """
+
+    def __init__(self, tasks: Sequence[PieceTask], rules: BarRules) -> None:
+        self._rules = rules
+        self._rows_to_come = sum(_most_rows(task) for task in tasks)
+        self._tasks = tasks
+        self._waiting: dict[int, Piece] = {}
+        self._pieces: list[Piece] = []
+        self._n_rows = self._n_bad = 0
+
+    def hear(self, piece: Piece) -> None:
+        """Take note of a block.
+
+        Raises
+        ------
+        HopelessError
+            If too many rows are bad, whatever comes.
+        """
+        self._waiting[piece.index] = piece
+        while len(self._pieces) in self._waiting:
+            following = self._waiting.pop(len(self._pieces))
+            self._rows_to_come -= _most_rows(self._tasks[following.index])
+            self._n_rows += following.n_rows
+            self._n_bad += self._surely_bad(following)
+            self._pieces.append(following)
+            if not self._rules.allows(self._n_bad, self._n_rows + self._rows_to_come):
+                raise HopelessError(self._pieces)
+
+    def _surely_bad(self, piece: Piece) -> int:
+        rules = self._rules
+        is_open = rules.dayfirst is None and rules.timestamp_format is None
+        if is_open and piece.evidence.rows:
+            return 0
+        stop = OUT_OF_ORDER + 1 if rules.timezone == "UTC" else DUPLICATE_TIMESTAMP
+        return sum(piece.reasons[ACCEPTED + 1 : stop])
+
+
+def _most_rows(task: PieceTask) -> int:
+    """Rows that a block has at most."""
+    if isinstance(task.block, TableBlock):
+        return task.block.stop - task.block.start
+    assert isinstance(task.layout, CsvLayout)
+    # a line has a delimiter or an end for each field, and most have more
+    return (task.block.stop - task.block.start) // task.layout.n_fields + 1
+
+
+def count_reasons(pieces: Sequence[Piece]) -> dict[str, int]:
+    """Rows of each reason, without zeros."""
+    counts = np.zeros(OUT_OF_ORDER + 1, np.int64)
+    for piece in pieces:
+        counts += piece.reasons
+    counts = counts[ACCEPTED + 1 :]
+    return {name: int(n) for name, n in zip(REASONS, counts, strict=True) if n}
+
+
+def count_changes(pieces: Sequence[Piece]) -> dict[str, int]:
+    """Bars whose time clocks show twice, and rows whose time they skip, without zeros."""
+    counts = {
+        name: sum(piece.changes[place] for piece in pieces)
+        for place, name in enumerate(("repeated", "skipped"))
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def check_bad_rows(
+    path: Path,
+    pieces: Sequence[Piece],
+    folder: Path,
+    sources: Sequence[Source],
+    rules: BarRules,
+    *,
+    is_all: bool,
+) -> None:
+    """Write the quarantine, and refuse more bad rows than are allowed.
+
+    Parameters
+    ----------
+    path : Path
+        The quarantine.
+    pieces : sequence of Piece
+        Blocks of the sources from the first on.
+    folder : Path
+        Where the blocks' bad rows are.
+    sources : sequence of Source
+    rules : BarRules
+    is_all : bool
+        Whether these are all blocks.
+
+    Raises
+    ------
+    BadRowsError
+        If there are too many.
+    InputError
+        If all rows are bad.
+    """
+    names = [source.file.name for source in sources]
+    merge_bad_rows(pieces, folder, path, names, lambda number: sources[number].first_line)
+    n_rows = sum(piece.n_rows for piece in pieces)
+    counts = count_reasons(pieces)
+    n_bad = sum(counts.values())
+    if not rules.allows(n_bad, n_rows):
+        raise bad_rows(path, counts, n_rows, rules, is_all=is_all)
+    if n_bad == n_rows:
+        found = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
+        raise InputError(
+            f"{', '.join(names[:5])}: none of {n_rows:,} rows is a bar ({found}); mend the file"
+        )

@@ -1,0 +1,136 @@
+"""Sorting bars out of core: blocks that are each sorted, merged by ranges of a symbol's time.
+
+What a merge holds is bounded by the size of a part, not of a file. The bars of a time all meet in
+one part: of those the first in the input is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.bars.assembly import PART_ROWS, PlannedPart, Slice, folder_of
+from grandbatch.bars.parts import write_part
+from grandbatch.bars.pieces import SAMPLE_ROWS, Piece, SymbolRows, piece_path
+from grandbatch.kernels.bar_rules import NEVER
+
+Int64 = npt.NDArray[np.int64]
+
+_FOREVER = np.iinfo(np.int64).max
+_COLUMNS = 7
+
+
+@dataclass(frozen=True)
+class MergedPart:
+    """What became of a planned part."""
+
+    rows: int
+    first_time: int
+    last_time: int
+    again: tuple[tuple[int, Int64], ...]
+    """Bars whose time stood there before: pieces, and rows in their blocks."""
+
+
+def plan_sorted_parts(pieces: Sequence[Piece]) -> tuple[list[str], list[PlannedPart]]:
+    """Cut all pieces' sorted bars by symbol and time.
+
+    Returns
+    -------
+    symbols : list of str
+        Those with bars, sorted.
+    parts : list of PlannedPart
+        In bars order, with bars from `first_time` up to but without `last_time`; their `rows` are
+        about as many as they will have.
+    """
+    by_symbol: dict[str, list[tuple[Slice, SymbolRows]]] = {}
+    for piece in pieces:
+        start = 0
+        for held in piece.symbols:
+            if held.rows:
+                rows = Slice(piece.index, piece.n_bars, start, start + held.rows)
+                by_symbol.setdefault(held.name, []).append((rows, held))
+            start += held.rows
+    symbols = sorted(by_symbol)
+    parts: list[PlannedPart] = []
+    for code, name in enumerate(symbols):
+        parts += _plan_symbol(code, folder_of(name), by_symbol[name])
+    return symbols, parts
+
+
+def _plan_symbol(
+    code: int, folder: str, held: Sequence[tuple[Slice, SymbolRows]]
+) -> Iterable[PlannedPart]:
+    bounds = [NEVER, *_cut_times([rows for _, rows in held]), _FOREVER]
+    for number, (low, high) in enumerate(pairwise(bounds)):
+        slices = tuple(
+            place for place, rows in held if rows.first_time < high and rows.last_candidate >= low
+        )
+        yield PlannedPart(
+            symbol=code,
+            path=f"{folder}/part-{number:05d}.parquet",
+            rows=min(sum(place.stop - place.start for place in slices), PART_ROWS),
+            first_time=low,
+            last_time=high,
+            finished=None,
+            slices=slices,
+        )
+
+
+def _cut_times(held: Sequence[SymbolRows]) -> list[int]:
+    """Choose times that part a symbol's bars into runs of about `PART_ROWS`."""
+    if sum(rows.rows for rows in held) <= PART_ROWS:
+        return []
+    times = np.concatenate([np.array(rows.sample, np.int64) for rows in held])
+    weights = [
+        np.minimum(SAMPLE_ROWS, rows.rows - SAMPLE_ROWS * np.arange(len(rows.sample)))
+        for rows in held
+    ]
+    order = np.argsort(times, kind="stable")
+    before = np.cumsum(np.concatenate(weights)[order])
+    places = np.searchsorted(before, np.arange(PART_ROWS, before[-1], PART_ROWS))
+    return [int(time) for time in np.unique(times[order][places]) if time > times.min()]
+
+
+def merge_parts(parts: Sequence[PlannedPart], pieces_folder: str, target: str) -> list[MergedPart]:
+    """Write parts from what their slices hold of their time."""
+    opened: dict[int, Int64] = {}
+    return [_merge_part(part, Path(pieces_folder), Path(target), opened) for part in parts]
+
+
+def _merge_part(
+    part: PlannedPart, pieces_folder: Path, target: Path, opened: dict[int, Any]
+) -> MergedPart:
+    found, origins = [], []
+    for piece in part.slices:
+        if piece.piece not in opened:
+            path = piece_path(pieces_folder, piece.piece, "raw")
+            opened[piece.piece] = np.memmap(path, np.int64, "r", shape=(_COLUMNS, piece.n_rows))
+        rows = opened[piece.piece][:, piece.start : piece.stop]
+        low, high = np.searchsorted(rows[0], [part.first_time, part.last_time])
+        found.append(rows[:, low:high])
+        origins.append(np.full(high - low, piece.piece))
+    columns = np.concatenate(found, axis=1)
+    order = np.argsort(columns[0], kind="stable")
+    times = columns[0][order]
+    is_again = np.zeros(len(times), np.bool_)
+    np.equal(times[1:], times[:-1], out=is_again[1:])
+    kept, again = order[~is_again], order[is_again]
+    times = columns[0][kept]
+    path = target / part.path
+    path.parent.mkdir(exist_ok=True)
+    write_part(path, times, [values[kept].view(np.float64) for values in columns[1:6]])
+    pieces = np.concatenate(origins)[again]
+    return MergedPart(
+        rows=len(kept),
+        first_time=int(times[0]),
+        last_time=int(times[-1]),
+        again=tuple(
+            (int(piece), columns[6][again[pieces == piece]]) for piece in np.unique(pieces)
+        ),
+    )

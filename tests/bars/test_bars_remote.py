@@ -1,0 +1,154 @@
+"""Inputs by URL: in memory, and on an S3 server on this machine."""
+
+import gzip
+import socket
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import grandbatch as gb
+from grandbatch.bars import BarRules, prepare_bars
+from grandbatch.bars.inputs import resolve_inputs
+from grandbatch.errors import InputError, UsageError
+from grandbatch.scheduling import Schedule
+
+HEADER = "timestamp,open,high,low,close,volume"
+N_ROWS = 3000
+
+
+def rows_text(n_rows=N_ROWS, start=0):
+    times = np.datetime64("2024-01-01T00:00") + np.arange(start, start + n_rows)
+    lines = (f"{time},10.5,12,9.25,11,{i}" for i, time in enumerate(times.tolist(), start))
+    return "\n".join(line.replace("T", " ", 1) for line in lines) + "\n"
+
+
+TEXT = f"{HEADER}\n{rows_text()}".encode()
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """Return the file system of a fresh S3 server."""
+    file_system = pytest.importorskip("s3fs").S3FileSystem
+    file_system.clear_instance_cache()  # of a test without credentials
+    server_module = pytest.importorskip("moto.server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = server_module.ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        system = fsspec.filesystem("s3")
+        system.mkdir("bars")
+        yield system
+        file_system.clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture
+def memory():
+    system = fsspec.filesystem("memory")
+    yield system
+    system.rm("/", recursive=True)
+
+
+@pytest.fixture(params=["s3", "memory"])
+def place(request):
+    system = request.getfixturevalue(request.param)
+    return system, {"s3": "s3://bars", "memory": "memory://bars"}[request.param]
+
+
+def read(inputs, tmp_path, block_bytes=None, workers=2, **rules):
+    schedule = Schedule.local("threads", workers)
+    return prepare_bars(inputs, tmp_path / "cache", BarRules(**rules), schedule, block_bytes)
+
+
+def assert_whole(bars):
+    np.testing.assert_array_equal(bars.read(0, len(bars))["volume"], np.arange(N_ROWS))
+
+
+@pytest.mark.parametrize("block_bytes", [4096, None])
+def test_text_is_read_in_blocks_from_where_it_lies(place, block_bytes, tmp_path):
+    system, folder = place
+    system.pipe(f"{folder}/x.csv", TEXT)
+    bars = read(f"{folder}/x.csv", tmp_path, block_bytes)
+    assert_whole(bars)
+    (tmp_path / "x.csv").write_bytes(TEXT)
+    assert read(tmp_path / "x.csv", tmp_path).fingerprint == bars.fingerprint
+
+
+def test_gzip_and_parquet_are_read_too(place, tmp_path):
+    system, folder = place
+    system.pipe(f"{folder}/x.csv.gz", gzip.compress(TEXT))
+    assert_whole(read(f"{folder}/x.csv.gz", tmp_path))
+    (tmp_path / "x.csv").write_bytes(TEXT)
+    columns = read(tmp_path / "x.csv", tmp_path).read(0, N_ROWS)
+    del columns["symbol"]
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet", row_group_size=1000)
+    system.put(str(tmp_path / "x.parquet"), f"{folder}/x.parquet")
+    assert_whole(read(f"{folder}/x.parquet", tmp_path, 30_000))
+
+
+def test_patterns_and_folders_stand_for_their_files(place, tmp_path):
+    system, folder = place
+    for i in (1, 0, 2):
+        text = f"{HEADER}\n{rows_text(N_ROWS // 3, i * N_ROWS // 3)}"
+        system.pipe(f"{folder}/in/{i}.csv", text.encode())
+    system.pipe(f"{folder}/in/notes.md", b"no bars")
+    for inputs in (f"{folder}/in", f"{folder}/in/*.csv"):
+        bars = read(inputs, tmp_path)
+        assert [entry["name"] for entry in bars.source] == ["0.csv", "1.csv", "2.csv"]
+        assert_whole(bars)
+
+
+def test_a_file_is_read_again_only_when_it_changed(place, tmp_path):
+    system, folder = place
+    system.pipe(f"{folder}/x.csv", TEXT)
+    before = resolve_inputs(f"{folder}/x.csv")
+    first = read(f"{folder}/x.csv", tmp_path)
+    assert resolve_inputs(f"{folder}/x.csv") == before
+    assert read(f"{folder}/x.csv", tmp_path).path == first.path
+    system.pipe(f"{folder}/x.csv", TEXT.replace(b"10.5", b"10.4"))
+    assert not before[0].is_unchanged()
+    assert read(f"{folder}/x.csv", tmp_path).fingerprint != first.fingerprint
+
+
+def test_a_store_is_built_from_s3_and_reused(s3, tmp_path):
+    s3.pipe("s3://bars/build.csv", TEXT)
+    store = gb.build_store("s3://bars/build.csv", tmp_path / "s.zarr", durable=False)
+    (tmp_path / "build.csv").write_bytes(TEXT)
+    local = gb.build_store(tmp_path / "build.csv", tmp_path / "t.zarr", durable=False)
+    assert store.fingerprint == local.fingerprint
+    again = gb.build_store("s3://bars/build.csv", tmp_path / "s.zarr", durable=False)
+    assert again.fingerprint == store.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("s3://bars/none.csv", "no such file"),
+        ("s3://nowhere/*.csv", "no file matches"),
+        ("memory://none.csv", "no such file"),
+        ("nothing://x.csv", "Protocol not known"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_an_error(s3, url, text, tmp_path):
+    with pytest.raises(InputError, match=text):
+        read(url, tmp_path)
+
+
+def test_a_file_url_is_a_local_path(tmp_path):
+    (tmp_path / "x.csv").write_bytes(TEXT)
+    url = f"file://{tmp_path}/x.csv"
+    assert resolve_inputs(url) == resolve_inputs(tmp_path / "x.csv")
+
+
+def test_a_store_by_url_is_refused_with_what_to_do(tmp_path):
+    with pytest.raises(UsageError, match="local folders only"):
+        gb.build_store(tmp_path / "x.csv", "s3://bars/x.zarr")
