@@ -5,7 +5,7 @@ PIP = $(VENV)/bin/pip --disable-pip-version-check install --quiet --constraint c
 RUN_READY = $(VENV)/.ready-to-run
 TEST_READY = $(VENV)/.ready-to-test
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench peers clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/grandbatch demo
@@ -19,8 +19,23 @@ lint: $(TEST_READY)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+docs: $(TEST_READY)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+
 bench: $(TEST_READY)
 	for script in benchmarks/*.py; do $(VENV)/bin/python $$script || exit 1; done
+
+PEERS = $(VENV)/peers
+PIP_PEERS = $(PEERS)/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+peers: $(TEST_READY) $(PEERS)/.ready
+	$(VENV)/bin/python benchmarks/peers/compare.py --python $(PEERS)/bin/python
+
+$(PEERS)/.ready: benchmarks/peers/requirements.txt constraints.txt | $(RUN_READY)
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PIP_PEERS) torch==2.13.0
+	$(PIP_PEERS) --requirement benchmarks/peers/requirements.txt
+	touch $@
 
 $(RUN_READY): pyproject.toml constraints.txt
 	@echo "installing into $(VENV), once: about a minute"
@@ -30,8 +45,8 @@ $(RUN_READY): pyproject.toml constraints.txt
 	touch $@
 
 $(TEST_READY): $(RUN_READY)
-	$(PIP) --editable ".[marl,metrics,notebooks,rl,tensorboard,test,dev]"
+	$(PIP) --editable ".[docs,marl,metrics,notebooks,rl,tensorboard,test,dev]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo bench-results
+	rm -rf $(VENV) demo bench-results site

@@ -1,6 +1,6 @@
 """The errors grandbatch raises.
 
-Every message says what was got, what was wanted, where, and what to do::
+Every message says what was got, what was wanted, where, and what to do:
 
     GrandbatchError
     ├── UsageError            a setting or flag that makes no sense (exit 2)

@@ -4,7 +4,6 @@ import datetime as dt
 import json
 import re
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -520,12 +519,3 @@ def test_runs_stay_in_a_segment_where_windows_just_meet(tmp_path):
     assert store.first_row[:].tolist() == list(range(0, 24, 4))
     found = select(store, OrderSettings(run_length=2))
     assert found.begin.tolist() == [0, 3]
-
-
-def test_the_documented_example_runs_as_written(tmp_path, monkeypatch):
-    page = (Path(__file__).parent.parent / "docs" / "splits.md").read_text()
-    monkeypatch.chdir(tmp_path)
-    scope = {}
-    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(code, scope)
-    assert scope["pairs"]

@@ -74,6 +74,12 @@ class MatrixStore:
     path : Path
     attrs : dict
         The group attributes under `grandbatch`.
+    end_time, symbol, close_price, next_return, first_row
+        Per-window values, (N,), read where they are sliced: ``store.end_time[i:j]``. Times are
+        int64, ns since 1970 UTC; `symbol` is int32, an index into `symbols`; prices and returns
+        are float64.
+    n_windows, n_chunks, chunk_windows, sequence_length, overlap, stride, n_features : int
+    layout : {"windows", "rows"}
     """
 
     def __init__(self, path: Path, attrs: dict[str, Any], manifest: Manifest, identity: Identity):
