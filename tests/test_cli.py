@@ -82,6 +82,16 @@ def test_simulate_then_plan_then_build_then_reuse(tmp_path):
     assert reused["fingerprint"] == built["fingerprint"]
 
 
+def test_a_plan_takes_the_flags_of_the_build_that_follows_it(tmp_path):
+    source = write_bars(tmp_path / "b.csv", 300)
+    source.write_text(source.read_text().replace("low", "Llow", 1))
+    same = ("strategic", source, "--store", tmp_path / "s.zarr", "--columns", "low=Llow", "--json")
+    planned = as_json(run("plan", *same, check=0))
+    built = as_json(run("build", *same, check=0))
+    assert planned["n_windows"] == built["n_windows"]
+    assert as_json(run("plan", *same, check=0))["exact"] is True
+
+
 def test_a_plan_that_does_not_fit_exits_1_and_shows_the_arithmetic(folder):
     done = run(
         "plan", "strategic", folder / "bars.csv", "--store", folder / "x.zarr",

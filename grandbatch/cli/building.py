@@ -36,6 +36,7 @@ def simulate(
     show(result, as_json=as_json, title=f"simulated {out}")
 
 
+@o.with_rules
 def plan(
     set_name: o.SetName,
     inputs: o.Inputs,
@@ -50,6 +51,8 @@ def plan(
     workers: o.Workers = None,
     memory_limit: o.MemoryLimitOption = None,
     cache: o.Cache = None,
+    *,
+    rules: BarRules,
     as_json: o.Json = False,
 ) -> None:
     """Say what a build would do and need, without doing it; exit 1 if it does not fit.
@@ -61,13 +64,7 @@ def plan(
     settings = make_settings(
         set_name, sequence_length, overlap, layout, chunk_windows, codec, max_gap
     )
-    target = Target.of(
-        inputs,
-        store,
-        settings,
-        BarRules(),
-        cache,
-    )
+    target = Target.of(inputs, store, settings, rules, cache)
     estimate = estimate_build(
         target,
         partition_bars=partition_bars,
@@ -78,6 +75,7 @@ def plan(
     estimate.check()
 
 
+@o.with_rules
 def build(
     set_name: o.SetName,
     inputs: o.Inputs,
@@ -103,20 +101,8 @@ def build(
         bool, typer.Option("--durable/--no-durable", help="Sync every file to the disk.")
     ] = True,
     cache: o.Cache = None,
-    columns: o.Columns = None,
-    header: o.Header = None,
-    names: o.Names = None,
-    delimiter: o.Delimiter = None,
-    decimal: o.Decimal = None,
-    timestamp_format: o.TimestampFormat = None,
-    dayfirst: o.DayFirst = None,
-    timezone: o.Timezone = "UTC",
-    sort: o.Sort = False,
-    allow_non_positive: o.AllowNonPositive = False,
-    max_bad_fraction: o.MaxBadFraction = 0.01,
-    on_bad_rows: o.OnBadRows = "quarantine",
-    symbol: o.Symbol = None,
-    symbol_from: o.SymbolFrom = None,
+    *,
+    rules: BarRules,
     as_json: o.Json = False,
 ) -> None:
     """Build the store of a feature set's matrices, or reuse it, or extend it by bars added since.
@@ -127,10 +113,6 @@ def build(
     settings = make_settings(
         set_name, sequence_length, overlap, layout, chunk_windows, codec, max_gap
     )
-    rules = o.make_rules(
-        columns, header, names, delimiter, decimal, timestamp_format, dayfirst, timezone, sort,
-        allow_non_positive, max_bad_fraction, on_bad_rows, symbol, symbol_from,
-    )  # fmt: skip
     target = Target.of(inputs, store, settings, rules, cache)
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     # Dask is imported only where there is something to build: a reuse takes a second

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -84,20 +87,20 @@ SymbolFrom = Annotated[str | None, typer.Option(help="filename: one symbol for e
 
 
 def make_rules(
-    columns: list[str] | None,
-    header: bool | None,
-    names: str | None,
-    delimiter: str | None,
-    decimal: str | None,
-    timestamp_format: str | None,
-    dayfirst: bool | None,
-    timezone: str,
-    sort: bool,
-    allow_non_positive: bool,
-    max_bad_fraction: float,
-    on_bad_rows: str,
-    symbol: str | None,
-    symbol_from: str | None,
+    columns: Columns = None,
+    header: Header = None,
+    names: Names = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
+    timestamp_format: TimestampFormat = None,
+    dayfirst: DayFirst = None,
+    timezone: Timezone = "UTC",
+    sort: Sort = False,
+    allow_non_positive: AllowNonPositive = False,
+    max_bad_fraction: MaxBadFraction = 0.01,
+    on_bad_rows: OnBadRows = "quarantine",
+    symbol: Symbol = None,
+    symbol_from: SymbolFrom = None,
 ) -> BarRules:
     """Turn the flags about bars into rules."""
     mapping = {}
@@ -122,3 +125,22 @@ def make_rules(
         symbol=symbol,
         symbol_from=symbol_from,  # type: ignore[arg-type]  # likewise
     )
+
+
+def with_rules(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all flags about bars, and the rules that they make as `rules`."""
+    flags = inspect.signature(make_rules, eval_str=True).parameters
+    own = inspect.signature(command, eval_str=True).parameters.values()
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        rules = make_rules(**{name: values.pop(name) for name in flags})
+        command(**values, rules=rules)
+
+    kept = [parameter for parameter in own if parameter.name not in ("rules", "as_json")]
+    last = [parameter for parameter in own if parameter.name == "as_json"]
+    together = [*kept, *flags.values(), *last]
+    # typer reads a command's flags from here
+    run.__signature__ = inspect.Signature(together)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in together}
+    return run
