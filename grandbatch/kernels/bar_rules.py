@@ -141,8 +141,9 @@ def choose_second_times(
     """
     at = row = 0
     while at < len(rows):
-        if reasons[row] == ACCEPTED and ACCEPTED == _judge(
-            o[row], h[row], l[row], c[row], v[row], allow_non_positive
+        if (
+            reasons[row] == ACCEPTED
+            and _judge(o[row], h[row], l[row], c[row], v[row], allow_non_positive) == ACCEPTED
         ):
             code = codes[row]
             if first[code] == NEVER:

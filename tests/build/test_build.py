@@ -8,10 +8,10 @@ import shutil
 import numpy as np
 import oracles
 import pytest
-from simulated import write_bars
 from distributed import Client, LocalCluster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch.build.builder import BuildOptions, build

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from simulated import write_bars
 from hypothesis import given
 from hypothesis import strategies as st
+from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch.build.estimate import estimate_build
