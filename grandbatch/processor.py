@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from grandbatch.batch import MatrixBatch
+import torch
+
+from grandbatch.callbacks import Callback
 from grandbatch.checkpoint import CheckpointManager
 from grandbatch.config import BatchConfig, parse_bytes
 from grandbatch.curves import MetricsLog
@@ -22,8 +24,10 @@ from grandbatch.loader.reading import SLAB_WINDOWS
 from grandbatch.memory import MemoryMonitor
 from grandbatch.memory.guard import RunGuard, Settings
 from grandbatch.memory.records import RunRecord
+from grandbatch.ranks import Ranks
 from grandbatch.store import MatrixStore
 from grandbatch.stream import DataStreamer
+from grandbatch.totals import Totals
 from grandbatch.trainer import Trainer
 
 _log = logging.getLogger("grandbatch")
@@ -53,8 +57,13 @@ class BatchProcessor:
         Memory for the process tree, such as "2GiB", below the system's own limits.
     metrics_port : int, optional
         Serve Prometheus metrics on this port of the loopback address, plus the rank.
+    callbacks : sequence of Callback
+        Told of every batch, every checkpoint and the end of a run.
     **loader_options
         Of `SlidingWindowDataLoader`: shuffle, run_length, start, stop, rank, world_size, …
+        Ranks train side by side on `batch_size` windows each; where torch.distributed is in use
+        they agree on batch sizes and when to stop. Rank 0 saves the checkpoints, all of them read
+        them, and a training may go on with another number of ranks.
 
     Raises
     ------
@@ -73,6 +82,7 @@ class BatchProcessor:
         resume: bool = True,
         memory_limit: str | int | None = None,
         metrics_port: int | None = None,
+        callbacks: Sequence[Callback] = (),
         **loader_options: Any,
     ) -> None:
         if epochs < 1:
@@ -91,8 +101,9 @@ class BatchProcessor:
             self.config.max_memory_percent,
             None if memory_limit is None else parse_bytes(memory_limit),
         )
+        self.callbacks = tuple(callbacks)
         self._metrics_port = metrics_port
-        self._totals = _Totals()
+        self._totals = Totals()
         self._state: dict[str, Any] | None = None
         self._recorded_size: int | None = None
 
@@ -136,33 +147,66 @@ class BatchProcessor:
             If the process tree, before the first batch or with the smallest ones, is over
             `max_memory_percent` of its limit; a checkpoint of what was trained is saved.
         """
-        if not isinstance(trainer, Trainer):
-            raise UsageError(
-                f"{type(trainer).__name__} is no trainer: it needs train_batch, state_dict and "
-                "load_state_dict (grandbatch.Trainer)"
-            )
-        self._totals, self._state, self._recorded_size = _Totals(), None, None
+        self._check_trainer(trainer)
+        self._totals, self._state, self._recorded_size = Totals(), None, None
+        ranks = self._ranks()
         if self.resume:
-            self._resume(trainer)
+            self._resume(trainer, ranks or Ranks())
         saved_step = self._totals.steps
-        guard = self._guard()
+        guard = self._guard(ranks)
         try:
             with (
                 guard,
                 MetricsLog(self.checkpoints.directory, self.loader.rank) as curves,
-                closing(self._train(trainer, guard)) as results,
+                closing(self._train(trainer, guard, ranks or Ranks())) as results,
             ):
                 for result in results:
                     curves.add(result["batch_idx"], result["batch_size"], result["metrics"])
+                    for callback in self.callbacks:
+                        callback.on_batch(result)
                     yield result
                     if self._totals.steps % self.config.checkpoint_frequency == 0:
                         self._save(trainer, ends_stretch=True)
                         saved_step = self._totals.steps
         finally:
-            if self._totals.steps != saved_step and self._totals.is_whole:
-                self._save(trainer)
+            try:
+                if self._totals.steps != saved_step and self._totals.is_whole:
+                    self._save(trainer)
+            finally:
+                for callback in self.callbacks:
+                    callback.on_end(self.summary)
 
-    def _guard(self) -> RunGuard:
+    def _check_trainer(self, trainer: Trainer) -> None:
+        if not isinstance(trainer, Trainer):
+            raise UsageError(
+                f"{type(trainer).__name__} is no trainer: it needs train_batch, state_dict and "
+                "load_state_dict (grandbatch.Trainer)"
+            )
+        ranks, world_size = getattr(trainer, "ranks", None), self.loader.world_size
+        if isinstance(ranks, Ranks) and ranks.size != world_size:
+            raise UsageError(
+                f"the trainer learns with {ranks.size} rank(s), the batches are dealt to "
+                f"{world_size}; give the trainer ranks=, and the processor rank=ranks.rank and "
+                "world_size=ranks.size, as join_ranks gives them"
+            )
+
+    def _ranks(self) -> Ranks | None:
+        """Return whom this rank can ask; None where there are others that it can't."""
+        import torch.distributed as dist
+
+        world_size = self.loader.world_size
+        if world_size == 1:
+            return Ranks()
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() == world_size:
+            return Ranks.connected()
+        _log.warning(
+            "%d ranks without torch.distributed can't agree: the batch size stays as it is, and "
+            "figures are those of each rank",
+            world_size,
+        )
+        return None
+
+    def _guard(self, ranks: Ranks | None) -> RunGuard:
         """Make what keeps the run inside its memory."""
         config, loader = self.config, self.loader
         start = self._recorded_size or loader.batch_size
@@ -177,9 +221,7 @@ class BatchProcessor:
             None if self._metrics_port is None else self._metrics_port + loader.rank,
         )
         settings = Settings(start, config.prefetch_batches, cached=loader.spare_bytes > 0)
-        return RunGuard(
-            self.monitor, settings, smallest, largest, record, world_size=loader.world_size
-        )
+        return RunGuard(self.monitor, settings, smallest, largest, record, ranks)
 
     def _planned_bytes(self, settings: Settings) -> int:
         """Bytes that feeding the trainer will take: decoded chunks, and slabs with batches."""
@@ -189,46 +231,75 @@ class BatchProcessor:
         ahead = settings.batch_size * (1 + settings.prefetch_batches)
         return held + 2 * max(SLAB_WINDOWS, ahead) * window_bytes
 
-    def _train(self, trainer: Trainer, guard: RunGuard) -> Generator[dict[str, Any], None, None]:
-        """Train on each batch, keep the loader's state after it, and yield the result."""
+    def _train(
+        self, trainer: Trainer, guard: RunGuard, ranks: Ranks
+    ) -> Generator[dict[str, Any], None, None]:
+        """Train on each batch, keep the loader's state after it, and yield the result.
+
+        Where there are ranks, Ctrl-C is held back until all have heard of it: one that left alone
+        would have the others wait for it in the middle of a batch.
+        """
         if self._state is not None:
             self.loader.load_state_dict(self._state)
         guard.begin(self._planned_bytes)
+        if ranks.size == 1:
+            yield from self._epochs(trainer, guard, ranks, None)
+            return
+        with HeldInterrupts() as asked:
+            yield from self._epochs(trainer, guard, ranks, asked)
+        asked.release()
+
+    def _epochs(
+        self, trainer: Trainer, guard: RunGuard, ranks: Ranks, asked: HeldInterrupts | None
+    ) -> Generator[dict[str, Any], None, None]:
         while self.loader.epoch < self.epochs:
             settings = guard.admit()
             self.loader.batch_size = settings.batch_size
             if not settings.cached:
                 self.loader.release_cache()
             with DataStreamer(self.loader, prefetch_batches=settings.prefetch_batches) as stream:
-                asked = time.perf_counter()
+                waiting_since = time.perf_counter()
                 for batch in stream:
                     began = time.perf_counter()
                     with HeldInterrupts() as held:
-                        metrics = self._totals.train(trainer, batch)
+                        stop = asked is not None and asked.pending
+                        metrics = self._totals.train(trainer, batch, ranks, stop=stop)
                         self._state = stream.state_dict()
                     ended = time.perf_counter()
                     position = batch.position
                     chunks = position.next_block * self.loader.settings.shuffle_chunks
-                    guard.trained(len(batch), ended - began, began - asked, chunks)
+                    guard.trained(len(batch), ended - began, began - waiting_since, chunks)
                     yield {
                         "batch_idx": self._totals.steps - 1,
                         "metrics": metrics,
                         "batch_size": len(batch),
                         "batch_time": ended - began,
-                        "wait_time": began - asked,
+                        "wait_time": began - waiting_since,
                         "memory_usage": self.monitor.latest.usage.percent,
                         "position": position,
                         "batch": batch,
                     }
                     # only now, so that every batch trained on has been handed out
                     held.release()
+                    if self._totals.must_stop:
+                        raise KeyboardInterrupt
                     if not guard.may_go_on():
                         # what was prepared under other settings is dropped, and comes again
                         stream.load_state_dict(stream.state_dict())
                         break
-                    asked = time.perf_counter()
+                    waiting_since = time.perf_counter()
 
-    def _resume(self, trainer: Trainer) -> None:
+    def _resume(self, trainer: Trainer, ranks: Ranks) -> None:
+        """Take up the latest checkpoint, the same on all ranks."""
+        self._load(trainer)
+        steps = ranks.gather(torch.tensor(self._totals.steps)).tolist()
+        if len(set(steps)) > 1:
+            raise CheckpointError(
+                f"ranks found different checkpoints in {self.checkpoints.directory}: of the steps "
+                f"{steps}, by rank; give a folder that all of them share"
+            )
+
+    def _load(self, trainer: Trainer) -> None:
         latest = self.checkpoints.latest()
         if latest is None:
             return
@@ -242,7 +313,7 @@ class BatchProcessor:
         state = checkpoint.loader_state
         try:
             trainer.load_state_dict(checkpoint.trainer_state)
-            totals = _Totals(**state["totals"])
+            totals = Totals(**state["totals"])
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{checkpoint.path} does not fit this trainer ({type(error).__name__}: {error}); "
@@ -259,84 +330,21 @@ class BatchProcessor:
             rating = {**self.summary, "recent_reward": self._totals.recent_reward}
             if ends_stretch:
                 self._totals.begin_stretch()
-            self.checkpoints.save(
-                self._totals.steps,
-                trainer.state_dict(),
-                {
-                    "loader": state,
-                    "totals": self._totals.to_json(),
-                    "position": state.get("position"),
-                    "batch_size": self.config.batch_size,
-                },
-                rating,
-            )
+            if self.loader.rank == 0:
+                path = self.checkpoints.save(
+                    self._totals.steps,
+                    trainer.state_dict(),
+                    {
+                        "loader": state,
+                        "totals": self._totals.to_json(),
+                        "position": state.get("position"),
+                        "batch_size": self.config.batch_size,
+                    },
+                    rating,
+                )
+                for callback in self.callbacks:
+                    callback.on_checkpoint(path, rating)
         held.release()
-
-
-class _Totals:
-    """Sums over a whole training, carried from run to run by its checkpoints."""
-
-    def __init__(
-        self,
-        steps: int = 0,
-        windows: int = 0,
-        reward: float = 0.0,
-        loss: float = 0.0,
-        stretch_windows: int = 0,
-        stretch_reward: float = 0.0,
-    ) -> None:
-        self.steps = steps
-        self.windows = windows
-        self.reward = reward
-        self.loss = loss
-        # since the last checkpoint that was due, so that stopping and resuming rates alike
-        self.stretch_windows = stretch_windows
-        self.stretch_reward = stretch_reward
-        self.is_whole = True
-        """False while, or after, a batch failed in the middle of the trainer's step."""
-
-    def train(self, trainer: Trainer, batch: MatrixBatch) -> Mapping[str, float]:
-        """Train on a batch and count it."""
-        self.is_whole = False
-        metrics = trainer.train_batch(batch)
-        windows = int((batch.weight > 0).sum())
-        self.steps += 1
-        self.windows += windows
-        self.stretch_windows += windows
-        self.reward += float(metrics["avg_reward"]) * windows
-        self.stretch_reward += float(metrics["avg_reward"]) * windows
-        self.loss += float(metrics["avg_loss"])
-        self.is_whole = True
-        return metrics
-
-    @property
-    def recent_reward(self) -> float:
-        """Mean reward of the stretch: what a checkpoint is rated by."""
-        return self.stretch_reward / self.stretch_windows if self.stretch_windows else 0.0
-
-    def begin_stretch(self) -> None:
-        """Start a new stretch."""
-        self.stretch_windows, self.stretch_reward = 0, 0.0
-
-    def to_json(self) -> dict[str, float]:
-        """Return the sums as JSON types."""
-        return {
-            "steps": self.steps,
-            "windows": self.windows,
-            "reward": self.reward,
-            "loss": self.loss,
-            "stretch_windows": self.stretch_windows,
-            "stretch_reward": self.stretch_reward,
-        }
-
-    def summary(self) -> dict[str, float]:
-        """Return the means."""
-        return {
-            "steps": self.steps,
-            "windows": self.windows,
-            "avg_reward": self.reward / self.windows if self.windows else 0.0,
-            "avg_loss": self.loss / self.steps if self.steps else 0.0,
-        }
 
 
 def _open_store(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections import deque
 from collections.abc import Generator, Iterator, Mapping
+from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -29,46 +29,39 @@ class _Element(NamedTuple):
 
 
 class _Queue:
-    """A bounded queue between two threads that either may close.
+    """Elements from one thread to another, at most `size` of them under way.
 
-    `put` waits while it is full, `get` while it is empty; closing it wakes both. What is still in
-    a closed queue is dropped.
+    The receiver never waits while there is an element, not even for a lock: one that the sender
+    holds while it waits for the interpreter would cost 5 ms, a whole batch's time. So there are
+    two simple queues, of elements and, the other way, of permissions to prepare one.
     """
 
     def __init__(self, size: int):
-        self._size = size
-        self._elements: deque[_Element] = deque()
-        self._changed = threading.Condition()
         self.closed = threading.Event()
+        self._elements: SimpleQueue[_Element] = SimpleQueue()
+        self._permissions: SimpleQueue[None] = SimpleQueue()
+        for _ in range(size):
+            self._permissions.put(None)
 
-    def put(self, element: _Element) -> bool:
-        """Add an element; False where the queue was closed."""
-        with self._changed:
-            while len(self._elements) >= self._size and not self.closed.is_set():
-                self._changed.wait()
-            is_open = not self.closed.is_set()
-            if is_open:
-                self._elements.append(element)
-                self._changed.notify_all()
-            return is_open
+    def may_prepare(self) -> bool:
+        """Wait until another element is wanted; False where none is any more."""
+        self._permissions.get()
+        return not self.closed.is_set()
+
+    def put(self, element: _Element) -> None:
+        """Add an element."""
+        self._elements.put(element)
 
     def get(self) -> _Element:
-        """Take the oldest element; an empty one where the queue was closed."""
-        with self._changed:
-            while not self._elements and not self.closed.is_set():
-                self._changed.wait()
-            if not self._elements:
-                return _Element(None, None)
-            element = self._elements.popleft()
-            self._changed.notify_all()
-            return element
+        """Take the oldest element."""
+        element = self._elements.get()
+        self._permissions.put(None)
+        return element
 
     def close(self) -> None:
-        """Drop everything, and let nobody wait any longer."""
-        with self._changed:
-            self.closed.set()
-            self._elements.clear()
-            self._changed.notify_all()
+        """Let the sender wait no longer."""
+        self.closed.set()
+        self._permissions.put(None)
 
 
 class DataStreamer:
@@ -170,9 +163,11 @@ def _prepare(loader: SlidingWindowDataLoader, place: Place, queue: _Queue) -> No
     error: Exception | None = None
     batches = loader.batches(place, queue.closed)
     try:
-        for batch in batches:
-            if not queue.put(_Element(batch, None)):
-                return
+        while queue.may_prepare():
+            batch = next(batches, None)
+            if batch is None:
+                break
+            queue.put(_Element(batch, None))
             del batch
     except Exception as caught:  # noqa: BLE001 - raised again at the batch it belongs to
         error = caught

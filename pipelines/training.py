@@ -3,15 +3,17 @@
 Walk-forward: each pair of splits is trained on from scratch, once for each seed, and traded on the
 test period that follows. Every training keeps checkpoints of its own in `OUT/fold-N/seed-N`. The
 same command run again goes on where it ended, and retrains nothing that is finished.
+
+Under torchrun all processes learn each of these trainings together, on `--batch-size` windows each:
+
+    torchrun --nproc-per-node 2 pipelines/train_strategic.py bars.csv --out run-strategic
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,9 @@ import torch
 from prepare import add_data_flags, parse, prepare
 
 import grandbatch as gb
-from grandbatch.errors import UsageError
+from grandbatch.callbacks import TensorBoard
 from grandbatch.files import write_whole
+from grandbatch.ranks import Ranks, join_ranks
 
 
 def main(
@@ -39,13 +42,20 @@ def main(
     arguments : sequence of str, optional
         By default the command line's.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(
-            "trainers learn in one process: gradients are not averaged over ranks. Run this "
-            "without torchrun; several seeds or folds can run at once, in folders of their own"
-        )
     options = parse(_parser(set_name, config), arguments)
     torch.set_num_threads(1)  # networks this small gain nothing from more
+    with join_ranks() as ranks:
+        found = _judge(set_name, config, kind, options, ranks)
+    if ranks.rank == 0:
+        result = options.out / "evaluation.json"
+        write_whole(result, json.dumps(found.to_json(), indent=2).encode())
+        print(f"\n{found}\n\n{result}")
+
+
+def _judge(
+    set_name: str, config: gb.BatchConfig, kind: Any, options: argparse.Namespace, ranks: Ranks
+) -> gb.Evaluation:
+    """Train on each split with each seed, and trade what follows it."""
     learning, every_bar = prepare(set_name, options)
     config = replace(
         config,
@@ -58,14 +68,11 @@ def main(
 
     def train(split: gb.Split, seed: int) -> Any:
         folder = options.out / f"fold-{folds[split]}" / f"seed-{seed}"
-        return _train(kind, learning, replace(config, seed=seed), split, folder, options)
+        return _train(kind, learning, replace(config, seed=seed), split, folder, options, ranks)
 
-    found = gb.evaluate_walk_forward(
+    return gb.evaluate_walk_forward(
         train, every_bar, pairs, seeds=range(options.seeds), cost=options.cost
     )
-    result = options.out / "evaluation.json"
-    write_whole(result, json.dumps(found.to_json(), indent=2).encode())
-    print(f"\n{found}\n\n{result}")
 
 
 def _parser(set_name: str, config: gb.BatchConfig) -> argparse.ArgumentParser:
@@ -80,6 +87,7 @@ def _parser(set_name: str, config: gb.BatchConfig) -> argparse.ArgumentParser:
     add("--run-length", type=int, default=8, help="consecutive windows in a trajectory")
     add("--cost", type=float, default=1e-4, help="per unit of exposure changed, in return units")
     add("--checkpoint-frequency", type=int, default=config.checkpoint_frequency, help="in steps")
+    add("--init-from", type=Path, help="begin with the weights of this checkpoint, or folder")
     add("--device", default="cpu", help="where the networks live, such as cuda")
     add("--tensorboard", type=Path, help="folder to log metrics to, for TensorBoard")
     return parser
@@ -92,37 +100,29 @@ def _train(
     split: gb.Split,
     folder: Path,
     options: argparse.Namespace,
+    ranks: Ranks,
 ) -> Any:
     """Train on a split, from its last checkpoint on."""
     in_order = gb.SlidingWindowDataLoader(store, config, shuffle=False, subset=split)
     trainer = kind.for_store(
-        store, in_order, seed=config.seed, cost=options.cost, device=options.device
+        store, in_order, seed=config.seed, cost=options.cost, device=options.device, ranks=ranks
     )
+    log = None if options.tensorboard is None or ranks.rank else options.tensorboard
     processor = gb.BatchProcessor(
-        store, config, folder, epochs=options.epochs, subset=split, run_length=options.run_length
+        store,
+        config,
+        folder,
+        epochs=options.epochs,
+        callbacks=() if log is None else [TensorBoard(log / folder.relative_to(options.out))],
+        subset=split,
+        run_length=options.run_length,
+        rank=ranks.rank,
+        world_size=ranks.size,
     )
-    print(f"{folder}: {processor.loader.n_windows:,} windows to train on", flush=True)
-    with ExitStack() as stack:
-        log = _tensorboard(stack, options, folder)
-        for result in stack.enter_context(closing(processor.process_batches(trainer))):
-            if log is not None:
-                _log(log, result["batch_idx"], result["metrics"])
+    if options.init_from is not None and processor.checkpoints.latest() is None:
+        trainer.load_weights(options.init_from)
+    if ranks.rank == 0:
+        print(f"{folder}: {processor.loader.n_windows:,} windows to train on", flush=True)
+    for _ in processor.process_batches(trainer):
+        pass
     return trainer
-
-
-def _tensorboard(stack: ExitStack, options: argparse.Namespace, folder: Path) -> Any:
-    if options.tensorboard is None:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f'--tensorboard needs TensorBoard ({error}): pip install "grandbatch[tensorboard]"'
-        ) from None
-    where = options.tensorboard / folder.relative_to(options.out)
-    return stack.enter_context(SummaryWriter(str(where)))
-
-
-def _log(log: Any, step: int, metrics: Mapping[str, float]) -> None:
-    for name, value in metrics.items():
-        log.add_scalar(name, value, step)

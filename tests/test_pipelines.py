@@ -16,6 +16,7 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch.errors import UsageError
+from grandbatch.ranks import Ranks
 
 PIPELINES = Path(__file__).parent.parent / "pipelines"
 SMALL = ["--folds", "2", "--batch-size", "32", "--embargo", "1h"]
@@ -134,7 +135,42 @@ def test_a_yaml_file_sets_what_flags_set_and_flags_win(module, tmp_path):
         prepare.parse(parser, ["b.csv", "--settings", str(settings)])
 
 
-def test_several_processes_are_refused_while_gradients_are_not_averaged(train, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="gradients are not averaged"):
-        train("strategic", "bars.csv")
+@pytest.mark.slow
+def test_two_processes_train_and_judge_each_team_together(train, tmp_path):
+    bars, out = write_bars(tmp_path / "bars.csv", 1_200), tmp_path / "run"
+    flags = [str(bars), "--out", str(out), *SMALL, "--seeds", "1", "--overlap", "47"]
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *start, str(PIPELINES / "train_strategic.py"), *flags],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("windows to train on") == 2
+    assert done.stdout.count("evaluation.json") == 1
+    found, saved = (out / "evaluation.json").read_text(), checkpoints(out)
+    train("strategic", *flags)
+    assert checkpoints(out) == saved
+    assert (out / "evaluation.json").read_text() == found
+
+
+@pytest.mark.slow
+def test_a_team_begins_with_the_weights_of_another(module, tmp_path):
+    from grandbatch.mappo import BatchStrategicTrainer
+
+    bars, training = write_bars(tmp_path / "bars.csv", 600), module("training")
+    store = gb.build_store(bars, tmp_path / "s.zarr", overlap=40, durable=False)
+    split = gb.split_store(store, {"train": 0.8, "test": 0.2})["train"]
+    config = gb.BatchConfig(batch_size=32, overlap=40)
+    parser = training._parser("strategic", config)
+
+    def weights(name, *flags):
+        options = parser.parse_args(["b.csv", "--out", str(tmp_path), *map(str, flags)])
+        trainer = training._train(
+            BatchStrategicTrainer, store, config, split, tmp_path / name, options, Ranks()
+        )
+        return trainer.state_dict()["weights"]
+
+    first, warm = weights("one"), weights("two", "--init-from", tmp_path / "one")
+    assert not all(torch.equal(first[name], warm[name]) for name in first)
+    again = weights("one", "--init-from", tmp_path / "two")
+    assert all(torch.equal(first[name], again[name]) for name in first), "resumed, not begun anew"

@@ -100,8 +100,7 @@ def test_no_more_is_prepared_than_asked_for(loader, monkeypatch):
     for handed_over in range(1, 6):
         next(running)
         time.sleep(0.02)
-        # three in the queue, one in the hands of the thread that waits for room
-        assert len(prepared) == handed_over + 4
+        assert len(prepared) == handed_over + 3
     running.close()
 
 

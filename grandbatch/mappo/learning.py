@@ -13,6 +13,7 @@ from grandbatch.errors import GrandbatchError
 from grandbatch.mappo.config import MappoConfig
 from grandbatch.mappo.networks import as_policy, as_value
 from grandbatch.mappo.rollout import Rollout, build_estimator, to_experience
+from grandbatch.ranks import Ranks
 
 
 class TrainingError(GrandbatchError):
@@ -28,10 +29,16 @@ class Learner:
         The settings.
     actor, critic : module
         From `build_actor` and `build_critic`, on one device.
+    ranks : Ranks
+        They learn as one: each minibatch is drawn from the windows of all, and each rank computes
+        the gradient of those that are its own.
     """
 
-    def __init__(self, config: MappoConfig, actor: nn.Module, critic: nn.Module) -> None:
+    def __init__(
+        self, config: MappoConfig, actor: nn.Module, critic: nn.Module, ranks: Ranks
+    ) -> None:
         self.config = config
+        self.ranks = ranks
         self.critic = critic
         self.parameters = [*actor.parameters(), *critic.parameters()]
         self.device = self.parameters[0].device
@@ -64,17 +71,19 @@ class Learner:
         TrainingError
             If a loss or its gradient is not finite. The caller puts the weights back.
         """
-        n_windows = len(rollout.action)
+        first, n_windows = self.ranks.place(len(rollout.action))
+        stop = first + len(rollout.action)
         if not n_windows:
             return {"avg_loss": 0.0, "entropy": 0.0}
-        data = to_experience(rollout, self.critic, self._estimator, self.config)
+        data = to_experience(rollout, self.critic, self._estimator, self.config, self.ranks)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate_at(batches)
         steps = []
         for _ in range(self.config.epochs):
-            order = torch.randperm(n_windows, generator=generator).to(self.device)
-            parts = torch.split(order, self.config.minibatch_windows)
-            steps += [self._step(data[rows], batches) for rows in parts]
+            order = torch.randperm(n_windows, generator=generator)
+            for part in torch.split(order, self.config.minibatch_windows):
+                own = part[(part >= first) & (part < stop)] - first
+                steps.append(self._step(data[own.to(self.device)], len(part), batches))
         loss, entropy = torch.stack(steps).mean(0).tolist()
         return {"avg_loss": loss, "entropy": entropy}
 
@@ -95,23 +104,43 @@ class Learner:
             "param_groups": self.optimizer.state_dict()["param_groups"],
         }
 
-    def _step(self, data: Any, batches: int) -> torch.Tensor:
-        """Take one step of the optimizer; return loss and entropy, (2,) float32."""
-        try:
-            losses = self._loss(data)
-        except ValueError as error:
-            raise self._not_finite(f"the actors' {error}", batches) from error
-        bonus = losses["loss_entropy"] * self.config.entropy_coefficient_at(batches)
-        loss = losses["loss_objective"] + bonus + losses["loss_critic"]
-        if not loss.isfinite():
-            raise self._not_finite(f"the loss is {loss.item()}", batches)
+    def _step(self, data: Any, n_windows: int, batches: int) -> torch.Tensor:
+        """Take one step of the optimizer; return loss and entropy, (2,) float32.
+
+        `data` are this rank's windows of a minibatch that has `n_windows`.
+        """
         self.optimizer.zero_grad()
-        loss.backward()
+        found = torch.zeros(2, device=self.device)
+        if len(data):
+            try:
+                losses = self._loss(data)
+            except ValueError as error:
+                raise self._not_finite(f"the actors' {error}", batches) from error
+            bonus = losses["loss_entropy"] * self.config.entropy_coefficient_at(batches)
+            loss = losses["loss_objective"] + bonus + losses["loss_critic"]
+            # means over a rank's windows, weighted by them, add up to the mean over all
+            share = len(data) / n_windows
+            (loss * share).backward()
+            found = torch.stack([loss.detach(), losses["entropy"].detach()]) * share
+        found = self._summed_over_ranks(found)
+        if not found[0].isfinite():
+            raise self._not_finite(f"the loss is {found[0].item()}", batches)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
         if not norm.isfinite():
             raise self._not_finite(f"the gradient's norm is {norm.item()}", batches)
         self.optimizer.step()
-        return torch.stack([loss.detach(), losses["entropy"].detach()])
+        return found
+
+    def _summed_over_ranks(self, found: torch.Tensor) -> torch.Tensor:
+        """Add up all ranks' gradients, and what they found."""
+        if self.ranks.size == 1:
+            return found
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        summed = self.ranks.sum(torch.cat([found, *(g.flatten() for g in gradients)]))
+        found, *parts = torch.split(summed, [len(found), *(g.numel() for g in gradients)])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+        return found
 
     def _not_finite(self, symptom: str, batches: int) -> TrainingError:
         return TrainingError(

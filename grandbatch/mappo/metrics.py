@@ -8,6 +8,7 @@ import torch
 
 from grandbatch.batch import MatrixBatch
 from grandbatch.mappo.rollout import Rollout
+from grandbatch.ranks import Ranks
 
 
 class RewardTotals:
@@ -28,6 +29,10 @@ class RewardTotals:
         ]
         counted = weight if chosen is None else weight * chosen
         self._sums = self._sums + (torch.stack(columns) * counted).sum(1).cpu()
+
+    def join(self, ranks: Ranks) -> None:
+        """Add up what all ranks counted."""
+        self._sums = ranks.sum(self._sums)
 
     def means(self) -> dict[str, float]:
         """Return the means per window: avg_reward, turnover, exposure; 0 where nothing counted."""

@@ -27,6 +27,7 @@ from grandbatch.mappo.market import (
     team_reward,
 )
 from grandbatch.mappo.networks import KEPT, LOG_PROB, observe
+from grandbatch.ranks import Ranks
 
 
 class Chance(NamedTuple):
@@ -174,7 +175,11 @@ def build_estimator(config: MappoConfig) -> Any:
 
 @torch.no_grad()
 def to_experience(
-    rollout: Rollout, critic: nn.Module, estimator: Any, config: MappoConfig
+    rollout: Rollout,
+    critic: nn.Module,
+    estimator: Any,
+    config: MappoConfig,
+    ranks: Ranks | None = None,
 ) -> TensorDict:
     """Judge what was done, for the loss.
 
@@ -190,6 +195,8 @@ def to_experience(
         From `build_estimator`.
     config : MappoConfig
         Reward scale.
+    ranks : Ranks, optional
+        Whose advantages have mean 0 and deviation 1, taken together.
 
     Returns
     -------
@@ -219,20 +226,30 @@ def to_experience(
         value.dtype
     )
     after = {"state_value": following, "reward": earned, "done": done, "terminated": done}
-    judged = estimator(
-        TensorDict(
-            {
-                "state_value": value.unsqueeze(-1),
-                "next": {name: tensor.unsqueeze(-1) for name, tensor in after.items()},
-            },
-            batch_size=valid.shape,
-        )
+    judged = TensorDict(
+        {
+            "state_value": value.unsqueeze(-1),
+            "next": {name: tensor.unsqueeze(-1) for name, tensor in after.items()},
+        },
+        batch_size=valid.shape,
     )
-    advantage = judged["advantage"][valid]
+    target = advantage = value[valid].unsqueeze(-1)
+    if len(data):  # else another rank has windows, and this one only takes part
+        judged = estimator(judged)
+        target, advantage = judged["value_target"][valid], judged["advantage"][valid]
     # Team reward, team advantage: each agent learns from the same.
-    shape = (len(advantage), len(config.agents), 1)
-    deviation = advantage.std(correction=0).clamp_min(1e-6)
-    normal = (advantage - advantage.mean()) / deviation
+    shape = (len(data), len(config.agents), 1)
+    normal = _normalised(advantage, ranks or Ranks())
     data["advantage"] = normal.unsqueeze(1).expand(shape)
-    data["value_target"] = judged["value_target"][valid].unsqueeze(1).expand(shape)
+    data["value_target"] = target.unsqueeze(1).expand(shape)
     return data
+
+
+def _normalised(values: torch.Tensor, ranks: Ranks) -> torch.Tensor:
+    """Shift and scale values (V, 1) so that over all ranks their mean is 0, their deviation 1."""
+    exact = values.to(torch.float64)
+    count, total = ranks.sum(torch.stack([torch.ones_like(exact).sum(), exact.sum()]))
+    centred = exact - total / count
+    deviation = (ranks.sum(centred.square().sum()) / count).sqrt().clamp_min(1e-6)
+    normal: torch.Tensor = (centred / deviation).to(values.dtype)
+    return normal

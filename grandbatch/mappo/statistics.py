@@ -8,6 +8,7 @@ import torch
 
 from grandbatch.batch import MatrixBatch
 from grandbatch.errors import UsageError
+from grandbatch.ranks import Ranks
 
 _PARTS = ("count", "mean", "squares", "min", "max")
 
@@ -58,16 +59,32 @@ class FeatureStatistics:
             return
         fine = values.isfinite()
         count = fine.sum(0).to(torch.float64)
-        divisor = count.clamp_min(1)
-        mean = values.where(fine, 0.0).sum(0) / divisor
+        mean = values.where(fine, 0.0).sum(0) / count.clamp_min(1)
         squares = (values - mean).where(fine, 0.0).square().sum(0)
+        least = values.where(fine, torch.inf).amin(0)
+        self._combine(count, mean, squares, least, values.where(fine, -torch.inf).amax(0))
+
+    def merge(self, other: FeatureStatistics, ranks: Ranks | None = None) -> None:
+        """Count what another has counted; with `ranks`, what the others of all ranks have."""
+        parts = torch.stack(list(other.state_dict().values()))
+        for found in (ranks or Ranks()).gather(parts):
+            self._combine(*found)
+
+    def _combine(
+        self,
+        count: torch.Tensor,
+        mean: torch.Tensor,
+        squares: torch.Tensor,
+        least: torch.Tensor,
+        most: torch.Tensor,
+    ) -> None:
         total = (self.count + count).clamp_min(1)
         delta = mean - self.mean
         self.mean = self.mean + delta * count / total
         self._squares = self._squares + squares + delta.square() * self.count * count / total
         self.count = self.count + count
-        self.min = torch.minimum(self.min, values.where(fine, torch.inf).amin(0))
-        self.max = torch.maximum(self.max, values.where(fine, -torch.inf).amax(0))
+        self.min = torch.minimum(self.min, least)
+        self.max = torch.maximum(self.max, most)
 
     def describe(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
         """Return count, mean, std, min and max by feature name, as `MatrixStore.feature_stats`."""

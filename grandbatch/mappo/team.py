@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 
@@ -22,7 +22,6 @@ from grandbatch.mappo.networks import (
 )
 from grandbatch.mappo.regimes import Regime, RegimeRules
 from grandbatch.mappo.rollout import Chance, Rollout, roll_out
-from grandbatch.mappo.statistics import feature_statistics
 from grandbatch.mappo.uncertainty import (
     Calibration,
     Prediction,
@@ -32,9 +31,6 @@ from grandbatch.mappo.uncertainty import (
     leaning,
     summarise_samples,
 )
-
-if TYPE_CHECKING:
-    from grandbatch.store import MatrixStore
 
 _SAMPLES = 32
 
@@ -94,47 +90,6 @@ class Team:
         n_inputs = self._summary.size + 1
         self._actor = build_actor(self.config, n_inputs, self._generator).to(self.device)
         self._critic = build_critic(self.config, n_inputs, self._generator).to(self.device)
-
-    @classmethod
-    def for_store(
-        cls,
-        store: MatrixStore,
-        training: Iterable[MatrixBatch] | None = None,
-        *,
-        device: str | torch.device = "cpu",
-        **changes: Any,
-    ) -> Self:
-        """Make a trainer for a store's matrices.
-
-        Parameters
-        ----------
-        store : MatrixStore
-            Says what the matrices look like.
-        training : iterable of MatrixBatch, optional
-            The training split: features are normalised by its statistics. They are gathered in
-            one pass, best without shuffling. By default those of the whole store are taken, which
-            lets a test split in.
-        device : str or torch.device
-            Where the networks live.
-        **changes
-            Fields of `MappoConfig` that differ from the class's.
-        """
-        versions = store.attrs["feature_versions"]
-        names = zip(store.feature_names, versions, strict=True)
-        shape: dict[str, Any] = {
-            "sequence_length": store.sequence_length,
-            "n_features": store.n_features,
-            "features": tuple(f"{name}:{version}" for name, version in names),
-        }
-        spans = {min(span, store.sequence_length) for span in cls.default_config().spans}
-        config = cls.default_config(**{**shape, "spans": tuple(sorted(spans)), **changes})
-        if training is None:
-            found = [store.feature_stats[name] for name in store.feature_names]
-            mean, std = ([entry[part] for entry in found] for part in ("mean", "std"))
-        else:
-            gathered = feature_statistics(training, store.stride)
-            mean, std = gathered.mean.tolist(), gathered.std.tolist()
-        return cls(config, feature_mean=mean, feature_std=std, stride=store.stride, device=device)
 
     @property
     def agents(self) -> tuple[str, ...]:

@@ -3,13 +3,18 @@
 `train_batch` is one step: it happens whole or, if it raises or is interrupted, not at all. All
 chance is drawn from a generator that the trainer owns and saves; torch's global generator is
 neither used nor changed.
+
+Several processes learn as one: what they train on at a step is one batch, their windows in the
+order of the ranks, and gives what one process would make of it, up to rounding. All of them draw
+the random numbers of the whole batch and use their own, so that one generator's state is the state
+of all, whatever their number.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
@@ -28,8 +33,12 @@ from grandbatch.mappo.saving import (
     read_state,
     refusing,
 )
-from grandbatch.mappo.statistics import FeatureStatistics, new_rows
+from grandbatch.mappo.statistics import FeatureStatistics, feature_statistics, new_rows
 from grandbatch.mappo.team import Team
+from grandbatch.ranks import Ranks
+
+if TYPE_CHECKING:
+    from grandbatch.store import MatrixStore
 
 
 class MappoTrainer(Team):
@@ -39,6 +48,9 @@ class MappoTrainer(Team):
     ----------
     config, feature_mean, feature_std, stride, device
         As of `Team`.
+    ranks : Ranks, optional
+        The processes that learn together, from `join_ranks`; by default this one alone. No
+        trajectory goes on from one to the next.
 
     Attributes
     ----------
@@ -55,6 +67,7 @@ class MappoTrainer(Team):
         feature_std: Sequence[float] | torch.Tensor | None = None,
         stride: int | None = None,
         device: str | torch.device = "cpu",
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__(
             config,
@@ -64,8 +77,60 @@ class MappoTrainer(Team):
             device=device,
         )
         self.statistics = FeatureStatistics(self.config.n_features)
+        self.ranks = ranks or Ranks()
         self._batches = 0
-        self._learner = Learner(self.config, self._actor, self._critic)
+        self._learner = Learner(self.config, self._actor, self._critic, self.ranks)
+
+    @classmethod
+    def for_store(
+        cls,
+        store: MatrixStore,
+        training: Iterable[MatrixBatch] | None = None,
+        *,
+        device: str | torch.device = "cpu",
+        ranks: Ranks | None = None,
+        **changes: Any,
+    ) -> Self:
+        """Make a trainer for a store's matrices.
+
+        Parameters
+        ----------
+        store : MatrixStore
+            Says what the matrices look like.
+        training : iterable of MatrixBatch, optional
+            The training split: features are normalised by its statistics. They are gathered in
+            one pass, best without shuffling. By default those of the whole store are taken, which
+            lets a test split in.
+        device : str or torch.device
+            Where the networks live.
+        ranks : Ranks, optional
+            The processes that learn together, from `join_ranks`; by default this one alone.
+        **changes
+            Fields of `MappoConfig` that differ from the class's.
+        """
+        versions = store.attrs["feature_versions"]
+        names = zip(store.feature_names, versions, strict=True)
+        shape: dict[str, Any] = {
+            "sequence_length": store.sequence_length,
+            "n_features": store.n_features,
+            "features": tuple(f"{name}:{version}" for name, version in names),
+        }
+        spans = {min(span, store.sequence_length) for span in cls.default_config().spans}
+        config = cls.default_config(**{**shape, "spans": tuple(sorted(spans)), **changes})
+        if training is None:
+            found = [store.feature_stats[name] for name in store.feature_names]
+            mean, std = ([entry[part] for entry in found] for part in ("mean", "std"))
+        else:
+            gathered = feature_statistics(training, store.stride)
+            mean, std = gathered.mean.tolist(), gathered.std.tolist()
+        return cls(
+            config,
+            feature_mean=mean,
+            feature_std=std,
+            stride=store.stride,
+            device=device,
+            ranks=ranks,
+        )
 
     def train_batch(self, batch: MatrixBatch) -> dict[str, float]:
         """Trade a batch and learn from it. A calibration does not outlive that.
@@ -79,11 +144,11 @@ class MappoTrainer(Team):
         Returns
         -------
         dict of str to float
-            `avg_reward`: team reward per window after costs, in return units, before this batch
-            was learnt; `avg_loss`: mean over the optimizer's steps; `entropy`: of an agent's
-            choice, in nats; `turnover`: exposure changed per window; `exposure`: mean |exposure|;
-            `feature_shift`: largest distance of a feature's mean from that of the training data,
-            in its standard deviations.
+            Over the windows of all ranks. `avg_reward`: team reward per window after costs, in
+            return units, before this batch was learnt; `avg_loss`: mean over the optimizer's
+            steps; `entropy`: of an agent's choice, in nats; `turnover`: exposure changed per
+            window; `exposure`: mean |exposure|; `feature_shift`: largest distance of a feature's
+            mean from that of the training data, in its standard deviations.
 
         Raises
         ------
@@ -98,14 +163,15 @@ class MappoTrainer(Team):
             rollout = self._trade(batch, self._draw_chance(len(batch)))
             learnt = self._learner.learn(rollout, self._generator, self._batches)
             learnt["feature_shift"] = self._note_features(batch)
+            totals = RewardTotals()
+            totals.add(rollout, batch)
+            totals.join(self.ranks)
         except BaseException:
             # Also for Ctrl-C: what is saved then must be the state between two batches.
             self.load_state_dict(before)
             raise
         self._batches += 1
         self._sharpness = None
-        totals = RewardTotals()
-        totals.add(rollout, batch)
         return {**totals.means(), **learnt}
 
     def state_dict(self) -> dict[str, Any]:
@@ -191,19 +257,23 @@ class MappoTrainer(Team):
                     tensor.copy_(state[part][name])
 
     def _draw_chance(self, n_windows: int) -> Chance:
-        shape = (n_windows, len(self.config.agents), len(EXPOSURES))
-        noise = gumbel_noise(shape, self._generator)
-        kept = draw_kept(self.config, n_windows, self._generator)
+        first, total = self.ranks.place(n_windows)
+        own = slice(first, first + n_windows)
+        shape = (total, len(self.config.agents), len(EXPOSURES))
+        noise = gumbel_noise(shape, self._generator)[own]
+        kept = draw_kept(self.config, total, self._generator)[own]
         return Chance(noise.to(self.device), kept.to(self.device))
 
     def _note_features(self, batch: MatrixBatch) -> float:
         """Count a batch's features, and return how far off their means are."""
-        rows = new_rows(batch, self.stride)
-        self.statistics.update(rows)
-        if not rows.numel():
+        own, found = (FeatureStatistics(self.config.n_features) for _ in range(2))
+        own.update(new_rows(batch, self.stride))
+        found.merge(own, self.ranks)
+        self.statistics.merge(found)
+        if not found.count.any():
             return 0.0
-        mean = rows.to(torch.float64).mean((0, 1))
-        return float(((mean - self._summary.mean) / self._summary.std).abs().max())
+        shift = (found.mean - self._summary.mean.cpu()) / self._summary.std.cpu()
+        return float(shift.abs().max())
 
 
 class BatchStrategicTrainer(MappoTrainer):

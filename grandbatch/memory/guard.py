@@ -16,11 +16,12 @@ from types import TracebackType
 from typing import Self
 
 from grandbatch.errors import MemoryLimitError
-from grandbatch.memory.agreement import AGREE_STEPS, agreement
+from grandbatch.memory.agreement import AGREE_STEPS, settle
 from grandbatch.memory.monitor import Level, Look, MemoryMonitor, Sample
 from grandbatch.memory.records import Progress, RunRecord
 from grandbatch.memory.sizing import BatchSizer
 from grandbatch.memory.usage import own_bytes
+from grandbatch.ranks import Ranks
 
 _log = logging.getLogger("grandbatch")
 
@@ -70,8 +71,8 @@ class RunGuard:
     smallest, largest : int
         Bounds of the batch size; both its own where it must not change.
     record : RunRecord
-    world_size : int
-        Ranks of the training; they agree on the batch size where torch.distributed is in use.
+    ranks : Ranks, optional
+        Of the training: they agree on the batch size. None where they can't: it stays as it is.
     """
 
     def __init__(
@@ -81,15 +82,15 @@ class RunGuard:
         smallest: int,
         largest: int,
         record: RunRecord,
-        world_size: int = 1,
+        ranks: Ranks | None,
     ):
         self.monitor = monitor
         self.settings = settings
         self.progress = Progress(batch_size=settings.batch_size)
         self._asked = settings
         self._record = record
-        self._ranks = agreement(world_size)
-        if world_size > 1 and self._ranks is None:
+        self._ranks = ranks if ranks is not None and ranks.size > 1 else None
+        if ranks is None:
             smallest = largest = settings.batch_size
         self._sizer = BatchSizer(settings.batch_size, smallest, largest)
         self._before_bytes = 0
@@ -154,7 +155,7 @@ class RunGuard:
         except MemoryLimitError as error:
             failure = error
         if self._ranks is not None:
-            size, stop = self._ranks.settle(self._sizer.size, stop=failure is not None)
+            size, stop = settle(self._ranks, self._sizer.size, stop=failure is not None)
             if stop and failure is None:
                 failure = MemoryLimitError("another rank does not fit its limit: see its log")
             if size != self._sizer.size:
@@ -218,7 +219,7 @@ class RunGuard:
                 return
             wanted = size
             out = self._endured and level >= Level.STOP and not sizer.can_shrink
-            size, stop = self._ranks.settle(size, stop=out)
+            size, stop = settle(self._ranks, size, stop=out)
             if out:
                 raise self._error()
             if stop:
