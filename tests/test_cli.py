@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -106,6 +107,12 @@ def test_inspect_shows_the_attributes(folder):
     assert shown == gb.MatrixStore.open(folder / "tactical.zarr").attrs
 
 
+def test_brackets_in_a_path_are_shown_as_they_are(folder, tmp_path):
+    store = tmp_path / "es[cash]" / "[" / "s].zarr"
+    shutil.copytree(folder / "strategic.zarr", store)
+    assert "es[cash]/[/s].zarr" in run("verify", store, check=0).stdout.replace("\n", "")
+
+
 def test_stream_counts_every_window(folder):
     shown = as_json(
         run("stream", folder / "strategic.zarr", "--batch-size", 7, "--shuffle", "--epochs", 2,
@@ -171,10 +178,15 @@ def mistakes(folder):
         (2, "no trainer", ("train", "other", "--store", store, *train)),
         (1, "step-000000001.ckpt", ("train", "strategic", "--store", store, "--checkpoint-dir",
                                     checkpoints)),
+        (2, "--workers", ("build", "strategic", bars, "--store", new, "--workers", 0)),
+        (1, "Is a directory", ("report", store, "-o", folder / "some-folder")),
+        (1, "bars.csv", ("build", "strategic", bars, "--store", bars / "new.zarr")),
+        (2, "checkpoint_frequency", ("train", "strategic", "--store", store, *train,
+                                     "--checkpoint-frequency", 0)),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", range(17))
+@pytest.mark.parametrize("number", range(21))
 def test_a_mistake_is_one_line_that_says_what_to_do(folder, number):
     code, text, arguments = mistakes(folder)[number]
     done = run(*arguments, check=code)

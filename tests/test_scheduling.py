@@ -32,6 +32,13 @@ def test_threads_are_as_many_as_cores_by_default():
     assert Schedule.local().workers == available_cores()
 
 
+@pytest.mark.parametrize("workers", [0, -1])
+@pytest.mark.parametrize("scheduler", ["threads", "sync"])
+def test_less_than_one_worker_is_refused(scheduler, workers):
+    with pytest.raises(UsageError, match="at least 1"):
+        Schedule.local(scheduler, workers)
+
+
 @pytest.mark.parametrize("name", ["thread", "processes", "8786"])
 def test_an_unknown_scheduler_is_refused(name):
     with pytest.raises(UsageError, match="unknown scheduler"), open_schedule(name, None):

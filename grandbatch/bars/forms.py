@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from grandbatch.bars.header import is_number
+from grandbatch.bars.header import fields_of, is_number
 from grandbatch.bars.times import TimeForm, read_texts
 from grandbatch.errors import InputError
 from grandbatch.kernels.timestamps import ABSOLUTE, NAIVE
@@ -74,7 +73,8 @@ def likely_decimal(body: bytes, delimiter: str, columns: Sequence[int], where: s
         return "."
     points = commas = either = 0
     lines = body.decode("utf-8", "replace").splitlines()[:_SAMPLE_LINES]
-    for fields in csv.reader(lines, delimiter=delimiter):
+    for line in lines:
+        fields = fields_of(line, delimiter)
         for column in columns:
             text = fields[column].strip() if column < len(fields) else ""
             points += "," not in text and "." in text

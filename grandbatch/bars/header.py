@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import re
 from collections.abc import Mapping, Sequence
@@ -175,6 +176,14 @@ class _Match:
         plain = {self.plain[i]: i for i in reversed(free)}
         near = difflib.get_close_matches(column, list(plain), n=1, cutoff=0.6)
         return plain[near[0]] if near else None
+
+
+def fields_of(line: str, delimiter: str) -> list[str]:
+    """Fields of one line; none where one of them is longer than any of a bar."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
 
 
 def looks_like_bar(fields: Sequence[str]) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import codecs
-import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from grandbatch.bars.forms import likely_decimal, names_without_header
-from grandbatch.bars.header import ColumnMap, looks_like_bar, match_columns
+from grandbatch.bars.header import ColumnMap, fields_of, looks_like_bar, match_columns
 from grandbatch.bars.inputs import read_exactly
 from grandbatch.bars.opening import open_raw
 from grandbatch.bars.rules import BarRules
@@ -75,7 +74,9 @@ def read_layout(location: str, name: str, rules: BarRules) -> tuple[CsvLayout, b
         raise InputError(f"{name}: not UTF-8 text (UTF-16, or not text at all); convert it first")
     start = len(codecs.BOM_UTF8) if sample.startswith(codecs.BOM_UTF8) else 0
     head, first = _find_head(sample, start, is_whole, name, rules)
-    fields = next(csv.reader([head.text], delimiter=head.delimiter))
+    fields = fields_of(head.text, head.delimiter)
+    if not fields:
+        raise InputError(f"{name}: its first line is one of {len(head.text):,} letters; is it CSV?")
     headers, has_header = _name_columns(fields, rules, name)
     if rules.names:
         _check_names(headers, sample[first.start :], head.delimiter, name)
@@ -154,7 +155,7 @@ def _name_columns(fields: Sequence[str], rules: BarRules, name: str) -> tuple[Se
 def _check_names(names: Sequence[str], text: bytes, delimiter: str, where: str) -> None:
     """Refuse names of which there are not as many as any of the first lines has fields."""
     lines = text.decode("utf-8", "replace").splitlines()[:_MAX_PREAMBLE_LINES]
-    rows = [next(csv.reader([line], delimiter=delimiter), []) for line in lines]
+    rows = [fields_of(line, delimiter) for line in lines]
     if all(len(row) != len(names) for row in rows):
         raise ColumnError(
             f"{where}: --names has {len(names)} names and the first line {len(rows[0])} fields "

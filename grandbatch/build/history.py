@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from grandbatch.errors import DiskFullError
-from grandbatch.files import write_whole
+from grandbatch.files import room_for, write_whole
 from grandbatch.memory import peak_bytes
 from grandbatch.store.publish import beside
 
@@ -45,7 +45,7 @@ class BuildClock:
 def record_build(store: Path, facts: dict[str, Any]) -> None:
     """Keep the facts about a build of the store at a path; without room they are not kept."""
     path = _path(store)
-    with suppress(DiskFullError):
+    with suppress(DiskFullError), room_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(facts).encode(), durable=False)
 

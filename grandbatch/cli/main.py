@@ -94,6 +94,11 @@ def main() -> None:
         # the reader of our output has gone: nothing to say, and nowhere to say it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        path = error.filename2 or error.filename
+        code = _fail(f"{path}: {error.strerror}; give another path, or check its rights", 1)
     if code == _INTERRUPTED:
         _fail("stopped; run the same command again to go on", code)
     sys.exit(code if isinstance(code, int) else 0)

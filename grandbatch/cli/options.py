@@ -43,7 +43,8 @@ Scheduler = Annotated[
     str | None, typer.Option(help="threads, sync, or the address of a Dask scheduler.")
 ]
 Workers = Annotated[
-    int | None, typer.Option(help="Local worker processes; threads with --scheduler threads.")
+    int | None,
+    typer.Option(min=1, help="Local worker processes; threads with --scheduler threads."),
 ]
 MemoryLimitOption = Annotated[
     str | None, typer.Option("--memory-limit", help="Of all local processes, e.g. 2GiB.")

@@ -35,9 +35,12 @@ def show(values: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
     if as_json:
         print(json.dumps(values))
         return
-    table = Table(title=title or None, show_header=False, box=None, title_justify="left")
+    # as Text: what stands in brackets is a path or a symbol, no markup
+    table = Table(
+        title=Text(title) if title else None, show_header=False, box=None, title_justify="left"
+    )
     for key, value in values.items():
-        table.add_row(key, _text(value))
+        table.add_row(key, Text(_text(value)))
     Console().print(table)
 
 
@@ -118,7 +121,7 @@ class Stages:
         if self._is_quiet:
             return
         if not total:
-            self._console.print(stage)
+            self._console.print(stage, markup=False)
             return
         title = _TITLES.get(stage, stage)
         if self._progress is not None:

@@ -144,7 +144,9 @@ def make_config(
         max_memory_percent=(
             base.max_memory_percent if max_memory_percent is None else max_memory_percent
         ),
-        checkpoint_frequency=checkpoint_frequency or base.checkpoint_frequency,
+        checkpoint_frequency=(
+            base.checkpoint_frequency if checkpoint_frequency is None else checkpoint_frequency
+        ),
         seed=seed,
     )
 

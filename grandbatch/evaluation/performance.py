@@ -47,7 +47,7 @@ class Market:
         if not (math.isfinite(self.cost) and self.cost >= 0):
             raise UsageError(f"cost must be a number of at least 0, got {self.cost!r}")
         for tape in self.tapes:
-            if tape.time[0] == tape.time.max():
+            if tape.time.min() == tape.time.max():
                 raise UsageError(
                     f"there are {len(tape)} windows that all end at the same bar: no period to "
                     "evaluate; give a longer one"

@@ -137,7 +137,7 @@ def decide(policies: Sequence[object], store: MatrixStore, tape: Tape) -> F64:
     held = [0.0] * len(asked)
     for low, high in _blocks(len(tape)):
         window = tape.window[low:high]
-        matrices = store.matrices[int(window[0]) : int(window[-1]) + 1][window - window[0]]
+        matrices = _read_windows(store, window)
         for number, policy in enumerate(asked):
             for first, stop in _blocks(len(window), _ASKED_WINDOWS):
                 begins = tape.begins[low + first : low + stop]
@@ -145,6 +145,15 @@ def decide(policies: Sequence[object], store: MatrixStore, tape: Tape) -> F64:
                 exposure[number, low + first : low + stop] = taken
                 held[number] = float(taken[-1])
     return exposure
+
+
+def _read_windows(store: MatrixStore, windows: Int64Array) -> F32:
+    """Read windows of rising numbers, chunk by chunk: one symbol's lie far from the next one's."""
+    parts = []
+    for some in np.split(windows, np.flatnonzero(np.diff(windows // store.chunk_windows)) + 1):
+        first, last = int(some[0]), int(some[-1])
+        parts.append(store.matrices[first : last + 1][some - first])
+    return np.concatenate(parts)
 
 
 def _walk(policy: Policy, matrices: F32, begins: Bools, held: float) -> F64:

@@ -35,6 +35,8 @@ class Schedule:
     @classmethod
     def local(cls, scheduler: str = "threads", workers: int | None = None) -> Schedule:
         """Tasks in this process: scheduler "threads" or "sync"."""
+        if workers is not None and workers < 1:
+            raise UsageError(f"workers must be at least 1, got {workers}")
         if scheduler == "sync":
             return cls(workers=1)
         if scheduler != "threads":

@@ -128,7 +128,10 @@ class ArrayReader:
         for first in range(0, len(out), _PIECE_BYTES):
             piece = out[first : first + _PIECE_BYTES]
             last = [trailer] if first + len(piece) == len(out) else []
-            n_read += os.preadv(handle, [piece.data, *last], offset + first)
+            try:
+                n_read += os.preadv(handle, [piece.data, *last], offset + first)
+            except OSError as error:
+                raise self._unreadable(chunk, error) from None
             piece.flags.writeable = False
             crc = checksum(piece, crc)
         if n_read != length:
@@ -178,7 +181,11 @@ class ArrayReader:
         if files is None:
             with OpenFiles() as own:
                 return self._read_range(chunk, offset, length, own)
-        data = os.pread(files.get(self, chunk), length, offset)
+        handle = files.get(self, chunk)
+        try:
+            data = os.pread(handle, length, offset)
+        except OSError as error:
+            raise self._unreadable(chunk, error) from None
         if len(data) != length:
             raise self._damaged(chunk, f"{length} bytes wanted, {len(data)} there")
         return data
@@ -205,6 +212,9 @@ class ArrayReader:
                 "build it again and start again"
             ) from None
         raise StoreChangedError(f"{self.store} was replaced while it was being read; open it again")
+
+    def _unreadable(self, chunk: int, error: OSError) -> DamagedStoreError:
+        return self._damaged(chunk, f"its bytes can't be read ({error.strerror})")
 
     def _damaged(self, chunk: int, what: str) -> DamagedStoreError:
         self.check_unchanged()

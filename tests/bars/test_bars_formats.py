@@ -192,6 +192,14 @@ SPREADSHEETS = {
     "quotes and delimiters in a note": Case(
         f'note,timestamp,open,high,low,close,volume\n"a, ""b"" c",{FIRST}\n"x\u00e9;y",{SECOND}\n'
     ),
+    "a quote without its end, and a very long note": Case(
+        plain(FIRST, f'{FIRST},"a, b', SECOND, header="timestamp,open,high,low,close,volume,note")
+        .replace(",", ";")
+        .replace("11;100\n", "11;100;a, b\n")
+        .replace("200\n", f"200;{'x' * 140_000}\n"),
+        bad=((3, "unparseable"),),
+        rules={"max_bad_fraction": 0.5},
+    ),
     "columns in another order, and more of them": Case(
         "Volume|Close|rank|Low|High|Open|Timestamp\n"
         f"100|11|1|9.25|12|10.5|{JAN_2}\n200|12.5|2|10|13|11|{JAN_3}\n"
@@ -305,6 +313,10 @@ ERRORS = {
         Case("date,open,high,low,close\n2024-01-02,1,1,1,1\n"),
         "x.csv: no column volume among the headers date, open, high, low, close. "
         "Name the header with --columns volume=HEADER, or add a header line",
+    ),
+    "a first line without fields": (
+        Case("x" * 200_000 + ",1\n1,2\n"),
+        "x.csv: its first line is one of 200,002 letters; is it CSV?",
     ),
     "a row for a header": (
         Case("A,2024-01-02,1,1,1,1,1\n"),

@@ -111,6 +111,32 @@ def test_symbols_share_the_capital(tmp_path):
     assert three.bars_per_year == one.bars_per_year
 
 
+def test_a_first_symbol_that_begins_at_the_last_bar_is_no_obstacle(tmp_path):
+    path = write_closes(tmp_path / "late.csv", CLOSES, symbols=2)
+    header, *bars = path.read_text().splitlines()
+    path.write_text("\n".join([header, *bars[len(CLOSES) - 4 :]]) + "\n")
+    store = gb.build_store(path, tmp_path / "late.zarr", feature_set=ONE, scheduler="sync")
+    result = gb.evaluate(follows_last_change, store, draws=5)
+    assert store.symbol[:].tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1]
+    assert len(result.windows) == 1 + len(TAKEN)
+
+
+def test_windows_that_are_not_traded_are_not_read(make_store, monkeypatch):
+    store = make_store(1500, symbols=2, chunk_windows=32, overlap=47, layout="rows")
+    split = gb.split_store(store, {"train": 0.9, "test": 0.1})["test"]
+    read = []
+    read_chunk = gb.MatrixStore.read_chunk
+
+    def heard(self, chunk, *arguments):
+        read.append(chunk)
+        return read_chunk(self, chunk, *arguments)
+
+    monkeypatch.setattr(gb.MatrixStore, "read_chunk", heard)
+    traded = gb.evaluate(lambda m, e: np.ones(len(m)), store, split, draws=1).windows
+    assert store.symbol[:][traded[[0, -1]]].tolist() == [0, 1]
+    assert read == np.unique(traded // store.chunk_windows).tolist()
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 3), st.floats(0, 0.01))
 def test_the_figures_agree_with_plain_loops(seed, n_symbols, cost):

@@ -216,7 +216,7 @@ def test_misshapen_calls_are_refused(name):
     kernel, lookback, width = CASES[name]
     bars = oracles.random_bars(100)
     columns = [bars[field] for field in oracles.NAMES]
-    out = np.empty((100 - lookback, width), np.float32)
+    out = np.zeros((100 - lookback, width), np.float32)
     with pytest.raises(UsageError, match="first bar"):
         kernel(*columns, lookback - 1, out)
     with pytest.raises(UsageError, match="first bar"):

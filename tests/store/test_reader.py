@@ -146,6 +146,17 @@ def test_other_damage_to_a_chunk_is_an_error_too(make_store, damage):
     assert not opened.verify().ok
 
 
+@pytest.mark.parametrize("array", ["matrices", "end_time"])
+def test_a_chunk_that_the_disk_refuses_to_read_is_an_error_that_names_it(make_store, array):
+    store = make_store()
+    (path,) = (p for p in chunk_files(store) if array in p.parts)
+    path.unlink()
+    path.mkdir()  # opens, and can't be read
+    with pytest.raises(DamagedStoreError, match=rf"chunk 0 of {array} is damaged: .* can't be"):
+        read_everything(store)
+    assert {bad[0] for bad in store.verify().bad_chunks} == {array}
+
+
 def test_changed_metadata_is_found_when_opening(make_store):
     store = make_store()
     path = store.path / "matrices" / "zarr.json"
