@@ -11,9 +11,9 @@ parsing it with pyarrow.csv, hashing it, computing the features, and writing bar
 the page cache. A build on c cores can't be faster than c over their sum.
 
 A virtual machine may get memory from its host only as it is first touched, which here can cost ten
-times the write itself. So right before each timing as many bytes as it may need are written to a file that
-is then removed: all cases, polars too, start with memory that is there. The rate of such a first
-write and of a second one is printed.
+times the write itself. So right before each timing as many bytes as it may need are written to a
+file that is then removed: all cases, polars too, start with memory that is there. The rate of such
+a first write and of a second one is printed.
 
     python benchmarks/build.py [--json PATH] [--rows N] [--rounds R]
 """
