@@ -216,7 +216,7 @@ class Bars:
             found.append(np.flatnonzero(gaps > np.uint64(max_gap_ns)) + begin + 1)
         return np.concatenate(found)
 
-    def frame(self, bounds: Sequence[int] | None = None) -> DataFrame:
+    def frame(self, bounds: Sequence[int] | None = None, *, codes: bool = False) -> DataFrame:
         """Return the bars as a Dask frame with the columns of a bar.
 
         Parameters
@@ -224,6 +224,9 @@ class Bars:
         bounds : sequence of int, optional
             Partition i holds the rows from ``bounds[i]`` up to ``bounds[i + 1]``; by default
             131,072 each.
+        codes : bool
+            Give symbols as int32 indices into `symbols`: frames of those are joined faster than
+            frames of a category.
 
         Raises
         ------
@@ -238,7 +241,7 @@ class Bars:
         rising = all(a <= b for a, b in pairwise(edges))
         if len(edges) < 2 or edges[0] != 0 or edges[-1] != self.n_rows or not rising:
             raise UsageError(f"bounds must rise from 0 to {self.n_rows}, got {edges[:8]}")
-        return frame_of(self, edges)
+        return frame_of(self, edges, codes=codes)
 
 
 def open_bars(path: Path) -> Bars | None:

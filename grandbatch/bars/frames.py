@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from grandbatch.bars.cache import Bars
 
 
-def frame_of(bars: Bars, bounds: Sequence[int]) -> DataFrame:
+def frame_of(bars: Bars, bounds: Sequence[int], *, codes: bool = False) -> DataFrame:
     """Return a Dask frame whose partition i holds the rows from ``bounds[i]`` up to the next."""
-    meta = read_frame((0, 0), bars)
+    meta = read_frame((0, 0), bars, codes=codes)
     ranges = list(pairwise(bounds))
-    return dd.from_map(read_frame, ranges, bars=bars, meta=meta, label="bars")
+    return dd.from_map(read_frame, ranges, bars=bars, codes=codes, meta=meta, label="bars")
 
 
 def read_frame(
-    rows: tuple[int, int], bars: Bars, columns: Sequence[str] | None = None
+    rows: tuple[int, int],
+    bars: Bars,
+    columns: Sequence[str] | None = None,
+    *,
+    codes: bool = False,
 ) -> pd.DataFrame:
-    """Read a range of rows as a frame: UTC timestamps, symbol as a category, float64.
+    """Read a range of rows as a frame: UTC timestamps, symbol as a category or a code, float64.
 
     Dask passes the `columns` that are used: the others are not read.
     """
@@ -38,7 +42,7 @@ def read_frame(
         if name == "timestamp":
             times = values[name].view("datetime64[ns]")
             found[name] = pd.DatetimeIndex(times).tz_localize("UTC")
-        elif name == "symbol":
+        elif name == "symbol" and not codes:
             categories = pd.Index(bars.symbols, dtype="str")
             found[name] = pd.Categorical.from_codes(values[name], categories=categories)
         else:

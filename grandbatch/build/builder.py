@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from grandbatch.allocator import kept_memory
 from grandbatch.bars import Bars, prepare_bars
 from grandbatch.build.engines import (
     ENGINES,
@@ -110,6 +112,7 @@ def build(target: Target, options: BuildOptions, progress: Progress | None = Non
             return BuildResult(store, True)
     schedule = options.schedule or Schedule.local()
     with (
+        kept_memory() if schedule.is_local else nullcontext(),
         room_for(target.path),
         builder_lock(target.path, wait=options.wait, on_wait=lambda message: told(message, 0, 0)),
     ):
@@ -215,8 +218,8 @@ def _build_locked(
         ("labels", job.number): (write_label_chunk, job)
         for job in label_jobs(plan, bars, staging, durable=options.durable)
     }
-    schedule.run_graph(graph, writes, heard)
-    labelled = schedule.run_graph(labels, list(labels))
+    results = schedule.run_graph({**graph, **labels}, [*writes, *labels], heard)
+    labelled = results[len(writes) :]
     attributes = _attributes(target, bars, plan, fingerprint)
     _finish(staging, plan.spec, attributes, labelled, durable=options.durable)
     publish(staged_store(staging), target.path, durable=options.durable)

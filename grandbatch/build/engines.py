@@ -153,7 +153,7 @@ def overlap_graph(jobs: Sequence[GroupJob], plan: BuildPlan, bars: Bars) -> tupl
     bounds = plan.bounds
     gap = plan.settings.max_gap_ns
     features = add_features(
-        bars.frame(bounds),
+        bars.frame(bounds, codes=True),
         plan.settings.feature_set,
         max_gap=None if gap is None else pd.Timedelta(gap, "ns"),
         keep_bars=False,

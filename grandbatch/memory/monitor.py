@@ -7,7 +7,6 @@ everything before it: no thread can stop that one.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import math
@@ -20,6 +19,7 @@ from enum import IntEnum
 from types import TracebackType
 from typing import Self
 
+from grandbatch.allocator import give_back
 from grandbatch.errors import MemoryLimitError, UsageError
 from grandbatch.memory.usage import MemoryUsage, forget_peak, own_bytes, read_usage
 
@@ -254,10 +254,7 @@ class MemoryMonitor:
         pool = getattr(sys.modules.get("pyarrow"), "default_memory_pool", None)
         if pool is not None:
             pool().release_unused()
-        # musl has none
-        give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if give_back is not None:
-            give_back(0)
+        give_back()
         cost = time.thread_time() - began
         self._next_trim = time.monotonic() + max(_TRIM_SECONDS, SPARING * cost)
         return max(0, before - own_bytes()[0])

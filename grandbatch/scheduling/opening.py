@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from grandbatch.allocator import KEEPING_ENVIRON
 from grandbatch.errors import UsageError
 from grandbatch.scheduling.schedule import Schedule
 
@@ -69,10 +70,13 @@ def _running_cluster(address: str) -> Iterator[Schedule]:
 
 @contextmanager
 def _local_cluster(workers: int, memory_limit_bytes: int | None) -> Iterator[Schedule]:
+    import dask
     from distributed import Client, LocalCluster
 
     began = time.monotonic()
+    keeping = {f"distributed.nanny.pre-spawn-environ.{k}": v for k, v in KEEPING_ENVIRON.items()}
     with (
+        dask.config.set(keeping),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

@@ -140,8 +140,8 @@ def test_the_command_says_how_many_chunks_it_kept(tmp_path, capsys):
     for stop in (2000, 2500, 2500):
         growing.write(a=text(bars[:stop]))
         build_command(
-            "strategic", growing.inputs, tmp_path / "s.zarr", chunk_windows=4, scheduler="sync",
-            durable=False, as_json=True,
+            set_name="strategic", inputs=growing.inputs, store=tmp_path / "s.zarr",
+            chunk_windows=4, scheduler="sync", durable=False, as_json=True,
         )  # fmt: skip
         told.append(json.loads(capsys.readouterr().out))
     assert [one["reused"] for one in told] == [False, False, True]

@@ -1,0 +1,48 @@
+"""glibc's allocator: when memory that was freed goes back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# The highest that glibc accepts for, and would by itself raise, these two to.
+_MMAP_BYTES = 2**25
+_TRIM_BYTES = 2**26
+_KEPT_BYTES = 2**30
+
+KEEPING_ENVIRON = {
+    "MALLOC_MMAP_THRESHOLD_": _MMAP_BYTES,
+    "MALLOC_TRIM_THRESHOLD_": _KEPT_BYTES,
+}
+"""Environment of a process that keeps what it frees."""
+
+
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """Keep freed memory for the allocations that follow, and give it back at the end.
+
+    Tasks that allocate and free a few megabytes each would otherwise get them from the system
+    every time, page by page: a quarter of a build's time. Nothing happens where libc isn't glibc.
+    """
+    _set_thresholds(_KEPT_BYTES)
+    try:
+        yield
+    finally:
+        _set_thresholds(_TRIM_BYTES)
+        give_back()
+
+
+def give_back() -> None:
+    """Give free memory back to the system; other C libraries than glibc do so by themselves."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _set_thresholds(trim_bytes: int) -> None:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, trim_bytes)
