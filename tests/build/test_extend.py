@@ -11,9 +11,10 @@ from distributed import Client, LocalCluster
 from growing import Growing, by_time, dated, digest, lines, small_files, text  # noqa: F401 (a fixture of every test here)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import grandbatch as gb
-from grandbatch.cli.building import build as build_command
+from grandbatch.cli.main import app
 from grandbatch.errors import StoreChangedError
 from grandbatch.scheduling import Schedule
 
@@ -133,17 +134,18 @@ def test_a_reader_of_the_old_version_is_told(tmp_path):
         reader.matrices[:4]
 
 
-def test_the_command_says_how_many_chunks_it_kept(tmp_path, capsys):
+def test_the_command_says_how_many_chunks_it_kept(tmp_path):
     (bars,) = lines(2500)
     growing = Growing(tmp_path)
     told = []
     for stop in (2000, 2500, 2500):
         growing.write(a=text(bars[:stop]))
-        build_command(
-            set_name="strategic", inputs=growing.inputs, store=tmp_path / "s.zarr",
-            chunk_windows=4, scheduler="sync", durable=False, as_json=True,
+        result = CliRunner().invoke(
+            app,
+            ["build", "strategic", *map(str, growing.inputs), "--store", str(tmp_path / "s.zarr"),
+             "--chunk-windows", "4", "--scheduler", "sync", "--no-durable", "--json"],
         )  # fmt: skip
-        told.append(json.loads(capsys.readouterr().out))
+        told.append(json.loads(result.stdout))
     assert [one["reused"] for one in told] == [False, False, True]
     assert told[0]["kept_chunks"] == told[2]["kept_chunks"] == 0
     assert 0 < told[1]["kept_chunks"] < told[1]["n_chunks"]
