@@ -21,6 +21,7 @@ from grandbatch.kernels.csv_rows import PADDING
 
 MAX_LINE_BYTES = 1024 * 1024
 _STEP_BYTES = 64 * 1024
+_LOOK_BYTES = 4096
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -92,6 +93,7 @@ def read_text(block: Block, hashed: bool) -> BlockText:
         end = size
         if begin < size and buffer[size - 1] != 10:
             end = _finish_line(file, block, buffer, size)
+    _refuse_long_lines(block, buffer[begin:end], begin)
     return text_of(buffer[begin : end + PADDING], leaves)
 
 
@@ -129,10 +131,29 @@ def _finish_line(file: BinaryIO, block: Block, buffer: Bytes, end: int) -> int:
         if count < len(room):
             return end
         if end == len(buffer) - PADDING:
-            raise InputError(
-                f"{block.path}: no line feed in {MAX_LINE_BYTES:,} bytes after byte "
-                f"{block.stop:,}; is it CSV?"
-            )
+            raise _too_long(block, block.stop)
+
+
+def _refuse_long_lines(block: Block, lines: Bytes, begin: int) -> None:
+    """Raise if a line is too long, wherever blocks are cut."""
+    # such a line covers a whole window of half that length
+    half = MAX_LINE_BYTES // 2
+    suspicious = any(
+        not (window[:_LOOK_BYTES] == 10).any() and not (window == 10).any()
+        for window in (lines[at : at + half] for at in range(0, len(lines) - half + 1, half))
+    )
+    if not suspicious:
+        return
+    ends = np.concatenate([[-1], np.flatnonzero(lines == 10), [len(lines)]])
+    too_long = np.flatnonzero(np.diff(ends) - 1 > MAX_LINE_BYTES)
+    if len(too_long):
+        raise _too_long(block, block.start + begin + int(ends[too_long[0]]) + 1)
+
+
+def _too_long(block: Block, after: int) -> InputError:
+    return InputError(
+        f"{block.path}: no line feed in {MAX_LINE_BYTES:,} bytes after byte {after:,}; is it CSV?"
+    )
 
 
 def _fill(file: BinaryIO, room: Bytes) -> int:

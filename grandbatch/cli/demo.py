@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from grandbatch.cli import options as o
 from grandbatch.cli.output import Stages, show
@@ -140,11 +141,12 @@ def _report(store: Path, checkpoints: Path, page: Path) -> dict[str, Any]:
 
 
 def _print(stages: list[dict[str, Any]], folder: Path) -> None:
-    table = Table(title=f"made in {folder}", title_justify="left")
+    # a path may hold what rich would take for markup
+    table = Table(title=Text(f"made in {folder}"), title_justify="left")
     for column in ("stage", "seconds", "made", "where"):
         table.add_column(column, justify="right" if column == "seconds" else "left")
     for stage in stages:
-        table.add_row(stage["stage"], f"{stage['seconds']}", stage["made"], stage["where"])
+        table.add_row(stage["stage"], f"{stage['seconds']}", stage["made"], Text(stage["where"]))
     Console().print(table)
     print(
         "The training was stopped after step 60 and went on at the very next batch.\n"

@@ -110,7 +110,8 @@ def quarantine(
             if len(rows) < limit and reason in (None, row.reason):
                 rows.append(row)
     if reason is not None and reason not in counts:
-        raise UsageError(f"no row was quarantined as {reason!r}, but as: {', '.join(counts)}")
+        others = f", but as: {', '.join(counts)}" if counts else "; none was at all"
+        raise UsageError(f"no row was quarantined as {reason!r}{others}")
     if as_json:
         show(
             {"rows": [asdict(row) for row in rows], "by_reason": counts, "total": counts.total()},

@@ -162,7 +162,11 @@ def read_records(folder: str | Path) -> list[dict[str, Any]]:
     """
     found = []
     for path in sorted(Path(folder).glob("memory-rank*.jsonl*"), reverse=True):
-        for line in path.read_text().splitlines():
+        try:
+            lines = path.read_text().splitlines()
+        except FileNotFoundError:  # a run that goes on has just moved it on
+            continue
+        for line in lines:
             try:
                 found.append(json.loads(line))
             except ValueError:

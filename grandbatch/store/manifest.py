@@ -87,6 +87,8 @@ class Manifest:
             raw = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise StoreNotFoundError(_not_a_store(store)) from None
+        except OSError as error:
+            raise StoreNotFoundError(f"{path} can't be read: {error.strerror}") from None
         try:
             value = json.loads(raw)
             if value["format"] != FORMAT:

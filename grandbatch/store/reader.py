@@ -13,13 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.errors import DamagedStoreError, StoreChangedError, StoreMismatchError
+from grandbatch.errors import (
+    DamagedStoreError,
+    StoreChangedError,
+    StoreError,
+    StoreMismatchError,
+)
 from grandbatch.store.format import FORMAT, StoreSpec
 from grandbatch.store.manifest import Manifest, sha256_hex
 from grandbatch.store.reading import Array, ArrayReader, Identity, OpenFiles
 
 Index = int | slice | EllipsisType
 _MAX_CHUNK_BYTES = 2**31
+_OPENINGS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +111,25 @@ class MatrixStore:
             If it is of another format.
         DamagedStoreError
             If its metadata is not what was written.
+        StoreChangedError
+            If it was replaced by another store meanwhile, more than once.
         """
         folder = Path(path).absolute()
+        for _ in range(_OPENINGS):
+            before = Identity.find(folder)
+            try:
+                store = cls._open(folder)
+            except (StoreError, OSError):
+                # files of two stores, where one took the other's place just now
+                if before == Identity.find(folder):
+                    raise
+            else:
+                if store._identity == before:
+                    return store
+        raise StoreChangedError(f"{folder} was replaced while it was opened; open it again")
+
+    @classmethod
+    def _open(cls, folder: Path) -> MatrixStore:
         manifest = Manifest.read(folder)
         identity = Identity.of(folder)
         for name, digest in manifest.metadata.items():

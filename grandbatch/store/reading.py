@@ -34,6 +34,14 @@ class Identity:
         status = (store / MANIFEST_NAME).stat()
         return cls(status.st_ino, status.st_mtime_ns, status.st_size)
 
+    @classmethod
+    def find(cls, store: Path) -> Identity | None:
+        """Take the identity of what is now at a path, None where there is no store."""
+        try:
+            return cls.of(store)
+        except OSError:
+            return None
+
 
 class OpenFiles:
     """The file that each array was last read from, kept open: for one thread, to be closed.

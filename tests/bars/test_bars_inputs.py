@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+from functools import partial
 
 import numpy as np
 import pytest
@@ -219,6 +220,20 @@ def test_a_symbol_too_long_for_a_folder_is_refused(tmp_path):
     path = write(tmp_path / "x.csv", f"{HEADER}\n{body(5)}")
     with pytest.raises(InputError, match="too long"):
         prepare(path, tmp_path, symbol="x" * 300)
+
+
+@pytest.mark.parametrize("block_bytes", [2**18, 700_001, 2**22])
+def test_a_line_of_more_than_a_mebibyte_is_an_error_however_blocks_are_cut(tmp_path, block_bytes):
+    lines = [f"{1_700_000_000 + 60 * i},10,12,9,11,{i}" for i in range(3000)]
+    for n_bytes in (2**20, 2**20 + 1):
+        lines[1200] = "x" * n_bytes
+        path = write(tmp_path / f"{n_bytes}.csv", "\n".join([HEADER, *lines, ""]))
+        parsed = partial(prepare_bars, path, tmp_path / "cache", BarRules(), HERE, block_bytes)
+        if n_bytes > 2**20:
+            with pytest.raises(InputError, match="no line feed in 1,048,576 bytes after byte"):
+                parsed()
+        else:
+            assert parsed().n_rows == 2999
 
 
 def test_digests_depend_on_the_content_alone(tmp_path):

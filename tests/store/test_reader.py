@@ -20,6 +20,7 @@ from grandbatch.errors import (
     StoreMismatchError,
     StoreNotFoundError,
 )
+from grandbatch.store.manifest import Manifest
 
 VARIANTS = [
     {"layout": "windows"},
@@ -217,6 +218,27 @@ def test_a_store_replaced_or_deleted_under_a_reader_is_an_error(make_store):
     shutil.rmtree(a.path)
     with pytest.raises(StoreChangedError, match="was deleted"):
         a.matrices[0]
+
+
+def test_a_store_that_takes_anothers_place_while_it_is_opened_is_read_whole(
+    make_store, monkeypatch
+):
+    a = make_store(700, overlap=12, name="a.zarr")
+    b = make_store(700, overlap=13, name="b.zarr")
+    expected = b.matrices[:]
+    read = Manifest.read
+
+    def read_then_replaced(folder):
+        manifest = read(folder)
+        if b.path.exists():
+            shutil.rmtree(a.path)
+            b.path.rename(a.path)
+        return manifest
+
+    monkeypatch.setattr(Manifest, "read", read_then_replaced)
+    opened = gb.MatrixStore.open(a.path)
+    assert opened.overlap == 13
+    np.testing.assert_array_equal(opened.matrices[:], expected)
 
 
 def test_a_pickled_store_opens_the_same_one_or_says_that_it_is_gone(make_store):
