@@ -17,7 +17,7 @@ from grandbatch.store.manifest import ChunkDigests, sha256_hex
 
 Array = npt.NDArray[Any]
 
-_PIECE_BYTES = 256 * 1024
+_PIECE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
