@@ -161,6 +161,20 @@ def test_a_forgotten_peak_is_still_known_here():
     assert peak_bytes() >= before
 
 
+def test_a_process_has_its_own_peak_not_that_of_the_one_that_started_it():
+    code = (
+        "from grandbatch.memory import own_bytes, peak_bytes; print(peak_bytes(), own_bytes()[1])"
+    )
+    starter = (
+        "import subprocess, sys; block = bytearray(500_000_000);"
+        "subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", starter, code], capture_output=True, text=True, check=True
+    ).stdout
+    assert all(int(value) < 400_000_000 for value in out.split())
+
+
 def test_the_thread_takes_less_than_half_a_percent_of_a_core():
     began = time.monotonic()
     with MemoryMonitor() as monitor:

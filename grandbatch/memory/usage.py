@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -108,8 +107,11 @@ def own_bytes() -> tuple[int, int]:
 
 
 def peak_bytes() -> int:
-    """Largest resident memory this process had so far, in bytes."""
-    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, *_peaks_before)
+    """Largest resident memory this process had so far, in bytes.
+
+    (`ru_maxrss` would be at least that of the program that started this one.)
+    """
+    return max(own_bytes()[1], *_peaks_before)
 
 
 def forget_peak() -> None:
