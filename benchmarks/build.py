@@ -68,7 +68,10 @@ def run_build(csv: str, folder: str, variant: dict[str, Any]) -> dict[str, float
 
 
 def run_polars(csv: str, folder: str, variant: dict[str, Any]) -> dict[str, float]:
-    """The same features and windows as a person would write them with polars and numpy."""
+    """The same features and windows as a person would write them with polars and numpy.
+
+    Run lazily, polars computes what expressions share once, and parses only close and volume.
+    """
     import polars as pl
     import zarr
 
