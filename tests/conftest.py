@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
 from simulated import write_bars
 
@@ -43,3 +47,44 @@ def make_store(tmp_path: Path) -> Callable[..., gb.MatrixStore]:
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """Return the file system of a fresh S3 server."""
+    file_system = pytest.importorskip("s3fs").S3FileSystem
+    file_system.clear_instance_cache()  # of a test without credentials
+    server_module = pytest.importorskip("moto.server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = server_module.ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server.start()
+    # what it serves is kept in the process, also of a server before it
+    reset = urllib.request.Request(f"http://127.0.0.1:{port}/moto-api/reset", method="POST")
+    urllib.request.urlopen(reset).close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        system = fsspec.filesystem("s3")
+        system.mkdir("bars")
+        yield system
+        file_system.clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """Return a file system in memory, emptied afterwards."""
+    system = fsspec.filesystem("memory")
+    yield system
+    system.rm("/", recursive=True)
+
+
+@pytest.fixture(params=["s3", "memory"])
+def place(request: pytest.FixtureRequest) -> tuple[Any, str]:
+    """Return a remote file system, and the URL of a bucket of it."""
+    system = request.getfixturevalue(request.param)
+    return system, {"s3": "s3://bars", "memory": "memory://bars"}[request.param]

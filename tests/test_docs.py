@@ -52,7 +52,7 @@ SAYS = {
 NEEDS = {
     "docs/training.md": ("pettingzoo",),
     "docs/loader.md": ("torchdata",),
-    "docs/howto/s3.md": ("moto.server", "s3fs"),
+    "docs/howto/s3.md": ("moto.server", "s3fs", "upath"),
 }
 
 

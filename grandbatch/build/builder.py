@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.scheduling import Schedule
 from grandbatch.store.format import FORMAT, StoreSpec
 from grandbatch.store.manifest import ChunkDigests, Manifest
+from grandbatch.store.places import is_remote
 from grandbatch.store.publish import (
     builder_lock,
     clean_staging,
@@ -41,6 +44,7 @@ from grandbatch.store.publish import (
     staging_folder,
 )
 from grandbatch.store.reader import MatrixStore
+from grandbatch.store.upload import upload_store
 from grandbatch.store.writer import (
     finished_files,
     join_digests,
@@ -53,7 +57,7 @@ from grandbatch.store.writer import (
 from grandbatch.version import __version__
 
 Progress = Callable[[str, int, int], None]
-"""Told of (stage, done, total): bytes for "bars", chunks for "chunks"."""
+"""Told of (stage, done, total): bytes for "bars", chunks for "chunks", files for "upload"."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ def build(target: Target, options: BuildOptions, progress: Progress | None = Non
         if progress is not None:
             progress(stage, done, total)
 
+    if is_remote(target.path):
+        return _build_remote(target, options, progress)
     if not has_leftovers(target.path):
         store = find_store(target, overwrite=options.overwrite)
         if store is not None:
@@ -134,6 +140,26 @@ def build(target: Target, options: BuildOptions, progress: Progress | None = Non
         result = _build_locked(target, options, schedule, bars, plan, extension, told)
         _record(target, plan, result, clock, memory_limit(options.memory_limit_bytes))
         return result
+
+
+def _build_remote(target: Target, options: BuildOptions, progress: Progress | None) -> BuildResult:
+    """Build a store in a folder of its own beside the bars cache, and upload it."""
+    store = find_store(target, overwrite=options.overwrite)
+    if store is not None:
+        return BuildResult(store, True)
+    folder = target.cache / "uploads" / hashlib.sha256(str(target.path).encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    local = folder / target.path.name
+    heard = progress or (lambda stage, done, total: None)
+    with builder_lock(folder, wait=options.wait, on_wait=lambda message: heard(message, 0, 0)):
+        store = find_store(target, overwrite=options.overwrite)
+        if store is not None:
+            return BuildResult(store, True)
+        # what stands there is of an upload that was cut off, perhaps of other inputs
+        built = build(replace(target, path=local), replace(options, overwrite=True), progress)
+        upload_store(local, target.path, progress)
+        shutil.rmtree(folder)
+        return replace(built, store=MatrixStore.open(target.path), reused=False)
 
 
 def _record(

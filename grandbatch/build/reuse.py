@@ -6,7 +6,6 @@ Reads no bar; imports neither Dask nor torch.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,11 @@ from grandbatch.bars.inputs import (
 )
 from grandbatch.bars.rules import BarRules
 from grandbatch.build.settings import StoreSettings
-from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError, UsageError
-from grandbatch.store.publish import beside
+from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
+from grandbatch.store.places import is_occupied, is_remote, place_of
+from grandbatch.store.publish import BESIDE, beside
 from grandbatch.store.reader import MatrixStore
-
-_URL = re.compile(r"[a-z][a-z0-9+.]+:/", re.IGNORECASE)  # a Path has one slash left of two
+from grandbatch.store.upload import has_mark
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -49,20 +48,15 @@ class Target:
         rules: BarRules,
         cache: str | os.PathLike[str] | None = None,
     ) -> Target:
-        """Make the paths absolute; the cache of bars lies beside the store by default."""
-        if _URL.match(os.fspath(path)):
-            raise UsageError(
-                f"{os.fspath(path)}: stores are written to local folders only; give a path, and "
-                "copy the finished store"
-            )
-        store = Path(path).absolute()
-        return cls(
-            inputs,
-            store,
-            settings,
-            rules,
-            Path(cache).absolute() if cache else beside(store) / "bars",
-        )
+        """Make the paths absolute.
+
+        The cache of bars lies beside the store by default; in the current folder where the store
+        is to be at a URL.
+        """
+        store = place_of(path)
+        folder = Path(BESIDE).absolute() if is_remote(store) else beside(store)
+        cache_folder = Path(cache).absolute() if cache else folder / "bars"
+        return cls(inputs, store, settings, rules, cache_folder)
 
     def bars_fingerprint(self) -> str:
         """Fingerprint of the bars, from the inputs' digests; known inputs are not read."""
@@ -75,8 +69,9 @@ def find_store(target: Target, *, overwrite: bool = False) -> MatrixStore | None
     Returns
     -------
     MatrixStore or None
-        None where nothing stands at the path, where the inputs extend those of the store there,
-        or where `overwrite` allows to replace it: another one, or this one if it is damaged.
+        None where nothing stands at the path, or an upload to it is not finished; where the inputs
+        extend those of the store there, unless it is at a URL; or where `overwrite` allows to
+        replace it: another one, or this one if it is damaged.
 
     Raises
     ------
@@ -85,7 +80,7 @@ def find_store(target: Target, *, overwrite: bool = False) -> MatrixStore | None
         replace it. What is no store is never replaced.
     """
     path = target.path
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not is_occupied(path) or (is_remote(path) and has_mark(path)):
         return None
     try:
         store = MatrixStore.open(path)
@@ -97,7 +92,7 @@ def find_store(target: Target, *, overwrite: bool = False) -> MatrixStore | None
         if overwrite:
             return None
         raise
-    if _extension_of(store, target) is not None:
+    if not is_remote(path) and _extension_of(store, target) is not None:
         return None
     bars = target.bars_fingerprint()
     if store.fingerprint == target.settings.fingerprint(bars):

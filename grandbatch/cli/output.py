@@ -27,7 +27,12 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-_TITLES = {"bars": "reading bars", "chunks": "writing chunks", "train": "training"}
+_TITLES = {
+    "bars": "reading bars",
+    "chunks": "writing chunks",
+    "upload": "uploading",
+    "train": "training",
+}
 
 
 def show(values: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
 from grandbatch.store.format import FORMAT, MANIFEST_NAME
+from grandbatch.store.places import as_os_errors, told
 
 SHA256_BYTES = 32
 
@@ -84,11 +85,12 @@ class Manifest:
         """
         path = store / MANIFEST_NAME
         try:
-            raw = path.read_bytes()
+            with as_os_errors():
+                raw = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise StoreNotFoundError(_not_a_store(store)) from None
         except OSError as error:
-            raise StoreNotFoundError(f"{path} can't be read: {error.strerror}") from None
+            raise StoreNotFoundError(f"{path} can't be read: {told(error)}") from None
         try:
             value = json.loads(raw)
             if value["format"] != FORMAT:

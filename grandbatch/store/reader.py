@@ -19,6 +19,7 @@ from grandbatch.errors import (
 )
 from grandbatch.store.format import FORMAT, StoreSpec
 from grandbatch.store.manifest import Manifest, sha256_hex
+from grandbatch.store.places import place_of
 from grandbatch.store.reading import ArrayReader, Identity, OpenFiles
 from grandbatch.store.slices import Matrices, WindowValues
 
@@ -112,7 +113,7 @@ class MatrixStore:
         StoreChangedError
             If it was replaced by another store meanwhile, more than once.
         """
-        folder = Path(path).absolute()
+        folder = place_of(path)
         for _ in range(_OPENINGS):
             before = Identity.find(folder)
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -10,27 +9,30 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.errors import DamagedStoreError, StoreChangedError
+from grandbatch.errors import DamagedStoreError, StoreChangedError, StoreError
 from grandbatch.store.codecs import CRC_BYTES, checksum, decode_into
 from grandbatch.store.format import MANIFEST_NAME, ArraySpec
 from grandbatch.store.manifest import ChunkDigests, sha256_hex
+from grandbatch.store.places import File, is_remote, open_place, told, version_of
 
 Array = npt.NDArray[Any]
-
-_PIECE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which published store a folder held when it was opened, told by its manifest file."""
+    """Which published store a place held when it was opened, told by its manifest file."""
 
     inode: int
     mtime_ns: int
     size: int
+    version: str = ""
+    """Of a remote place, what there is instead."""
 
     @classmethod
     def of(cls, store: Path) -> Identity:
         """Take the identity of the store now at a path."""
+        if is_remote(store):
+            return cls(0, 0, 0, version_of(store / MANIFEST_NAME))
         status = (store / MANIFEST_NAME).stat()
         return cls(status.st_ino, status.st_mtime_ns, status.st_size)
 
@@ -52,7 +54,7 @@ class OpenFiles:
     """
 
     def __init__(self) -> None:
-        self._handles: dict[str, tuple[int, int]] = {}
+        self._files: dict[str, tuple[int, File]] = {}
         self._scratch = np.empty(0, np.uint8)
 
     def scratch(self, n_bytes: int) -> npt.NDArray[np.uint8]:
@@ -61,24 +63,24 @@ class OpenFiles:
             self._scratch = np.empty(n_bytes, np.uint8)
         return self._scratch[:n_bytes]
 
-    def get(self, reader: ArrayReader, chunk: int) -> int:
-        """Return the handle of the file that a chunk is in."""
+    def get(self, reader: ArrayReader, chunk: int) -> File:
+        """Return the file that a chunk is in."""
         name, number = reader.spec.name, reader.file_number(chunk)
-        held = self._handles.get(name)
+        held = self._files.get(name)
         if held is not None:
             if held[0] == number:
                 return held[1]
-            os.close(self._handles.pop(name)[1])
-        handle = self._handles.setdefault(name, (number, reader.open_file(chunk)))[1]
+            self._files.pop(name)[1].close()
+        file = self._files.setdefault(name, (number, reader.open_file(chunk)))[1]
         if held is None:
             # only now: another store may have come to the path before the file was opened
             reader.check_unchanged()
-        return handle
+        return file
 
     def close(self) -> None:
         """Close all files."""
-        while self._handles:
-            os.close(self._handles.popitem()[1][1])
+        while self._files:
+            self._files.popitem()[1][1].close()
 
     def __enter__(self) -> Self:
         return self
@@ -130,14 +132,14 @@ class ArrayReader:
         length, expected = int(self.digests.length[chunk]), int(self.digests.crc32c[chunk])
         if length != len(out) + CRC_BYTES:
             raise self._damaged(chunk, f"{len(out) + CRC_BYTES} bytes wanted, {length} announced")
-        handle, offset = files.get(self, chunk), self._offset(chunk)
+        file, offset = files.get(self, chunk), self._offset(chunk)
         trailer = bytearray(CRC_BYTES)
         n_read = crc = 0
-        for first in range(0, len(out), _PIECE_BYTES):
-            piece = out[first : first + _PIECE_BYTES]
+        for first in range(0, len(out), file.piece_bytes):
+            piece = out[first : first + file.piece_bytes]
             last = [trailer] if first + len(piece) == len(out) else []
             try:
-                n_read += os.preadv(handle, [piece.data, *last], offset + first)
+                n_read += file.read_into([piece.data, *last], offset + first)
             except OSError as error:
                 raise self._unreadable(chunk, error) from None
             piece.flags.writeable = False
@@ -189,21 +191,21 @@ class ArrayReader:
         if files is None:
             with OpenFiles() as own:
                 return self._read_range(chunk, offset, length, own)
-        handle = files.get(self, chunk)
+        data = bytearray(length)
         try:
-            data = os.pread(handle, length, offset)
+            n_read = files.get(self, chunk).read_into([data], offset)
         except OSError as error:
             raise self._unreadable(chunk, error) from None
-        if len(data) != length:
-            raise self._damaged(chunk, f"{length} bytes wanted, {len(data)} there")
-        return data
+        if n_read != length:
+            raise self._damaged(chunk, f"{length} bytes wanted, {n_read} there")
+        return bytes(data)
 
-    def open_file(self, chunk: int) -> int:
+    def open_file(self, chunk: int) -> File:
         """Open the file that a chunk is in."""
         try:
-            return os.open(self.store / self.spec.file(self.file_number(chunk)), os.O_RDONLY)
+            return open_place(self.store / self.spec.file(self.file_number(chunk)))
         except OSError as error:
-            raise self._damaged(chunk, f"its file can't be opened ({error.strerror})") from None
+            raise self._damaged(chunk, f"its file can't be opened ({told(error)})") from None
 
     def file_number(self, chunk: int) -> int:
         """Return the number of the file that a chunk is in."""
@@ -214,15 +216,17 @@ class ArrayReader:
         try:
             if Identity.of(self.store) == self.identity:
                 return
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             raise StoreChangedError(
                 f"{self.store} was deleted or moved while it was being read; "
                 "build it again and start again"
             ) from None
+        except OSError as error:
+            raise StoreError(f"{self.store} can't be reached any more: {told(error)}") from None
         raise StoreChangedError(f"{self.store} was replaced while it was being read; open it again")
 
     def _unreadable(self, chunk: int, error: OSError) -> DamagedStoreError:
-        return self._damaged(chunk, f"its bytes can't be read ({error.strerror})")
+        return self._damaged(chunk, f"its bytes can't be read ({told(error)})")
 
     def _damaged(self, chunk: int, what: str) -> DamagedStoreError:
         self.check_unchanged()

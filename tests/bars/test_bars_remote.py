@@ -1,9 +1,7 @@
 """Inputs by URL: in memory, and on an S3 server on this machine."""
 
 import gzip
-import socket
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +10,7 @@ import pytest
 import grandbatch as gb
 from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.bars.inputs import resolve_inputs
-from grandbatch.errors import InputError, UsageError
+from grandbatch.errors import InputError
 from grandbatch.scheduling import Schedule
 
 HEADER = "timestamp,open,high,low,close,volume"
@@ -26,42 +24,6 @@ def rows_text(n_rows=N_ROWS, start=0):
 
 
 TEXT = f"{HEADER}\n{rows_text()}".encode()
-
-
-@pytest.fixture(scope="module")
-def s3():
-    """Return the file system of a fresh S3 server."""
-    file_system = pytest.importorskip("s3fs").S3FileSystem
-    file_system.clear_instance_cache()  # of a test without credentials
-    server_module = pytest.importorskip("moto.server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = server_module.ThreadedMotoServer("127.0.0.1", port, verbose=False)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        system = fsspec.filesystem("s3")
-        system.mkdir("bars")
-        yield system
-        file_system.clear_instance_cache()
-    server.stop()
-
-
-@pytest.fixture
-def memory():
-    system = fsspec.filesystem("memory")
-    yield system
-    system.rm("/", recursive=True)
-
-
-@pytest.fixture(params=["s3", "memory"])
-def place(request):
-    system = request.getfixturevalue(request.param)
-    return system, {"s3": "s3://bars", "memory": "memory://bars"}[request.param]
 
 
 def read(inputs, tmp_path, block_bytes=None, workers=2, **rules):
@@ -147,8 +109,3 @@ def test_a_file_url_is_a_local_path(tmp_path):
     (tmp_path / "x.csv").write_bytes(TEXT)
     url = f"file://{tmp_path}/x.csv"
     assert resolve_inputs(url) == resolve_inputs(tmp_path / "x.csv")
-
-
-def test_a_store_by_url_is_refused_with_what_to_do(tmp_path):
-    with pytest.raises(UsageError, match="local folders only"):
-        gb.build_store(tmp_path / "x.csv", "s3://bars/x.zarr")

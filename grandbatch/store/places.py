@@ -1,0 +1,162 @@
+"""Where stores lie: in local folders, or at URLs that fsspec opens.
+
+A remote place behaves like a `Path` (universal-pathlib makes it so). What a path can't do alike is
+here: reading ranges of bytes, and telling what lies there now from what comes there later.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from grandbatch.errors import GrandbatchError, StoreError, UsageError
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
+"""A `Path` of a URL has one slash left of two."""
+
+LOCAL_PIECE_BYTES = 1024 * 1024
+"""Small enough that a checksum finds what was read in the cache."""
+
+_WHOLE = 2**62
+
+
+def is_remote(place: Path | str) -> bool:
+    """Whether a place is a URL, not a local path."""
+    return _URL.match(str(place)) is not None
+
+
+def place_of(location: str | os.PathLike[str]) -> Path:
+    """Return the place that a path or a URL means: absolute if it is local.
+
+    Raises
+    ------
+    UsageError
+        If it is a URL that nothing installed opens.
+    """
+    text = str(location)
+    if text.startswith("file:/"):
+        return Path("/" + text.removeprefix("file:").lstrip("/"))
+    found = _URL.match(text)
+    if found is None:
+        return Path(location).absolute()
+    scheme, rest = found[1].lower(), text[found.end() :]
+    try:
+        from upath import UPath
+
+        with as_os_errors():
+            return cast(Path, UPath(f"{scheme}://{rest.rstrip('/')}"))
+    except (ImportError, ValueError, OSError) as error:
+        raise UsageError(
+            f"{scheme}://{rest} can't be opened ({error}); stores at URLs need "
+            "pip install 'grandbatch[s3]', or the package of that kind of place"
+        ) from None
+
+
+class File(Protocol):
+    """An open file of chunks."""
+
+    piece_bytes: int
+    """How much to read at once."""
+
+    def read_into(self, buffers: Sequence[Any], offset: int) -> int:
+        """Fill buffers of bytes one after the other; return how many bytes there were."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+def open_place(place: Path) -> File:
+    """Open a file for reading ranges of it.
+
+    Raises
+    ------
+    OSError
+    """
+    return _RemoteFile(place) if is_remote(place) else _LocalFile(place)
+
+
+class _LocalFile:
+    piece_bytes = LOCAL_PIECE_BYTES
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDONLY)
+
+    def read_into(self, buffers: Sequence[Any], offset: int) -> int:
+        return os.preadv(self._handle, buffers, offset)
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+
+class _RemoteFile:
+    """Each read is a request."""
+
+    piece_bytes = _WHOLE
+
+    def __init__(self, place: Any) -> None:
+        self._files, self._path = place.fs, place.path
+
+    def read_into(self, buffers: Sequence[Any], offset: int) -> int:
+        stop = offset + sum(len(buffer) for buffer in buffers)
+        with as_os_errors():
+            data = memoryview(self._files.cat_file(self._path, start=offset, end=stop))
+        at = 0
+        for buffer in buffers:
+            part = data[at : at + len(buffer)]
+            memoryview(buffer)[: len(part)] = part
+            at += len(part)
+        return at
+
+    def close(self) -> None:
+        pass
+
+
+def is_occupied(place: Path) -> bool:
+    """Whether anything stands at a place but an empty folder.
+
+    Raises
+    ------
+    StoreError
+        If a remote place can't be reached.
+    """
+    try:
+        with as_os_errors():
+            return place.exists() and not (place.is_dir() and not any(place.iterdir()))
+    except OSError as error:
+        raise StoreError(f"{place} can't be reached: {told(error)}") from error
+
+
+def version_of(place: Any) -> str:
+    """Return what changes when another file comes to a remote place.
+
+    Raises
+    ------
+    OSError
+        If none is there, or the place can't be reached.
+    """
+    with as_os_errors():
+        place.fs.invalidate_cache()
+        return str(place.fs.ukey(place.path))
+
+
+def told(error: OSError) -> str:
+    """Return what an error says, without its number."""
+    return error.strerror or str(error) or type(error).__name__
+
+
+@contextmanager
+def as_os_errors() -> Iterator[None]:
+    """Let kinds of places that have errors of their own speak the system's."""
+    try:
+        yield
+    except (OSError, ImportError, ValueError, GrandbatchError):
+        raise
+    except Exception as error:
+        raise OSError(errno.EIO, str(error) or type(error).__name__) from error
