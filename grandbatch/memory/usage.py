@@ -13,7 +13,7 @@ from grandbatch.memory.limits import read_ceilings, smallest
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
-_peaks_before = [0]
+_highest = [0]
 """The highest peak that was forgotten."""
 
 
@@ -111,7 +111,9 @@ def peak_bytes() -> int:
 
     (`ru_maxrss` would be at least that of the program that started this one.)
     """
-    return max(own_bytes()[1], *_peaks_before)
+    # the system's own mark is an estimate, and may be told lower a moment later
+    _highest[0] = max(own_bytes()[1], _highest[0])
+    return _highest[0]
 
 
 def forget_peak() -> None:
@@ -119,7 +121,7 @@ def forget_peak() -> None:
 
     `peak_bytes` still knows the former one; other programs that ask the system for it do not.
     """
-    _peaks_before[0] = peak_bytes()
+    peak_bytes()
     # proc(5): 5 resets VmHWM; where /proc is read-only the mark stays, and samples must do
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

@@ -1,6 +1,7 @@
 """Thousands of symbols in one file: each as if it had been alone."""
 
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -37,6 +38,10 @@ def write(path, lines):
     return path
 
 
+SINGLES = int(os.environ.get("GRANDBATCH_SINGLES", "25"))
+"""How many of a thousand symbols are built alone, too; all take minutes."""
+
+
 @pytest.mark.slow
 def test_a_thousand_interleaved_symbols_build_as_each_alone(tmp_path):
     n_symbols, n_bars = 1000, 2000
@@ -60,7 +65,7 @@ def test_a_thousand_interleaved_symbols_build_as_each_alone(tmp_path):
         cents[order] / 100,
     )
     starts = np.searchsorted(store.symbol[:], np.arange(n_symbols + 1))
-    for code in np.random.default_rng(1).choice(n_symbols, 25, replace=False):
+    for code in np.random.default_rng(1).choice(n_symbols, SINGLES, replace=False):
         number = order[code]
         lines = map(line_of, times, itertools.repeat(names[number]), cents[number].tolist())
         path = write(tmp_path / f"{code}.csv", lines)
