@@ -143,7 +143,7 @@ def test_a_cache_larger_than_memory_is_done_without(large_store, tmp_path):
     assert "do not fit" in without["reason"]
 
 
-def wait_for(condition, child, seconds=60):
+def wait_for(condition, child, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert child.poll() is None, child.communicate()
