@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from grandbatch.bars.inputs import InputFile, resolve_inputs
+from grandbatch.bars.layout import read_layout
 from grandbatch.bars.opening import open_raw
 from grandbatch.bars.prepare import find_bars
 from grandbatch.build.plan import BuildPlan
-from grandbatch.build.reuse import Target
+from grandbatch.build.reuse import Target, is_free
 from grandbatch.errors import InputError
 from grandbatch.grid import Segments
 from grandbatch.memory import MemoryLimit, memory_limit
@@ -88,18 +89,23 @@ def estimate_build(
     processes: int = 0,
     memory_limit_bytes: int | None = None,
 ) -> Estimate:
-    """Plan a build from cached bars, or from the number of lines in its inputs.
+    """Plan a build from cached bars, or from the headers and the number of lines of its inputs.
 
     Raises
     ------
-    InputError, NoWindowsError, UsageError
+    InputError, NoWindowsError, StoreMismatchError, UsageError
         As their classes say.
     """
+    is_free(target.path)
     bars = find_bars(target.inputs, target.cache, target.rules)
     if bars is not None:
         segments, n_rows = bars.segments(target.settings.max_gap_ns), bars.n_rows
     else:
-        n_rows = sum(_count_rows(file) for file in resolve_inputs(target.inputs))
+        files = resolve_inputs(target.inputs)
+        for file in files:
+            if file.kind == "csv":
+                read_layout(file.location, file.name, target.rules)
+        n_rows = sum(map(_count_rows, files))
         segments = Segments.single(n_rows)
     plan = BuildPlan(
         target.settings,

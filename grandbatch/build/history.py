@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from grandbatch.errors import DiskFullError
-from grandbatch.files import room_for, write_whole
+from grandbatch.files import room_for
 from grandbatch.memory import peak_bytes
 from grandbatch.store.publish import beside
 
@@ -47,7 +47,8 @@ def record_build(store: Path, facts: dict[str, Any]) -> None:
     path = _path(store)
     with suppress(DiskFullError), room_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(facts).encode(), durable=False)
+        # in place: half a file is no JSON, and one written aside would stay behind when killed
+        path.write_bytes(json.dumps(facts).encode())
 
 
 def read_build(store: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from grandbatch.bars.inputs import (
 from grandbatch.bars.rules import BarRules
 from grandbatch.build.settings import StoreSettings
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
+from grandbatch.store.format import MANIFEST_NAME
 from grandbatch.store.places import is_occupied, is_remote, place_of
 from grandbatch.store.publish import BESIDE, beside
 from grandbatch.store.reader import MatrixStore
@@ -63,6 +64,23 @@ class Target:
         return bars_fingerprint(input_digests(self.inputs, self.cache), self.rules)
 
 
+def is_free(path: Path) -> bool:
+    """Whether nothing stands at a path yet, or only an upload that is not finished.
+
+    Raises
+    ------
+    StoreMismatchError
+        If what stands there is no store.
+    """
+    if not is_occupied(path) or (is_remote(path) and has_mark(path)):
+        return True
+    if not (path / MANIFEST_NAME).exists():
+        raise StoreMismatchError(
+            f"{path} exists and is no grandbatch store; it is left as it is: choose another path"
+        )
+    return False
+
+
 def find_store(target: Target, *, overwrite: bool = False) -> MatrixStore | None:
     """Return the store asked for if it is there.
 
@@ -80,14 +98,10 @@ def find_store(target: Target, *, overwrite: bool = False) -> MatrixStore | None
         replace it. What is no store is never replaced.
     """
     path = target.path
-    if not is_occupied(path) or (is_remote(path) and has_mark(path)):
+    if is_free(path):
         return None
     try:
         store = MatrixStore.open(path)
-    except StoreNotFoundError:
-        raise StoreMismatchError(
-            f"{path} exists and is no grandbatch store; it is left as it is: choose another path"
-        ) from None
     except (DamagedStoreError, StoreMismatchError):
         if overwrite:
             return None

@@ -9,11 +9,17 @@ from hypothesis import strategies as st
 from simulated import write_bars
 
 import grandbatch as gb
+from grandbatch.bars import BarRules
 from grandbatch.build.estimate import estimate_build
 from grandbatch.build.plan import BuildPlan
 from grandbatch.build.reuse import Target
 from grandbatch.build.settings import make_settings
-from grandbatch.errors import MemoryLimitError, UsageError
+from grandbatch.errors import (
+    ColumnError,
+    MemoryLimitError,
+    StoreMismatchError,
+    UsageError,
+)
 from grandbatch.grid import Segments
 from grandbatch.memory import MemoryLimit
 
@@ -109,3 +115,17 @@ def test_blocks_of_rows_are_refused_where_they_would_mostly_be_borders():
     segments = Segments(starts, np.full(100, 89, np.int64), np.zeros(100, np.int32))
     with pytest.raises(UsageError, match="too many short segments"):
         BuildPlan(settings_of(layout="rows"), segments, 8900)
+
+
+def test_a_plan_refuses_what_a_build_would(tmp_path):
+    source = tmp_path / "bars.csv"
+    write_bars(source, 300)
+    settings = settings_of()
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "notes.txt").write_text("mine")
+    with pytest.raises(StoreMismatchError, match="no grandbatch store"):
+        estimate_build(Target.of(source, taken, settings, BarRules()))
+    source.write_text(source.read_text().replace("close", "Clsoe", 1))
+    with pytest.raises(ColumnError, match="Clsoe"):
+        estimate_build(Target.of(source, tmp_path / "s.zarr", settings, BarRules()))
