@@ -19,7 +19,8 @@ def parse_bytes(text: str | int) -> int:
     Parameters
     ----------
     text : str or int
-        A whole number of bytes, or a number with a unit (B, KB, MB, GB, TB, KiB, MiB, GiB, TiB).
+        A whole number of bytes, or a number with a unit (B, KB, MB, GB, TB, KiB, MiB, GiB, TiB;
+        G and Gi mean GiB).
 
     Returns
     -------
@@ -37,7 +38,7 @@ def parse_bytes(text: str | int) -> int:
         units = {"": 1, "b": 1}
         for power, letter in enumerate("kmgt", start=1):
             units[f"{letter}b"] = 1000**power
-            units[f"{letter}ib"] = units[letter] = 1024**power
+            units[f"{letter}ib"] = units[f"{letter}i"] = units[letter] = 1024**power
         stripped = text.strip().lower()
         number = stripped.rstrip("abcdefghijklmnopqrstuvwxyz ")
         unit = stripped[len(number) :].strip()

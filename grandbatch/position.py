@@ -94,7 +94,7 @@ class Position:
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"not a position: {value!r} ({type(error).__name__}: {error}); "
-                "start again without it, or from another checkpoint"
+                "load another checkpoint, or start again without it (--no-resume)"
             ) from None
 
 

@@ -183,10 +183,12 @@ def mistakes(folder):
         (1, "bars.csv", ("build", "strategic", bars, "--store", bars / "new.zarr")),
         (2, "checkpoint_frequency", ("train", "strategic", "--store", store, *train,
                                      "--checkpoint-frequency", 0)),
+        (2, "grandbatch inspect STORE", ("inspect", "--store", store)),
+        (2, "see grandbatch train --help", ("train", "strategic", store)),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", range(21))
+@pytest.mark.parametrize("number", range(23))
 def test_a_mistake_is_one_line_that_says_what_to_do(folder, number):
     code, text, arguments = mistakes(folder)[number]
     done = run(*arguments, check=code)
@@ -194,6 +196,22 @@ def test_a_mistake_is_one_line_that_says_what_to_do(folder, number):
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_flags_for_more_and_less_to_read_stand_before_a_command_or_after_it(folder, tmp_path):
+    build = ("build", "strategic", folder / "bars.csv", "--store")
+    assert "writing chunks" in run(*build, tmp_path / "a", check=0).stderr
+    assert run("-q", *build, tmp_path / "b", check=0).stderr == ""
+    assert run(*build, tmp_path / "c", "--quiet", check=0).stderr == ""
+
+
+def test_training_that_is_finished_says_how_to_go_on(folder, tmp_path):
+    train = ("train", "strategic", "--store", folder / "strategic.zarr", "--checkpoint-dir",
+             tmp_path / "c")  # fmt: skip
+    assert "nothing was left" not in run(*train, check=0).stderr
+    again = run(*train, "--json", check=0)
+    assert "nothing was left to train on; --epochs 2 would go on" in again.stderr
+    assert as_json(again)["steps"] > 0
 
 
 def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(folder, tmp_path):

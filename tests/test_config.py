@@ -67,6 +67,7 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(field, value):
         ("1.5 GiB", 3 * 2**29),
         (1024, 1024),
         ("4k", 4096),
+        ("2Gi", 2 * 2**30),
         ("10", 10),
     ],
 )

@@ -104,7 +104,7 @@ def estimate_build(
         files = resolve_inputs(target.inputs)
         for file in files:
             if file.kind == "csv":
-                read_layout(file.location, file.name, target.rules)
+                read_layout(file.location, file.location, target.rules)
         n_rows = sum(map(_count_rows, files))
         segments = Segments.single(n_rows)
     plan = BuildPlan(

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from grandbatch.cli import building, demo, monitoring, report, stores, training, upkeep
+from grandbatch.cli.options import Quiet, Verbose, tell_as_much, with_verbosity
 from grandbatch.cli.settings import FILE_VARIABLE, adopt, find_file
 from grandbatch.errors import GrandbatchError
 from grandbatch.version import __version__
@@ -47,7 +48,7 @@ for command in (
     upkeep.config,
     demo.demo,
 ):
-    app.command()(command)
+    app.command()(with_verbosity(command))
 app.add_typer(upkeep.cache_app, name="cache")
 
 
@@ -67,27 +68,25 @@ def _options(
         Path | None,
         typer.Option("--config", envvar=FILE_VARIABLE, help="YAML of settings (grandbatch.yaml)."),
     ] = None,
-    verbose: bool = typer.Option(False, "-v", "--verbose", help="Tell more on stderr."),
-    quiet: bool = typer.Option(False, "-q", "--quiet", help="Tell only what goes wrong."),
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
-    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
-    others = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(format="%(message)s", level=others, stream=sys.stderr)
-    logging.getLogger("grandbatch").setLevel(level)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    tell_as_much(verbose, quiet)
     adopt(context, find_file(config_file))
 
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 the data or store is bad, 2 wrong usage."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="grandbatch", standalone_mode=False)
     except GrandbatchError as error:
         code = _fail(str(error), error.exit_code)
     except _ParsingError as error:
         # no message where nothing was asked for: typer has shown the help
         text = error.format_message()
         is_help = not text or "Usage:" in text
-        code = 2 if is_help else _fail(f"{text.rstrip('.')}; see grandbatch --help", 2)
+        code = 2 if is_help else _fail(f"{text.rstrip('.')}; {_remedy(error)}", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except BrokenPipeError:
@@ -102,6 +101,16 @@ def main() -> None:
     if code == _INTERRUPTED:
         _fail("stopped; run the same command again to go on", code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _remedy(error: Any) -> str:
+    """Say where to read on, or what is meant where a store is given as other commands take it."""
+    command = error.ctx.command_path if error.ctx else "grandbatch"
+    if getattr(error, "option_name", None) == "--store":
+        stores = [one.metavar for one in error.ctx.command.params if one.name == "store"]
+        if stores:
+            return f"the store is given without it: {command} {stores[0]}"
+    return f"see {command} --help"
 
 
 def _fail(message: str, code: int) -> int:

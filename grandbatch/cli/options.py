@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,8 @@ SetName = Annotated[str, typer.Argument(metavar="SET", help="Feature set: strate
 StoreOption = Annotated[Path, typer.Option("--store", help="Where the store is, or is to be.")]
 StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A finished store.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell more on stderr.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Tell only what goes wrong.")]
 
 Overlap = Annotated[
     int | None, typer.Option(help="Rows that neighbouring windows share (the set's own).")
@@ -140,8 +143,36 @@ def with_rules(command: Callable[..., None]) -> Callable[..., None]:
 
     kept = [parameter for parameter in own if parameter.name not in ("rules", "as_json")]
     last = [parameter for parameter in own if parameter.name == "as_json"]
-    together = [*kept, *flags.values(), *last]
+    return _with_flags(run, [*kept, *flags.values(), *last])
+
+
+def with_verbosity(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags that say how much it tells, besides those before its name."""
+    flags = inspect.signature(tell_as_much, eval_str=True).parameters
+    own = inspect.signature(command, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        chosen = {name: values.pop(name) for name in flags}
+        if any(chosen.values()):
+            tell_as_much(**chosen)
+        command(**values)
+
+    return _with_flags(run, [*own.values(), *flags.values()])
+
+
+def tell_as_much(verbose: Verbose = False, quiet: Quiet = False) -> None:
+    """Set what is logged."""
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    logging.getLogger().setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.getLogger("grandbatch").setLevel(level)
+
+
+def _with_flags(
+    command: Callable[..., None], parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
     # typer reads a command's flags from here
-    run.__signature__ = inspect.Signature(together)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in together}
-    return run
+    command.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in keywords}
+    return command

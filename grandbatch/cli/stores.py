@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from grandbatch.cli import options as o
-from grandbatch.cli.output import show
+from grandbatch.cli.output import iso_time, show
 from grandbatch.store.reader import MatrixStore
 
 
@@ -21,6 +21,8 @@ def inspect(store: o.StoreArgument, as_json: o.Json = False) -> None:
     attrs = dict(opened.attrs)
     if not as_json:
         attrs.pop("feature_stats")
+        for name in ("first_time", "last_time"):
+            attrs[name] = iso_time(attrs[name])
         attrs["source"] = [f"{s['name']} ({s['bytes']:,} bytes)" for s in attrs["source"]]
     show(attrs, as_json=as_json, title=str(store))
 
@@ -31,10 +33,11 @@ def verify(store: o.StoreArgument, as_json: o.Json = False) -> None:
     Example: grandbatch verify bars.zarr
     """
     found = MatrixStore.open(store).verify()
+    n_chunks = found.checked_chunks
     show(
         {
             "ok": found.ok,
-            "checked_chunks": found.checked_chunks,
+            "checked_chunks": n_chunks if as_json else f"{n_chunks:,} of all arrays",
             "bad_chunks": [
                 {"array": array, "chunk": chunk, "problem": problem}
                 for array, chunk, problem in found.bad_chunks

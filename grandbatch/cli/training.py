@@ -21,10 +21,12 @@ from grandbatch.store.reader import MatrixStore
 if TYPE_CHECKING:
     from grandbatch.processor import BatchProcessor
 
+_log = logging.getLogger("grandbatch")
+
 
 def train(
     set_name: o.SetName,
-    store: o.StoreOption,
+    store: Annotated[Path, typer.Option("--store", help="A finished store.")],
     checkpoint_dir: Annotated[Path, typer.Option(help="Where checkpoints lie.")],
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of the whole training.")] = 1,
     batch_size: Annotated[
@@ -101,8 +103,13 @@ def train(
             # one of them tells how far all are
             logging.getLogger("grandbatch").setLevel(logging.WARNING)
             trace = trace and trace.with_name(f"{trace.name}.{ranks.rank}")
-        _follow(processor, trainer, trace)
+        is_new = _follow(processor, trainer, trace)
     if ranks.rank == 0:
+        if not is_new:
+            _log.info(
+                "nothing was left to train on; --epochs %d would go on, --no-resume start again",
+                epochs + 1,
+            )
         show(
             {**processor.summary, "epochs": epochs, "checkpoint_dir": str(checkpoint_dir)},
             as_json=as_json,
@@ -110,21 +117,24 @@ def train(
         )
 
 
-def _follow(processor: BatchProcessor, trainer: Any, trace: Path | None) -> None:
-    """Train to the end, or to the batch in which Ctrl-C is pressed."""
+def _follow(processor: BatchProcessor, trainer: Any, trace: Path | None) -> bool:
+    """Train to the end, or to the batch in which Ctrl-C is pressed; tell if there was a batch."""
     steps = max(1, len(processor.loader) * processor.epochs)
+    is_new = False
     with ExitStack() as stack:
         stages = stack.enter_context(Stages())
         file = stack.enter_context(trace.open("a")) if trace else None
         held = stack.enter_context(HeldInterrupts())
         results = stack.enter_context(closing(processor.process_batches(trainer)))
         for result in results:
+            is_new = True
             stages.tell("train", result["batch_idx"] + 1, steps)
             if file:
                 _write_trace(file, result)
             if held.pending:
                 break
     held.release()
+    return is_new
 
 
 def make_config(

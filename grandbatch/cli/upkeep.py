@@ -147,6 +147,8 @@ def doctor(
         _print_health(found)
     if found["problems"]:
         raise GrandbatchError("; ".join(found["problems"]))
+    if not as_json:
+        print("nothing is wrong")
 
 
 def config(
@@ -180,13 +182,14 @@ def config(
         rows = [asdict(setting) for setting in chosen]
         print(json.dumps({"file": path, "settings": rows}, default=str))
         return
-    table = _table(f"file: {file or 'none'}", "command", "flag", "value", "from")
-    for setting in chosen:
-        value = "" if setting.value is None else str(setting.value)
-        table.add_row(setting.command, setting.flag, Text(value), Text(setting.source))
-    Console().print(table)
     if not chosen:
         print("Nothing is set: all commands have their defaults. See grandbatch config --help")
+        return
+    table = _table(f"file: {file or 'none'}", "command", "flag", "value", "from")
+    for setting in chosen:
+        value = "not set" if setting.value is None else str(setting.value)
+        table.add_row(setting.command, setting.flag, Text(value), Text(setting.source))
+    Console().print(table)
 
 
 def _stores(folder: Path) -> list[MatrixStore]:

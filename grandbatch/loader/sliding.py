@@ -281,18 +281,20 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
             raise CheckpointError(
                 f"not a loader's state of format {STATE_FORMAT}: {str(state)[:200]}; "
-                "start without it"
+                "start again without it (--no-resume)"
             )
         if state.get("content_id") != self.store.content_id:
             raise CheckpointError(
                 f"the state was taken on the windows {state.get('content_id')}, "
                 f"{self.store.path} holds {self.store.content_id}; "
-                "open the store it was taken on, or start again"
+                "open the store it was taken on, or start again without it (--no-resume)"
             )
         self.settings.check_same(state.get("order"))
         position = Position.from_json(state.get("position", {}))
         if position.epoch < 0:
-            raise CheckpointError(f"{position} has a negative epoch; start again without it")
+            raise CheckpointError(
+                f"{position} has a negative epoch; start again without it (--no-resume)"
+            )
         deal(self._order(position.epoch), self.world_size, position)
         self._resume, self._epoch, self._delivered = position, position.epoch, None
         # a worker process that loads its own state; states taken outside hold for all workers

@@ -47,7 +47,7 @@ def refusing() -> Iterator[None]:
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"not a MAPPO trainer's state ({type(error).__name__}: {error}); "
-            "load another checkpoint, or start again without it"
+            "load another checkpoint, or start again without it (--no-resume)"
         ) from error
 
 
@@ -63,7 +63,7 @@ def check_same_settings(state: Mapping[str, Any], config: MappoConfig) -> None:
     if changed := _changes(saved, wanted, sorted({*saved, *wanted})):
         raise CheckpointError(
             f"the state was saved under other settings ({changed}); "
-            "use the saved settings, or start again without it"
+            "use the saved settings, or start again without it (--no-resume)"
         )
 
 
@@ -103,7 +103,7 @@ def _settings(state: Mapping[str, Any]) -> Mapping[str, Any]:
         raise CheckpointError(
             f"not a MAPPO trainer's state of format {STATE_FORMAT}: "
             f"it has the keys {sorted(map(str, state))} and format {state.get('format')!r}; "
-            "load another checkpoint, or start again without it"
+            "load another checkpoint, or start again without it (--no-resume)"
         )
     settings: Mapping[str, Any] = state["config"]
     return settings

@@ -227,5 +227,6 @@ def _left(order: EpochOrder, position: Position | None) -> tuple[list[list[Share
 def _foreign(position: Position | None, why: str) -> CheckpointError:
     return CheckpointError(
         f"{position} is no position of this order: {why}; "
-        "load it with the store and the settings it was saved under, or start again"
+        "load it with the store and the settings it was saved under, or start again "
+        "without it (--no-resume)"
     )

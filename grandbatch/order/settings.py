@@ -90,7 +90,9 @@ class OrderSettings:
             If they differ: the message names each setting with both values.
         """
         if not isinstance(saved, dict):
-            raise CheckpointError(f"not the settings of an order: {saved!r}; start without it")
+            raise CheckpointError(
+                f"not the settings of an order: {saved!r}; start again without it (--no-resume)"
+            )
         mine = self.to_json()
         differing = [
             f"{field.name} is {mine[field.name]!r} here and {saved.get(field.name)!r} there"
@@ -101,5 +103,6 @@ class OrderSettings:
             raise CheckpointError(
                 "the state belongs to another order: "
                 + "; ".join(differing)
-                + "; make the loader with the settings the state was saved under, or start again"
+                + "; make the loader with the settings the state was saved under, or start again "
+                "without it (--no-resume)"
             )
