@@ -76,7 +76,8 @@ class BatchConfig:
     cache_bytes: int = DEFAULT_CACHE_BYTES
     """Bound of the cache of decoded chunks, in bytes; 0 keeps none."""
     num_workers: int = 2
-    """Threads that decode chunks. They never change the order."""
+    """Threads that decode chunks ahead, at most one less than there are cores: a loop that would
+    wait for them helps. They never change the order."""
     seed: int = 0
     """Seed of the epoch order."""
     adaptive: bool = True

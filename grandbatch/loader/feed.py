@@ -1,7 +1,8 @@
 """Blocks of decoded chunks, one ahead of the reader, on threads of their own.
 
 Two tables take turns: while windows are gathered from one, the chunks of the next block are
-decoded into the other. A table that holds all chunks is filled once and needs no second.
+decoded into the other. A table that holds all chunks is filled once and needs no second. Who wants
+a block that is not finished helps to decode it: waiting would cost a core, and waking up time.
 
 An error in a thread is kept with the windows it concerns, and met when their turn comes.
 """
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from grandbatch.loader.table import Table
 from grandbatch.order import EpochOrder, Share
+from grandbatch.scheduling import available_cores
 from grandbatch.store import OpenFiles
 
 _FEW = 4
@@ -52,9 +54,19 @@ class Block:
 
 @dataclass(eq=False)
 class _Loading:
-    """A block on its way: filled by the threads that work on it."""
+    """A block on its way: filled by the threads that work on it.
+
+    Parameters
+    ----------
+    table : Table
+    todo : deque of (slot, chunk)
+        What no thread has taken yet; all of it once the entries are there.
+    entries : Future
+    workers : list of Future
+    """
 
     table: Table
+    todo: deque[tuple[int, int]]
     entries: Future[npt.NDArray[np.int32]]
     workers: list[Future[None]] = field(default_factory=list)
 
@@ -70,7 +82,7 @@ class BlockFeed:
         One that has a slot for every chunk that takes part, or two with a slot for every chunk
         of a block.
     threads : int
-        Threads that decode.
+        Threads that decode, at most; one core is left to who gathers.
     stopped : Event
         Set by whoever wants no more of it.
     """
@@ -92,8 +104,9 @@ class BlockFeed:
         self._ahead: deque[_Loading] = deque()
         self._stopped = stopped
         self._closed = False
-        self._threads = threads
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="grandbatch-decode")
+        self._taking = threading.Lock()
+        self._threads = max(1, min(threads, available_cores() - 1))
+        self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="grandbatch-decode")
 
     def __iter__(self) -> Iterator[Block]:
         """Give blocks; asking for the next gives the last one's table back."""
@@ -139,32 +152,37 @@ class BlockFeed:
                 ready.set()
             return entries
 
-        loading = _Loading(table, self._executor.submit(order_windows))
+        loading = _Loading(table, todo, self._executor.submit(order_windows))
 
         def decode() -> None:
             if not whole:
                 ready.wait()
-            with OpenFiles() as files:
-                self._decode(table, todo, files)
+            self._decode(table, todo)
 
         loading.workers = [self._executor.submit(decode) for _ in range(self._threads)]
         return loading
 
-    def _decode(self, table: Table, todo: deque[tuple[int, int]], files: OpenFiles) -> None:
-        while not (self._closed or self._stopped.is_set()):
-            try:
-                slot, chunk = todo.popleft()
-            except IndexError:
-                return
-            if not table.claim(slot):
-                continue
-            try:
-                table.fill(slot, chunk, files)
-            except Exception as error:  # noqa: BLE001 - raised again at the chunk's first window
-                table.errors[slot] = error
+    def _decode(self, table: Table, todo: deque[tuple[int, int]]) -> None:
+        with OpenFiles() as files:
+            while not (self._closed or self._stopped.is_set()):
+                # at once: whoever finds nothing to do goes on to the next block, and must not
+                # find there what another has taken from this one and not claimed yet
+                with self._taking:
+                    if not todo:
+                        return
+                    slot, chunk = todo.popleft()
+                    is_mine = table.claim(slot)
+                if not is_mine:
+                    continue
+                try:
+                    table.fill(slot, chunk, files)
+                except Exception as error:  # noqa: BLE001 - raised again at its first window
+                    table.errors[slot] = error
 
     def _finished(self, loading: _Loading) -> Block:
         entries = loading.entries.result()
+        # rather than wait, take a share of what is left
+        self._decode(loading.table, loading.todo)
         for worker in loading.workers:
             worker.result()
         if self._stopped.is_set():

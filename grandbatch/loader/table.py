@@ -110,7 +110,6 @@ class Table:
         self._scratch = threading.local()
         self._filled = np.zeros(n_slots, np.bool_)
         self._claimed = self._filled.copy()
-        self._lock = threading.Lock()
 
     def reuse(self, *, keep: bool) -> None:
         """Forget the chunks in the slots, or keep those that are there, and what went wrong."""
@@ -120,11 +119,10 @@ class Table:
         self.errors = {}
 
     def claim(self, slot: int) -> bool:
-        """Tell whether the caller is the one to fill a slot."""
-        with self._lock:
-            unclaimed = not self._claimed[slot]
-            self._claimed[slot] = True
-            return unclaimed
+        """Tell whether the caller is the one to fill a slot. One thread at a time."""
+        unclaimed = not self._claimed[slot]
+        self._claimed[slot] = True
+        return bool(unclaimed)
 
     def fill(self, slot: int, chunk: int, files: OpenFiles) -> None:
         """Decode a chunk, and its windows' labels, into a slot that was claimed.

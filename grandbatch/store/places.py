@@ -19,7 +19,7 @@ from grandbatch.errors import GrandbatchError, StoreError, UsageError
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
 """A `Path` of a URL has one slash left of two."""
 
-LOCAL_PIECE_BYTES = 1024 * 1024
+LOCAL_PIECE_BYTES = 4 * 1024 * 1024
 """Small enough that a checksum finds what was read in the cache."""
 
 _WHOLE = 2**62
