@@ -6,11 +6,11 @@ import codecs
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from grandbatch.bars.forms import likely_decimal, names_without_header
 from grandbatch.bars.header import ColumnMap, fields_of, looks_like_bar, match_columns
 from grandbatch.bars.inputs import read_exactly
-from grandbatch.bars.opening import open_raw
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import ColumnError, InputError
 
@@ -45,8 +45,8 @@ class _Line:
     delimiter: str
 
 
-def read_layout(location: str, name: str, rules: BarRules) -> tuple[CsvLayout, bytes]:
-    """Read a file's first lines; `name` is what errors call the file.
+def read_layout(file: BinaryIO, name: str, rules: BarRules) -> tuple[CsvLayout, bytes]:
+    """Read the first lines of a text; `name` is what errors call it.
 
     Lines before the header that start with ``#`` or have one field only are passed over. There is
     no header where the first line is a bar in one of the usual forms without one.
@@ -65,8 +65,7 @@ def read_layout(location: str, name: str, rules: BarRules) -> tuple[CsvLayout, b
     ColumnError
         If the columns can't be mapped.
     """
-    with open_raw(location, SAMPLE_BYTES + 1) as file:
-        sample = read_exactly(file, SAMPLE_BYTES + 1)
+    sample = read_exactly(file, SAMPLE_BYTES + 1)
     is_whole = len(sample) <= SAMPLE_BYTES
     sample = sample[:SAMPLE_BYTES]
     utf16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE

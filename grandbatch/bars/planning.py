@@ -17,7 +17,7 @@ from dask import delayed
 
 from grandbatch.bars.blocks import Block, cut_file, text_of
 from grandbatch.bars.inputs import LEAF_BYTES, InputFile, hash_leaves, join_leaves
-from grandbatch.bars.layout import CsvLayout, read_layout
+from grandbatch.bars.layout import SAMPLE_BYTES, CsvLayout, read_layout
 from grandbatch.bars.opening import open_raw
 from grandbatch.bars.parsing import parse_rows
 from grandbatch.bars.pieces import PieceTask
@@ -128,7 +128,8 @@ def _look_into(
         return Source(file, layout, Evidence()), table_blocks
     location = file.location if unpacked is None else str(unpacked)
     size = file.size if unpacked is None else unpacked.stat().st_size
-    csv_layout, sample = read_layout(location, file.location, rules)
+    with open_raw(location, SAMPLE_BYTES + 1) as raw:
+        csv_layout, sample = read_layout(raw, file.location, rules)
     blocks = cut_file(location, size, csv_layout.data_start, block_bytes)
     return Source(file, csv_layout, _sniff(csv_layout, sample, rules)), blocks
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from grandbatch.bars.inputs import InputFile, resolve_inputs
 from grandbatch.bars.layout import read_layout
 from grandbatch.bars.opening import open_raw
 from grandbatch.bars.prepare import find_bars
+from grandbatch.bars.rules import BarRules
 from grandbatch.build.plan import BuildPlan
 from grandbatch.build.reuse import Target, is_free
 from grandbatch.errors import InputError
@@ -101,11 +102,7 @@ def estimate_build(
     if bars is not None:
         segments, n_rows = bars.segments(target.settings.max_gap_ns), bars.n_rows
     else:
-        files = resolve_inputs(target.inputs)
-        for file in files:
-            if file.kind == "csv":
-                read_layout(file.location, file.location, target.rules)
-        n_rows = sum(map(_count_rows, files))
+        n_rows = sum(_count_rows(file, target.rules) for file in resolve_inputs(target.inputs))
         segments = Segments.single(n_rows)
     plan = BuildPlan(
         target.settings,
@@ -118,8 +115,14 @@ def estimate_build(
     return Estimate(plan, memory_limit(memory_limit_bytes), bars is not None)
 
 
-def _count_rows(file: InputFile) -> int:
-    """Lines after the header of a CSV file, rows of a Parquet file."""
+def _count_rows(file: InputFile, rules: BarRules) -> int:
+    """Lines after the header of a CSV file, rows of a Parquet file.
+
+    Raises
+    ------
+    InputError, ColumnError
+        If it can't be read, or its header is not understood.
+    """
     count, last = 0, b"\n"
     try:
         with open_raw(file.location, _BLOCK_BYTES) as raw:
@@ -127,10 +130,12 @@ def _count_rows(file: InputFile) -> int:
                 import pyarrow.parquet as pq
 
                 return int(pq.read_metadata(raw).num_rows)
-            text = gzip.GzipFile(fileobj=raw) if file.kind == "gzip" else raw
+            text = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if file.kind == "gzip" else raw
+            layout, _ = read_layout(text, file.location, rules)
+            text.seek(0)
             while block := text.read(_BLOCK_BYTES):
                 count += block.count(b"\n")
                 last = block[-1:]
     except (OSError, EOFError) as error:
         raise InputError(f"{file.location} can't be read ({error}); check the file") from None
-    return max(0, count - 1 + (last != b"\n"))
+    return max(0, count - layout.header_lines + (last != b"\n"))

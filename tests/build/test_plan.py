@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -127,5 +129,23 @@ def test_a_plan_refuses_what_a_build_would(tmp_path):
     with pytest.raises(StoreMismatchError, match="no grandbatch store"):
         estimate_build(Target.of(source, taken, settings, BarRules()))
     source.write_text(source.read_text().replace("close", "Clsoe", 1))
-    with pytest.raises(ColumnError, match="Clsoe"):
-        estimate_build(Target.of(source, tmp_path / "s.zarr", settings, BarRules()))
+    packed = tmp_path / "bars.csv.gz"
+    packed.write_bytes(gzip.compress(source.read_bytes()))
+    for file in (source, packed):
+        with pytest.raises(ColumnError, match="Clsoe"):
+            estimate_build(Target.of(file, tmp_path / "s.zarr", settings, BarRules()))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+@pytest.mark.parametrize("header", [None, "# made by hand\n\n"])
+def test_a_plan_counts_the_rows_behind_the_header(tmp_path, suffix, header):
+    text = write_bars(tmp_path / "made.csv", 9000).read_text()
+    names, _, rows = text.partition("\n")
+    rules = BarRules(header=False, names=names.split(",")) if header is None else BarRules()
+    text = rows if header is None else header + text
+    data = text.rstrip("\n").encode()
+    assert len(data) > 2**18  # more than the part in which the header is looked for
+    source = tmp_path / f"bars{suffix}"
+    source.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
+    plan = estimate_build(Target.of(source, tmp_path / "s", settings_of(), rules)).plan
+    assert plan.n_rows == 9000
