@@ -30,8 +30,17 @@ def kept_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        _set_thresholds(_TRIM_BYTES)
+        raise_thresholds()
         give_back()
+
+
+def raise_thresholds() -> None:
+    """Let freed blocks of some megabytes be used again, as far as glibc would come to by itself.
+
+    It raises its thresholds as larger blocks are freed, but may settle just where a block that
+    comes and goes is given back, and got page by page, each time.
+    """
+    _set_thresholds(_TRIM_BYTES)
 
 
 def give_back() -> None:

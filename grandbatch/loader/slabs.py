@@ -5,8 +5,9 @@ as any tensor, numpy array or DLPack capsule shares the tensor's memory; when th
 view dies, and only then does its memory return to the pool. A user who keeps a batch keeps its
 slab, and the pool makes another.
 
-Slabs of a few megabytes need no pool: the C library's allocator hands the same memory out again,
-and indexing that allocates saves a copy. Above 32 MiB it maps and clears fresh pages each time.
+Slabs of a few megabytes need no pool: the C library's allocator hands the same memory out again
+where its thresholds are high enough, and indexing that allocates saves a copy. Above 32 MiB it maps
+and clears fresh pages each time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from grandbatch.allocator import raise_thresholds
 
 FRESH_BYTES = 16 * 2**20
 """Slabs up to this size are left to the allocator."""
@@ -48,6 +51,7 @@ class SlabPool:
         self._dtype = dtype
         self._pinned = pinned
         self._free: deque[Bytes] = deque(maxlen=KEPT_SLABS)
+        raise_thresholds()
 
     @property
     def slab_bytes(self) -> int:
