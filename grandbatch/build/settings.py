@@ -10,7 +10,7 @@ from typing import Any
 from grandbatch.errors import UsageError
 from grandbatch.features import FeatureSet, resolve_feature_set
 from grandbatch.grid import Grid, Segments
-from grandbatch.store.format import FORMAT, StoreSpec
+from grandbatch.store.format import FORMAT, MAX_CHUNK_BYTES, StoreSpec
 
 _CHUNK_WINDOWS = 1024
 _OVERLAPPING_CHUNK_WINDOWS = 256
@@ -46,9 +46,15 @@ class StoreSettings:
         )
 
     def spec(self, *, n_windows: int, block_rows: int) -> StoreSpec:
-        """Sizes of the arrays for a number of windows."""
+        """Sizes of the arrays for a number of windows.
+
+        Raises
+        ------
+        UsageError
+            If a chunk would be larger than codecs take.
+        """
         chosen = self.feature_set
-        return StoreSpec.plan(
+        spec = StoreSpec.plan(
             n_windows=n_windows,
             sequence_length=chosen.sequence_length,
             stride=chosen.sequence_length - chosen.overlap,
@@ -58,6 +64,13 @@ class StoreSettings:
             codec=self.codec,
             block_rows=block_rows,
         )
+        if spec.data.chunk_bytes > MAX_CHUNK_BYTES:
+            raise UsageError(
+                f"a chunk of {self.chunk_windows:,} windows would have {spec.data.chunk_bytes:,} "
+                f"bytes, above the {MAX_CHUNK_BYTES:,} that a chunk may have; "
+                "give a smaller --chunk-windows"
+            )
+        return spec
 
     def describe(self, bars_fingerprint: str) -> dict[str, Any]:
         """Return what determines the windows, as JSON: their bars and how they are cut."""

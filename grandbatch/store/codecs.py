@@ -22,6 +22,8 @@ ZSTD_LEVEL = 1
 BLOSC_LEVEL = 5
 BLOSC_TYPESIZE = 4
 
+_NO_CHUNK = 2**64 - 1
+
 # Blosc's own threads give other bytes from run to run, and they start when it is called from the
 # main thread. Zarr calls it from threads of its own, where they are off already.
 numcodecs.blosc.use_threads = False
@@ -66,3 +68,21 @@ def decode_into(payload: Any, codec: Codec, out: Array) -> None:
         numcodecs.blosc.decompress(payload, out)
     else:
         numcodecs.zstd.decompress(payload, out)
+
+
+def index_bytes(shard_chunks: int) -> int:
+    """Bytes of the index at the end of a file of so many chunks; a chunk alone has none."""
+    return shard_chunks * 16 + CRC_BYTES if shard_chunks > 1 else 0
+
+
+def shard_index(lengths: npt.NDArray[np.unsignedinteger[Any]], shard_chunks: int) -> bytes:
+    """Make the index of a file whose chunks, of these lengths, lie in order without gaps.
+
+    As Zarr v3 sharding has it: where each chunk starts and how long it is, then their crc32c.
+    """
+    index = np.full((shard_chunks, 2), _NO_CHUNK, "<u8")
+    sizes = lengths.astype(np.uint64)
+    index[: len(sizes), 0] = np.cumsum(sizes) - sizes
+    index[: len(sizes), 1] = sizes
+    raw = index.tobytes()
+    return raw + checksum(raw).to_bytes(CRC_BYTES, "little")

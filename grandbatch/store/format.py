@@ -29,6 +29,10 @@ CODECS: tuple[Codec, ...] = ("none", "lz4", "zstd")
 _EPOCH_UNITS = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 
 
+MAX_CHUNK_BYTES = 2**31 - 2**16
+"""Of a decoded chunk: codecs take no more."""
+
+
 @dataclass(frozen=True)
 class ArraySpec:
     """One array of a store.

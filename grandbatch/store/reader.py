@@ -17,13 +17,12 @@ from grandbatch.errors import (
     StoreError,
     StoreMismatchError,
 )
-from grandbatch.store.format import FORMAT, StoreSpec
+from grandbatch.store.format import FORMAT, MAX_CHUNK_BYTES, StoreSpec
 from grandbatch.store.manifest import Manifest, sha256_hex
 from grandbatch.store.places import place_of
 from grandbatch.store.reading import ArrayReader, Identity, OpenFiles
 from grandbatch.store.slices import Matrices, WindowValues
 
-_MAX_CHUNK_BYTES = 2**31
 _OPENINGS = 3
 
 
@@ -146,7 +145,7 @@ class MatrixStore:
     def _check_shapes(self) -> None:
         for spec in self._spec.arrays:
             described = len(self._manifest.arrays[spec.name].length)
-            if described != spec.n_chunks or spec.chunk_bytes > _MAX_CHUNK_BYTES:
+            if described != spec.n_chunks or spec.chunk_bytes > MAX_CHUNK_BYTES:
                 raise DamagedStoreError(
                     f"{self.path}: {spec.name} should have {spec.n_chunks} chunks of "
                     f"{spec.chunk_bytes:,} bytes, the manifest describes {described}; "
@@ -279,9 +278,14 @@ class MatrixStore:
                 path = self.path / reader.spec.file(number)
                 want = reader.file_bytes(number)
                 got = path.stat().st_size if path.exists() else -1
+                first = number * reader.spec.shard_chunks
                 if got not in (-1, want):
-                    first = number * reader.spec.shard_chunks
                     bad.append((name, first, f"its file has {got} bytes instead of {want}"))
+                elif got == want:
+                    try:
+                        reader.check_index(first)
+                    except DamagedStoreError as error:
+                        bad.append((name, first, str(error)))
             for chunk in range(reader.spec.n_chunks):
                 checked += 1
                 try:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import DamagedStoreError, StoreChangedError, StoreError
-from grandbatch.store.codecs import CRC_BYTES, checksum, decode_into
+from grandbatch.store.codecs import CRC_BYTES, checksum, decode_into, index_bytes, shard_index
 from grandbatch.store.format import MANIFEST_NAME, ArraySpec
 from grandbatch.store.manifest import ChunkDigests, sha256_hex
 from grandbatch.store.places import File, is_remote, open_place, told, version_of
@@ -72,6 +72,9 @@ class OpenFiles:
                 return held[1]
             self._files.pop(name)[1].close()
         file = self._files.setdefault(name, (number, reader.open_file(chunk)))[1]
+        if not is_remote(reader.store):
+            # of a remote file that would be another request; `verify` makes it
+            reader.check_index(chunk, file)
         if held is None:
             # only now: another store may have come to the path before the file was opened
             reader.check_unchanged()
@@ -173,14 +176,36 @@ class ArrayReader:
             raise self._damaged(chunk, "its sha256 is not the manifest's")
         self.read(chunk, np.empty(self.spec.chunk_shape, self.spec.dtype))
 
+    def check_index(self, chunk: int, file: File | None = None) -> None:
+        """Check the index of the file that a chunk is in, which other readers find chunks by."""
+        if not self._n_index:
+            return
+        lengths = self._lengths(self.file_number(chunk))
+        wanted = shard_index(lengths, self.spec.shard_chunks)
+        data = bytearray(len(wanted))
+        opened = file or self.open_file(chunk)
+        try:
+            opened.read_into([data], int(lengths.sum(dtype=np.int64)))
+        except OSError as error:
+            raise self._unreadable(chunk, error) from None
+        finally:
+            if file is None:
+                opened.close()
+        if data != wanted:
+            raise self._damaged(chunk, "the index of its file is not that of the file's chunks")
+
+    @property
+    def _n_index(self) -> int:
+        return index_bytes(self.spec.shard_chunks)
+
+    def _lengths(self, number: int) -> npt.NDArray[np.uint32]:
+        """Return the encoded lengths of a file's chunks."""
+        first = number * self.spec.shard_chunks
+        return self.digests.length[first : min(first + self.spec.shard_chunks, self.spec.n_chunks)]
+
     def file_bytes(self, number: int) -> int:
         """Bytes that a file of chunks must have."""
-        first = number * self.spec.shard_chunks
-        stop = min(first + self.spec.shard_chunks, self.spec.n_chunks)
-        size = int(self.digests.length[first:stop].sum(dtype=np.int64))
-        if self.spec.shard_chunks > 1:
-            size += self.spec.shard_chunks * 16 + CRC_BYTES
-        return size
+        return int(self._lengths(number).sum(dtype=np.int64)) + self._n_index
 
     def _offset(self, chunk: int) -> int:
         """Where a chunk starts in its file: chunks lie in order, without gaps."""

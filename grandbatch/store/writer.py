@@ -23,12 +23,18 @@ import numpy.typing as npt
 
 from grandbatch.errors import DamagedStoreError
 from grandbatch.files import TEMPORARY_SUFFIX, remove_temporaries, write_whole
-from grandbatch.store.codecs import BLOSC_LEVEL, BLOSC_TYPESIZE, ZSTD_LEVEL, checksum, encode
+from grandbatch.store.codecs import (
+    BLOSC_LEVEL,
+    BLOSC_TYPESIZE,
+    ZSTD_LEVEL,
+    checksum,
+    encode,
+    shard_index,
+)
 from grandbatch.store.format import MANIFEST_NAME, ArraySpec, Codec, StoreSpec
 from grandbatch.store.manifest import SHA256_BYTES, ChunkDigests, Manifest, sha256_hex
 
 _STORE, _RECORDS = "store", "records"
-_NO_CHUNK = 2**64 - 1
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
 
 
@@ -83,12 +89,8 @@ def file_bytes(spec: ArraySpec, encoded: Sequence[bytes]) -> bytes:
     """Join encoded chunks into the bytes of a file (Zarr v3 sharding, index at the end)."""
     if spec.shard_chunks == 1:
         return encoded[0]
-    index = np.full((spec.shard_chunks, 2), _NO_CHUNK, "<u8")
     lengths = np.array([len(chunk) for chunk in encoded], np.uint64)
-    index[: len(encoded), 0] = np.cumsum(lengths) - lengths
-    index[: len(encoded), 1] = lengths
-    raw = index.tobytes()
-    return b"".join([*encoded, raw, checksum(raw).to_bytes(4, "little")])
+    return b"".join([*encoded, shard_index(lengths, spec.shard_chunks)])
 
 
 def digests_of(encoded: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:

@@ -106,7 +106,6 @@ def test_a_flipped_bit_anywhere_in_a_chunk_is_an_error_that_names_it(store):
     for path in chunk_files(store):
         sound = path.read_bytes()
         array = path.relative_to(store.path).parts[0]
-        # the shard's index is not read: lengths are in the manifest, and verify compares sizes
         for at in {0, len(sound) // 3, len(sound) // 2}:
             path.write_bytes(sound[:at] + bytes([sound[at] ^ 16]) + sound[at + 1 :])
             with pytest.raises(DamagedStoreError, match=rf"chunk \d+ of {array} is damaged"):
@@ -114,6 +113,23 @@ def test_a_flipped_bit_anywhere_in_a_chunk_is_an_error_that_names_it(store):
             found = gb.MatrixStore.open(store.path).verify()
             assert not found.ok
             assert found.bad_chunks[0][0] == array
+        path.write_bytes(sound)
+    assert store.verify().ok
+
+
+def test_a_flipped_bit_at_the_end_of_a_file_is_found(store):
+    """Where a shard has its index, and a chunk alone its checksum."""
+    for path in chunk_files(store):
+        sound = path.read_bytes()
+        array = path.relative_to(store.path).parts[0]
+        for back in (1, 3, 5, 12, 19):
+            at = len(sound) - back
+            path.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+            found = gb.MatrixStore.open(store.path).verify()
+            assert [bad[0] for bad in found.bad_chunks][:1] == [array]
+            if array in ("matrices", "features"):
+                with pytest.raises(DamagedStoreError, match=f"of {array} is damaged"):
+                    read_everything(gb.MatrixStore.open(store.path))
         path.write_bytes(sound)
     assert store.verify().ok
 
