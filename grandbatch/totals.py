@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -21,18 +22,18 @@ class Totals:
         self,
         steps: int = 0,
         windows: int = 0,
-        reward: float = 0.0,
-        loss: float = 0.0,
+        reward: float | str = 0.0,
+        loss: float | str = 0.0,
         stretch_windows: int = 0,
-        stretch_reward: float = 0.0,
+        stretch_reward: float | str = 0.0,
     ) -> None:
         self.steps = steps
         self.windows = windows
-        self.reward = reward
-        self.loss = loss
+        self.reward = float(reward)
+        self.loss = float(loss)
         # since the last checkpoint that was due, so that stopping and resuming rates alike
         self.stretch_windows = stretch_windows
-        self.stretch_reward = stretch_reward
+        self.stretch_reward = float(stretch_reward)
         self.is_whole = True
         """False while, or after, a batch failed in the middle of the trainer's step."""
         self.must_stop = False
@@ -71,15 +72,18 @@ class Totals:
         """Start a new stretch."""
         self.stretch_windows, self.stretch_reward = 0, 0.0
 
-    def to_json(self) -> dict[str, float]:
-        """Return the sums as JSON types."""
+    def to_json(self) -> dict[str, float | str]:
+        """Return the sums as JSON types: "nan" and "inf" stand for what JSON can't say."""
+        sums = {
+            "reward": self.reward,
+            "loss": self.loss,
+            "stretch_reward": self.stretch_reward,
+        }
         return {
             "steps": self.steps,
             "windows": self.windows,
-            "reward": self.reward,
-            "loss": self.loss,
             "stretch_windows": self.stretch_windows,
-            "stretch_reward": self.stretch_reward,
+            **{name: v if math.isfinite(v) else str(v) for name, v in sums.items()},
         }
 
     def summary(self) -> dict[str, float]:

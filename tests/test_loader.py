@@ -739,3 +739,11 @@ def test_the_loader_reports_its_shuffle_quality_and_memory(stores):
     assert loader.shuffle_vif == pytest.approx(1 + (4 / 4) * (1 - 4 / 16))
     assert loader.buffer_bytes >= 8 * 63 * 13 * 4
     assert replace(loader.settings) == loader.settings
+
+
+@pytest.mark.parametrize(("bounds", "size"), [({"max_batch_size": 4}, 4),
+                                              ({"min_batch_size": 40}, 40)])  # fmt: skip
+def test_an_automatic_batch_size_begins_within_its_bounds(stores, bounds, size):
+    store = stores["rows"]
+    config = gb.BatchConfig(batch_size="auto", sequence_length=48, overlap=store.overlap, **bounds)
+    assert gb.SlidingWindowDataLoader(store, config).batch_size == size

@@ -148,6 +148,17 @@ def test_checkpoints_name_the_chunk_and_the_offset(store, tmp_path):
     assert info.offset >= 0
 
 
+def test_a_reward_that_is_no_number_is_saved_and_read_back(store, tmp_path):
+    class Lost(Recorder):
+        def train_batch(self, batch):
+            return {**super().train_batch(batch), "avg_reward": float("nan")}
+
+    run(store, tmp_path, Lost(), stop_after=6)
+    seen, processor = run(store, tmp_path, Lost(), epochs=1)
+    assert seen
+    assert np.isnan(processor.summary["avg_reward"])
+
+
 def test_no_resume_starts_again(store, tmp_path):
     first, _ = run(store, tmp_path / "c", stop_after=6)
     processor = gb.BatchProcessor(store, config_of(store), tmp_path / "c", resume=False)

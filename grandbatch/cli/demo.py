@@ -23,7 +23,7 @@ _MARK = ".grandbatch-demo"
 
 def demo(
     folder: Annotated[Path, typer.Option(help="Where everything goes; made anew.")] = Path("demo"),
-    rows: Annotated[int, typer.Option(min=20_000, help="Bars to simulate.")] = 1_000_000,
+    rows: Annotated[int, typer.Option(min=100_000, help="Bars to simulate.")] = 1_000_000,
     as_json: o.Json = False,
 ) -> None:
     """Simulate bars, build both sets, train, stop in the middle, resume, report.

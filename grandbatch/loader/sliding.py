@@ -142,9 +142,11 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             chosen = replace(chosen, shuffle_chunks=mixed)
         self.settings = chosen
         if self.config.batch_size == "auto":
-            self._batch_size = calculate_optimal_batch_size(
+            wanted = calculate_optimal_batch_size(
                 store.attrs["n_rows"], memory_limit().limit_bytes / 2**30, store.sequence_length
             )
+            largest = self.config.max_batch_size or wanted
+            self._batch_size = max(self.config.min_batch_size, min(wanted, largest))
         else:
             self._batch_size = self.config.batch_size
         self._resources = Resources(
