@@ -7,6 +7,10 @@ rate of a fresh loader, which decodes everything; `later` that of the epochs aft
 `__getitems__`, no workers (its fastest way here). The trainer is a loop that does nothing: where
 it computes, `DataStreamer` gathers meanwhile.
 
+At stride 36 every window is read anew. The `limit` there is what two cores could do at most: one
+process reads and decodes chunks all the time, another only copies windows from a table of decoded
+ones, at the same time, with nothing between; their costs per window, added and shared by two.
+
     python benchmarks/loader.py [--json PATH] [--windows N] [--wide-windows N] [--rounds R]
 """
 
@@ -14,19 +18,30 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
+import multiprocessing
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 import grandbatch as gb
+from grandbatch.store import OpenFiles
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
+    from multiprocessing.synchronize import Barrier
+
+Half = Callable[[gb.MatrixStore], Iterator[int]]
 
 L, F, LOOKBACK = 48, 13, 40
 WINDOW_BYTES = L * F * 4
@@ -90,8 +105,66 @@ def run_dataloader(path: str, batch_size: int) -> dict[str, float]:
     return {"first": rates[0], "later": statistics.median(rates[1:]), "vif": 1.0}
 
 
+def read_chunks(store: gb.MatrixStore) -> Iterator[int]:
+    """Read and decode chunks for ever, each into one of sixteen slots."""
+    slots = np.ones((16, *store.chunk_shape), np.float32)
+    with OpenFiles() as files:
+        for chunk in itertools.cycle(range(len(store) // store.chunk_windows)):
+            store.read_chunk(chunk, slots[chunk % 16], files)
+            yield store.chunk_windows
+
+
+def copy_windows(store: gb.MatrixStore) -> Iterator[int]:
+    """Copy batches of shuffled windows out of sixteen chunks for ever."""
+    apart = store.stride if store.layout == "rows" else L
+    table = np.ones((16, *store.chunk_shape), np.float32).reshape(16, -1, F)
+    windows = as_strided(
+        table.reshape(-1)[: L * F].view(np.dtype((np.void, WINDOW_BYTES))),
+        (table.shape[0] * table.shape[1] - L + 1,),
+        (F * 4,),
+    )
+    slots = np.arange(16)[:, None] * table.shape[1]
+    first_rows = slots + np.arange(store.chunk_windows) * apart
+    shuffled = np.random.default_rng(0).permutation(first_rows.ravel())
+    for batch in itertools.cycle(shuffled.reshape(-1, 1024)):
+        yield len(windows[batch])
+
+
+def repeat_half(half: Half, path: str, start: Barrier, costs: Queue[float]) -> None:
+    """Do one half of the loader's work for three seconds; tell the seconds per window."""
+    store = gb.MatrixStore.open(path)
+    work, windows = half(store), 0
+    while windows < len(store):  # so that the page cache, and the allocator, are warm
+        windows += next(work)
+    start.wait()
+    windows, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < 3:
+        windows += next(work)
+    costs.put((time.perf_counter() - begin) / windows)
+
+
+def run_limit(store: str) -> dict[str, float]:
+    context = multiprocessing.get_context("spawn")
+    start, costs = context.Barrier(2), context.Queue()
+    halves = [
+        context.Process(target=repeat_half, args=(half, store, start, costs))
+        for half in (read_chunks, copy_windows)
+    ]
+    for process in halves:
+        process.start()
+    total = sum(costs.get() for _ in halves)
+    for process in halves:
+        process.join()
+    return {"later": 2 / total}
+
+
 def run_case(case: dict[str, Any]) -> dict[str, float]:
-    kinds = {"memcpy": run_memcpy, "loader": run_loader, "dataloader": run_dataloader}
+    kinds = {
+        "memcpy": run_memcpy,
+        "loader": run_loader,
+        "dataloader": run_dataloader,
+        "limit": run_limit,
+    }
     result = kinds[case.pop("kind")](**case)
     return {**result, "peak_rss_bytes": peak_rss_bytes()}
 
@@ -147,6 +220,7 @@ def cases(stores: dict[str, str]) -> dict[str, dict[str, Any]]:
                 "batch_size": 1024,
                 "shuffle_chunks": None,
             }
+            chosen[f"{name}, limit of two cores"] = {"kind": "limit", "store": store}
     return chosen
 
 

@@ -17,7 +17,7 @@ from grandbatch.memory.limits import read_ceilings
 from grandbatch.version import __version__
 
 CORE = (
-    "dask", "distributed", "filelock", "google-crc32c", "numba", "numcodecs", "numpy", "pandas",
+    "crc32c", "dask", "distributed", "filelock", "numba", "numcodecs", "numpy", "pandas",
     "psutil", "pyarrow", "PyYAML", "rich", "torch", "typer", "zarr",
 )  # fmt: skip
 EXTRAS = {

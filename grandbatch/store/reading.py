@@ -145,7 +145,6 @@ class ArrayReader:
                 n_read += file.read_into([piece.data, *last], offset + first)
             except OSError as error:
                 raise self._unreadable(chunk, error) from None
-            piece.flags.writeable = False
             crc = checksum(piece, crc)
         if n_read != length:
             raise self._damaged(chunk, f"{length} bytes wanted, {n_read} there")
