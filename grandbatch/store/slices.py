@@ -1,120 +1,158 @@
-"""A store's matrices and per-window values as lazy arrays, read where they are sliced."""
+"""A store's matrices and per-window values as lazy arrays: what is indexed is read, by chunks.
+
+They index, compare and calculate as numpy arrays do. What isn't indexing reads the whole array.
+"""
 
 from __future__ import annotations
 
+import math
 import operator
-from types import EllipsisType
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.lib.stride_tricks import sliding_window_view
 
 from grandbatch.store.reading import Array, ArrayReader
 
 if TYPE_CHECKING:
     from grandbatch.store.reader import MatrixStore
 
-Index = int | slice | EllipsisType
+Positions = npt.NDArray[np.int64]
 
 
-class Matrices:
-    """The matrices of a store as a lazy array (N, L, F) float32, sliced along its first axis."""
+class LazyArray(NDArrayOperatorsMixin):
+    """An array on disk, in chunks along its first axis.
 
-    def __init__(self, store: MatrixStore):
-        self._store = store
+    Attributes
+    ----------
+    shape, dtype, ndim, size, nbytes
+        As of a numpy array.
+    """
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(N, L, F)."""
-        spec = self._store.spec
-        return spec.n_windows, spec.sequence_length, spec.n_features
+    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike, chunk_size: int):
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self._chunk_size = chunk_size
 
-    @property
-    def dtype(self) -> np.dtype[np.float32]:
-        """Always float32."""
-        return np.dtype(np.float32)
-
-    def __len__(self) -> int:
-        return len(self._store)
-
-    def __getitem__(self, index: Index) -> npt.NDArray[np.float32]:
-        start, stop, step, single = _bounds(index, len(self))
-        out = np.empty((stop - start, *self.shape[1:]), np.float32)
-        size = self._store.spec.chunk_windows
-        buffer = np.empty(self._store.chunk_shape, np.float32)
-        for chunk in range(start // size, -(-stop // size) if stop > start else 0):
-            first, last = self._store.chunk_range(chunk)
-            lo, hi = max(first, start), min(last, stop)
-            windows = self._windows(chunk, lo - first, hi - first, buffer)
-            out[lo - start : hi - start] = windows
-        return out[0] if single else out[::step]
-
-    def _windows(
-        self, chunk: int, lo: int, hi: int, buffer: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float32]:
-        self._store.read_chunk(chunk, buffer)
-        starts = self._store.read_labels(chunk).start
-        if starts is None:
-            return buffer[lo:hi]
-        L = self._store.spec.sequence_length
-        return np.stack([buffer[s : s + L] for s in starts[lo:hi]])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        if copy is False:
-            raise ValueError("the matrices are on disk: reading them makes a copy")
-        return self[:].astype(dtype or np.float32, copy=False)
-
-
-class WindowValues:
-    """One per-window array of a store as a lazy array (N,), to be sliced."""
-
-    def __init__(self, reader: ArrayReader):
-        self._reader = reader
-
-    @property
-    def shape(self) -> tuple[int]:
-        """(N,)."""
-        return (self._reader.spec.shape[0],)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """As in the store's format."""
-        return np.dtype(self._reader.spec.dtype)
+    ndim = property(lambda self: len(self.shape))
+    size = property(lambda self: math.prod(self.shape))
+    nbytes = property(lambda self: self.size * self.dtype.itemsize)
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, index: Index) -> Any:
-        start, stop, step, single = _bounds(index, len(self))
-        spec = self._reader.spec
-        size = spec.chunk_shape[0]
-        out = np.empty(stop - start, spec.dtype)
-        buffer = np.empty(size, spec.dtype)
-        for chunk in range(start // size, -(-stop // size) if stop > start else 0):
-            self._reader.read(chunk, buffer)
-            first = chunk * size
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.shape} {self.dtype}, on disk: index it to read>"
+
+    def _read_chunk(self, chunk: int, wanted: slice | Positions) -> Array:
+        """Read some of a chunk's elements."""
+        raise NotImplementedError
+
+    def _read_range(self, start: int, stop: int) -> Array:
+        """Read consecutive elements of the first axis."""
+        n, size = max(0, stop - start), self._chunk_size
+        out = np.empty((n, *self.shape[1:]), self.dtype)
+        for first in range(start // size * size, stop, size) if n else ():
             lo, hi = max(first, start), min(first + size, stop)
-            out[lo - start : hi - start] = buffer[lo - first : hi - first]
-        return out[0] if single else out[::step]
+            out[lo - start : hi - start] = self._read_chunk(
+                first // size, slice(lo - first, hi - first)
+            )
+        return out
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+    def _read(self, positions: Positions) -> Array:
+        """Read given elements of the first axis, each chunk once."""
+        out = np.empty((len(positions), *self.shape[1:]), self.dtype)
+        chunks = positions // self._chunk_size
+        order = np.argsort(chunks, kind="stable")
+        wanted, first = np.unique(chunks[order], return_index=True)
+        for chunk, places in zip(wanted.tolist(), np.split(order, first[1:]), strict=False):
+            out[places] = self._read_chunk(chunk, positions[places] - chunk * self._chunk_size)
+        return out
+
+    def __getitem__(self, index: Any) -> Any:
+        """Read a part, indexed in any way that numpy has."""
+        first, *others = index if isinstance(index, tuple) else (index,)
+        if isinstance(first, slice):
+            start, stop, step = first.indices(len(self))
+            read = (
+                self._read_range(start, stop)
+                if step == 1
+                else self._read(np.arange(start, stop, step, dtype=np.int64))
+            )
+            return read[(slice(None), *others)]
+        if first is None or first is Ellipsis or isinstance(first, bool | np.bool):
+            return np.asarray(self)[index]
+        chosen = np.asarray(first)
+        if chosen.dtype == np.bool:
+            if chosen.shape != self.shape[:1]:
+                return np.asarray(self)[index]
+            chosen = np.flatnonzero(chosen)
+        elif not chosen.size:
+            chosen = chosen.astype(np.int64)
+        if chosen.ndim == 0:
+            return self._read(self._counted(np.array([operator.index(first)])))[(0, *others)]
+        read = self._read(self._counted(chosen.ravel()))
+        return read[(np.arange(chosen.size).reshape(chosen.shape), *others)]
+
+    def _counted(self, positions: Array) -> Positions:
+        """Count negative positions from the end."""
+        n = len(self)
+        if not np.issubdtype(positions.dtype, np.integer):
+            raise IndexError(
+                f"windows are chosen by whole numbers or a mask, got {positions.dtype}"
+            )
+        wrong = positions[(positions < -n) | (positions >= n)]
+        if len(wrong):
+            raise IndexError(f"window {wrong[0]} of a store of {n}")
+        return positions.astype(np.int64) % n
+
+    def __iter__(self) -> Iterator[Any]:
+        for first in range(0, len(self), self._chunk_size):
+            yield from self[first : first + self._chunk_size]
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:
-            raise ValueError("the values are on disk: reading them makes a copy")
-        values: Array = self[:]
-        return values.astype(dtype or self.dtype, copy=False)
+            raise ValueError(f"{self!r}: reading it makes a copy")
+        whole: Array = self[:]
+        return whole.astype(self.dtype if dtype is None else dtype, copy=False)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        if any(isinstance(target, LazyArray) for target in options.get("out", ())):
+            raise TypeError(f"{self!r} can't be written to")
+        arrays = (np.asarray(x) if isinstance(x, LazyArray) else x for x in inputs)
+        return getattr(ufunc, method)(*arrays, **options)
 
 
-def _bounds(index: Index, n: int) -> tuple[int, int, int, bool]:
-    """Range, step and whether one element is meant. Negative steps read the range forward."""
-    if index is Ellipsis:
-        return 0, n, 1, False
-    if isinstance(index, slice):
-        start, stop, step = index.indices(n)
-        if step < 1:
-            raise IndexError(f"windows are read forward: a step must be at least 1, got {step}")
-        return start, max(start, stop), step, False
-    number = operator.index(index)
-    if not -n <= number < n:
-        raise IndexError(f"window {number} of a store of {n}")
-    number %= n
-    return number, number + 1, 1, True
+class Matrices(LazyArray):
+    """The matrices of a store, (N, L, F) float32."""
+
+    def __init__(self, store: MatrixStore):
+        spec = store.spec
+        shape = (spec.n_windows, spec.sequence_length, spec.n_features)
+        super().__init__(shape, np.float32, spec.chunk_windows)
+        self._store = store
+
+    def _read_chunk(self, chunk: int, wanted: slice | Positions) -> Array:
+        rows = self._store.read_chunk(chunk)
+        start = self._store.read_labels(chunk).start
+        if start is None:
+            return rows[wanted]
+        windows = sliding_window_view(rows, self.shape[1], axis=0).swapaxes(1, 2)
+        return windows[start[wanted]]
+
+
+class WindowValues(LazyArray):
+    """One per-window array of a store, (N,)."""
+
+    def __init__(self, reader: ArrayReader):
+        spec = reader.spec
+        super().__init__(spec.shape, spec.dtype, spec.chunk_shape[0])
+        self._reader = reader
+
+    def _read_chunk(self, chunk: int, wanted: slice | Positions) -> Array:
+        values = np.empty(self._chunk_size, self.dtype)
+        self._reader.read(chunk, values)
+        return values[wanted]
