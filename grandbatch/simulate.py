@@ -20,6 +20,7 @@ _BLOCK_ROWS = 65_536
 _LINE_BYTES = 160
 _FIRST_PRICE = 10_000
 _FIRST_VARIANCE = 1.0e-6
+_OTHER_FORMS = (".gz", ".bz2", ".xz", ".zst", ".zip", ".parquet")
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
@@ -79,6 +80,10 @@ def create_large_dataset_simulation(
     target = Path(output_path)
     if not target.parent.is_dir():
         raise UsageError(f"{target}: there is no folder {target.parent}; make it first")
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; give the path of a file")
+    if target.suffix.lower() in _OTHER_FORMS:
+        raise UsageError(f"{target}: what is written is plain CSV; give a name that ends in .csv")
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         size = _write(scratch, num_rows, symbols, step, seed, signal)

@@ -179,16 +179,20 @@ def mistakes(folder):
         (1, "step-000000001.ckpt", ("train", "strategic", "--store", store, "--checkpoint-dir",
                                     checkpoints)),
         (2, "--workers", ("build", "strategic", bars, "--store", new, "--workers", 0)),
-        (1, "Is a directory", ("report", store, "-o", folder / "some-folder")),
+        (2, "is a folder", ("report", store, "-o", folder / "some-folder")),
         (1, "bars.csv", ("build", "strategic", bars, "--store", bars / "new.zarr")),
         (2, "checkpoint_frequency", ("train", "strategic", "--store", store, *train,
                                      "--checkpoint-frequency", 0)),
         (2, "grandbatch inspect STORE", ("inspect", "--store", store)),
         (2, "see grandbatch train --help", ("train", "strategic", store)),
+        (2, "is a folder", ("report", store, "-o", ".")),
+        (2, "is a folder", ("simulate", ".")),
+        (2, "no scheduler answers at tls://", ("build", "strategic", bars, "--store", new,
+                                               "--scheduler", "tls://127.0.0.1:1")),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", range(23))
+@pytest.mark.parametrize("number", range(26))
 def test_a_mistake_is_one_line_that_says_what_to_do(folder, number):
     code, text, arguments = mistakes(folder)[number]
     done = run(*arguments, check=code)

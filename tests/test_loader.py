@@ -729,6 +729,11 @@ def test_a_rank_without_windows_gets_repeated_ones(make_store):
         assert batch.weight.tolist() == [1.0 if rank < 3 else 0.0]
 
 
+def test_a_batch_may_be_larger_than_memory_would_hold(stores):
+    (batch,) = make_loader(stores["rows"], batch_size=10**14)
+    assert sorted(batch.index.tolist()) == list(range(len(stores["rows"])))
+
+
 def test_automatic_batch_size_starts_small(stores):
     loader = make_loader(stores["rows"], batch_size="auto")
     assert len(next(iter(loader))) == loader.batch_size == 16

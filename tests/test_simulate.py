@@ -84,6 +84,13 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path, options):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("name", "said"), [(".", "is a folder"), ("x.csv.gz", "plain CSV")])
+def test_a_name_that_is_no_csv_file_is_refused(tmp_path, name, said):
+    with pytest.raises(UsageError, match=said):
+        create_large_dataset_simulation(tmp_path / name, 10)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no folder"):
         create_large_dataset_simulation(tmp_path / "none" / "x.csv", 10)

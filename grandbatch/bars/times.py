@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from grandbatch.errors import UsageError
 from grandbatch.kernels import timestamps as kernel
 
 Int64 = npt.NDArray[np.int64]
@@ -153,7 +155,13 @@ def read_texts(
 def _read_strptime(texts: list[bytes], form: str) -> tuple[Int64, UInt8]:
     plain = pd.Series([text.decode("utf-8", "replace").strip() for text in texts], dtype="str")
     is_absolute = "%z" in form or "%Z" in form
-    read = pd.to_datetime(plain, format=form, errors="coerce", utc=is_absolute)
+    try:
+        read = pd.to_datetime(plain, format=form, errors="coerce", utc=is_absolute)
+    except (ValueError, re.error) as error:
+        raise UsageError(
+            f"timestamp_format {form!r} is none that pandas.to_datetime understands: {error}; "
+            "take one such as %d/%m/%Y %H:%M"
+        ) from None
     if is_absolute:
         read = read.dt.tz_localize(None)
     values = read.to_numpy()

@@ -69,7 +69,7 @@ def every_batch(
     total = place.deal.windows_per_rank
     while consumed < total:
         n = slab_windows(batch_size())
-        slab = stream.gather([(consumed, min(consumed + n, total))], pool(n))
+        slab = stream.gather([(consumed, min(consumed + n, total))], pool(min(n, total)))
         at, n = 0, len(slab.matrices)
         complete = slab.error is None
         while at < n and (complete or n - at >= batch_size()):
@@ -104,7 +104,7 @@ def some_batches(
     for number in range(0, len(starts), per_slab):
         some = starts[number : number + per_slab]
         ranges = [(start, min(start + batch_size, total)) for start in some]
-        slab = stream.gather(ranges, pool(n))
+        slab = stream.gather(ranges, pool(min(n, total)))
         at = 0
         for start, stop in ranges:
             end = at + stop - start

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+from grandbatch.errors import UsageError
 from grandbatch.files import write_whole
 from grandbatch.report import sections
 from grandbatch.report.sampling import sample_rows
@@ -53,8 +54,10 @@ def write_report(
     DamagedStoreError, StoreChangedError
         If a chunk of the sample is not what was written.
     UsageError, CheckpointError
-        If the folder of checkpoints holds no training on this store.
+        If the folder of checkpoints holds no training on this store, or `path` is a folder.
     """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; give the path of the page's file")
     path.parent.mkdir(parents=True, exist_ok=True)
     page = render(store, cache_dir or beside(store.path) / "bars", checkpoint_dir)
     write_whole(path, page.encode(), durable=False)

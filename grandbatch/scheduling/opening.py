@@ -56,7 +56,7 @@ def _running_cluster(address: str) -> Iterator[Schedule]:
 
     try:
         client = Client(address, timeout=_CONNECT_SECONDS)
-    except (OSError, TimeoutError, ValueError) as error:
+    except (OSError, TimeoutError, ValueError, TypeError) as error:
         raise UsageError(
             f"no scheduler answers at {address} ({error}); "
             "start one with dask scheduler, or leave out --scheduler"

@@ -126,9 +126,21 @@ def is_occupied(place: Path) -> bool:
     StoreError
         If a remote place can't be reached.
     """
+    with reaching(place):
+        return place.exists() and not (place.is_dir() and not any(place.iterdir()))
+
+
+@contextmanager
+def reaching(place: Path) -> Iterator[None]:
+    """Turn errors of a place that can't be reached into one that names it.
+
+    Raises
+    ------
+    StoreError
+    """
     try:
         with as_os_errors():
-            return place.exists() and not (place.is_dir() and not any(place.iterdir()))
+            yield
     except OSError as error:
         raise StoreError(f"{place} can't be reached: {told(error)}") from error
 

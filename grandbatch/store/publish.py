@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from grandbatch.errors import StoreBusyError
 from grandbatch.files import sync_folder, sync_tree, write_whole
 from grandbatch.store.format import MANIFEST_NAME
+from grandbatch.store.places import reaching
 
 BESIDE = ".grandbatch"
 
@@ -111,7 +112,8 @@ def finish_replacement(store: Path, *, durable: bool = True) -> None:
 
 def has_leftovers(store: Path) -> bool:
     """Whether a build of this store was cut off, and left something behind."""
-    return _work_folder(store).exists()
+    with reaching(store):
+        return _work_folder(store).exists()
 
 
 def clean_staging(store: Path, *, keep: Path | None = None) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.bars.times import Evidence, TimeForm, read_times
-from grandbatch.errors import TimestampError
+from grandbatch.errors import TimestampError, UsageError
 from grandbatch.kernels.timestamps import ABSOLUTE, MISSING, NAIVE, UNPARSEABLE
 from grandbatch.scheduling import Schedule
 
@@ -200,6 +200,13 @@ def test_without_evidence_days_or_months_must_be_said(tmp_path):
     ]:
         bars = prepare_bars(path, tmp_path / "c", rules, HERE)
         assert bars.last_time == pd.Timestamp(last).value
+
+
+@pytest.mark.parametrize("form", ["%Q", "%", "%-d", "%s", "%Y %Y", "%G-%V"])
+def test_a_form_that_pandas_does_not_understand_is_a_wrong_usage(tmp_path, form):
+    path = write(tmp_path / "x.csv", [dt.date(2020, 1, 1)], "%d/%m/%Y")
+    with pytest.raises(UsageError, match="timestamp_format"):
+        prepare_bars(path, tmp_path / "c", BarRules(timestamp_format=form), HERE)
 
 
 def test_a_file_without_evidence_follows_the_other_files(tmp_path):

@@ -75,6 +75,17 @@ def test_a_store_at_a_url_is_the_one_in_a_folder(place, url, build, tmp_path, la
     assert not list((tmp_path / ".grandbatch").rglob("x.zarr"))
 
 
+def test_a_url_without_credentials_is_one_line(bars, tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    url = "s3://nobodys-bucket/x.zarr"
+    result = CliRunner().invoke(app, ["build", "strategic", str(bars), "--store", url])
+    assert isinstance(result.exception, StoreError)
+    assert "nobodys-bucket/x.zarr can't be reached" in str(result.exception)
+
+
 def test_training_batches_come_from_a_url(url, build, tmp_path):
     there, here = build(url), build(tmp_path / "here.zarr")
     config = gb.BatchConfig(batch_size=32, overlap=40)
