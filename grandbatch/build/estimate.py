@@ -1,15 +1,19 @@
-"""What a build would do and need, told before any bar is parsed. Imports neither Dask nor torch."""
+"""What a build would do and need.
+
+Of much data only lines are counted; of little, bars are read, into a folder that goes again.
+"""
 
 from __future__ import annotations
 
 import gzip
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, cast
 
 from grandbatch.bars.inputs import InputFile, resolve_inputs
 from grandbatch.bars.layout import read_layout
 from grandbatch.bars.opening import open_raw
-from grandbatch.bars.prepare import find_bars
+from grandbatch.bars.prepare import find_bars, prepare_bars
 from grandbatch.bars.rules import BarRules
 from grandbatch.build.plan import BuildPlan
 from grandbatch.build.reuse import Target, is_free
@@ -17,6 +21,9 @@ from grandbatch.errors import InputError
 from grandbatch.grid import Segments
 from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.scheduling import available_cores
+
+EXACT_BYTES = 64 * 2**20
+"""Inputs up to this size are read for a plan: it takes about a second."""
 
 _BLOCK_BYTES = 4 * 2**20
 
@@ -30,8 +37,8 @@ class Estimate:
     plan : BuildPlan
     limit : MemoryLimit
     exact : bool
-        True where the bars are cached. Otherwise lines were counted, every one taken for a good
-        bar of one symbol.
+        True where the bars are cached, or few enough to be read. Otherwise lines were counted,
+        every one taken for a good bar of one symbol, without gaps.
     """
 
     plan: BuildPlan
@@ -89,8 +96,9 @@ def estimate_build(
     workers: int | None = None,
     processes: int = 0,
     memory_limit_bytes: int | None = None,
+    exact_bytes: int = EXACT_BYTES,
 ) -> Estimate:
-    """Plan a build from cached bars, or from the headers and the number of lines of its inputs.
+    """Plan a build from its bars, or from the headers and the number of lines of its inputs.
 
     Raises
     ------
@@ -98,12 +106,7 @@ def estimate_build(
         As their classes say.
     """
     is_free(target.path)
-    bars = find_bars(target.inputs, target.cache, target.rules)
-    if bars is not None:
-        segments, n_rows = bars.segments(target.settings.max_gap_ns), bars.n_rows
-    else:
-        n_rows = sum(_count_rows(file, target.rules) for file in resolve_inputs(target.inputs))
-        segments = Segments.single(n_rows)
+    segments, n_rows, exact = _segments(target, exact_bytes)
     plan = BuildPlan(
         target.settings,
         segments,
@@ -112,7 +115,21 @@ def estimate_build(
         workers or processes or available_cores(),
         processes,
     )
-    return Estimate(plan, memory_limit(memory_limit_bytes), bars is not None)
+    return Estimate(plan, memory_limit(memory_limit_bytes), exact)
+
+
+def _segments(target: Target, exact_bytes: int) -> tuple[Segments, int, bool]:
+    """Return segments and number of the bars, and whether they are known for sure."""
+    bars = find_bars(target.inputs, target.cache, target.rules)
+    if bars is not None:
+        return bars.segments(target.settings.max_gap_ns), bars.n_rows, True
+    files = resolve_inputs(target.inputs)
+    if sum(file.size for file in files) <= exact_bytes:
+        with TemporaryDirectory(prefix="grandbatch-plan-") as folder:
+            bars = prepare_bars(target.inputs, folder, target.rules)
+            return bars.segments(target.settings.max_gap_ns), bars.n_rows, True
+    n_rows = sum(_count_rows(file, target.rules) for file in files)
+    return Segments.single(n_rows), n_rows, False
 
 
 def _count_rows(file: InputFile, rules: BarRules) -> int:

@@ -12,7 +12,7 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch.bars import BarRules
-from grandbatch.build.estimate import estimate_build
+from grandbatch.build.estimate import EXACT_BYTES, estimate_build
 from grandbatch.build.plan import BuildPlan
 from grandbatch.build.reuse import Target
 from grandbatch.build.settings import make_settings
@@ -104,12 +104,28 @@ def test_an_estimate_from_lines_becomes_exact_once_bars_are_cached(tmp_path, suf
         packed.write_bytes(gzip.compress(source.read_bytes()))
         source = packed
     target = Target.of(source, tmp_path / "s.zarr", settings_of(), gb.BarRules())
-    before = estimate_build(target)
+    before = estimate_build(target, exact_bytes=0)
     gb.build_store(source, tmp_path / "s.zarr", overlap=47)
     after = estimate_build(target)
     assert (before.exact, after.exact) == (False, True)
     assert before.plan.n_rows == after.plan.n_rows == 500
     assert after.to_json()["n_windows"] == len(gb.MatrixStore.open(tmp_path / "s.zarr"))
+
+
+def test_a_plan_of_little_data_is_the_build_itself(tmp_path):
+    """Symbols, gaps and bad rows too."""
+    source = write_bars(tmp_path / "b.csv", 900, symbols=3)
+    lines = source.read_text().splitlines(keepends=True)
+    lines[400] = "no,bar,at,all\n"
+    source.write_text("".join(lines[:600] + lines[900:]))
+    settings = make_settings("strategic", None, 47, "windows", None, "auto", "1h")
+    target = Target.of(source, tmp_path / "s.zarr", settings, gb.BarRules())
+    plan = estimate_build(target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.csv"]
+    store = gb.build_store(source, tmp_path / "s.zarr", overlap=47, max_gap="1h", durable=False)
+    expected = {name: store.attrs[name] for name in ("n_rows", "n_segments", "n_windows")}
+    assert {name: plan.to_json()[name] for name in expected} == expected
+    assert plan.exact
 
 
 def test_blocks_of_rows_are_refused_where_they_would_mostly_be_borders():
@@ -132,8 +148,10 @@ def test_a_plan_refuses_what_a_build_would(tmp_path):
     packed = tmp_path / "bars.csv.gz"
     packed.write_bytes(gzip.compress(source.read_bytes()))
     for file in (source, packed):
-        with pytest.raises(ColumnError, match="Clsoe"):
-            estimate_build(Target.of(file, tmp_path / "s.zarr", settings, BarRules()))
+        target = Target.of(file, tmp_path / "s.zarr", settings, BarRules())
+        for exact_bytes in (0, EXACT_BYTES):
+            with pytest.raises(ColumnError, match="Clsoe"):
+                estimate_build(target, exact_bytes=exact_bytes)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
@@ -147,5 +165,5 @@ def test_a_plan_counts_the_rows_behind_the_header(tmp_path, suffix, header):
     assert len(data) > 2**18  # more than the part in which the header is looked for
     source = tmp_path / f"bars{suffix}"
     source.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
-    plan = estimate_build(Target.of(source, tmp_path / "s", settings_of(), rules)).plan
-    assert plan.n_rows == 9000
+    target = Target.of(source, tmp_path / "s", settings_of(), rules)
+    assert estimate_build(target, exact_bytes=0).plan.n_rows == 9000
