@@ -42,7 +42,8 @@ class BatchProcessor:
     Parameters
     ----------
     data_path : path or MatrixStore
-        A store, or bars: CSV or Parquet, whose store is built or reused beside them.
+        A store, or bars: CSV or Parquet, whose store is built or reused beside them, one for each
+        feature set, length and overlap.
     config : BatchConfig, optional
         By default that of the store's windows.
     checkpoint_dir : path
@@ -143,11 +144,14 @@ class BatchProcessor:
         ------
         CheckpointError
             If there are checkpoints and none can be used.
+        UsageError
+            If the trainer or its state is none that can be saved, or checkpoints can't be written.
         MemoryLimitError
             If the process tree, before the first batch or with the smallest ones, is over
             `max_memory_percent` of its limit; a checkpoint of what was trained is saved.
         """
         self._check_trainer(trainer)
+        self.checkpoints.prepare(trainer.state_dict())
         self._totals, self._state, self._recorded_size = Totals(), None, None
         ranks = self._ranks()
         if self.resume:
@@ -360,9 +364,17 @@ def _open_store(
     chosen = _feature_set(config, feature_set)
     from grandbatch.build.api import build_store
 
-    overlap = chosen.overlap if config is None else config.overlap
-    name = f"{path.name.split('.')[0]}.{chosen.name}.zarr"
-    return build_store(path, path.with_name(name), feature_set=chosen, overlap=overlap)
+    length, overlap = own = chosen.sequence_length, chosen.overlap
+    if config is not None:
+        length, overlap = config.sequence_length, config.overlap
+    windows = "" if (length, overlap) == own else f"-{length}-{overlap}"
+    return build_store(
+        path,
+        path.with_name(f"{path.name.split('.')[0]}.{chosen.name}{windows}.zarr"),
+        feature_set=chosen,
+        sequence_length=length,
+        overlap=overlap,
+    )
 
 
 def _feature_set(config: BatchConfig | None, feature_set: str | FeatureSet | None) -> FeatureSet:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from grandbatch.errors import UsageError
 from grandbatch.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class Totals:
         """
         self.is_whole = False
         metrics = trainer.train_batch(batch)
+        if not isinstance(metrics, Mapping) or not {"avg_reward", "avg_loss"} <= metrics.keys():
+            raise UsageError(
+                f"{type(trainer).__name__}.train_batch must return a mapping with avg_reward and "
+                f"avg_loss, got {str(metrics)[:200]}"
+            )
         windows = int((batch.weight > 0).sum())
         reward, loss = float(metrics["avg_reward"]) * windows, float(metrics["avg_loss"])
         if ranks.size > 1:

@@ -8,9 +8,10 @@ import signal
 import numpy as np
 import pytest
 import torch
+from simulated import write_bars
 
 import grandbatch as gb
-from grandbatch.errors import CheckpointError, MemoryLimitError, UsageError
+from grandbatch.errors import CheckpointError, MemoryLimitError, StoreMismatchError, UsageError
 
 
 class Recorder:
@@ -209,6 +210,49 @@ def test_what_is_no_trainer_is_refused(store, tmp_path):
     processor = gb.BatchProcessor(store, config_of(store), tmp_path)
     with pytest.raises(UsageError, match="no trainer"):
         next(processor.process_batches(object()))
+
+
+def test_a_state_that_could_not_be_saved_is_refused_before_the_first_batch(store, tmp_path):
+    trainer = Recorder()
+    trainer.state_dict = lambda: {"weights": np.zeros(3)}
+    with pytest.raises(UsageError, match=r"trainer_state\['weights'\] is a numpy\.ndarray"):
+        run(store, tmp_path / "c", trainer)
+    assert trainer.calls == 0
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_batch(store, tmp_path):
+    (tmp_path / "file").touch()
+    trainer = Recorder()
+    with pytest.raises(UsageError, match=r"checkpoints can't be saved in .*give another"):
+        run(store, tmp_path / "file" / "c", trainer)
+    assert trainer.calls == 0
+
+
+@pytest.mark.parametrize("metrics", [None, {"reward": 1.0}, {"avg_reward": 0.0}], ids=str)
+def test_metrics_without_reward_and_loss_are_refused_by_name(store, tmp_path, metrics):
+    trainer = Recorder()
+    trainer.train_batch = lambda batch: metrics
+    with pytest.raises(UsageError, match=r"Recorder.train_batch must return .*avg_loss, got"):
+        run(store, tmp_path / "c", trainer)
+
+
+def test_bars_get_a_store_beside_them_for_each_length_and_overlap(tmp_path):
+    write_bars(tmp_path / "bars.csv", 400)
+    folder = tmp_path / "c"
+    configs = {
+        "bars.strategic.zarr": gb.BatchConfig.strategic(),
+        "bars.strategic-48-40.zarr": gb.BatchConfig(overlap=40),
+        "bars.tactical-30-15.zarr": gb.BatchConfig(sequence_length=30, overlap=15),
+    }
+    for name, config in configs.items():
+        chosen = name.split(".")[1].split("-")[0]
+        for _ in range(2):
+            processor = gb.BatchProcessor(tmp_path / "bars.csv", config, folder, feature_set=chosen)
+            assert processor.store.path.name == name
+            assert processor.store.sequence_length == config.sequence_length
+    write_bars(tmp_path / "bars.csv", 400, seed=1)
+    with pytest.raises(StoreMismatchError, match="overwrite=True"):
+        gb.BatchProcessor(tmp_path / "bars.csv", None, folder)
 
 
 def test_a_run_over_its_memory_share_ends_before_work_with_the_figures(store, tmp_path):

@@ -61,7 +61,7 @@ def encode(
     import torch
 
     state = dict(trainer_state)
-    _check_plain(state, "trainer_state")
+    check_plain(state, "trainer_state")
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
@@ -90,7 +90,7 @@ def encode(
     return _PREAMBLE.pack(MAGIC, len(head), hashlib.sha256(head).digest()) + head + payload
 
 
-def _check_plain(value: Any, where: str) -> None:
+def check_plain(value: Any, where: str) -> None:
     """Refuse what `torch.load(weights_only=True)` would refuse, while the run can still be mended.
 
     Raises
@@ -106,10 +106,10 @@ def _check_plain(value: Any, where: str) -> None:
         for key, item in value.items():
             if type(key) not in (str, int):
                 raise UsageError(f"{where} has the key {key!r}; keys must be strings or ints")
-            _check_plain(item, f"{where}[{key!r}]")
+            check_plain(item, f"{where}[{key!r}]")
     elif type(value) in (list, tuple):
         for place, item in enumerate(value):
-            _check_plain(item, f"{where}[{place}]")
+            check_plain(item, f"{where}[{place}]")
     else:
         raise UsageError(
             f"{where} is a {type(value).__module__}.{type(value).__qualname__}; a trainer's state "

@@ -11,11 +11,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from grandbatch.checkpoint.encoding import (
     NAME,
     DamagedCheckpointError,
+    check_plain,
     decode_payload,
     encode,
     metrics_from_json,
@@ -177,6 +179,24 @@ class CheckpointManager:
         self.keep = keep
         self.keep_best = keep_best
         self.metric = metric
+
+    def prepare(self, trainer_state: Mapping[str, Any]) -> None:
+        """Make the directory, and see to it that such a state can be saved there.
+
+        Raises
+        ------
+        UsageError
+            If the directory can't be written, or the state holds what could not be read back.
+        """
+        check_plain(dict(trainer_state), "trainer_state")
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=self.directory).close()
+        except OSError as error:
+            raise UsageError(
+                f"checkpoints can't be saved in {self.directory} ({error.strerror}); "
+                "give another --checkpoint-dir, or check its rights"
+            ) from None
 
     def save(
         self,
