@@ -37,7 +37,8 @@ class Position:
         Zarr chunk that the open block of the rank that made this position starts with; where
         none is open, the block that comes next; -1 where nothing is left.
     offset : int
-        Windows handed over from that block.
+        Place in that block of the window that comes next: the windows handed over from it, and on
+        ranks that share an epoch's last blocks those dealt to the ranks before.
     next_block : int
         The first block of the epoch's order that no rank has opened.
     open_spans : tuple of tuple of Span

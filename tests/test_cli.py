@@ -216,6 +216,10 @@ def test_training_that_is_finished_says_how_to_go_on(folder, tmp_path):
     again = run(*train, "--json", check=0)
     assert "nothing was left to train on; --epochs 2 would go on" in again.stderr
     assert as_json(again)["steps"] > 0
+    run(*train, "--epochs", 3, check=0)
+    fewer = run(*train, "--epochs", 2, "--json", check=0)
+    assert "--epochs 4 would go on" in fewer.stderr
+    assert as_json(fewer)["epochs"] == 3
 
 
 def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(folder, tmp_path):

@@ -105,13 +105,14 @@ def train(
             trace = trace and trace.with_name(f"{trace.name}.{ranks.rank}")
         is_new = _follow(processor, trainer, trace)
     if ranks.rank == 0:
+        done = processor.loader.epoch  # more than asked for, where an earlier run did more
         if not is_new:
             _log.info(
                 "nothing was left to train on; --epochs %d would go on, --no-resume start again",
-                epochs + 1,
+                done + 1,
             )
         show(
-            {**processor.summary, "epochs": epochs, "checkpoint_dir": str(checkpoint_dir)},
+            {**processor.summary, "epochs": done, "checkpoint_dir": str(checkpoint_dir)},
             as_json=as_json,
             title=f"trained on {store}",
         )
