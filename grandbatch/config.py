@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -115,10 +114,9 @@ class BatchConfig:
                 f"batch_size must be from min_batch_size ({self.min_batch_size}) to "
                 f"max_batch_size ({self.max_batch_size}), got {self.batch_size}"
             )
-        if not (math.isfinite(self.max_memory_percent) and 0 < self.max_memory_percent <= 100):
-            raise UsageError(
-                f"max_memory_percent must be above 0 and at most 100, got {self.max_memory_percent}"
-            )
+        percent = self.max_memory_percent
+        if not (isinstance(percent, int | float) and 0 < percent <= 100):
+            raise UsageError(f"max_memory_percent must be above 0 and at most 100, got {percent!r}")
 
     @property
     def stride(self) -> int:

@@ -88,7 +88,9 @@ def disk_speed(folder: Path, n_bytes: int = _PROBE_BYTES) -> dict[str, int]:
         ended = time.perf_counter()
         status = os.statvfs(folder)
     except OSError as error:
-        raise UsageError(f"{folder} can't be written ({error.strerror}); give a folder") from None
+        raise UsageError(
+            f"{folder} can't be written ({error.strerror}); give another --folder"
+        ) from None
     finally:
         path.unlink(missing_ok=True)
     return {
@@ -136,12 +138,18 @@ def cluster(address: str) -> dict[str, Any]:
 
 def examine(folder: Path, scheduler: str | None = None) -> dict[str, Any]:
     """Look at everything; `problems` says in words what is wrong."""
-    found: dict[str, Any] = {"versions": versions(), "limits": limits(), "disk": disk_speed(folder)}
+    found: dict[str, Any] = {"versions": versions(), "limits": limits(), "disk": {}}
     problems = [
         f"{name} is not installed: pip install grandbatch"
         for name in CORE
         if found["versions"][name] is None
     ]
+    try:
+        found["disk"] = disk_speed(folder)
+    except UsageError as error:
+        if not folder.is_dir():
+            raise
+        problems.append(str(error))
     if scheduler is not None:
         try:
             found["cluster"] = cluster(scheduler)

@@ -133,6 +133,16 @@ def test_doctor_sees_versions_limits_and_the_disk(run):
     assert "can't be written" in error(run("doctor", "--folder", "none"), 2)
 
 
+def test_doctor_reports_in_a_folder_that_cannot_be_written(run):
+    code, out, err = run("doctor", "--folder", "/proc", "--json")
+    assert code == 1
+    found = json.loads(out)
+    assert found["disk"] == {}
+    assert found["versions"]["grandbatch"] == gb.__version__
+    assert "/proc can't be written" in found["problems"][0]
+    assert "/proc can't be written" in err
+
+
 def test_doctor_tries_a_cluster(run):
     from distributed import LocalCluster
 

@@ -45,6 +45,7 @@ def test_a_config_is_frozen():
         ("max_memory_percent", 0),
         ("max_memory_percent", 100.1),
         ("max_memory_percent", float("nan")),
+        ("max_memory_percent", "80"),
         ("checkpoint_frequency", 0),
         ("cache_bytes", -1),
         ("num_workers", 0),

@@ -492,6 +492,8 @@ def test_frames_that_lack_something_are_refused_before_anything_runs():
         add_features(cut_frame(frame.assign(rsi=1.0), [100]), STRATEGIC)
     with pytest.raises(UsageError, match="partition_rows"):
         add_features(cut_frame(frame, [50, 50]), STRATEGIC, partition_rows=[100])
+    with pytest.raises(UsageError, match="needs a dask DataFrame, got a DataFrame"):
+        add_features(frame, STRATEGIC)
     for gap in ("soon", "-1D", 0, "NaT"):
         with pytest.raises(UsageError, match="max_gap"):
             add_features(cut_frame(frame, [100]), STRATEGIC, max_gap=gap)

@@ -598,6 +598,11 @@ def test_settings_that_make_no_sense_are_refused(stores, options, words):
         make_loader(stores["rows"], **options)
 
 
+def test_a_path_is_no_store(stores):
+    with pytest.raises(UsageError, match=r"MatrixStore\.open"):
+        gb.SlidingWindowDataLoader(stores["rows"].path)
+
+
 def test_a_config_that_contradicts_the_store_names_both_values(stores):
     config = gb.BatchConfig(sequence_length=48, overlap=12)
     with pytest.raises(UsageError, match=r"overlap=12, the store .* was built with 47"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import subprocess
 import sys
@@ -90,6 +91,12 @@ def test_as_much_as_fits_is_a_power_of_two_that_grows_with_the_memory():
     assert calculate_optimal_batch_size(10**7, 8.0, fill=True) == 8192
     assert calculate_optimal_batch_size(100, 8.0, fill=True) == 64
     assert calculate_optimal_batch_size(10**7, 1e-6, fill=True) == 1
+
+
+@pytest.mark.parametrize("limit", [0, -1, math.nan, math.inf])
+def test_a_memory_limit_that_makes_no_sense_is_refused(limit):
+    with pytest.raises(UsageError, match="memory_limit_gb"):
+        calculate_optimal_batch_size(1000, limit)
 
 
 def write_cgroup(folder, limit, used, pages, version):

@@ -173,6 +173,11 @@ def test_without_the_bars_cache_the_page_says_so(store, tmp_path):
     assert sum(r.get("class") == "mark" for r in samples.iter("rect")) == 6
 
 
+def test_a_store_of_one_window_has_a_page(make_store, tmp_path):
+    write_report(make_store(88), tmp_path / "r.html")
+    assert "nan" not in (tmp_path / "r.html").read_text()
+
+
 def test_gaps_are_those_of_neighbouring_windows_however_they_are_read(store, monkeypatch):
     ends, symbols, _ = raw(store)
     expected = []

@@ -38,7 +38,7 @@ class Evidence:
     day_first: int = 0
     month_first: int = 0
     rows: int = 0
-    """Rows of that form, those that say nothing too."""
+    """Rows of that form that mean another day the other way round, or none."""
 
     def __add__(self, other: Evidence) -> Evidence:
         return Evidence(

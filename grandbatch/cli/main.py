@@ -58,6 +58,11 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _is_asked_for(record: logging.LogRecord) -> bool:
+    """Whether to show a message: Dask sets its loggers' levels by itself, as it is imported."""
+    return record.name.startswith("grandbatch") or record.levelno >= logging.getLogger().level
+
+
 @app.callback()
 def _options(
     context: typer.Context,
@@ -71,7 +76,9 @@ def _options(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_is_asked_for)
+    logging.basicConfig(format="%(message)s", handlers=[handler])
     tell_as_much(verbose, quiet)
     adopt(context, find_file(config_file))
 

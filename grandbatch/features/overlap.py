@@ -61,12 +61,18 @@ def add_features(
     Raises
     ------
     UsageError
-        If the feature set, `max_gap` or `partition_rows` makes no sense.
+        If the frame is none of Dask's, or the feature set, `max_gap` or `partition_rows` makes no
+        sense.
     ColumnError
         If a column is missing or not float64.
     """
     resolved = resolve_feature_set(feature_set)
     max_gap_ns = _nanoseconds(max_gap)
+    if not (hasattr(frame, "map_overlap") and hasattr(frame, "columns")):
+        raise UsageError(
+            f"add_features needs a dask DataFrame, got a {type(frame).__name__}; read_bars gives "
+            "one, and so does dask.dataframe.from_pandas(frame, npartitions=4)"
+        )
     needed = ["symbol", *resolved.inputs]
     if max_gap_ns is not None:
         needed.append("timestamp")

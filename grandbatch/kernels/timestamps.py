@@ -238,7 +238,7 @@ def _date(at, end, day_first, tally):  # type: ignore[no-untyped-def]
     third, at = _digits(start, end)
     year, month, day = first, second, third
     if width <= 2 and at - start == 4:
-        tally[ORDERED_ROWS] += 1
+        tally[ORDERED_ROWS] += first != second
         tally[DAY_FIRST_EVIDENCE] += first > 12 and second <= 12
         tally[MONTH_FIRST_EVIDENCE] += second > 12 and first <= 12
         year, month, day = third, first, second
@@ -329,7 +329,8 @@ def parse_timestamps(
     status : (T,) uint8
         `NAIVE`, `ABSOLUTE`, `MISSING` or `UNPARSEABLE`.
     tally : (3,) int64
-        Added to: rows that can only be day-first, only month-first, and all of form `a/b/yyyy`.
+        Added to: rows that can only be day-first, only month-first, and all of form `a/b/yyyy`
+        with a unlike b.
     """
     base = address_of(data)
     before = np.zeros(3, np.int64)

@@ -117,6 +117,8 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         pin_memory: bool = False,
         subset: Split | None = None,
     ):
+        if not isinstance(store, MatrixStore):
+            raise UsageError(f"no store but a {type(store).__name__}: give MatrixStore.open(path)")
         self.store = store
         self.config = config or BatchConfig(
             sequence_length=store.sequence_length, overlap=store.overlap

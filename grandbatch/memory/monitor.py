@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import sys
 import threading
 import time
@@ -132,7 +131,7 @@ class MemoryMonitor:
     """
 
     def __init__(self, max_memory_percent: float = 80.0, limit_bytes: int | None = None):
-        if not (math.isfinite(max_memory_percent) and 0 < max_memory_percent <= 100):
+        if not (isinstance(max_memory_percent, int | float) and 0 < max_memory_percent <= 100):
             raise UsageError(
                 f"max_memory_percent must be above 0 and at most 100, got {max_memory_percent}"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from grandbatch.errors import UsageError
@@ -124,11 +125,11 @@ def calculate_optimal_batch_size(
     Raises
     ------
     UsageError
-        If an argument is not positive.
+        If an argument is not positive, or not finite.
     """
-    if data_size <= 0 or memory_limit_gb <= 0 or sequence_length <= 0:
+    if data_size <= 0 or not 0 < memory_limit_gb < math.inf or sequence_length <= 0:
         raise UsageError(
-            "data_size, memory_limit_gb and sequence_length must be positive, got "
+            "data_size, memory_limit_gb and sequence_length must be positive and finite, got "
             f"{data_size}, {memory_limit_gb}, {sequence_length}"
         )
     memory_bytes, window_bytes = memory_limit_gb * 2**30, sequence_length * 16 * 8

@@ -38,12 +38,13 @@ class Plot:
     def x(self, values: Any) -> Floats:
         """Where values lie from left to right."""
         low, high = self.x_range
-        return self.left + (np.asarray(values, np.float64) - low) / (high - low) * self.width
+        share = (np.asarray(values, np.float64) - low) / ((high - low) or 1.0)
+        return self.left + share * self.width
 
     def y(self, values: Any) -> Floats:
         """Where values lie from top to bottom; those out of range lie on the edge."""
         low, high = self.y_range
-        share = (np.asarray(values, np.float64) - low) / (high - low)
+        share = (np.asarray(values, np.float64) - low) / ((high - low) or 1.0)
         return self.top + (1.0 - np.clip(share, 0.0, 1.0)) * self.height
 
     @property

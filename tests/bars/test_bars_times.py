@@ -146,7 +146,7 @@ def test_evidence_counts_days_above_twelve_on_either_side():
         "2020-01-13",
         "13/1/2020 01:00",
     ]
-    assert read(texts)[2] == Evidence(day_first=2, month_first=1, rows=5)
+    assert read(texts)[2] == Evidence(day_first=2, month_first=1, rows=4)
 
 
 def test_a_zone_turns_wall_time_into_utc_and_skipped_times_are_unparseable():
@@ -207,6 +207,14 @@ def test_a_form_that_pandas_does_not_understand_is_a_wrong_usage(tmp_path, form)
     path = write(tmp_path / "x.csv", [dt.date(2020, 1, 1)], "%d/%m/%Y")
     with pytest.raises(UsageError, match="timestamp_format"):
         prepare_bars(path, tmp_path / "c", BarRules(timestamp_format=form), HERE)
+
+
+def test_dates_that_mean_the_same_either_way_need_nothing_said(tmp_path):
+    days = [dt.date(2020, month, month) for month in range(1, 12)]
+    path = write(tmp_path / "x.csv", days, "%d/%m/%Y")
+    bars = prepare_bars(path, tmp_path / "c", BarRules(), HERE)
+    assert (bars.n_rows, bars.quarantined) == (11, {})
+    assert bars.last_time == pd.Timestamp("2020-11-11").value
 
 
 def test_a_file_without_evidence_follows_the_other_files(tmp_path):
