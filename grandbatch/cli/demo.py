@@ -19,6 +19,7 @@ from grandbatch.errors import GrandbatchError, UsageError
 from grandbatch.store.reader import MatrixStore
 
 _MARK = ".grandbatch-demo"
+_STOP_AFTER = 60
 
 
 def demo(
@@ -46,10 +47,9 @@ def demo(
         store = folder / f"{set_name}.zarr"
         run(f"build {set_name}", lambda s=set_name, p=store: _build(s, bars, p))  # type: ignore[misc]
     store = folder / "strategic.zarr"
-    stop_after = 60
-    run("train, stopped", lambda: _train(store, folder / "checkpoints", stop_after))
+    run("train, stopped", lambda: _train(store, folder / "checkpoints", _STOP_AFTER))
     resumed = run("train, resumed", lambda: _train(store, folder / "checkpoints", None))
-    expected = _windows_of_step(store, stop_after)
+    expected = _windows_of_step(store, _STOP_AFTER)
     if resumed["first_windows"] != expected:
         raise GrandbatchError(
             f"the resumed training began with windows {resumed['first_windows']}, "
@@ -149,6 +149,6 @@ def _print(stages: list[dict[str, Any]], folder: Path) -> None:
         table.add_row(stage["stage"], f"{stage['seconds']}", stage["made"], Text(stage["where"]))
     Console().print(table)
     print(
-        "The training was stopped after step 60 and went on at the very next batch.\n"
+        f"The training was stopped after step {_STOP_AFTER} and went on at the very next batch.\n"
         f"Next: open {folder}/report.html in a browser"
     )

@@ -177,7 +177,7 @@ class ArrayReader:
 
     def check_index(self, chunk: int, file: File | None = None) -> None:
         """Check the index of the file that a chunk is in, which other readers find chunks by."""
-        if not self._n_index:
+        if self.spec.shard_chunks == 1:
             return
         lengths = self._lengths(self.file_number(chunk))
         wanted = shard_index(lengths, self.spec.shard_chunks)
@@ -193,10 +193,6 @@ class ArrayReader:
         if data != wanted:
             raise self._damaged(chunk, "the index of its file is not that of the file's chunks")
 
-    @property
-    def _n_index(self) -> int:
-        return index_bytes(self.spec.shard_chunks)
-
     def _lengths(self, number: int) -> npt.NDArray[np.uint32]:
         """Return the encoded lengths of a file's chunks."""
         first = number * self.spec.shard_chunks
@@ -204,7 +200,7 @@ class ArrayReader:
 
     def file_bytes(self, number: int) -> int:
         """Bytes that a file of chunks must have."""
-        return int(self._lengths(number).sum(dtype=np.int64)) + self._n_index
+        return int(self._lengths(number).sum(dtype=np.int64)) + index_bytes(self.spec.shard_chunks)
 
     def _offset(self, chunk: int) -> int:
         """Where a chunk starts in its file: chunks lie in order, without gaps."""
