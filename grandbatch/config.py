@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, SupportsFloat
 
 from grandbatch.errors import UsageError
 
@@ -115,7 +115,7 @@ class BatchConfig:
                 f"max_batch_size ({self.max_batch_size}), got {self.batch_size}"
             )
         percent = self.max_memory_percent
-        if not (isinstance(percent, int | float) and 0 < percent <= 100):
+        if not (isinstance(percent, SupportsFloat) and 0 < percent <= 100):
             raise UsageError(f"max_memory_percent must be above 0 and at most 100, got {percent!r}")
 
     @property

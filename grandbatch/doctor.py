@@ -7,6 +7,7 @@ import platform
 import resource
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -92,7 +93,8 @@ def disk_speed(folder: Path, n_bytes: int = _PROBE_BYTES) -> dict[str, int]:
             f"{folder} can't be written ({error.strerror}); give another --folder"
         ) from None
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
     return {
         "free_bytes": status.f_bavail * status.f_frsize,
         "write_bytes_per_second": round(n_bytes / (written - began)),

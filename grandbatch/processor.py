@@ -151,11 +151,12 @@ class BatchProcessor:
             `max_memory_percent` of its limit; a checkpoint of what was trained is saved.
         """
         self._check_trainer(trainer)
-        self.checkpoints.prepare(trainer.state_dict())
         self._totals, self._state, self._recorded_size = Totals(), None, None
         ranks = self._ranks()
         if self.resume:
             self._resume(trainer, ranks or Ranks())
+        if self.loader.rank == 0 and self._is_unfinished:
+            self.checkpoints.prepare(trainer.state_dict())
         saved_step = self._totals.steps
         guard = self._guard(ranks)
         try:
@@ -179,6 +180,11 @@ class BatchProcessor:
             finally:
                 for callback in self.callbacks:
                     callback.on_end(self.summary)
+
+    @property
+    def _is_unfinished(self) -> bool:
+        epoch = self.loader.epoch if self._state is None else self._state["position"]["epoch"]
+        return bool(epoch < self.epochs)
 
     def _check_trainer(self, trainer: Trainer) -> None:
         if not isinstance(trainer, Trainer):

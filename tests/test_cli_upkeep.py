@@ -141,6 +141,10 @@ def test_doctor_reports_in_a_folder_that_cannot_be_written(run):
     assert found["versions"]["grandbatch"] == gb.__version__
     assert "/proc can't be written" in found["problems"][0]
     assert "/proc can't be written" in err
+    code, out, err = run("doctor", "--folder", "/proc")
+    assert code == 1
+    assert gb.__version__ in out
+    assert err.startswith("error: /proc can't be written")
 
 
 def test_doctor_tries_a_cluster(run):

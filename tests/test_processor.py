@@ -220,6 +220,35 @@ def test_a_state_that_could_not_be_saved_is_refused_before_the_first_batch(store
     assert trainer.calls == 0
 
 
+def test_parameters_that_get_their_shape_with_the_first_batch_are_no_mistake(store, tmp_path):
+    layer = torch.nn.LazyLinear(2)
+    trainer = Recorder()
+    learn = trainer.train_batch
+
+    def train_batch(batch):
+        layer(batch.matrices[:, -1])
+        return learn(batch)
+
+    trainer.train_batch = train_batch
+    trainer.state_dict = lambda: {"layer": layer.state_dict()}
+    _, processor = run(store, tmp_path / "c", trainer, epochs=1)
+    assert processor.checkpoints.load().trainer_state["layer"]["weight"].shape == (2, 13)
+
+
+def test_a_finished_training_needs_no_folder_that_can_be_written(store, tmp_path, monkeypatch):
+    _, first = run(store, tmp_path / "c")
+
+    def refuse(self, trainer_state):
+        raise UsageError("can't be written")
+
+    monkeypatch.setattr(gb.CheckpointManager, "prepare", refuse)
+    seen, again = run(store, tmp_path / "c")
+    assert seen == []
+    assert again.summary == first.summary
+    with pytest.raises(UsageError):
+        run(store, tmp_path / "c", epochs=3)
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_the_first_batch(store, tmp_path):
     (tmp_path / "file").touch()
     trainer = Recorder()

@@ -29,7 +29,7 @@ def undecided(file: InputFile, evidence: Evidence) -> TimestampError:
     why = (
         f"{evidence.day_first:,} rows can only be day-first and as many only month-first"
         if evidence.day_first
-        else f"none of its {evidence.rows:,} dates has a day above 12"
+        else f"none of its {evidence.rows:,} dates that could be either has a day above 12"
     )
     return TimestampError(
         f"{file.location}: days or months first? {why}. Say which with --dayfirst or "

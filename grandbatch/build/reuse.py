@@ -116,7 +116,8 @@ def find_store(target: Target, *, overwrite: bool = False) -> MatrixStore | None
         return None
     raise StoreMismatchError(
         f"{path} was built with other {_difference(store, target)}; "
-        "use --overwrite (in Python overwrite=True) to replace it, or choose another path"
+        "use --overwrite (in Python build_store(…, overwrite=True)) to replace it, or choose "
+        "another path"
     )
 
 

@@ -90,8 +90,10 @@ def encode(
     return _PREAMBLE.pack(MAGIC, len(head), hashlib.sha256(head).digest()) + head + payload
 
 
-def check_plain(value: Any, where: str) -> None:
+def check_plain(value: Any, where: str, *, lazy: bool = False) -> None:
     """Refuse what `torch.load(weights_only=True)` would refuse, while the run can still be mended.
+
+    `lazy` lets parameters pass that get their shape with the first batch.
 
     Raises
     ------
@@ -102,14 +104,16 @@ def check_plain(value: Any, where: str) -> None:
 
     if type(value) in _SCALARS or type(value) in (torch.Tensor, torch.nn.Parameter):
         return
+    if lazy and torch.nn.parameter.is_lazy(value):
+        return
     if type(value) in (dict, OrderedDict):
         for key, item in value.items():
             if type(key) not in (str, int):
                 raise UsageError(f"{where} has the key {key!r}; keys must be strings or ints")
-            check_plain(item, f"{where}[{key!r}]")
+            check_plain(item, f"{where}[{key!r}]", lazy=lazy)
     elif type(value) in (list, tuple):
         for place, item in enumerate(value):
-            check_plain(item, f"{where}[{place}]")
+            check_plain(item, f"{where}[{place}]", lazy=lazy)
     else:
         raise UsageError(
             f"{where} is a {type(value).__module__}.{type(value).__qualname__}; a trainer's state "

@@ -24,7 +24,7 @@ from grandbatch.checkpoint.encoding import (
     read_header,
 )
 from grandbatch.errors import CheckpointError, UsageError
-from grandbatch.files import TEMPORARY_SUFFIX, sync_folder, write_whole
+from grandbatch.files import TEMPORARY_SUFFIX, room_for, sync_folder, write_whole
 
 _UNPUBLISHED = ".new"
 
@@ -145,7 +145,7 @@ class CheckpointManager:
     Parameters
     ----------
     directory : str or Path
-        Where the files lie; made by the first save.
+        Where the files lie; made where it is missing.
     content_id : str
         Identity of the store that the run trains on; a checkpoint of another one is refused.
     keep : int
@@ -187,11 +187,14 @@ class CheckpointManager:
         ------
         UsageError
             If the directory can't be written, or the state holds what could not be read back.
+        DiskFullError
+            If there is no room.
         """
-        check_plain(dict(trainer_state), "trainer_state")
+        check_plain(dict(trainer_state), "trainer_state", lazy=True)
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            TemporaryFile(dir=self.directory).close()
+            with room_for(self.directory):
+                self.directory.mkdir(parents=True, exist_ok=True)
+                TemporaryFile(dir=self.directory).close()
         except OSError as error:
             raise UsageError(
                 f"checkpoints can't be saved in {self.directory} ({error.strerror}); "

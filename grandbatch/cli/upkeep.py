@@ -259,10 +259,11 @@ def _print_health(found: dict[str, Any]) -> None:
     for limit in found["limits"]["memory"]:
         free = "" if limit["free_bytes"] is None else f", {decimal(limit['free_bytes'])} free"
         table.add_row(f"memory, {limit['source']}", decimal(limit["limit_bytes"]) + free)
-    disk = found["disk"]
-    table.add_row("disk, free", decimal(disk["free_bytes"]))
-    table.add_row("disk, written and synced", decimal(disk["write_bytes_per_second"]) + "/s")
-    table.add_row("disk, read", decimal(disk["read_bytes_per_second"]) + "/s")
+    if found["disk"]:
+        disk = found["disk"]
+        table.add_row("disk, free", decimal(disk["free_bytes"]))
+        table.add_row("disk, written and synced", decimal(disk["write_bytes_per_second"]) + "/s")
+        table.add_row("disk, read", decimal(disk["read_bytes_per_second"]) + "/s")
     if "cluster" in found:
         cluster = found["cluster"]
         table.add_row(

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from types import TracebackType
-from typing import Self
+from typing import Self, SupportsFloat
 
 from grandbatch.allocator import give_back
 from grandbatch.errors import MemoryLimitError, UsageError
@@ -131,7 +131,7 @@ class MemoryMonitor:
     """
 
     def __init__(self, max_memory_percent: float = 80.0, limit_bytes: int | None = None):
-        if not (isinstance(max_memory_percent, int | float) and 0 < max_memory_percent <= 100):
+        if not (isinstance(max_memory_percent, SupportsFloat) and 0 < max_memory_percent <= 100):
             raise UsageError(
                 f"max_memory_percent must be above 0 and at most 100, got {max_memory_percent}"
             )

@@ -127,7 +127,7 @@ def calculate_optimal_batch_size(
     UsageError
         If an argument is not positive, or not finite.
     """
-    if data_size <= 0 or not 0 < memory_limit_gb < math.inf or sequence_length <= 0:
+    if not all(0 < x < math.inf for x in (data_size, memory_limit_gb, sequence_length)):
         raise UsageError(
             "data_size, memory_limit_gb and sequence_length must be positive and finite, got "
             f"{data_size}, {memory_limit_gb}, {sequence_length}"

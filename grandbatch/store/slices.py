@@ -1,13 +1,15 @@
 """A store's matrices and per-window values as lazy arrays: what is indexed is read, by chunks.
 
-They index, compare and calculate as numpy arrays do. What isn't indexing reads the whole array.
+They take any index of numpy's, its operators and its functions. What isn't indexing reads the whole
+array; so does an index whose first axis isn't simply chosen from (a mask over several axes).
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,51 +53,69 @@ class LazyArray(NDArrayOperatorsMixin):
         """Read some of a chunk's elements."""
         raise NotImplementedError
 
-    def _read_range(self, start: int, stop: int) -> Array:
-        """Read consecutive elements of the first axis."""
+    def _read_range(self, start: int, stop: int, rest: tuple[Any, ...]) -> Array:
+        """Read consecutive elements of the first axis, and of each what `rest` indexes."""
         n, size = max(0, stop - start), self._chunk_size
-        out = np.empty((n, *self.shape[1:]), self.dtype)
+        out = np.empty((n, *self._shape_of(rest)), self.dtype)
         for first in range(start // size * size, stop, size) if n else ():
             lo, hi = max(first, start), min(first + size, stop)
-            out[lo - start : hi - start] = self._read_chunk(
-                first // size, slice(lo - first, hi - first)
-            )
+            read = self._read_chunk(first // size, slice(lo - first, hi - first))
+            out[lo - start : hi - start] = read[(slice(None), *rest)]
         return out
 
-    def _read(self, positions: Positions) -> Array:
+    def _read(self, positions: Positions, rest: tuple[Any, ...]) -> Array:
         """Read given elements of the first axis, each chunk once."""
-        out = np.empty((len(positions), *self.shape[1:]), self.dtype)
+        out = np.empty((len(positions), *self._shape_of(rest)), self.dtype)
         chunks = positions // self._chunk_size
         order = np.argsort(chunks, kind="stable")
         wanted, first = np.unique(chunks[order], return_index=True)
         for chunk, places in zip(wanted.tolist(), np.split(order, first[1:]), strict=False):
-            out[places] = self._read_chunk(chunk, positions[places] - chunk * self._chunk_size)
+            read = self._read_chunk(chunk, positions[places] - chunk * self._chunk_size)
+            out[places] = read[(slice(None), *rest)]
         return out
+
+    def _shape_of(self, rest: tuple[Any, ...]) -> tuple[int, ...]:
+        """Shape of what basic indices leave of one element; IndexError where they don't fit."""
+        one: Array = np.broadcast_to(np.empty((), self.dtype), self.shape[1:])[rest]
+        return one.shape
 
     def __getitem__(self, index: Any) -> Any:
         """Read a part, indexed in any way that numpy has."""
-        first, *others = index if isinstance(index, tuple) else (index,)
+        first, *rest = self._spelled_out(index if isinstance(index, tuple) else (index,))
+        basic = _are_basic(rest)
+        now, later = (tuple(rest), ()) if basic else ((), tuple(rest))
         if isinstance(first, slice):
             start, stop, step = first.indices(len(self))
-            read = (
-                self._read_range(start, stop)
-                if step == 1
-                else self._read(np.arange(start, stop, step, dtype=np.int64))
-            )
-            return read[(slice(None), *others)]
+            if step == 1:
+                read = self._read_range(start, stop, now)
+            else:
+                read = self._read(np.arange(start, stop, step, dtype=np.int64), now)
+            return read[(slice(None), *later)] if later else read
         if first is None or first is Ellipsis or isinstance(first, bool | np.bool):
             return np.asarray(self)[index]
         chosen = np.asarray(first)
         if chosen.dtype == np.bool:
-            if chosen.shape != self.shape[:1]:
+            if chosen.shape != self.shape[: chosen.ndim]:
+                raise IndexError(f"a mask of shape {chosen.shape} for an array of {self.shape}")
+            if chosen.ndim > 1:
                 return np.asarray(self)[index]
             chosen = np.flatnonzero(chosen)
-        elif not chosen.size:
+        elif not chosen.size and isinstance(first, list | tuple):
             chosen = chosen.astype(np.int64)
         if chosen.ndim == 0:
-            return self._read(self._counted(np.array([operator.index(first)])))[(0, *others)]
-        read = self._read(self._counted(chosen.ravel()))
-        return read[(np.arange(chosen.size).reshape(chosen.shape), *others)]
+            read = self._read(self._counted(np.array([operator.index(first)])), now)
+            return read[(0, *later)]
+        read = self._read(self._counted(chosen.ravel()), now)
+        if basic:
+            return read.reshape(*chosen.shape, *read.shape[1:])
+        return read[(np.arange(chosen.size).reshape(chosen.shape), *later)]
+
+    def _spelled_out(self, index: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Write out an ellipsis that stands first, before basic indices; and nothing as all."""
+        if index and index[0] is Ellipsis and _are_basic(index[1:]):
+            missing = self.ndim - sum(one is not None for one in index[1:])
+            index = (slice(None),) * missing + index[1:]
+        return index or (slice(None),)
 
     def _counted(self, positions: Array) -> Positions:
         """Count negative positions from the end."""
@@ -119,11 +139,31 @@ class LazyArray(NDArrayOperatorsMixin):
         whole: Array = self[:]
         return whole.astype(self.dtype if dtype is None else dtype, copy=False)
 
+    def __dlpack__(self, **options: Any) -> Any:
+        """Hand over the whole array: without it, PyTorch would read element by element."""
+        return np.asarray(self).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return np.empty(0).__dlpack_device__()
+
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        if any(isinstance(target, LazyArray) for target in options.get("out", ())):
+        written = inputs[:1] if method == "at" else options.get("out", ())
+        if any(isinstance(target, LazyArray) for target in written):
             raise TypeError(f"{self!r} can't be written to")
-        arrays = (np.asarray(x) if isinstance(x, LazyArray) else x for x in inputs)
-        return getattr(ufunc, method)(*arrays, **options)
+        options = {name: _read_whole(value) for name, value in options.items()}
+        return getattr(ufunc, method)(*map(_read_whole, inputs), **options)
+
+
+def _read_whole(value: Any) -> Any:
+    return np.asarray(value) if isinstance(value, LazyArray) else value
+
+
+def _are_basic(indices: Sequence[Any]) -> bool:
+    """Whether indices are whole numbers, slices, None and at most one ellipsis."""
+    kinds = (int, np.integer, slice, EllipsisType, type(None))
+    return sum(one is Ellipsis for one in indices) < 2 and all(
+        isinstance(one, kinds) and not isinstance(one, bool) for one in indices
+    )
 
 
 class Matrices(LazyArray):

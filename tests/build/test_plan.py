@@ -12,12 +12,14 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch.bars import BarRules
+from grandbatch.build import estimate
 from grandbatch.build.estimate import EXACT_BYTES, estimate_build
 from grandbatch.build.plan import BuildPlan
 from grandbatch.build.reuse import Target
 from grandbatch.build.settings import make_settings
 from grandbatch.errors import (
     ColumnError,
+    DiskFullError,
     MemoryLimitError,
     StoreMismatchError,
     UsageError,
@@ -126,6 +128,17 @@ def test_a_plan_of_little_data_is_the_build_itself(tmp_path):
     expected = {name: store.attrs[name] for name in ("n_rows", "n_segments", "n_windows")}
     assert {name: plan.to_json()[name] for name in expected} == expected
     assert plan.exact
+
+
+def test_without_room_for_bars_lines_are_counted(tmp_path, monkeypatch):
+    source = write_bars(tmp_path / "b.csv", 300)
+
+    def fail(*_):
+        raise DiskFullError("no room")
+
+    monkeypatch.setattr(estimate, "prepare_bars", fail)
+    found = estimate_build(Target.of(source, tmp_path / "s", settings_of(), gb.BarRules()))
+    assert (found.exact, found.plan.n_rows) == (False, 300)
 
 
 def test_blocks_of_rows_are_refused_where_they_would_mostly_be_borders():

@@ -19,6 +19,19 @@ def store(request, make_store):
     return make_store(700, symbols=2, chunk_windows=8, layout=request.param)
 
 
+@pytest.fixture
+def chunks_read(store, monkeypatch):
+    read = []
+    original = type(store).read_chunk
+
+    def read_chunk(self, chunk):
+        read.append(chunk)
+        return original(self, chunk)
+
+    monkeypatch.setattr(type(store), "read_chunk", read_chunk)
+    return read
+
+
 INDICES = [
     3,
     np.int64(-1),
@@ -40,6 +53,14 @@ INDICES = [
     ([1, 2, 9], [0, 1, 2], 4),
     (slice(None), -1),
     (Ellipsis, 0),
+    (Ellipsis, 3, 0, 0),
+    (Ellipsis, slice(2, 5), -1),
+    (None, 3),
+    ([3, 30], None, 2),
+    ([3, 30], slice(None), 2),
+    (np.array([[3, 20], [9, 3]]), slice(2, 9, 3), [1]),
+    ([[3], [30]], [1, 2]),
+    (),
     Ellipsis,
     None,
 ]
@@ -61,8 +82,9 @@ def test_masks_choose_windows(store):
     )
     high = whole > 0.5
     np.testing.assert_array_equal(store.matrices[high], whole[high])
-    with pytest.raises(IndexError):
-        store.matrices[np.ones(3, bool)]
+    np.testing.assert_array_equal(
+        store.matrices[symbols == 1, 2:4, -1], whole[symbols == 1, 2:4, -1]
+    )
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -72,7 +94,21 @@ def test_any_basic_index_gives_what_numpy_gives(store, data):
     np.testing.assert_array_equal(store.matrices[index], store.matrices[:][index])
 
 
-@pytest.mark.parametrize("index", [10**6, -(10**6), [0, 10**6], 1.5, [0.5], "a"], ids=str)
+@pytest.mark.parametrize(
+    "index",
+    [
+        np.ones(3, bool),
+        (0, 0, 0, 0),
+        np.array([], float),
+        10**6,
+        -(10**6),
+        [0, 10**6],
+        1.5,
+        [0.5],
+        "a",
+    ],
+    ids=str,
+)
 def test_what_is_no_window_is_an_error(store, index):
     with pytest.raises((IndexError, TypeError)):
         store.matrices[index]
@@ -91,8 +127,26 @@ def test_they_compare_and_calculate(store):
         np.testing.assert_array_equal(pd.Series(lazy), whole)
         np.testing.assert_array_equal(torch.as_tensor(np.asarray(lazy)), whole)
     assert np.mean(store.close_price) == np.mean(store.close_price[:])
+    np.testing.assert_array_equal(
+        np.add(store.symbol, 1, where=store.symbol == 1, out=np.zeros(len(store), np.int32)),
+        np.where(store.symbol[:] == 1, 2, 0),
+    )
     with pytest.raises(TypeError, match="can't be written"):
         np.add(1, 1, out=store.symbol)
+    with pytest.raises(TypeError, match="can't be written"):
+        np.add.at(store.symbol, [0], 1)
+
+
+def test_torch_reads_each_chunk_once(store, chunks_read):
+    tensor = torch.as_tensor(store.matrices)
+    assert chunks_read == list(range(store.n_chunks))
+    np.testing.assert_array_equal(tensor.numpy(), store.matrices[:])
+
+
+def test_a_part_of_each_window_takes_no_more_memory_than_itself(store):
+    last = store.matrices[:, -1]
+    assert last.base is None
+    np.testing.assert_array_equal(last, store.matrices[:][:, -1])
 
 
 def test_dask_reads_them_by_chunks(store):
@@ -101,15 +155,13 @@ def test_dask_reads_them_by_chunks(store):
     np.testing.assert_allclose(lazy.mean(axis=0).compute(scheduler="sync"), expected, rtol=1e-5)
 
 
-def test_only_the_chunks_with_wanted_windows_are_read(store, monkeypatch):
-    read = []
-    original = type(store).read_chunk
-    monkeypatch.setattr(
-        type(store),
-        "read_chunk",
-        lambda self, chunk: (read.append(chunk), original(self, chunk))[1],
-    )
+def test_only_the_chunks_with_wanted_windows_are_read(store, chunks_read):
     store.matrices[[1, 17, 2, 18, 3]]
-    assert read == [0, 2]
+    assert chunks_read == [0, 2]
     store.matrices[8:17, -1]
-    assert read == [0, 2, 1, 2]
+    assert chunks_read == [0, 2, 1, 2]
+    with pytest.raises(IndexError):
+        store.matrices[np.ones(3, bool)]
+    with pytest.raises(IndexError):
+        store.matrices[:, 0, 0, 0]
+    assert chunks_read == [0, 2, 1, 2]
