@@ -344,8 +344,9 @@ ERRORS = {
     ),
     "days or months": (
         Case(plain("01/02/2024,1,1,1,1,1", "01/03/2024,1,1,1,1,1")),
-        "x.csv: days or months first? none of its 2 dates that could be either has a day above 12. Say which with "
-        "--dayfirst or --no-dayfirst, or give the form with --timestamp-format %d/%m/%Y",
+        "x.csv: days or months first? none of its 2 dates that could be either has a day above 12. "
+        "Say which with --dayfirst or --no-dayfirst, or give the form with --timestamp-format "
+        "%d/%m/%Y",
     ),
     "days and months": (
         Case(plain("13/02/2024,1,1,1,1,1", "02/13/2024,1,1,1,1,1")),
