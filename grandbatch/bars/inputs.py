@@ -77,6 +77,11 @@ class InputFile:
             return "gzip"
         return "parquet" if suffix in (".parquet", ".pq") else "csv"
 
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of its text, about: packed, it is an eighth."""
+        return self.size * (8 if self.kind == "gzip" else 1)
+
     def is_unchanged(self) -> bool:
         """Whether size and modification time are still those that were seen."""
         try:

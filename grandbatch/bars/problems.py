@@ -16,7 +16,7 @@ from grandbatch.errors import BadRowsError, DiskFullError, TimestampError
 
 def disk_full(files: Sequence[InputFile], cache_dir: Path) -> DiskFullError:
     """Say how much room the cache needs."""
-    needed = sum(file.size * (8 if file.kind == "gzip" else 1) for file in files)
+    needed = sum(file.text_bytes for file in files)
     free = shutil.disk_usage(cache_dir).free
     return DiskFullError(
         f"{cache_dir}: no room for the bars cache; it needs about {needed:,} bytes (as many as the "

@@ -24,7 +24,7 @@ from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.scheduling import available_cores
 
 EXACT_BYTES = 64 * 2**20
-"""Inputs up to this size are read for a plan: it takes about a second."""
+"""Inputs with up to this much text are read for a plan: it takes about a second."""
 
 _BLOCK_BYTES = 4 * 2**20
 
@@ -125,8 +125,7 @@ def _segments(target: Target, exact_bytes: int) -> tuple[Segments, int, bool]:
     if bars is not None:
         return bars.segments(target.settings.max_gap_ns), bars.n_rows, True
     files = resolve_inputs(target.inputs)
-    # packed text is about eight times as long
-    if sum(file.size * (8 if file.kind == "gzip" else 1) for file in files) <= exact_bytes:
+    if sum(file.text_bytes for file in files) <= exact_bytes:
         # where temporary files have no room, lines are counted as for large inputs
         with suppress(DiskFullError), TemporaryDirectory(prefix="grandbatch-plan-") as folder:
             bars = prepare_bars(target.inputs, folder, target.rules)

@@ -118,7 +118,10 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         subset: Split | None = None,
     ):
         if not isinstance(store, MatrixStore):
-            raise UsageError(f"no store but a {type(store).__name__}: give MatrixStore.open(path)")
+            raise UsageError(
+                f"the loader needs a MatrixStore, got {str(store)!r:.200}; open one with "
+                "grandbatch.MatrixStore.open(path)"
+            )
         self.store = store
         self.config = config or BatchConfig(
             sequence_length=store.sequence_length, overlap=store.overlap

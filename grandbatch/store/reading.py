@@ -71,13 +71,18 @@ class OpenFiles:
             if held[0] == number:
                 return held[1]
             self._files.pop(name)[1].close()
-        file = self._files.setdefault(name, (number, reader.open_file(chunk)))[1]
-        if not is_remote(reader.store):
-            # of a remote file that would be another request; `verify` makes it
-            reader.check_index(chunk, file)
-        if held is None:
-            # only now: another store may have come to the path before the file was opened
-            reader.check_unchanged()
+        file = reader.open_file(chunk)
+        try:
+            if not is_remote(reader.store):
+                # of a remote file that would be another request; `verify` makes it
+                reader.check_index(chunk, file)
+            if held is None:
+                # only now: another store may have come to the path before the file was opened
+                reader.check_unchanged()
+        except BaseException:
+            file.close()
+            raise
+        self._files[name] = (number, file)
         return file
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Positions = npt.NDArray[np.int64]
 
 
-class LazyArray(NDArrayOperatorsMixin):
+class LazyArray(NDArrayOperatorsMixin, ABC):
     """An array on disk, in chunks along its first axis.
 
     Attributes
@@ -49,9 +50,9 @@ class LazyArray(NDArrayOperatorsMixin):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.shape} {self.dtype}, on disk: index it to read>"
 
+    @abstractmethod
     def _read_chunk(self, chunk: int, wanted: slice | Positions) -> Array:
         """Read some of a chunk's elements."""
-        raise NotImplementedError
 
     def _read_range(self, start: int, stop: int, rest: tuple[Any, ...]) -> Array:
         """Read consecutive elements of the first axis, and of each what `rest` indexes."""

@@ -20,6 +20,7 @@ from grandbatch.errors import (
     StoreMismatchError,
     StoreNotFoundError,
 )
+from grandbatch.store import OpenFiles
 from grandbatch.store.manifest import Manifest
 
 VARIANTS = [
@@ -132,6 +133,17 @@ def test_a_flipped_bit_at_the_end_of_a_file_is_found(store):
                     read_everything(gb.MatrixStore.open(store.path))
         path.write_bytes(sound)
     assert store.verify().ok
+
+
+def test_a_damaged_index_fails_every_chunk_of_its_file_not_only_the_first_read(make_store):
+    store = make_store(700, chunk_windows=8)
+    path = next(path for path in chunk_files(store) if path.parts[-5] == store.spec.data.name)
+    data = path.read_bytes()
+    path.write_bytes(data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
+    with OpenFiles() as files:
+        for chunk in (0, 1, 0):
+            with pytest.raises(DamagedStoreError, match="index of its file"):
+                store.read_chunk(chunk, files=files)
 
 
 def read_everything(store):
