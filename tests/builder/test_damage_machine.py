@@ -3,7 +3,7 @@
 The model is a dictionary: for each input and layout the matrices of the naive oracle, the labels
 as plain numpy gives them, and the bytes of one undisturbed build. A larger search by hand::
 
-    GRANDBATCH_EXAMPLES=500 pytest tests/build/test_damage_machine.py
+    GRANDBATCH_EXAMPLES=500 pytest tests/builder/test_damage_machine.py
 """
 
 from __future__ import annotations
