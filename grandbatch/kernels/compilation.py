@@ -6,8 +6,12 @@ of a kernel is renewed when the kernel's own file changes, and only then.
 
 from __future__ import annotations
 
+import os
+import stat
+import tempfile
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 
@@ -21,14 +25,38 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     No `fastmath` and no `parallel`: a value's bits must depend on its own terms alone. A division
     by zero gives inf or nan, as in numpy, for the kernel to replace.
 
-    Where neither the package's folder nor the user's cache folder can be written, the machine code
-    isn't kept, and each process compiles anew.
+    Machine code is kept in the package's folder, else in the user's cache folder, else in one of
+    the user's own among temporary files. Where none can be written, each process compiles anew.
     """
+    return cast("Callable[P, R]", _kept(function, nogil=True, error_model="numpy"))
+
+
+def _kept(function: Callable[..., Any], **options: Any) -> Any:
     try:
-        jitted = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # of the places that numba knows none can be written
+        folder = _own_folder()
+    if folder is None:
+        return numba.njit(**options)(function)
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+    try:
+        return numba.njit(cache=True, **options)(function)
     except RuntimeError:
-        jitted = numba.njit(nogil=True, error_model="numpy")(function)
-    return cast("Callable[P, R]", jitted)
+        return numba.njit(**options)(function)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def _own_folder() -> Path | None:
+    """Return a folder for temporary files that nobody else can write: what lies there is run."""
+    folder = Path(tempfile.gettempdir()) / f"grandbatch-kernels-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError:
+        return None
+    is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    return folder if is_own and not status.st_mode & 0o077 else None
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from grandbatch.kernels.compilation import compiled
 
 Float64Array = npt.NDArray[np.float64]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def row_moments(
     rows: npt.NDArray[np.float32],
     mean: Float64Array,
