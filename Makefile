@@ -5,13 +5,16 @@ PIP = $(VENV)/bin/pip --disable-pip-version-check install --quiet --constraint c
 RUN_READY = $(VENV)/.ready-to-run
 TEST_READY = $(VENV)/.ready-to-test
 
-.PHONY: demo test lint docs bench peers clean
+.PHONY: demo test test-all lint docs bench peers clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/grandbatch demo
 
 test: $(TEST_READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+test-all: $(TEST_READY)
+	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
 
 lint: $(TEST_READY)
 	$(VENV)/bin/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,6 +14,13 @@ import pytest
 from simulated import write_bars
 
 import grandbatch as gb
+
+pytest_plugins = ["skips"]
+
+# what starts in the background (nohup make test &) ignores an interrupt, and so would all that
+# tests start and interrupt
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -341,8 +341,7 @@ def test_ticks_are_written_as_one_would(ticks, labels):
     assert tick_labels(ticks) == labels
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here (Debian: apt-get install chromium)")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_shows_the_page_without_complaint(page, tmp_path, width):
     # no window is as narrow as a phone, but a frame is
