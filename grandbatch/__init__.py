@@ -29,11 +29,10 @@ if TYPE_CHECKING:
     from grandbatch.live import LiveFeatures
     from grandbatch.loader import SlidingWindowDataLoader
     from grandbatch.memory import MemoryMonitor, calculate_optimal_batch_size
-    from grandbatch.order import Split
     from grandbatch.position import Position
     from grandbatch.processor import BatchProcessor
     from grandbatch.simulate import create_large_dataset_simulation
-    from grandbatch.splits import split_store, walk_forward
+    from grandbatch.splits import Split, split_store, walk_forward
     from grandbatch.store import MatrixStore
     from grandbatch.stream import DataStreamer
     from grandbatch.trainer import Trainer
@@ -54,7 +53,7 @@ _HOMES = {
     "Position": "position",
     "STRATEGIC": "features",
     "SlidingWindowDataLoader": "loader",
-    "Split": "order",
+    "Split": "splits",
     "TACTICAL": "features",
     "Trainer": "trainer",
     "add_features": "features",

@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from grandbatch.arrays import Array, Float32
 from grandbatch.bars.rules import DEFAULT_SYMBOL, REASONS
 from grandbatch.errors import BadRowsError, ColumnError, UsageError
 from grandbatch.features import FIELDS, FeatureSet, compute_rows, resolve_feature_set
 from grandbatch.kernels.bar_rules import ACCEPTED, MISSING, NEVER, UNPARSEABLE, judge_rows
-from grandbatch.order.times import shown, to_duration, to_nanoseconds
+from grandbatch.times import shown, to_duration, to_nanoseconds
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from grandbatch.order.times import Duration
+    from grandbatch.times import Duration
 
-F64 = npt.NDArray[np.float64]
-F32 = npt.NDArray[np.float32]
 
 _NO_STARTS = np.empty(0, np.int64)
 
@@ -104,7 +103,7 @@ class LiveFeatures:
         """Bars of a segment, from its first on, until there is a matrix."""
         return self.feature_set.lookback + self.feature_set.sequence_length
 
-    def push(self, bar: Mapping[str, Any]) -> F32 | None:
+    def push(self, bar: Mapping[str, Any]) -> Float32 | None:
         """Take the next bar of a symbol.
 
         Parameters
@@ -182,7 +181,7 @@ class _Segment:
         for ring in (*self._bars.values(), self._rows):
             ring.clear()
 
-    def take(self, time: int, numbers: list[float]) -> F32 | None:
+    def take(self, time: int, numbers: list[float]) -> Float32 | None:
         """Add a bar; return the window that ends with it, if there is one."""
         values = dict(zip(FIELDS, numbers, strict=True))
         for name, ring in self._bars.items():
@@ -229,7 +228,7 @@ class _Ring:
     def clear(self) -> None:
         self._stop = 0
 
-    def last(self) -> npt.NDArray[Any]:
+    def last(self) -> Array:
         return self._data[max(0, self._stop - self._keep) : self._stop]
 
 

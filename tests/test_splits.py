@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import grandbatch as gb
 from grandbatch.errors import CheckpointError, UsageError
-from grandbatch.loader.subset import select
+from grandbatch.loader.subset import select, within
 from grandbatch.order import OrderSettings
-from grandbatch.order.borders import times_of_ranks
 from grandbatch.splits import reach_of, read_spans
+from grandbatch.splits.ranked import times_of_ranks
 
 MINUTE = 60 * 10**9
 EPOCH = pd.Timestamp("2024-01-01", tz="UTC").value
@@ -87,7 +87,7 @@ def bare_stores(draw, max_stride=5):
 
 
 def windows_of(store, split):
-    order = OrderSettings().within(split)
+    order = within(OrderSettings(), split)
     found = select(store, order)
     return [w for b, e in zip(found.begin, found.end, strict=True) for w in range(b, e)]
 

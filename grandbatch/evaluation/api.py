@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from grandbatch.arrays import Float64
 from grandbatch.errors import UsageError
 from grandbatch.evaluation.chance import judge
 from grandbatch.evaluation.performance import Market
 from grandbatch.evaluation.results import Evaluation, Track
-from grandbatch.evaluation.walking import F64, Tape, decide, read_tape
-from grandbatch.order.splits import Split
-from grandbatch.order.times import shown
+from grandbatch.evaluation.walking import Tape, decide, read_tape
+from grandbatch.splits.split import Split
 from grandbatch.store import MatrixStore
+from grandbatch.times import shown
 
 BASIS_POINT = 1e-4
 
@@ -120,7 +121,7 @@ def evaluate_walk_forward(
 def _summarise(
     store: MatrixStore,
     tapes: Sequence[Tape],
-    exposure: F64,
+    exposure: Float64,
     cost: float,
     draws: int,
     seed: int,

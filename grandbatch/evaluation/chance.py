@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from grandbatch.arrays import Float64, Int64
 from grandbatch.errors import UsageError
 from grandbatch.evaluation.performance import Market, Performance
-from grandbatch.evaluation.walking import F64, Int64Array
 
 _EXACT_SEEDS = 12
 _FLIPS = 4095
@@ -72,7 +72,7 @@ class Verdict:
 
 
 def judge(
-    market: Market, exposure: F64, draws: int, seed: int, level: float
+    market: Market, exposure: Float64, draws: int, seed: int, level: float
 ) -> tuple[Verdict, Performance]:
     """Compare seeds' exposures (S, V) with themselves at other times.
 
@@ -117,7 +117,7 @@ def judge(
     return verdict, Performance.mean_of(performances)
 
 
-def flip_signs(surplus: F64, generator: np.random.Generator) -> float:
+def flip_signs(surplus: Float64, generator: np.random.Generator) -> float:
     """Return the share of sign flips that give as large a mean: exact up to 12 values."""
     n = len(surplus)
     if n <= _EXACT_SEEDS:
@@ -127,13 +127,13 @@ def flip_signs(surplus: F64, generator: np.random.Generator) -> float:
     return _share_as_large(signs @ surplus, float(surplus.sum()))
 
 
-def _mean_return(market: Market, exposure: F64) -> F64:
+def _mean_return(market: Market, exposure: Float64) -> Float64:
     """Return of all capital per bar, (S, V) to (S,)."""
-    earned: F64 = market.net(exposure).sum(-1) / (len(market.times) * market.n_symbols)
+    earned: Float64 = market.net(exposure).sum(-1) / (len(market.times) * market.n_symbols)
     return earned
 
 
-def _shift(market: Market, share: float) -> Int64Array:
+def _shift(market: Market, share: float) -> Int64:
     """Window whose exposure each window is given: each symbol's are turned by the same share."""
     symbol = market.tape.symbol
     source = np.empty(len(symbol), np.int64)
@@ -143,12 +143,12 @@ def _shift(market: Market, share: float) -> Int64Array:
     return source
 
 
-def _share_as_large(values: F64, observed: float) -> float:
+def _share_as_large(values: Float64, observed: float) -> float:
     """Return the p-value of a permutation test, the observation counted as one of the draws."""
     as_large = int((values >= _threshold(observed, values)).sum())
     return (1 + as_large) / (1 + len(values))
 
 
-def _threshold(observed: float, values: F64) -> float:
+def _threshold(observed: float, values: Float64) -> float:
     # what is equal but for rounding must count as equal
     return observed - _ROUNDING * float(np.abs(values).max(initial=abs(observed)))

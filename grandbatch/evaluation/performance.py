@@ -14,8 +14,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from grandbatch.arrays import Float64, Int64
 from grandbatch.errors import UsageError
-from grandbatch.evaluation.walking import F64, Int64Array, Tape
+from grandbatch.evaluation.walking import Tape
 
 YEAR_NS = int(365.25 * 86_400 * 10**9)
 
@@ -59,7 +60,7 @@ class Market:
         return Tape.joined(self.tapes)
 
     @cached_property
-    def times(self) -> Int64Array:
+    def times(self) -> Int64:
         """When exposures are chosen, rising, (T,) int64 ns since 1970 UTC."""
         return np.unique(self.tape.time)
 
@@ -77,22 +78,22 @@ class Market:
             elapsed += int(times[-1] - times[0])
         return bars * YEAR_NS / elapsed
 
-    def traded(self, exposure: F64) -> F64:
+    def traded(self, exposure: Float64) -> Float64:
         """Exposure changed at each window, (..., V) to (..., V): the last of a walk is sold."""
         changed = np.abs(np.diff(exposure, prepend=0.0))
         changed[..., self.tape.begins] = np.abs(exposure[..., self.tape.begins])
         changed[..., self.tape.ends] += np.abs(exposure[..., self.tape.ends])
         return changed
 
-    def net(self, exposure: F64) -> F64:
+    def net(self, exposure: Float64) -> Float64:
         """Earn, in return units: e_t · R_{t+1} - cost · |e_t - e_{t-1}|, (..., V) to (..., V)."""
         return exposure * self.tape.next_return - self.cost * self.traded(exposure)
 
-    def returns(self, exposure: F64) -> F64:
+    def returns(self, exposure: Float64) -> Float64:
         """Return of all capital over each bar, (V,) to (T,)."""
         return self._per_bar(self.net(exposure))
 
-    def perform(self, exposure: F64) -> Performance:
+    def perform(self, exposure: Float64) -> Performance:
         """Judge exposures (V,)."""
         returns = self.returns(exposure)
         changed = self._per_bar(self.traded(exposure))
@@ -110,7 +111,7 @@ class Market:
             cost=float(self.cost * changed.sum()),
         )
 
-    def _per_bar(self, values: F64) -> F64:
+    def _per_bar(self, values: Float64) -> Float64:
         shares = values / self.n_symbols
         return np.asarray(np.bincount(self._place, shares, len(self.times)), np.float64)
 
@@ -147,19 +148,19 @@ class Performance:
         return cls(**{field.name: mean(field.name) for field in fields(cls)})  # type: ignore[arg-type]  # None stays where it was
 
 
-def equity_of(returns: F64) -> F64:
+def equity_of(returns: Float64) -> Float64:
     """Compound returns (T,) from 1 on, (T,); what is lost in whole stays lost."""
-    kept: F64 = np.maximum(1 + returns, 0.0)
+    kept: Float64 = np.maximum(1 + returns, 0.0)
     return kept.cumprod()
 
 
-def sharpe_of(returns: F64, bars_per_year: float) -> float | None:
+def sharpe_of(returns: Float64, bars_per_year: float) -> float | None:
     """Return mean / deviation · sqrt(bars a year), of returns over one bar each, at no interest."""
     if len(returns) < 2 or returns.min() == returns.max():
         return None
     return float(returns.mean() / returns.std(ddof=1) * math.sqrt(bars_per_year))
 
 
-def drawdown_of(equity: F64) -> float:
+def drawdown_of(equity: Float64) -> float:
     """Return the largest 1 - equity / highest equity before it; the start counts as 1."""
     return float((1 - equity / np.maximum.accumulate(np.maximum(equity, 1.0))).max())

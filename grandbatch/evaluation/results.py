@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from grandbatch.arrays import Float64, Int64
 from grandbatch.evaluation.chance import Verdict
 from grandbatch.evaluation.performance import Market, Performance, equity_of
-from grandbatch.evaluation.walking import F64, Int64Array
-from grandbatch.order.times import shown
+from grandbatch.times import shown
 
 _CURVE_POINTS = 500
 
@@ -29,17 +29,17 @@ class Track:
     performance : Performance
     """
 
-    exposure: F64
-    returns: F64
+    exposure: Float64
+    returns: Float64
     performance: Performance
 
     @classmethod
-    def of(cls, market: Market, exposure: F64) -> Track:
+    def of(cls, market: Market, exposure: Float64) -> Track:
         """Judge exposures (V,)."""
         return cls(exposure, market.returns(exposure), market.perform(exposure))
 
     @cached_property
-    def equity(self) -> F64:
+    def equity(self) -> Float64:
         """Value of a capital of 1 after each bar, (T,) float64."""
         return equity_of(self.returns)
 
@@ -74,8 +74,8 @@ class Evaluation:
     flat: Track
     random: Performance
     verdict: Verdict
-    windows: Int64Array
-    times: Int64Array
+    windows: Int64
+    times: Int64
     bars_per_year: float
     cost: float
 
@@ -124,5 +124,5 @@ class Evaluation:
         )
 
 
-def _span(times: Int64Array) -> str:
+def _span(times: Int64) -> str:
     return f"{len(times):,} bars from {shown(int(times[0]))} to {shown(int(times[-1]))}"

@@ -11,19 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from grandbatch.arrays import Bool, Float32, Float64, Int32, Int64
 from grandbatch.errors import StoreMismatchError, UsageError
-from grandbatch.order.splits import Split
 from grandbatch.splits import read_spans
+from grandbatch.splits.split import Split
 from grandbatch.store import MatrixStore
 
-F64 = npt.NDArray[np.float64]
-F32 = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
-Policy = Callable[[F32, F64], Any]
+Policy = Callable[[Float32, Float64], Any]
 """(B, L, F) float32 windows and (B,) float64 exposures held, to (B,) exposures wanted."""
 
 _BLOCK_WINDOWS = 2048
@@ -48,17 +43,17 @@ class Tape:
         Where a walk starts, flat.
     """
 
-    window: Int64Array
-    time: Int64Array
-    symbol: npt.NDArray[np.int32]
-    next_return: F64
-    begins: Bools
+    window: Int64
+    time: Int64
+    symbol: Int32
+    next_return: Float64
+    begins: Bool
 
     def __len__(self) -> int:
         return len(self.window)
 
     @property
-    def ends(self) -> Bools:
+    def ends(self) -> Bool:
         """Where a walk ends: what is held is sold after the bar that follows, (V,) bool."""
         return np.append(self.begins[1:], True)
 
@@ -110,7 +105,7 @@ def _block_tape(store: MatrixStore, subset: Split | None, first: int, stop: int)
     return Tape(window, time[kept], store.symbol[first:stop][kept], next_return[kept], unknown)
 
 
-def decide(policies: Sequence[object], store: MatrixStore, tape: Tape) -> F64:
+def decide(policies: Sequence[object], store: MatrixStore, tape: Tape) -> Float64:
     """Let policies walk a tape.
 
     Parameters
@@ -147,7 +142,7 @@ def decide(policies: Sequence[object], store: MatrixStore, tape: Tape) -> F64:
     return exposure
 
 
-def _read_windows(store: MatrixStore, windows: Int64Array) -> F32:
+def _read_windows(store: MatrixStore, windows: Int64) -> Float32:
     """Read windows of rising numbers, chunk by chunk: one symbol's lie far from the next one's."""
     parts = []
     for some in np.split(windows, np.flatnonzero(np.diff(windows // store.chunk_windows)) + 1):
@@ -156,7 +151,7 @@ def _read_windows(store: MatrixStore, windows: Int64Array) -> F32:
     return np.concatenate(parts)
 
 
-def _walk(policy: Policy, matrices: F32, begins: Bools, held: float) -> F64:
+def _walk(policy: Policy, matrices: Float32, begins: Bool, held: float) -> Float64:
     """Walk some windows, coming with the exposure `held`.
 
     Teams have few exposures: for each that is met, all windows still ahead are asked about at
@@ -164,7 +159,7 @@ def _walk(policy: Policy, matrices: F32, begins: Bools, held: float) -> F64:
     """
     n = len(matrices)
     taken = np.empty(n)
-    answers: dict[float, tuple[int, F64]] = {}
+    answers: dict[float, tuple[int, Float64]] = {}
     for row in range(n):
         met = 0.0 if begins[row] else held
         if met in answers:
@@ -179,7 +174,7 @@ def _walk(policy: Policy, matrices: F32, begins: Bools, held: float) -> F64:
     return taken
 
 
-def _ask(policy: Policy, matrices: F32, held: float) -> F64:
+def _ask(policy: Policy, matrices: Float32, held: float) -> Float64:
     wanted = np.asarray(policy(matrices, np.full(len(matrices), held)), np.float64)
     if wanted.shape != (len(matrices),) or not (np.abs(wanted) <= 1).all():
         raise UsageError(
@@ -200,7 +195,7 @@ def _as_function(policy: Any) -> Policy:
         return function
     import torch
 
-    def wanted(matrices: F32, exposure: F64) -> Any:
+    def wanted(matrices: Float32, exposure: Float64) -> Any:
         return act(torch.from_numpy(matrices), torch.from_numpy(exposure)).exposure.numpy()
 
     return wanted

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 import numpy as np
-import numpy.typing as npt
 
+from grandbatch.arrays import Int32
 from grandbatch.loader.table import Table
 from grandbatch.order import EpochOrder, Share
 from grandbatch.scheduling import available_cores
@@ -44,7 +44,7 @@ class Block:
     """
 
     table: Table
-    entries: npt.NDArray[np.int32]
+    entries: Int32
     readable: int
     error: Exception | None
 
@@ -67,7 +67,7 @@ class _Loading:
 
     table: Table
     todo: deque[tuple[int, int]]
-    entries: Future[npt.NDArray[np.int32]]
+    entries: Future[Int32]
     workers: list[Future[None]] = field(default_factory=list)
 
 
@@ -142,7 +142,7 @@ class BlockFeed:
         todo = deque(every if whole else ())
         ready = threading.Event()
 
-        def order_windows() -> npt.NDArray[np.int32]:
+        def order_windows() -> Int32:
             try:
                 entries = self._order.block_entries(share.block, slots)[share.offset : share.stop]
                 if not whole:

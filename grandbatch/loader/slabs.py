@@ -21,14 +21,13 @@ import numpy.typing as npt
 import torch
 
 from grandbatch.allocator import raise_thresholds
+from grandbatch.arrays import UInt8
 
 FRESH_BYTES = 16 * 2**20
 """Slabs up to this size are left to the allocator."""
 
 KEPT_SLABS = 4
 """Free slabs that a pool holds on to."""
-
-Bytes = npt.NDArray[np.uint8]
 
 
 class SlabPool:
@@ -50,12 +49,12 @@ class SlabPool:
         self._shape = shape
         self._dtype = dtype
         self._pinned = pinned
-        self._free: deque[Bytes] = deque(maxlen=KEPT_SLABS)
+        self._free: deque[UInt8] = deque(maxlen=KEPT_SLABS)
         raise_thresholds()
 
     @property
     def slab_bytes(self) -> int:
-        """Bytes of a slab."""
+        """UInt8 of a slab."""
         return self.n * math.prod(self._shape) * self._dtype.itemsize
 
     @property
@@ -70,7 +69,7 @@ class SlabPool:
     def items(self, slab: torch.Tensor) -> npt.NDArray[np.void]:
         """Return a slab's windows as n items of bytes, over the same memory."""
         window = math.prod(self._shape) * self._dtype.itemsize
-        raw: npt.NDArray[np.uint8] = slab.view(-1).view(torch.uint8).numpy()
+        raw: UInt8 = slab.view(-1).view(torch.uint8).numpy()
         return raw.view(np.dtype((np.void, window)))
 
     def take(self, n: int) -> torch.Tensor:

@@ -17,24 +17,24 @@ from grandbatch.loader.feed import BlockFeed
 from grandbatch.loader.iterating import Place, Turn, every_batch, some_batches
 from grandbatch.loader.reading import WindowStream
 from grandbatch.loader.resources import Resources
-from grandbatch.loader.subset import select, symbol_names
+from grandbatch.loader.subset import select, symbol_names, within
 from grandbatch.memory import calculate_optimal_batch_size, memory_limit
 from grandbatch.order import (
     EpochOrder,
     OrderSettings,
-    Split,
     deal,
     default_shuffle_chunks,
     epoch_start,
     shuffle_vif,
 )
 from grandbatch.order.settings import Remainder
-from grandbatch.order.times import to_nanoseconds
 from grandbatch.position import Position
+from grandbatch.splits import Split
 from grandbatch.store import MatrixStore
+from grandbatch.times import to_nanoseconds
 
 if TYPE_CHECKING:
-    from grandbatch.order.times import Time
+    from grandbatch.times import Time
 
 STATE_FORMAT = 1
 
@@ -137,7 +137,8 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             stop=None if stop is None else to_nanoseconds(stop, "stop"),
             symbols=None if symbols is None else symbol_names(store, symbols),
             remainder=remainder,
-        ).within(subset)
+        )
+        chosen = within(chosen, subset)
         self._selection = select(store, chosen)
         if shuffle_chunks is None:
             rows = (store.chunk_windows - 1) * store.stride + store.sequence_length

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from grandbatch.errors import UsageError
 from grandbatch.order import OrderSettings, Selection
-from grandbatch.order.times import shown
-from grandbatch.splits import read_spans
+from grandbatch.splits import Split, read_spans
 from grandbatch.store import MatrixStore
+from grandbatch.times import shown
 
 _SCANNED_WINDOWS = 2**20
 
@@ -29,6 +30,26 @@ def symbol_names(store: MatrixStore, symbols: str | Iterable[str]) -> tuple[str,
         shown = ", ".join(store.symbols[:10]) + (", ..." if len(store.symbols) > 10 else "")
         raise UsageError(f"{store.path} has no symbol {', '.join(unknown)}; it has {shown}")
     return names
+
+
+def within(settings: OrderSettings, subset: Split | None) -> OrderSettings:
+    """Restrict an order to the windows of a split.
+
+    Raises
+    ------
+    UsageError
+        If it is no split, or `start` and `stop` leave nothing of it.
+    """
+    if subset is None:
+        return settings
+    if not isinstance(subset, Split):
+        raise UsageError(
+            "subset must be a Split, such as split_store(store, ...)['train'], "
+            f"got {type(subset).__name__}"
+        )
+    start = subset.start if settings.start is None else max(settings.start, subset.start)
+    stop = subset.stop if settings.stop is None else min(settings.stop, subset.stop)
+    return replace(settings, start=start, stop=stop, reads=subset.reads)
 
 
 def select(store: MatrixStore, settings: OrderSettings) -> Selection:

@@ -21,10 +21,9 @@ import numpy.typing as npt
 import torch
 from numpy.lib.stride_tricks import as_strided
 
+from grandbatch.arrays import Float32, Int32, Int64
 from grandbatch.loader.labels import LabelSource, Records, SlotLabels
 from grandbatch.store import MatrixStore, OpenFiles
-
-Float32Array = npt.NDArray[np.float32]
 
 _CUT_WINDOWS = 48
 """Windows copied at once by way of a temporary array, small enough to stay in the cache."""
@@ -143,7 +142,7 @@ class Table:
         self._shift[slot] = (chunk - slot) * self._store.chunk_windows
         self._filled[slot] = True
 
-    def _decode(self, chunk: int, records: Records, rows: Float32Array, files: OpenFiles) -> None:
+    def _decode(self, chunk: int, records: Records, rows: Float32, files: OpenFiles) -> None:
         """Decode a chunk to rows, and see to it that the records say where windows start."""
         shape = self._store.chunk_shape
         if self._shape.packed:
@@ -155,8 +154,8 @@ class Table:
         if self._store.layout == "windows":
             records["start"] = np.arange(len(records)) * self._store.sequence_length
 
-    def _scratch_array(self, name: str, shape: tuple[int, ...]) -> Float32Array:
-        array: Float32Array | None = getattr(self._scratch, name, None)
+    def _scratch_array(self, name: str, shape: tuple[int, ...]) -> Float32:
+        array: Float32 | None = getattr(self._scratch, name, None)
         if array is None:
             array = np.empty(shape, np.float32)
             setattr(self._scratch, name, array)
@@ -164,10 +163,10 @@ class Table:
 
     def look_up(
         self,
-        entries: npt.NDArray[np.int32],
-        index: npt.NDArray[np.int64],
+        entries: Int32,
+        index: Int64,
         records: Records,
-    ) -> npt.NDArray[np.int64]:
+    ) -> Int64:
         """Find windows, and their labels.
 
         Parameters
@@ -193,12 +192,12 @@ class Table:
         starts += records["start"]
         return starts
 
-    def cut(self, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
+    def cut(self, starts: Int64) -> npt.NDArray[np.void]:
         """Copy the bytes of windows into memory of their own, (n,) void."""
         windows: npt.NDArray[np.void] = self._windows[starts]
         return windows
 
-    def cut_into(self, starts: npt.NDArray[np.int64], out: npt.NDArray[np.void]) -> None:
+    def cut_into(self, starts: Int64, out: npt.NDArray[np.void]) -> None:
         """Copy windows to a given place, a few at a time by way of the cache."""
         for first in range(0, len(starts), _CUT_WINDOWS):
             some = starts[first : first + _CUT_WINDOWS]
@@ -206,11 +205,11 @@ class Table:
 
 
 def pack_windows(
-    windows: Float32Array,
-    first_row: npt.NDArray[np.int64],
-    rows: Float32Array,
+    windows: Float32,
+    first_row: Int64,
+    rows: Float32,
     stride: int,
-) -> npt.NDArray[np.int32]:
+) -> Int32:
     """Copy the rows that overlapping windows were cut from, each once.
 
     Parameters

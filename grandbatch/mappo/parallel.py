@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from grandbatch.arrays import Float32
 from grandbatch.batch import MatrixBatch
 from grandbatch.errors import UsageError
 from grandbatch.mappo.config import MappoConfig
@@ -25,10 +25,8 @@ except ModuleNotFoundError as error:
         'install it with: pip install "grandbatch[marl]"'
     ) from error
 
-Observation = npt.NDArray[np.float32]
 
-
-class ParallelReplayEnv(ParallelEnv[str, Observation, int]):  # type: ignore[misc]  # untyped
+class ParallelReplayEnv(ParallelEnv[str, Float32, int]):  # type: ignore[misc]  # untyped
     """The replay market as a `ParallelEnv`: each reset starts the next trajectory.
 
     Every agent sees the window with the team's exposure as one more column, (L, F + 1) float32,
@@ -69,7 +67,7 @@ class ParallelReplayEnv(ParallelEnv[str, Observation, int]):  # type: ignore[mis
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Observation], dict[str, dict[str, Any]]]:
+    ) -> tuple[dict[str, Float32], dict[str, dict[str, Any]]]:
         """Start the next trajectory. Seed and options do nothing: what comes is recorded."""
         self.market.begin()
         self.agents = list(self.possible_agents)
@@ -78,7 +76,7 @@ class ParallelReplayEnv(ParallelEnv[str, Observation, int]):  # type: ignore[mis
     def step(
         self, actions: Mapping[str, int]
     ) -> tuple[
-        dict[str, Observation],
+        dict[str, Float32],
         dict[str, float],
         dict[str, bool],
         dict[str, bool],
@@ -108,8 +106,8 @@ class ParallelReplayEnv(ParallelEnv[str, Observation, int]):  # type: ignore[mis
             {agent: {} for agent in live},
         )
 
-    def _seen(self) -> dict[str, Observation]:
+    def _seen(self) -> dict[str, Float32]:
         matrix = self.market.matrices[0].numpy()
         held = np.full((len(matrix), 1), float(self.market.exposure), np.float32)
-        seen: Observation = np.concatenate([matrix, held], axis=1)
+        seen: Float32 = np.concatenate([matrix, held], axis=1)
         return {agent: seen.copy() for agent in self.possible_agents}

@@ -6,7 +6,6 @@ from grandbatch.order.permutation import permutation, stream_key
 from grandbatch.order.quality import default_shuffle_chunks, shuffle_vif
 from grandbatch.order.selection import Selection
 from grandbatch.order.settings import OrderSettings
-from grandbatch.order.splits import Split
 
 __all__ = [
     "Deal",
@@ -14,7 +13,6 @@ __all__ = [
     "OrderSettings",
     "Selection",
     "Share",
-    "Split",
     "deal",
     "default_shuffle_chunks",
     "epoch_start",

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
+from grandbatch.arrays import Int32, Int64
 from grandbatch.order.permutation import permutation, stream_key
-from grandbatch.order.selection import Int64Array, Selection
+from grandbatch.order.selection import Selection
 from grandbatch.order.settings import OrderSettings
 
 _CHUNKS, _WINDOWS = 1, 2
@@ -28,14 +28,14 @@ class EpochOrder:
     epoch: int
 
     @cached_property
-    def _permutation(self) -> npt.NDArray[np.int32]:
+    def _permutation(self) -> Int32:
         n = len(self.selection.chunks)
         if not self.settings.shuffle:
             return np.arange(n, dtype=np.int32)
         return permutation(n, stream_key(self.settings.seed, self.epoch, _CHUNKS))
 
     @cached_property
-    def chunks(self) -> Int64Array:
+    def chunks(self) -> Int64:
         """Chunks that take part, in the order of the epoch, (n,) int64."""
         return self.selection.chunks[self._permutation]
 
@@ -45,7 +45,7 @@ class EpochOrder:
         return -(-len(self.selection.chunks) // self.settings.shuffle_chunks)
 
     @cached_property
-    def block_sizes(self) -> Int64Array:
+    def block_sizes(self) -> Int64:
         """Windows in each block, (n_blocks,) int64."""
         counts = self.selection.counts[self._permutation]
         return (
@@ -56,12 +56,12 @@ class EpochOrder:
             else counts
         )
 
-    def block_chunks(self, block: int) -> Int64Array:
+    def block_chunks(self, block: int) -> Int64:
         """Chunks of a block, in the order of the epoch."""
         size = self.settings.shuffle_chunks
         return self.chunks[block * size : (block + 1) * size]
 
-    def block_places(self, block: int) -> npt.NDArray[np.int32]:
+    def block_places(self, block: int) -> Int32:
         """Places of a block's chunks in `selection.chunks`."""
         size = self.settings.shuffle_chunks
         return self._permutation[block * size : (block + 1) * size]
@@ -76,9 +76,7 @@ class EpochOrder:
         """Block that starts with a chunk."""
         return {self.first_chunk(block): block for block in range(self.n_blocks)}
 
-    def block_entries(
-        self, block: int, slots: npt.NDArray[np.int32] | None = None
-    ) -> npt.NDArray[np.int32]:
+    def block_entries(self, block: int, slots: Int32 | None = None) -> Int32:
         """Windows of a block in their order, as places in a table of decoded chunks.
 
         Parameters
@@ -106,21 +104,21 @@ class EpochOrder:
         runs = permutation(len(begin), key)
         return _expand(begin[runs], length[runs])
 
-    def block_windows(self, block: int) -> Int64Array:
+    def block_windows(self, block: int) -> Int64:
         """Windows of a block in their order, numbered as in the store, int64."""
         size = self.selection.chunk_windows
         slot, window = np.divmod(self.block_entries(block).astype(np.int64), size)
         return self.block_chunks(block)[slot] * size + window
 
 
-def _cut(begin: Int64Array, length: Int64Array, run_length: int) -> tuple[Int64Array, Int64Array]:
+def _cut(begin: Int64, length: Int64, run_length: int) -> tuple[Int64, Int64]:
     """Cut ranges into runs; the last of a range may be shorter."""
     count = -(-length // run_length)
     step = (np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)) * run_length
     return np.repeat(begin, count) + step, np.minimum(np.repeat(length, count) - step, run_length)
 
 
-def _expand(begin: Int64Array, length: Int64Array) -> npt.NDArray[np.int32]:
+def _expand(begin: Int64, length: Int64) -> Int32:
     """List the members of ranges, one range after the other."""
     before = np.cumsum(length) - length
     steps = np.arange(int(length.sum()), dtype=np.int32)

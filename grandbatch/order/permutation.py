@@ -9,7 +9,8 @@ that needs no compiler starts sooner and in 100 MB less.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+
+from grandbatch.arrays import Int32
 
 _MASK = 2**64 - 1
 _GAMMA = 0x9E3779B97F4A7C15
@@ -29,7 +30,7 @@ def stream_key(*parts: int) -> int:
     return key
 
 
-def permutation(n: int, key: int) -> npt.NDArray[np.int32]:
+def permutation(n: int, key: int) -> Int32:
     """Return the numbers below n in a random order.
 
     Each gets the next draw of splitmix64 (https://prng.di.unimi.it/splitmix64.c) started at `key`,

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-Int64Array = npt.NDArray[np.int64]
+from grandbatch.arrays import Int64
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +22,8 @@ class Selection:
         Windows in a chunk of the store.
     """
 
-    begin: Int64Array
-    end: Int64Array
+    begin: Int64
+    end: Int64
     chunk_windows: int
 
     @classmethod
@@ -34,14 +33,14 @@ class Selection:
         return cls(np.zeros(filled, np.int64), np.full(filled, n_windows, np.int64), chunk_windows)
 
     @cached_property
-    def _kept_before_stretch(self) -> Int64Array:
+    def _kept_before_stretch(self) -> Int64:
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.end - self.begin)])
 
     def __len__(self) -> int:
         return int(self._kept_before_stretch[-1])
 
     @cached_property
-    def chunks(self) -> Int64Array:
+    def chunks(self) -> Int64:
         """Chunks with at least one window that takes part, rising, (n,) int64."""
         first = self.begin // self.chunk_windows
         count = (self.end - 1) // self.chunk_windows - first + 1
@@ -50,22 +49,22 @@ class Selection:
         return np.unique(every)
 
     @cached_property
-    def counts(self) -> Int64Array:
+    def counts(self) -> Int64:
         """Windows that take part in each of `chunks`, (n,) int64."""
         borders = np.stack([self.chunks, self.chunks + 1]) * self.chunk_windows
         before = self._kept_before(borders)
-        counts: Int64Array = before[1] - before[0]
+        counts: Int64 = before[1] - before[0]
         return counts
 
-    def _kept_before(self, windows: Int64Array) -> Int64Array:
+    def _kept_before(self, windows: Int64) -> Int64:
         if not len(self.begin):
             return np.zeros_like(windows)
         at = np.maximum(np.searchsorted(self.begin, windows, side="right") - 1, 0)
         inside = np.clip(windows - self.begin[at], 0, self.end[at] - self.begin[at])
-        kept: Int64Array = self._kept_before_stretch[at] + inside
+        kept: Int64 = self._kept_before_stretch[at] + inside
         return kept
 
-    def pieces(self, chunks: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
+    def pieces(self, chunks: Int64) -> tuple[Int64, Int64, Int64]:
         """Cut the stretches at the borders of some chunks.
 
         Parameters

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from grandbatch.errors import CheckpointError, UsageError
-from grandbatch.order.splits import Split
 
 Remainder = Literal["pad", "drop"]
 REMAINDERS: tuple[Remainder, ...] = ("pad", "drop")
@@ -54,25 +53,6 @@ class OrderSettings:
             raise UsageError(
                 f"start must be before stop, got {self.start} and {self.stop} (ns since 1970 UTC)"
             )
-
-    def within(self, subset: Split | None) -> OrderSettings:
-        """Restrict the settings to the windows of a split.
-
-        Raises
-        ------
-        UsageError
-            If it is no split, or `start` and `stop` leave nothing of it.
-        """
-        if subset is None:
-            return self
-        if not isinstance(subset, Split):
-            raise UsageError(
-                "subset must be a Split, such as split_store(store, ...)['train'], "
-                f"got {type(subset).__name__}"
-            )
-        start = subset.start if self.start is None else max(self.start, subset.start)
-        stop = subset.stop if self.stop is None else min(self.stop, subset.stop)
-        return replace(self, start=start, stop=stop, reads=subset.reads)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON types."""

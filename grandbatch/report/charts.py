@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from grandbatch.arrays import Float32, Float64, Int64
 from grandbatch.report import svg
-from grandbatch.report.svg import Floats, Plot
+from grandbatch.report.svg import Plot
 
 _HEAT_LEFT = 132.0
 _HEAT_WIDTH = svg.WIDTH - _HEAT_LEFT - 6.0
@@ -24,7 +25,7 @@ def time_labels(low: float, high: float) -> list[str]:
     return [dt.datetime.fromtimestamp(ns / 1e9, dt.UTC).strftime(form) for ns in moments]
 
 
-def bands(label: str, edges: npt.NDArray[np.int64], quantiles: Floats, mean: Floats) -> str:
+def bands(label: str, edges: Int64, quantiles: Float64, mean: Float64) -> str:
     """Draw the distribution of a feature over time.
 
     Parameters
@@ -54,8 +55,8 @@ def bands(label: str, edges: npt.NDArray[np.int64], quantiles: Floats, mean: Flo
 
 def lines(
     label: str,
-    x: Floats,
-    series: Mapping[str, Floats],
+    x: Float64,
+    series: Mapping[str, Float64],
     x_labels: Sequence[str],
     *,
     from_zero: bool = False,
@@ -80,7 +81,7 @@ def lines(
     return svg.drawing(plot.bottom + 20, label, *shapes, svg.x_labels(plot, x_labels))
 
 
-def strip(label: str, density: npt.NDArray[np.int64]) -> str:
+def strip(label: str, density: Int64) -> str:
     """Draw a thin strip over time, darker where there is more, blank where there is nothing."""
     most = max(int(density.max()), 1)
     levels = np.ceil(density / most * svg.LEVELS).astype(np.int8)
@@ -96,11 +97,11 @@ def strip(label: str, density: npt.NDArray[np.int64]) -> str:
 
 def sample(
     label: str,
-    matrix: npt.NDArray[np.float32],
-    mean: Floats,
-    std: Floats,
+    matrix: Float32,
+    mean: Float64,
+    std: Float64,
     names: Sequence[str],
-    price: Floats,
+    price: Float64,
     marked: tuple[float, float],
 ) -> str:
     """Draw a window as a heat map, below its price.
@@ -143,7 +144,7 @@ def sample(
     )  # fmt: skip
 
 
-def correlation_map(label: str, values: Floats, names: Sequence[str]) -> str:
+def correlation_map(label: str, values: Float64, names: Sequence[str]) -> str:
     """Draw the correlations of features, (F, F); colours tell sign and size."""
     n = len(names)
     side = _HEAT_WIDTH / n
@@ -179,13 +180,13 @@ def level_key(low: str, middle: str, high: str) -> str:
     )
 
 
-def _levels(values: Floats, end: float) -> npt.NDArray[np.int8]:
+def _levels(values: Float64, end: float) -> npt.NDArray[np.int8]:
     """Turn values into steps of colour, whose strongest begins at `end`."""
     steps = np.rint(np.clip(values / end, -1.0, 1.0) * svg.LEVELS)
     return steps.astype(np.int8)
 
 
-def _thinned(values: Floats) -> Floats:
+def _thinned(values: Float64) -> Float64:
     """Means of neighbouring columns where there are too many to tell apart."""
     columns = values.shape[1]
     if columns <= _MOST_COLUMNS:
@@ -195,7 +196,7 @@ def _thinned(values: Floats) -> Floats:
     return np.asarray(sums / np.diff(cuts), np.float64)
 
 
-def _padded(values: Floats) -> tuple[float, float]:
+def _padded(values: Float64) -> tuple[float, float]:
     """Range of values, with a little room; never empty."""
     known = values[np.isfinite(values)]
     if not len(known):

@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
+from grandbatch.arrays import Int64
 from grandbatch.store import MatrixStore
-
-Int64 = npt.NDArray[np.int64]
 
 BINS = 180
 _SLAB_WINDOWS = 1_048_576

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from grandbatch.arrays import Float32, Float64, Int64
 from grandbatch.store import MatrixStore
 
 _CHUNKS = 512
@@ -28,12 +28,12 @@ class RowSample:
         Chunks that were read.
     """
 
-    time: npt.NDArray[np.int64]
-    values: npt.NDArray[np.float32]
+    time: Int64
+    values: Float32
     n_chunks: int
 
 
-def spread(n: int, most: int) -> npt.NDArray[np.int64]:
+def spread(n: int, most: int) -> Int64:
     """At most `most` of the numbers 0..n-1, spread evenly, (min(n, most),) int64."""
     if n <= most:
         return np.arange(n, dtype=np.int64)
@@ -75,9 +75,9 @@ class Bands:
         Likewise.
     """
 
-    edges: npt.NDArray[np.int64]
-    quantiles: npt.NDArray[np.float64]
-    mean: npt.NDArray[np.float64]
+    edges: Int64
+    quantiles: Float64
+    mean: Float64
 
 
 def time_bands(sample: RowSample, n_bins: int = 48, fewest: int = 5) -> Bands:
@@ -98,12 +98,12 @@ def time_bands(sample: RowSample, n_bins: int = 48, fewest: int = 5) -> Bands:
     return Bands(edges, quantiles, mean)
 
 
-def correlations(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def correlations(values: Float32) -> Float64:
     """Pearson correlation of all features, (F, F) float64; NaN where one never changes."""
     rows = values.astype(np.float64)
     constant = rows.max(axis=0) == rows.min(axis=0)
     rows -= rows.mean(axis=0)
     scale = np.sqrt((rows**2).sum(axis=0))
     scale[constant] = np.nan
-    found: npt.NDArray[np.float64] = np.clip(rows.T @ rows / np.outer(scale, scale), -1.0, 1.0)
+    found: Float64 = np.clip(rows.T @ rows / np.outer(scale, scale), -1.0, 1.0)
     return found

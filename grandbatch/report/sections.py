@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from grandbatch.arrays import Float64
 from grandbatch.bars.cache import Bars
 from grandbatch.bars.upkeep import caches_of, sample_bad_rows
 from grandbatch.build.history import read_build
 from grandbatch.report import charts, html
 from grandbatch.report.coverage import read_coverage
 from grandbatch.report.sampling import RowSample, correlations, spread, time_bands
-from grandbatch.report.svg import Floats
 from grandbatch.store import MatrixStore
 
 MOST_FEATURES = 60
@@ -279,7 +279,7 @@ def build(store: MatrixStore) -> str:
 
 def _price(
     store: MatrixStore, bars: Bars | None, window: int
-) -> tuple[Floats, tuple[float, float]]:
+) -> tuple[Float64, tuple[float, float]]:
     """Read the closes to show above a window, and tell which share of them is its own."""
     length = store.sequence_length
     if bars is not None:

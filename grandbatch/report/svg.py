@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from grandbatch.arrays import Float64
 
 WIDTH = 360.0
 LEVELS = 4
@@ -35,13 +35,13 @@ class Plot:
     width: float = WIDTH - 48.0 - 8.0
     height: float = 112.0
 
-    def x(self, values: Any) -> Floats:
+    def x(self, values: Any) -> Float64:
         """Where values lie from left to right."""
         low, high = self.x_range
         share = (np.asarray(values, np.float64) - low) / ((high - low) or 1.0)
         return self.left + share * self.width
 
-    def y(self, values: Any) -> Floats:
+    def y(self, values: Any) -> Float64:
         """Where values lie from top to bottom; those out of range lie on the edge."""
         low, high = self.y_range
         share = (np.asarray(values, np.float64) - low) / ((high - low) or 1.0)
@@ -76,7 +76,7 @@ def text(x: float, y: float, content: object, anchor: str = "start", kind: str =
     )
 
 
-def line(xs: Floats, ys: Floats, kind: str) -> str:
+def line(xs: Float64, ys: Float64, kind: str) -> str:
     """Draw a line through points, broken where one is NaN."""
     steps = []
     has_begun = False
@@ -90,7 +90,7 @@ def line(xs: Floats, ys: Floats, kind: str) -> str:
     return f'<path class="{kind}" d="{"".join(steps)}"/>'
 
 
-def area(xs: Floats, low: Floats, high: Floats, kind: str) -> str:
+def area(xs: Float64, low: Float64, high: Float64, kind: str) -> str:
     """Fill the area between two lines, broken where either is NaN."""
     known = ~(np.isnan(low) | np.isnan(high))
     edges = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]])))

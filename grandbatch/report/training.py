@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from grandbatch.arrays import Float64
 from grandbatch.curves import read_metrics
 from grandbatch.errors import CheckpointError, UsageError
 from grandbatch.memory.records import read_records
 from grandbatch.report import charts, html
-from grandbatch.report.svg import Floats
 from grandbatch.store import MatrixStore
 
 _MOST_POINTS = 240
@@ -147,7 +147,7 @@ def _memory(records: list[Record]) -> str:
     return "".join(parts)
 
 
-def _rates(samples: list[Record], cuts: list[int]) -> tuple[Floats, Floats]:
+def _rates(samples: list[Record], cuts: list[int]) -> tuple[Float64, Float64]:
     """Windows per second, and the percentage of time spent waiting, between points."""
     rates, waits = [np.nan], [np.nan]
     ends = [samples[stop - 1] for _, stop in pairwise(cuts)]

@@ -7,22 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
+from grandbatch.arrays import Int64
 from grandbatch.errors import UsageError
-from grandbatch.order.borders import times_of_ranks
-from grandbatch.order.purging import Reach, window_spans
-from grandbatch.order.splits import Chain, Period, Split
-from grandbatch.order.times import shown, to_duration, to_nanoseconds
+from grandbatch.splits.ranked import times_of_ranks
+from grandbatch.splits.reach import Reach, window_spans
+from grandbatch.splits.split import Chain, Period, Split
 from grandbatch.store import MatrixStore
+from grandbatch.times import shown, to_duration, to_nanoseconds
 
 if TYPE_CHECKING:
-    from grandbatch.order.times import Duration, Time
+    from grandbatch.times import Duration, Time
 
     Bounds = tuple[Time | None, Time | None]
 
-Int64Array = npt.NDArray[np.int64]
 
 _BLOCK_WINDOWS = 2**18
 _ROUNDING = 1e-9
@@ -150,7 +147,7 @@ def reach_of(store: MatrixStore) -> Reach:
     )
 
 
-def read_spans(store: MatrixStore, first: int, stop: int) -> tuple[Int64Array, Int64Array]:
+def read_spans(store: MatrixStore, first: int, stop: int) -> tuple[Int64, Int64]:
     """Bound the first and the last time that the windows from `first` to `stop` read.
 
     Returns

@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Int64Array = npt.NDArray[np.int64]
+from grandbatch.arrays import Float64, Int32, Int64
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,12 @@ class Reach:
 
 def window_spans(
     reach: Reach,
-    end_time: Int64Array,
-    first_row: Int64Array,
-    symbol: npt.NDArray[np.int32],
-    next_return: npt.NDArray[np.float64],
+    end_time: Int64,
+    first_row: Int64,
+    symbol: Int32,
+    next_return: Float64,
     inner: slice,
-) -> tuple[Int64Array, Int64Array]:
+) -> tuple[Int64, Int64]:
     """Bound the first and the last time that some of consecutive windows read.
 
     Parameters

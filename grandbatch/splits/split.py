@@ -15,12 +15,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from grandbatch.arrays import Int64
 from grandbatch.errors import UsageError
-from grandbatch.order.times import shown
-
-Int64Array = npt.NDArray[np.int64]
+from grandbatch.times import shown
 
 _FOREVER = np.iinfo(np.int64).max
 
@@ -136,9 +134,7 @@ class Chain:
         ]
         self._links.append(_Link(periods[-1], _FOREVER, _FOREVER))
 
-    def take_in(
-        self, turn: int, end_time: Int64Array, first_read: Int64Array, last_read: Int64Array
-    ) -> None:
+    def take_in(self, turn: int, end_time: Int64, first_read: Int64, last_read: Int64) -> None:
         """Look at some windows in pass `turn`: at those of the split of that number."""
         link = self._links[turn]
         mine = (end_time >= link.period.start) & (end_time < link.period.stop)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Int64Array = npt.NDArray[np.int64]
+from grandbatch.arrays import Int64
 
 _BINS = 2**16
 
 
 def times_of_ranks(
-    blocks: Callable[[], Iterable[Int64Array]], ranks: Sequence[int], low: int, high: int
+    blocks: Callable[[], Iterable[Int64]], ranks: Sequence[int], low: int, high: int
 ) -> list[int]:
     """Find the r-th smallest of many times, without keeping them.
 
@@ -41,7 +40,7 @@ def times_of_ranks(
     before = np.cumsum(counts) - counts
     chosen = np.searchsorted(before, np.asarray(ranks, np.int64), side="right") - 1
     wanted = np.unique(chosen)
-    found: dict[int, list[Int64Array]] = {int(b): [] for b in wanted}
+    found: dict[int, list[Int64]] = {int(b): [] for b in wanted}
     for times in blocks():
         bins = (times - low) // width
         for b, parts in found.items():
