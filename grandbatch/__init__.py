@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from grandbatch.batch import MatrixBatch
     from grandbatch.build.api import build_store
     from grandbatch.checkpoint import CheckpointManager
-    from grandbatch.config import BatchConfig
+    from grandbatch.config import BatchConfig, calculate_optimal_batch_size
     from grandbatch.evaluation import Evaluation, evaluate, evaluate_walk_forward
     from grandbatch.features import (
         STRATEGIC,
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     )
     from grandbatch.live import LiveFeatures
     from grandbatch.loader import SlidingWindowDataLoader
-    from grandbatch.memory import MemoryMonitor, calculate_optimal_batch_size
+    from grandbatch.memory import MemoryMonitor
     from grandbatch.position import Position
     from grandbatch.processor import BatchProcessor
     from grandbatch.simulate import create_large_dataset_simulation
     from grandbatch.splits import Split, split_store, walk_forward
     from grandbatch.store import MatrixStore
     from grandbatch.stream import DataStreamer
-    from grandbatch.trainer import Trainer
+    from grandbatch.training import Trainer
 
 _HOMES = {
     "BarRules": "bars",
@@ -55,10 +55,10 @@ _HOMES = {
     "SlidingWindowDataLoader": "loader",
     "Split": "splits",
     "TACTICAL": "features",
-    "Trainer": "trainer",
+    "Trainer": "training",
     "add_features": "features",
     "build_store": "build",
-    "calculate_optimal_batch_size": "memory",
+    "calculate_optimal_batch_size": "config",
     "create_large_dataset_simulation": "simulate",
     "ema": "features",
     "evaluate": "evaluation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, SupportsFloat
 
@@ -151,3 +152,45 @@ def _at_least(name: str, value: object, least: int) -> None:
         raise UsageError(f"{name} must be a whole number, got {value!r}")
     if value < least:
         raise UsageError(f"{name} must be at least {least}, got {value}")
+
+
+def calculate_optimal_batch_size(
+    data_size: int,
+    memory_limit_gb: float = 4.0,
+    sequence_length: int = 48,
+) -> int:
+    """Choose a batch size by the size of the dataset and the memory there is for batches.
+
+    Parameters
+    ----------
+    data_size : int
+        Bars.
+    memory_limit_gb : float
+        Memory for the whole run, in GiB.
+    sequence_length : int
+        Rows in a window.
+
+    Returns
+    -------
+    int
+        8 to 16 below 10,000 bars, 16 to 32 below 100,000, else 32 to 64: the upper figure where
+        a thousandth of the memory holds such a batch of 16 float64 features, else the lower.
+
+    Raises
+    ------
+    UsageError
+        If an argument is not positive, or not finite.
+    """
+    if not all(0 < x < math.inf for x in (data_size, memory_limit_gb, sequence_length)):
+        raise UsageError(
+            "data_size, memory_limit_gb and sequence_length must be positive and finite, got "
+            f"{data_size}, {memory_limit_gb}, {sequence_length}"
+        )
+    memory_bytes, window_bytes = memory_limit_gb * 2**30, sequence_length * 16 * 8
+    if data_size < 10_000:
+        upper = 16
+    elif data_size < 100_000:
+        upper = 32
+    else:
+        upper = 64
+    return upper if upper * window_bytes * 1000 <= memory_bytes else upper // 2

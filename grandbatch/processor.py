@@ -12,23 +12,23 @@ from typing import Any
 
 import torch
 
-from grandbatch.callbacks import Callback
 from grandbatch.checkpoint import CheckpointManager
 from grandbatch.config import BatchConfig, parse_bytes
-from grandbatch.curves import MetricsLog
 from grandbatch.errors import CheckpointError, MemoryLimitError, UsageError
 from grandbatch.features import FeatureSet, resolve_feature_set
-from grandbatch.interrupts import HeldInterrupts
 from grandbatch.loader import SlidingWindowDataLoader
 from grandbatch.loader.reading import SLAB_WINDOWS
 from grandbatch.memory import MemoryMonitor
-from grandbatch.memory.guard import RunGuard, Settings
-from grandbatch.memory.records import RunRecord
+from grandbatch.memory.records import TrainingLog
 from grandbatch.ranks import Ranks
 from grandbatch.store import MatrixStore
 from grandbatch.stream import DataStreamer
-from grandbatch.totals import Totals
-from grandbatch.trainer import Trainer
+from grandbatch.training import Callback
+from grandbatch.training.guard import Allowance, TrainingGuard
+from grandbatch.training.interrupts import HeldInterrupts
+from grandbatch.training.metrics_log import MetricsLog
+from grandbatch.training.totals import Totals
+from grandbatch.training.trainer import Trainer
 
 _log = logging.getLogger("grandbatch")
 
@@ -127,7 +127,7 @@ class BatchProcessor:
         As memory runs short, less is prefetched, batches get smaller and then wait; the same
         windows come in the same order. What was done and why is logged, and written beside the
         checkpoints with the memory's course (`grandbatch.memory.records`); so are the metrics
-        (`grandbatch.curves`).
+        (`grandbatch.training.metrics_log`).
 
         Parameters
         ----------
@@ -216,7 +216,7 @@ class BatchProcessor:
         )
         return None
 
-    def _guard(self, ranks: Ranks | None) -> RunGuard:
+    def _guard(self, ranks: Ranks | None) -> TrainingGuard:
         """Make what keeps the run inside its memory."""
         config, loader = self.config, self.loader
         start = self._recorded_size or loader.batch_size
@@ -225,15 +225,15 @@ class BatchProcessor:
             largest = config.max_batch_size or max(start, loader.n_windows // loader.world_size)
         if not config.adaptive:
             smallest = largest = start
-        record = RunRecord(
+        record = TrainingLog(
             self.checkpoints.directory,
             loader.rank,
             None if self._metrics_port is None else self._metrics_port + loader.rank,
         )
-        settings = Settings(start, config.prefetch_batches, cached=loader.spare_bytes > 0)
-        return RunGuard(self.monitor, settings, smallest, largest, record, ranks)
+        settings = Allowance(start, config.prefetch_batches, cached=loader.spare_bytes > 0)
+        return TrainingGuard(self.monitor, settings, smallest, largest, record, ranks)
 
-    def _planned_bytes(self, settings: Settings) -> int:
+    def _planned_bytes(self, settings: Allowance) -> int:
         """Bytes that feeding the trainer will take: decoded chunks, and slabs with batches."""
         loader = self.loader
         held = loader.buffer_bytes - (0 if settings.cached else loader.spare_bytes)
@@ -242,7 +242,7 @@ class BatchProcessor:
         return held + 2 * max(SLAB_WINDOWS, ahead) * window_bytes
 
     def _train(
-        self, trainer: Trainer, guard: RunGuard, ranks: Ranks
+        self, trainer: Trainer, guard: TrainingGuard, ranks: Ranks
     ) -> Generator[dict[str, Any], None, None]:
         """Train on each batch, keep the loader's state after it, and yield the result.
 
@@ -260,7 +260,7 @@ class BatchProcessor:
         asked.release()
 
     def _epochs(
-        self, trainer: Trainer, guard: RunGuard, ranks: Ranks, asked: HeldInterrupts | None
+        self, trainer: Trainer, guard: TrainingGuard, ranks: Ranks, asked: HeldInterrupts | None
     ) -> Generator[dict[str, Any], None, None]:
         while self.loader.epoch < self.epochs:
             settings = guard.admit()

@@ -22,9 +22,9 @@ import torch
 from prepare import add_data_flags, parse, prepare
 
 import grandbatch as gb
-from grandbatch.callbacks import TensorBoard
 from grandbatch.files import write_whole
 from grandbatch.ranks import Ranks, join_ranks
+from grandbatch.training import TensorBoard
 
 
 def main(

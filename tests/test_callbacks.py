@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import grandbatch as gb
-from grandbatch.callbacks import Callback, TensorBoard
+from grandbatch.training import Callback, TensorBoard
 
 
 class Still:

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grandbatch.config import calculate_optimal_batch_size
 from grandbatch.errors import MemoryLimitError, UsageError
 from grandbatch.memory import (
     Level,
     MemoryMonitor,
     MemoryUsage,
-    calculate_optimal_batch_size,
     limits,
     memory_limit,
     own_bytes,
@@ -27,8 +27,8 @@ from grandbatch.memory import (
     read_usage,
 )
 from grandbatch.memory.monitor import next_level
-from grandbatch.memory.sizing import BatchSizer
 from grandbatch.memory.usage import device_memory, forget_peak
+from grandbatch.training.sizing import BatchSizer
 
 
 def test_the_limit_is_at_most_the_ram_and_names_its_source():
@@ -84,13 +84,6 @@ def test_a_share_that_makes_no_sense_is_refused(percent):
 def test_the_optimal_batch_is_in_the_class_of_the_dataset(bars, low, high):
     assert calculate_optimal_batch_size(bars) == high
     assert calculate_optimal_batch_size(bars, memory_limit_gb=0.01) == low
-
-
-def test_as_much_as_fits_is_a_power_of_two_that_grows_with_the_memory():
-    assert calculate_optimal_batch_size(10**7, 4.0, fill=True) == 4096
-    assert calculate_optimal_batch_size(10**7, 8.0, fill=True) == 8192
-    assert calculate_optimal_batch_size(100, 8.0, fill=True) == 64
-    assert calculate_optimal_batch_size(10**7, 1e-6, fill=True) == 1
 
 
 @pytest.mark.parametrize("limit", [0, -1, math.nan, math.inf])

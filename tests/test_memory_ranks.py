@@ -12,8 +12,8 @@ import pytest
 from simulated import write_bars
 
 import grandbatch as gb
-from grandbatch.memory.agreement import AGREE_STEPS
 from grandbatch.memory.records import read_records
+from grandbatch.training.agreement import AGREE_STEPS
 
 RANK = """
 import json, sys, time

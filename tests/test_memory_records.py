@@ -15,7 +15,7 @@ import grandbatch as gb
 from grandbatch.errors import UsageError
 from grandbatch.memory import Level, MemoryUsage, Sample, records
 from grandbatch.memory.processes import run_processes
-from grandbatch.memory.records import Progress, RunRecord, read_records
+from grandbatch.memory.records import Progress, TrainingLog, read_records
 
 
 class Idle:
@@ -63,7 +63,7 @@ def test_every_training_run_leaves_samples_and_says_how_it_ended(store, tmp_path
 
 
 def test_lines_come_once_a_second_or_when_the_level_changes(tmp_path):
-    record = RunRecord(tmp_path)
+    record = TrainingLog(tmp_path)
     for number in range(30):
         record.sample(sample_at(100.0 + number / 10), Progress())
     record.sample(sample_at(103.0, Level.TRIM), Progress())
@@ -73,7 +73,7 @@ def test_lines_come_once_a_second_or_when_the_level_changes(tmp_path):
 
 def test_a_file_that_grows_long_is_put_aside_and_still_read(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "_ROTATED_BYTES", 2000)
-    record = RunRecord(tmp_path)
+    record = TrainingLog(tmp_path)
     for number in range(105):
         record.decision("batch_size", f"reason {number}", Progress())
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
@@ -84,7 +84,7 @@ def test_a_file_that_grows_long_is_put_aside_and_still_read(tmp_path, monkeypatc
 
 
 def test_a_line_that_a_killed_run_left_unfinished_is_passed_over(tmp_path):
-    RunRecord(tmp_path).decision("hold", "why", Progress())
+    TrainingLog(tmp_path).decision("hold", "why", Progress())
     with (tmp_path / "memory-rank0.jsonl").open("a") as file:
         file.write('{"time": 1, "ki')
     assert [r["kind"] for r in read_records(tmp_path)] == ["start", "decision"]
@@ -134,7 +134,7 @@ def test_a_port_that_is_taken_is_an_error_before_any_work(store, tmp_path):
 
 
 def write_run(folder, rank=0, *, ended=True, error=None):
-    record = RunRecord(folder, rank)
+    record = TrainingLog(folder, rank)
     record.sample(sample_at(time.time(), Level.BATCH), Progress(batch_size=16))
     record.decision("batch_size", "too much", Progress(), 32, 16)
     if ended:

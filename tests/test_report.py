@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import grandbatch as gb
-from grandbatch.curves import MetricsLog, read_metrics
 from grandbatch.errors import CheckpointError, DamagedStoreError, UsageError
 from grandbatch.report import coverage, sampling, write_report
 from grandbatch.report.svg import nice_ticks, tick_labels
+from grandbatch.training.metrics_log import MetricsLog, read_metrics
 
 SECTIONS = ["made-of", "coverage", "quarantine", "features", "correlations", "samples", "build",
             "training"]  # fmt: skip

@@ -14,9 +14,9 @@ from grandbatch.cli import options as o
 from grandbatch.cli.output import Stages, show
 from grandbatch.config import BatchConfig, BatchSize
 from grandbatch.errors import StoreMismatchError, UsageError
-from grandbatch.interrupts import HeldInterrupts
 from grandbatch.ranks import Ranks, join_ranks
 from grandbatch.store.reader import MatrixStore
+from grandbatch.training.interrupts import HeldInterrupts
 
 if TYPE_CHECKING:
     from grandbatch.processor import BatchProcessor

@@ -11,14 +11,14 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from grandbatch.batch import MatrixBatch
-from grandbatch.config import BatchConfig
+from grandbatch.config import BatchConfig, calculate_optimal_batch_size
 from grandbatch.errors import CheckpointError, UsageError
 from grandbatch.loader.feed import BlockFeed
 from grandbatch.loader.iterating import Place, Turn, every_batch, some_batches
 from grandbatch.loader.reading import WindowStream
 from grandbatch.loader.resources import Resources
 from grandbatch.loader.subset import select, symbol_names, within
-from grandbatch.memory import calculate_optimal_batch_size, memory_limit
+from grandbatch.memory import memory_limit
 from grandbatch.order import (
     EpochOrder,
     OrderSettings,

@@ -6,7 +6,6 @@ each time, never kept. Memory of GPUs is told, not limited: PyTorch raises there
 
 from grandbatch.memory.limits import MemoryLimit, memory_limit
 from grandbatch.memory.monitor import Level, MemoryMonitor, Sample
-from grandbatch.memory.sizing import calculate_optimal_batch_size
 from grandbatch.memory.usage import (
     DeviceMemory,
     MemoryUsage,
@@ -23,7 +22,6 @@ __all__ = [
     "MemoryMonitor",
     "MemoryUsage",
     "Sample",
-    "calculate_optimal_batch_size",
     "memory_limit",
     "own_bytes",
     "peak_bytes",

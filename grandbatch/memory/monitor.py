@@ -1,8 +1,8 @@
 """`MemoryMonitor`: one process tree's memory against its limit, sampled in a light thread.
 
 Covers what is used, how near that is to the limit, and giving back what nobody needs. Does not
-cover what a run does about it (`grandbatch.memory.guard`), nor a single batch that takes more than
-everything before it: no thread can stop that one.
+cover what a training does about it (`grandbatch.training.guard`), nor a single batch that takes
+more than everything before it: no thread can stop that one.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Progress:
         self.chunks = chunks
 
 
-class RunRecord:
+class TrainingLog:
     """The JSON lines of one rank, and its metrics where a port is given. Thread-safe.
 
     Lines are samples (about one a second), decisions, a start and an end. A disk that is full

@@ -18,7 +18,7 @@ from grandbatch.mappo import (
     TrainingError,
 )
 from grandbatch.mappo.networks import AgentNetworks
-from grandbatch.trainer import Trainer
+from grandbatch.training.trainer import Trainer
 
 KINDS = {BatchStrategicTrainer: (48, 13), BatchTacticalTrainer: (60, 7)}
 

@@ -1,4 +1,4 @@
-"""`RunGuard`: keeps a training run inside its memory, batch by batch.
+"""`TrainingGuard`: keeps a training run inside its memory, batch by batch.
 
 What it may do, in this order as memory runs short (`grandbatch.memory.monitor.Level`): trim;
 prepare fewer batches ahead and drop the cache of decoded chunks; hand over smaller batches; admit
@@ -16,12 +16,12 @@ from types import TracebackType
 from typing import Self
 
 from grandbatch.errors import MemoryLimitError
-from grandbatch.memory.agreement import AGREE_STEPS, settle
 from grandbatch.memory.monitor import Level, Look, MemoryMonitor, Sample
-from grandbatch.memory.records import Progress, RunRecord
-from grandbatch.memory.sizing import BatchSizer
+from grandbatch.memory.records import Progress, TrainingLog
 from grandbatch.memory.usage import own_bytes
 from grandbatch.ranks import Ranks
+from grandbatch.training.agreement import AGREE_STEPS, settle
+from grandbatch.training.sizing import BatchSizer
 
 _log = logging.getLogger("grandbatch")
 
@@ -42,8 +42,8 @@ _ROOM = 0.70
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a run may take for itself now.
+class Allowance:
+    """What a training may take for itself now.
 
     Parameters
     ----------
@@ -60,17 +60,17 @@ class Settings:
     cached: bool = True
 
 
-class RunGuard:
+class TrainingGuard:
     """Watches a run's memory and decides what it may take.
 
     Parameters
     ----------
     monitor : MemoryMonitor
-    settings : Settings
+    settings : Allowance
         What the run asks for.
     smallest, largest : int
         Bounds of the batch size; both its own where it must not change.
-    record : RunRecord
+    record : TrainingLog
     ranks : Ranks, optional
         Of the training: they agree on the batch size. None where they can't: it stays as it is.
     """
@@ -78,10 +78,10 @@ class RunGuard:
     def __init__(
         self,
         monitor: MemoryMonitor,
-        settings: Settings,
+        settings: Allowance,
         smallest: int,
         largest: int,
-        record: RunRecord,
+        record: TrainingLog,
         ranks: Ranks | None,
     ):
         self.monitor = monitor
@@ -125,7 +125,7 @@ class RunGuard:
         """Write down a sample: what the monitor calls."""
         self._record.sample(sample, self.progress)
 
-    def begin(self, planned_bytes: Callable[[Settings], int]) -> Settings:
+    def begin(self, planned_bytes: Callable[[Allowance], int]) -> Allowance:
         """Check that the run fits before any work; do without a cache that doesn't.
 
         Parameters
@@ -228,7 +228,7 @@ class RunGuard:
                 reason = "another rank can take no more"
         self._take(replace(self.settings, batch_size=size), reason)
 
-    def admit(self) -> Settings:
+    def admit(self) -> Allowance:
         """Wait, with no stream open, while memory is too short; return the settings in force.
 
         Raises
@@ -282,7 +282,7 @@ class RunGuard:
         expected = self._sizer.expected_bytes(look.rss_bytes)
         return look, self.monitor.expect(expected, look)
 
-    def _take(self, settings: Settings, reason: str) -> None:
+    def _take(self, settings: Allowance, reason: str) -> None:
         """Put settings into force, and say why."""
         before, self.settings = self.settings, settings
         if settings.batch_size != before.batch_size:

@@ -13,7 +13,7 @@ from grandbatch.ranks import Ranks
 
 if TYPE_CHECKING:
     from grandbatch.batch import MatrixBatch
-    from grandbatch.trainer import Trainer
+    from grandbatch.training.trainer import Trainer
 
 
 class Totals:

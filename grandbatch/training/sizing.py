@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
-
-from grandbatch.errors import UsageError
 
 _REMEMBERED = 32
 """Measurements that count; a batch that took more than usual is forgotten after so many."""
@@ -93,53 +90,3 @@ class BatchSizer:
 
 def _power_below(size: int) -> int:
     return max(1, 1 << (size - 1).bit_length() - 1) if size > 1 else 1
-
-
-def calculate_optimal_batch_size(
-    data_size: int,
-    memory_limit_gb: float = 4.0,
-    sequence_length: int = 48,
-    *,
-    fill: bool = False,
-) -> int:
-    """Choose a batch size by the size of the dataset and the memory there is for batches.
-
-    Parameters
-    ----------
-    data_size : int
-        Bars.
-    memory_limit_gb : float
-        Memory for the whole run, in GiB.
-    sequence_length : int
-        Rows in a window.
-    fill : bool
-        Take as much as fits instead: the largest power of two, up to the number of bars, of
-        which a hundredth of the memory holds a batch. A trainer takes many times its batch.
-
-    Returns
-    -------
-    int
-        8 to 16 below 10,000 bars, 16 to 32 below 100,000, else 32 to 64: the upper figure where
-        a thousandth of the memory holds such a batch of 16 float64 features, else the lower.
-
-    Raises
-    ------
-    UsageError
-        If an argument is not positive, or not finite.
-    """
-    if not all(0 < x < math.inf for x in (data_size, memory_limit_gb, sequence_length)):
-        raise UsageError(
-            "data_size, memory_limit_gb and sequence_length must be positive and finite, got "
-            f"{data_size}, {memory_limit_gb}, {sequence_length}"
-        )
-    memory_bytes, window_bytes = memory_limit_gb * 2**30, sequence_length * 16 * 8
-    if fill:
-        fitting = max(1, min(data_size, int(memory_bytes / 100 / window_bytes)))
-        return 1 << fitting.bit_length() - 1
-    if data_size < 10_000:
-        upper = 16
-    elif data_size < 100_000:
-        upper = 32
-    else:
-        upper = 64
-    return upper if upper * window_bytes * 1000 <= memory_bytes else upper // 2

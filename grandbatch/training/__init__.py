@@ -1,0 +1,18 @@
+"""A training in one place: what is asked of a trainer, and what goes on around its batches.
+
+| module | |
+|---|---|
+| `trainer` | `Trainer`: the protocol that a learner keeps |
+| `guard` | `TrainingGuard`: keeps a training inside its memory, batch by batch |
+| `sizing` | how many windows a batch may have, by what batches really take |
+| `agreement` | what all ranks settle on, at stated steps |
+| `totals` | sums over a whole training, resumed or not |
+| `metrics_log` | the metrics as JSON lines beside the checkpoints |
+| `callbacks` | `Callback` and `TensorBoard`: what others do at batches and checkpoints |
+| `interrupts` | Ctrl-C at a moment when it can be answered |
+"""
+
+from grandbatch.training.callbacks import Callback, TensorBoard
+from grandbatch.training.trainer import Trainer
+
+__all__ = ["Callback", "TensorBoard", "Trainer"]
