@@ -167,19 +167,18 @@ def measure(feature_set: FeatureSet, n: int, rounds: int) -> dict[str, Any]:
     """Time the kernel, the route that checks and lays out its arrays, and the plain loop."""
     bars = simulated_bars(n)
     first = feature_set.lookback
-    fused = feature_set.fused
-    assert fused is not None
+    (producer,) = feature_set.production.producers
     arrays = [bars[name] for name in FIELDS]
-    ours = np.empty((n - first, feature_set.n_features), np.float32)
-    loops = np.empty_like(ours)
+    ours = np.empty((feature_set.n_features, n - first), np.float32)
+    loops = np.empty((n - first, feature_set.n_features), np.float32)
     works = {
-        "kernel_ns": lambda: fused.run(*arrays, first, ours),
+        "kernel_ns": lambda: producer.write(bars, first, n, ours),
         "compute_rows_ns": lambda: compute_rows(feature_set, bars, NO_STARTS),
         "plain_loop_ns": lambda: LOOPS[feature_set.name](*arrays, first, loops),
     }
     for work in works.values():
         work()
-    np.testing.assert_allclose(ours, loops, atol=2e-6, rtol=2e-6)
+    np.testing.assert_allclose(ours.T, loops, atol=2e-6, rtol=2e-6)
     taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():

@@ -1,25 +1,18 @@
 """Feature sets, and the ways to compute them: over arrays, or over a live Dask frame.
 
-`sets.py` holds the values, `recursive.py` EMA and Wilder's RSI in finite form, `rows.py` the way
-over arrays, `overlap.py` the one `map_overlap`. Importing this imports neither Dask, pandas
-nor numba.
+`sets.py` says what they are, `built_in.py` holds those that have a name, `fused.py` groups columns
+that are computed together, `rows.py` is the way over arrays, `overlap.py` the one `map_overlap`.
+Importing this imports neither Dask, pandas nor numba.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from grandbatch.features.built_in import STRATEGIC, TACTICAL, resolve_feature_set
 from grandbatch.features.recursive import ema, wilder_rsi
 from grandbatch.features.rows import compute_rows, segment_starts
-from grandbatch.features.sets import (
-    BAR_COLUMNS,
-    FIELDS,
-    STRATEGIC,
-    TACTICAL,
-    Feature,
-    FeatureSet,
-    resolve_feature_set,
-)
+from grandbatch.features.sets import BAR_COLUMNS, FIELDS, Feature, FeatureSet
 
 if TYPE_CHECKING:
     from grandbatch.features.overlap import add_features

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from grandbatch.errors import ColumnError, UsageError
+from grandbatch.features.built_in import resolve_feature_set
 from grandbatch.features.rows import compute_rows, segment_starts
-from grandbatch.features.sets import FeatureSet, resolve_feature_set
+from grandbatch.features.sets import FeatureSet
 
 if TYPE_CHECKING:
     import dask.dataframe as dd

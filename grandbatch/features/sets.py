@@ -1,35 +1,22 @@
-"""What a feature and a feature set are, and the two sets built in.
+"""What a feature and a feature set are.
 
-Covers values only: computing them is `rows.py`, the Dask route is `overlap.py`.
+Covers values only: those built in are in `built_in.py`, computing is `rows.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from grandbatch.errors import UsageError
-from grandbatch.kernels import (
-    STRATEGIC_LOOKBACK,
-    STRATEGIC_WIDTH,
-    TACTICAL_LOOKBACK,
-    TACTICAL_WIDTH,
-    strategic_kernel,
-    tactical_kernel,
-)
+from grandbatch.features.fused import Kernel, Production
 
 FIELDS = ("open", "high", "low", "close", "volume")
-"""What kernels may read, in the order in which a fused kernel takes them."""
+"""What kernels may read."""
 
 BAR_COLUMNS = ("timestamp", "symbol", *FIELDS)
-
-F64 = npt.NDArray[np.float64]
-F32 = npt.NDArray[np.float32]
-Kernel = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -165,20 +152,10 @@ class FeatureSet:
         read = {name for feature in self.features for name in feature.inputs}
         return tuple(name for name in FIELDS if name in read)
 
-    @property
-    def fused(self) -> FusedKernel | None:
-        """The kernel that writes all columns at once, where there is one."""
-        kernel = self.features[0].kernel
-        if not isinstance(kernel, FusedColumn) or kernel.fused.width != self.n_features:
-            return None
-        for column, feature in enumerate(self.features):
-            own = feature.kernel
-            if not isinstance(own, FusedColumn) or (own.fused, own.column) != (
-                kernel.fused,
-                column,
-            ):
-                return None
-        return kernel.fused
+    @cached_property
+    def production(self) -> Production:
+        """How the columns are computed: each fused kernel once."""
+        return Production.of(self.features)
 
     def with_window(
         self, sequence_length: int | None = None, overlap: int | None = None
@@ -212,121 +189,6 @@ class FeatureSet:
         }
 
 
-@dataclass(frozen=True)
-class FusedKernel:
-    """A kernel that writes all columns of a set: ``run(open, …, volume, first, out)``."""
-
-    run: Kernel
-    width: int
-    lookback: int
-
-
-@dataclass(frozen=True)
-class FusedColumn:
-    """One column of a fused kernel, for sets that take some features of a built-in one.
-
-    The whole set is computed, and the column kept: right to the bit, at the price of the set.
-    """
-
-    fused: FusedKernel
-    column: int
-    inputs: tuple[str, ...]
-
-    def __call__(self, *arguments: Any) -> None:
-        """Write the column: called as ``kernel(*inputs, first, out)``.
-
-        Where fewer bars than the fused kernel's lookback come before, the first bar is repeated:
-        only other columns read the repeats.
-        """
-        *arrays, first, out = arguments
-        missing = max(0, self.fused.lookback - first)
-        padded = [np.concatenate([np.repeat(x[:1], missing), x]) for x in arrays]
-        read = dict(zip(self.inputs, padded, strict=True))
-        bars = [read.get(name, padded[0]) for name in FIELDS]
-        rows = np.empty((len(out), self.fused.width), np.float32)
-        self.fused.run(*bars, first + missing, rows)
-        out[:] = rows[:, self.column]
-
-
 def _whole(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}")
-
-
-def _features(
-    fused: FusedKernel, table: Sequence[tuple[str, int, tuple[str, ...]]]
-) -> tuple[Feature, ...]:
-    return tuple(
-        Feature(name, lookback, FusedColumn(fused, column, inputs), inputs)
-        for column, (name, lookback, inputs) in enumerate(table)
-    )
-
-
-_CLOSE = ("close",)
-_VOLUME = ("volume",)
-_GAPS = ("high", "low", "close")
-
-STRATEGIC = FeatureSet(
-    "strategic",
-    _features(
-        FusedKernel(strategic_kernel, STRATEGIC_WIDTH, STRATEGIC_LOOKBACK),
-        (
-            ("price_change", 1, _CLOSE),
-            ("volume_ratio", 10, _VOLUME),
-            ("volatility", 20, _CLOSE),
-            ("momentum", 10, _CLOSE),
-            ("rsi", 15, _CLOSE),
-            ("macd", 26, _CLOSE),
-            ("bollinger_position", 20, _CLOSE),
-            ("market_sentiment", 5, _CLOSE),
-            ("correlation_strength", 20, ("close", "volume")),
-            ("regime_indicator", 30, _CLOSE),
-            ("risk_score", 15, _CLOSE),
-            ("liquidity_index", 10, _VOLUME),
-            ("structural_break", 40, _CLOSE),
-        ),
-    ),
-    sequence_length=48,
-    overlap=12,
-)
-"""13 features over up to 40 bars back, in windows of 48 rows."""
-
-TACTICAL = FeatureSet(
-    "tactical",
-    _features(
-        FusedKernel(tactical_kernel, TACTICAL_WIDTH, TACTICAL_LOOKBACK),
-        (
-            ("fvg_bullish_active", 21, ("high", "low")),
-            ("fvg_bearish_active", 21, ("high", "low")),
-            ("fvg_nearest_level", 21, _GAPS),
-            ("fvg_age", 21, _GAPS),
-            ("fvg_mitigation_signal", 21, ("high", "low")),
-            ("price_momentum_5", 5, _CLOSE),
-            ("volume_ratio", 20, _VOLUME),
-        ),
-    ),
-    sequence_length=60,
-    overlap=15,
-)
-"""7 features over up to 21 bars back, in windows of 60 rows."""
-
-BUILT_IN = {feature_set.name: feature_set for feature_set in (STRATEGIC, TACTICAL)}
-
-
-def resolve_feature_set(name_or_set: str | FeatureSet) -> FeatureSet:
-    """Return a set as it is, or the built-in one of that name.
-
-    Raises
-    ------
-    UsageError
-        If no built-in set has the name.
-    """
-    if isinstance(name_or_set, FeatureSet):
-        return name_or_set
-    try:
-        return BUILT_IN[name_or_set]
-    except (KeyError, TypeError):
-        raise UsageError(
-            f"unknown feature set {name_or_set!r}; choose {' or '.join(BUILT_IN)}, "
-            "or pass a FeatureSet of your own"
-        ) from None

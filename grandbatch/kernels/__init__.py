@@ -5,8 +5,8 @@ where the cache folder can be written. All kernels release the GIL and are safe 
 threads. Every value is computed from its own lookback rows, so any cut of a segment into runs
 gives the same bits.
 
-A fused kernel is called as ``kernel(open, high, low, close, volume, first, out)``; a feature's own
-kernel as ``kernel(*inputs, first, out)``.
+A kernel is called as ``kernel(*inputs, first, out)``. It writes one feature, or a fused one several
+columns.
 """
 
 from __future__ import annotations
@@ -34,24 +34,16 @@ STRATEGIC_LOOKBACK, STRATEGIC_WIDTH = 40, 13
 TACTICAL_LOOKBACK, TACTICAL_WIDTH = 21, 7
 
 
-def strategic_kernel(
-    open: F64,  # noqa: A002 - the field's own name
-    high: F64,
-    low: F64,
-    close: F64,
-    volume: F64,
-    first: int,
-    out: F32,
-) -> None:
+def strategic_kernel(close: F64, volume: F64, first: int, out: F32) -> None:
     """Write the 13 strategic features of bars `first` to the last.
 
     Parameters
     ----------
-    open, high, low, close, volume : (n,) float64, contiguous
-        Finite bars of one segment. Open, high and low aren't read.
+    close, volume : (n,) float64, contiguous
+        Finite bars of one segment.
     first : int
         The first bar to write, at least 40: so many bars before it are read.
-    out : (n - first, 13) float32, C-contiguous
+    out : (13, n - first) float32, C-contiguous
         Overwritten. Finite for all finite bars.
 
     Raises
@@ -59,30 +51,22 @@ def strategic_kernel(
     UsageError
         If an array has another shape, type or layout, or `first` is below 40.
     """
-    from grandbatch.kernels.strategic import strategic_rows
+    from grandbatch.kernels.strategic import strategic_columns
 
     c, v = _checked((close, volume), STRATEGIC_LOOKBACK, first, out, (STRATEGIC_WIDTH,))
-    strategic_rows(c, v, first, out)
+    strategic_columns(c, v, first, out)
 
 
-def tactical_kernel(
-    open: F64,  # noqa: A002 - the field's own name
-    high: F64,
-    low: F64,
-    close: F64,
-    volume: F64,
-    first: int,
-    out: F32,
-) -> None:
+def tactical_kernel(high: F64, low: F64, close: F64, volume: F64, first: int, out: F32) -> None:
     """Write the 7 tactical features of bars `first` to the last.
 
     Parameters
     ----------
-    open, high, low, close, volume : (n,) float64, contiguous
-        Finite bars of one segment. Open isn't read.
+    high, low, close, volume : (n,) float64, contiguous
+        Finite bars of one segment.
     first : int
         The first bar to write, at least 21: so many bars before it are read.
-    out : (n - first, 7) float32, C-contiguous
+    out : (7, n - first) float32, C-contiguous
         Overwritten. Finite for all finite bars.
 
     Raises
@@ -90,11 +74,11 @@ def tactical_kernel(
     UsageError
         If an array has another shape, type or layout, or `first` is below 21.
     """
-    from grandbatch.kernels.tactical import tactical_rows
+    from grandbatch.kernels.tactical import tactical_columns
 
     bars = (high, low, close, volume)
     h, l, c, v = _checked(bars, TACTICAL_LOOKBACK, first, out, (TACTICAL_WIDTH,))
-    tactical_rows(h, l, c, v, first, out)
+    tactical_columns(h, l, c, v, first, out)
 
 
 def ema_kernel(x: F64, alpha: float, window: int, first: int, out: F32) -> None:
@@ -149,7 +133,7 @@ def _checked(
             f"the first bar to write must be from {lookback} (the lookback) to {n} (the number "
             f"of bars), got {first}; give the kernel more bars before it"
         )
-    wanted = (n - first, *columns)
+    wanted = (*columns, n - first)
     if out.shape != wanted or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise UsageError(
             f"out must be a C-contiguous float32 array of shape {wanted}, "

@@ -37,8 +37,8 @@ ALPHA_26 = 2.0 / 27.0
 
 
 @compiled
-def strategic_rows(close: F64, volume: F64, first: int, out: F32) -> None:
-    """Write the features of bars `first` to the last into `out`, (n - first, 13)."""
+def strategic_columns(close: F64, volume: F64, first: int, out: F32) -> None:
+    """Write the features of bars `first` to the last into `out`, (13, n - first)."""
     columns = np.empty((N_FEATURES, BLOCK))
     scratch = np.empty((4, BLOCK + LOOKBACK))
     for t in range(first, close.size, BLOCK):
@@ -51,7 +51,7 @@ def strategic_rows(close: F64, volume: F64, first: int, out: F32) -> None:
         _rsi(c[LOOKBACK - 15 :], m, columns[4])
         _macd(c[LOOKBACK - 26 :], m, columns[5])
         _spreads(c, v, m, scratch, columns)
-        _store(columns, m, out[t - first : t - first + m])
+        _store(columns, m, t - first, out)
 
 
 @compiled
@@ -258,15 +258,12 @@ def _pearson(
 
 
 @compiled
-def _store(columns: F64, m: int, out: F32) -> None:
-    """Write a block as rows of float32, limited to its range, and 0 for what is undefined."""
+def _store(columns: F64, m: int, at: int, out: F32) -> None:
+    """Write a block from bar `at` on, limited to float32's range, and 0 for what is undefined."""
     for f in range(N_FEATURES):
-        column = columns[f]
+        column, to = columns[f], out[f, at : at + m]
         for i in range(m):
             value = column[i]
             limited = value if value < LARGEST else LARGEST
             limited = limited if limited > -LARGEST else -LARGEST
-            column[i] = 0.0 if math.isnan(value) else limited
-    for i in range(m):
-        for f in range(N_FEATURES):
-            out[i, f] = columns[f, i]
+            to[i] = 0.0 if math.isnan(value) else limited

@@ -31,8 +31,8 @@ DECAY = np.append(np.exp(-0.1 * np.arange(20.0)), 0.0)
 
 
 @compiled
-def tactical_rows(high: F64, low: F64, close: F64, volume: F64, first: int, out: F32) -> None:
-    """Write the features of bars `first` to the last into `out`, (n - first, 7)."""
+def tactical_columns(high: F64, low: F64, close: F64, volume: F64, first: int, out: F32) -> None:
+    """Write the features of bars `first` to the last into `out`, (7, n - first)."""
     columns = np.empty((N_FEATURES, BLOCK))
     turned = np.empty((3, BLOCK + LOOKBACK))
     bullish = np.empty((5, BLOCK))
@@ -51,9 +51,10 @@ def tactical_rows(high: F64, low: F64, close: F64, volume: F64, first: int, out:
         _nearest(bullish, bearish, h[LOOKBACK:], l[LOOKBACK:], c[LOOKBACK:], m, columns)
         _momentum(c[LOOKBACK - 5 :], m, columns[5])
         _volume_ratio(volume[t - 20 : t + m], m, columns[6])
-        for i in range(m):
-            for f in range(N_FEATURES):
-                out[t - first + i, f] = columns[f, i]
+        for f in range(N_FEATURES):
+            column, to = columns[f], out[f, t - first : t - first + m]
+            for i in range(m):
+                to[i] = column[i]
 
 
 @compiled

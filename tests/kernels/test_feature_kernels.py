@@ -18,16 +18,17 @@ CASES = {
     "strategic": (kernels.strategic_kernel, 40, 13),
     "tactical": (kernels.tactical_kernel, 21, 7),
 }
+READ = {"strategic": ("close", "volume"), "tactical": ("high", "low", "close", "volume")}
 BOTH = pytest.mark.parametrize("name", CASES)
 
 
 def rows(name, bars, first=None):
     kernel, lookback, width = CASES[name]
-    columns = [np.ascontiguousarray(bars[field], np.float64) for field in oracles.NAMES]
+    columns = [np.ascontiguousarray(bars[field], np.float64) for field in READ[name]]
     first = lookback if first is None else first
-    out = np.full((len(columns[0]) - first, width), 777, np.float32)
+    out = np.full((width, len(columns[0]) - first), 777, np.float32)
     kernel(*columns, first, out)
-    return out
+    return np.ascontiguousarray(out.T)
 
 
 def cut(bars, begin, stop):
@@ -215,18 +216,18 @@ def test_a_run_of_exactly_the_lookback_has_no_rows_and_one_more_bar_has_one():
 def test_misshapen_calls_are_refused(name):
     kernel, lookback, width = CASES[name]
     bars = oracles.random_bars(100)
-    columns = [bars[field] for field in oracles.NAMES]
-    out = np.zeros((100 - lookback, width), np.float32)
+    columns = [bars[field] for field in READ[name]]
+    out = np.zeros((width, 100 - lookback), np.float32)
     with pytest.raises(UsageError, match="first bar"):
         kernel(*columns, lookback - 1, out)
     with pytest.raises(UsageError, match="first bar"):
         kernel(*columns, 101, out)
-    for bad in (out[:-1], out.astype(np.float64), np.asfortranarray(out)):
+    for bad in (out[:, :-1], out[:-1], out.astype(np.float64), np.asfortranarray(out)):
         with pytest.raises(UsageError, match="out must be"):
             kernel(*columns, lookback, bad)
     for bad in (bars["volume"][:-1], bars["volume"].astype(np.float32), np.ones(200)[::2]):
         with pytest.raises(UsageError, match="bars must be"):
-            kernel(*columns[:4], bad, lookback, out)
+            kernel(*columns[:-1], bad, lookback, out)
 
 
 @BOTH
