@@ -22,6 +22,7 @@ from grandbatch.kernels.csv_rows import PADDING
 MAX_LINE_BYTES = 1024 * 1024
 _STEP_BYTES = 64 * 1024
 _LOOK_BYTES = 4096
+_LINE_ENDS = 10, 13
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -76,10 +77,10 @@ def read_text(block: Block, hashed: bool) -> BlockText:
     size = block.stop - block.start
     buffer = np.empty(size + MAX_LINE_BYTES + PADDING, np.uint8)
     with open_raw(block.path, size + 2 * _STEP_BYTES, block.size) as file:
-        at_line = block.start <= block.data_start
-        if not at_line:
+        before = b""
+        if block.start > block.data_start:
             file.seek(block.start - 1)
-            at_line = file.read(1) == b"\n"
+            before = file.read(1)
         file.seek(block.start)
         if _fill(file, buffer[:size]) < size:
             raise InputError(f"{block.path}: the file became shorter while it was read; run again")
@@ -89,9 +90,9 @@ def read_text(block: Block, hashed: bool) -> BlockText:
                 hashlib.sha256(buffer[at : min(at + LEAF_BYTES, size)].data).digest()
                 for at in range(0, size, LEAF_BYTES)
             )
-        begin = _first_line(block, buffer[:size], at_line)
+        begin = _first_line(block, buffer[:size], before)
         end = size
-        if begin < size and buffer[size - 1] != 10:
+        if begin < size and buffer[size - 1] not in _LINE_ENDS:
             end = _finish_line(file, block, buffer, size)
     _refuse_long_lines(block, buffer[begin:end], begin)
     return text_of(buffer[begin : end + PADDING], leaves)
@@ -103,20 +104,40 @@ def text_of(padded: Bytes, leaves: tuple[bytes, ...] = ()) -> BlockText:
     padded.flags.writeable = False  # kernels are compiled for such arrays alone
     data = padded[:-PADDING]
     n_lines = count_line_ends(data)
-    if len(data) and data[-1] not in (10, 13):
+    if len(data) and data[-1] not in _LINE_ENDS:
         n_lines += 1
     return BlockText(padded, n_lines, leaves)
 
 
-def _first_line(block: Block, data: Bytes, at_line: bool) -> int:
-    """Where the first line starts that starts in the block; the block's size if none does."""
-    if at_line:
-        return min(max(block.data_start - block.start, 0), len(data))
+def _first_line(block: Block, data: Bytes, before: bytes) -> int:
+    """Where the first line starts that starts in the block; the block's size if none does.
+
+    `before` is the byte before the block, empty where that is none of a line of bars.
+    """
+    if not before:
+        return min(block.data_start - block.start, len(data))
+    # a return and the line feed behind it are one end
+    if before == b"\n" or (before == b"\r" and data[0] != 10):
+        return 0
     for at in range(0, len(data), _STEP_BYTES):
-        ends = np.flatnonzero(data[at : at + _STEP_BYTES] == 10)
-        if len(ends):
-            return at + int(ends[0]) + 1
+        end = _first_end(data[at : at + _STEP_BYTES])
+        if end is not None:
+            begin = at + end + 1
+            is_pair = data[begin - 1] == 13 and begin < len(data) and data[begin] == 10
+            return begin + is_pair
     return len(data)
+
+
+def _first_end(data: Bytes) -> int | None:
+    """Where the first line ends; None if none does."""
+    ends = np.flatnonzero(_are_ends(data))
+    return int(ends[0]) if len(ends) else None
+
+
+def _are_ends(data: Bytes) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = data == 10
+    found |= data == 13
+    return found
 
 
 def _finish_line(file: BinaryIO, block: Block, buffer: Bytes, end: int) -> int:
@@ -124,9 +145,9 @@ def _finish_line(file: BinaryIO, block: Block, buffer: Bytes, end: int) -> int:
     while True:
         room = buffer[end : min(end + _STEP_BYTES, len(buffer) - PADDING)]
         count = _fill(file, room)
-        ends = np.flatnonzero(room[:count] == 10)
-        if len(ends):
-            return end + int(ends[0]) + 1
+        last = _first_end(room[:count])
+        if last is not None:
+            return end + last + 1
         end += count
         if count < len(room):
             return end
@@ -139,12 +160,12 @@ def _refuse_long_lines(block: Block, lines: Bytes, begin: int) -> None:
     # such a line covers a whole window of half that length
     half = MAX_LINE_BYTES // 2
     suspicious = any(
-        not (window[:_LOOK_BYTES] == 10).any() and not (window == 10).any()
+        not _are_ends(window[:_LOOK_BYTES]).any() and not _are_ends(window).any()
         for window in (lines[at : at + half] for at in range(0, len(lines) - half + 1, half))
     )
     if not suspicious:
         return
-    ends = np.concatenate([[-1], np.flatnonzero(lines == 10), [len(lines)]])
+    ends = np.concatenate([[-1], np.flatnonzero(_are_ends(lines)), [len(lines)]])
     too_long = np.flatnonzero(np.diff(ends) - 1 > MAX_LINE_BYTES)
     if len(too_long):
         raise _too_long(block, block.start + begin + int(ends[too_long[0]]) + 1)
@@ -152,7 +173,7 @@ def _refuse_long_lines(block: Block, lines: Bytes, begin: int) -> None:
 
 def _too_long(block: Block, after: int) -> InputError:
     return InputError(
-        f"{block.path}: no line feed in {MAX_LINE_BYTES:,} bytes after byte {after:,}; is it CSV?"
+        f"{block.path}: no line ends in {MAX_LINE_BYTES:,} bytes after byte {after:,}; is it CSV?"
     )
 
 

@@ -69,7 +69,7 @@ def read_layout(file: BinaryIO, name: str, rules: BarRules) -> tuple[CsvLayout, 
     is_whole = len(sample) <= SAMPLE_BYTES
     sample = sample[:SAMPLE_BYTES]
     utf16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
-    if sample.startswith(utf16) or b"\0" in sample.partition(b"\n")[0]:
+    if sample.startswith(utf16) or b"\0" in re.split(rb"[\r\n]", sample, maxsplit=1)[0]:
         raise InputError(f"{name}: not UTF-8 text (UTF-16, or not text at all); convert it first")
     start = len(codecs.BOM_UTF8) if sample.startswith(codecs.BOM_UTF8) else 0
     head, first = _find_head(sample, start, is_whole, name, rules)

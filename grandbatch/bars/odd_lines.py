@@ -1,7 +1,7 @@
 """Lines of CSV that the fast reader leaves: quotes within texts, numbers of other forms.
 
-Arrow reads them as texts and converts its numbers. It rounds correctly, as the fast reader does, so
-it doesn't matter to a value which of the two reads it.
+Each line is read by itself, and Arrow converts its numbers. It rounds correctly, as the fast reader
+does, so it doesn't matter to a value which of the two reads it.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv
 
 from grandbatch.bars.layout import CsvLayout
 from grandbatch.bars.rows import Rows, rows_of
 from grandbatch.bars.times import TimeForm
 from grandbatch.kernels.bar_rules import UNPARSEABLE
+from grandbatch.kernels.texts import copy_field
 
 Int64 = npt.NDArray[np.int64]
 
 NULL_WORDS = ("", "NA", "N/A", "#N/A", "null", "NULL", "None")
 """A number written so is missing. "nan" is a number that is not finite."""
 
-_CHUNK_BYTES = 1024 * 1024
 _SURELY_NUMBER = r"^[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
 
 
@@ -51,43 +50,27 @@ def read_odd_lines(
     symbol : str or None
         The symbol of all rows, or None for those of the column.
     """
-    lines = [data[a:b].tobytes() for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
-    table = _read(lines, layout, symbol is None)
-    columns = layout.columns
-    parts = [table[str(i)] for i in columns.timestamp]
+    columns, room = layout.columns, int((stops - starts).sum())
+
+    def texts(field: int) -> Any:
+        out, offsets = np.empty(room, np.uint8), np.empty(len(starts) + 1, np.int32)
+        copy_field(data, starts, stops, field, ord(layout.delimiter), out, offsets)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(out)]
+        return pa.chunked_array([pa.Array.from_buffers(pa.binary(), len(starts), buffers)])
+
+    parts = [texts(field) for field in columns.timestamp]
     times = parts[0]
     if len(parts) == 2:
         times = pc.binary_join_element_wise(*parts, pa.scalar(b" ", pa.binary()))
-    unread = np.zeros(len(lines), np.bool_)
-    numbers = [to_numbers(table[str(i)], layout.decimal, unread) for i in columns.numbers]
-    symbols = table[str(columns.symbol)] if symbol is None else symbol
+    unread = np.zeros(len(starts), np.bool_)
+    numbers = [to_numbers(texts(field), layout.decimal, unread) for field in columns.numbers]
+    symbols: Any = symbol
+    if symbol is None:
+        assert columns.symbol is not None
+        symbols = texts(columns.symbol).dictionary_encode()
     rows = rows_of(times, numbers, symbols, form)
     rows.reasons[unread] = UNPARSEABLE
     return rows
-
-
-def _read(lines: list[bytes], layout: CsvLayout, has_column: bool) -> Any:
-    """Read the columns of bars as a table of texts."""
-    names = [str(i) for i in range(layout.n_fields)]
-    columns = layout.columns
-    types = {names[i]: pa.binary() for i in (*columns.timestamp, *columns.numbers)}
-    if has_column and columns.symbol is not None:
-        types[names[columns.symbol]] = pa.dictionary(pa.int32(), pa.binary())
-    return csv.read_csv(
-        pa.BufferReader(b"\n".join([*lines, b""])),
-        read_options=csv.ReadOptions(
-            use_threads=False,
-            block_size=_CHUNK_BYTES + max(len(line) for line in lines),
-            column_names=names,
-        ),
-        parse_options=csv.ParseOptions(delimiter=layout.delimiter),
-        convert_options=csv.ConvertOptions(
-            check_utf8=False,
-            column_types=types,
-            include_columns=list(types),
-            strings_can_be_null=False,
-        ),
-    )
 
 
 def to_numbers(column: Any, decimal: str, unread: npt.NDArray[np.bool_]) -> Any:

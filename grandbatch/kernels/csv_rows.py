@@ -25,6 +25,8 @@ PADDING = 8
 """Line feeds that must stand behind a text: words are read whole, and every field ends."""
 
 LINE_FEED, RETURN, QUOTE = 10, 13, 34
+MARK = 0xEF, 0xBB, 0xBF
+"""The byte order mark of UTF-8."""
 PLAIN, ODD, UNCLOSED = 0, 1, 2
 
 _TENS = np.array([float(f"1e{i}") for i in range(23)])
@@ -244,7 +246,7 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
     texts: Int64,
     odd: Int64,
 ) -> tuple[int, int, int]:
-    """Read lines that are not empty.
+    """Read lines that are not empty. Byte order marks before one are passed over.
 
     A line that can't be read here, for a text with quotes in it or a number in another form, is
     odd: its place is told, its row has empty texts. A line with too few or too many fields or a
@@ -291,6 +293,8 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
         if byte_at(at) == LINE_FEED or byte_at(at) == RETURN:
             at += 1
             continue
+        while byte_at(at) == MARK[0] and byte_at(at + 1) == MARK[1] and byte_at(at + 2) == MARK[2]:
+            at += 3  # of a file that was joined to the one before it
         line = at
         field = 0
         reason, is_odd = ACCEPTED, False

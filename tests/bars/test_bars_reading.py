@@ -5,20 +5,26 @@ import datetime as dt
 import gzip
 import io
 import math
+import os
+import re
 import tempfile
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grandbatch.bars import BarRules, prepare_bars
+from grandbatch.bars.times import TimeForm, read_times
+from grandbatch.kernels.timestamps import ABSOLUTE, NAIVE
 from grandbatch.scheduling import Schedule
 
 HERE = Schedule.local("sync")
+EXAMPLES = int(os.environ.get("GRANDBATCH_EXAMPLES", "30"))
 LENIENT = BarRules(max_bad_fraction=1.0)
 HEADER = "timestamp,symbol,open,high,low,close,volume"
 START = dt.datetime(2024, 1, 1)
@@ -38,14 +44,40 @@ def plain_reading(text, rules=LENIENT):
     return bars, bad
 
 
-def judge(fields, last, rules):
+def torn_reading(data):
+    """As `plain_reading`, of bytes: a line ends at LF, CR LF or CR, and stands alone."""
+    bars, bad, last = {}, [], {}
+    for number, line in enumerate(re.split(b"\r\n|\n|\r", data)[1:], start=2):
+        if line:
+            text = line.decode("utf-8", "surrogateescape")
+            fields = next(csv.reader([text.lstrip("\ufeff") + "\n"]), [])
+            if fields and fields[-1].endswith("\n"):  # a quote that doesn't close took the end
+                fields = []
+            reason, symbol, bar = judge(fields, last, LENIENT, time_alone)
+            if reason:
+                bad.append((number, line.decode("utf-8", "replace"), reason))
+            else:
+                bars.setdefault(symbol, []).append(bar)
+    return bars, bad
+
+
+def time_alone(text):
+    column = pa.chunked_array([pa.array([text.encode("utf-8", "surrogateescape")], pa.binary())])
+    times, status, *_ = read_times(column, TimeForm(True, "UTC", None))
+    if status[0] not in (NAIVE, ABSOLUTE):
+        raise ValueError(text)
+    return dt.datetime(1970, 1, 1) + dt.timedelta(seconds=int(times[0]) // 10**9)
+
+
+def judge(fields, last, rules, read_time=dt.datetime.fromisoformat):
     if len(fields) != 7:
         return "unparseable", None, None
     if any("_" in field for field in fields[2:]):
         return "unparseable", None, None
     missing = any(fields[i] in NULL_WORDS for i in range(2, 7)) or not fields[1].strip()
     try:
-        moment = dt.datetime.fromisoformat(fields[0]) if fields[0] else None
+        fields[1].encode()
+        moment = read_time(fields[0]) if fields[0] else None
         o, h, l, c, v = (0.0 if f in NULL_WORDS else float(f) for f in fields[2:])
     except ValueError:
         return "unparseable", None, None
@@ -143,6 +175,61 @@ def test_any_block_size_gives_the_bars_and_the_quarantine_of_a_plain_reading(
         assert list(bars.symbols) == sorted(expected_bars)
         assert quarantine(bars) == quarantine(whole) == expected_bad
         assert bars.fingerprint == whole.fingerprint
+
+
+MARK = b"\xef\xbb\xbf"
+torn_pieces = st.sampled_from(
+    [
+        *(MARK, b"\0", b"\r", b"\n", b"\r\n", b'"', b'""', b'"a\nb"', b'"a\r\nb"', b'"1"', b'x"y"'),
+        *(b"12345678901234567890.5", b"0.12345678901234567890", b"\n" + HEADER.encode() + b"\n"),
+        *(b"\n" + MARK + HEADER.encode() + b"\r\n", b"\n" + MARK, MARK + MARK, b",", b"\xff"),
+    ]
+)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), torn_pieces), min_size=1, max_size=12),
+    st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    st.sampled_from(["10,12,9,11,100", "10.00000000000000000001,12,9,11,100", '"10",12,9,11,"1"']),
+    st.integers(20, 200),
+)
+def test_any_bytes_give_the_bars_of_a_plain_reading_for_any_block_size(
+    cuts, line_end, values, block_bytes
+):
+    body = line_end.join(line_of(minute, "AB"[minute % 2], values).encode() for minute in range(12))
+    for place, piece in cuts:
+        at = int(place * len(body))
+        body = body[:at] + piece + body[at:]
+    data = HEADER.encode() + line_end + line_of(0, "Z").encode() + line_end + body
+    expected_bars, expected_bad = torn_reading(data)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.csv"
+        path.write_bytes(data)
+        bars = prepare_bars(path, f"{folder}/one", LENIENT, HERE, block_bytes)
+        whole = prepare_bars(path, f"{folder}/two", LENIENT, HERE)
+        assert quarantine(bars) == quarantine(whole) == expected_bad
+        assert contents(bars) == contents(whole) == expected_bars
+
+
+def test_exports_with_marks_that_were_joined_are_read_as_one(tmp_path):
+    exports = [
+        "".join(f"202401{day:02d} 17{m:02d}00;10.{'0' * digits}1;12;9;11;5\r\n" for m in range(40))
+        for day, digits in ((2, 1), (3, 20), (4, 1))
+    ]
+    path = tmp_path / "joined.csv"
+    path.write_bytes(b"".join(MARK + text.encode() for text in exports))
+    for block_bytes in (None, 700, 64):
+        bars = prepare_bars(path, tmp_path / f"c{block_bytes}", BarRules(), HERE, block_bytes)
+        assert (bars.n_rows, bars.quarantined) == (120, {})
+
+
+def test_lines_that_end_in_returns_alone_may_fill_files_of_any_size(tmp_path):
+    n_rows = 40_000  # 1.6 MB: more than a line may be long
+    path = tmp_path / "x.csv"
+    path.write_bytes(good_text(n_rows).replace("\n", "\r").encode())
+    bars = prepare_bars(path, tmp_path / "c", BarRules(), HERE, 300_000)
+    assert (bars.n_rows, bars.quarantined) == (n_rows, {})
 
 
 @settings(max_examples=30, deadline=None)
