@@ -20,7 +20,7 @@ LABELS = ("index", "end_time", "symbol", "close_price", "next_return", "first_ro
 """Names of a batch's per-window tensors, in order."""
 
 
-class Place(Protocol):
+class Positioned(Protocol):
     """Something that can tell a position when asked: most batches are never asked."""
 
     def position(self) -> Position:
@@ -63,7 +63,7 @@ class MatrixBatch:
         Where the epoch stands once this batch is handed over.
     """
 
-    __slots__ = ("_labels", "_place", "matrices")
+    __slots__ = ("_behind", "_labels", "matrices")
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class MatrixBatch:
         next_return: torch.Tensor,
         first_row: torch.Tensor,
         weight: torch.Tensor,
-        position: Position | Place,
+        position: Position | Positioned,
     ):
         self.matrices = matrices
         self._labels: Labels | _Cut = (
@@ -87,17 +87,17 @@ class MatrixBatch:
             first_row,
             weight,
         )
-        self._place = position
+        self._behind = position
 
     @classmethod
     def cut(
-        cls, matrices: torch.Tensor, labels: Labels, start: int, stop: int, place: Place
+        cls, matrices: torch.Tensor, labels: Labels, start: int, stop: int, behind: Positioned
     ) -> MatrixBatch:
         """Make a batch of windows `[start, stop)` of some labels, which are cut when asked for."""
         batch = cls.__new__(cls)
         batch.matrices = matrices
         batch._labels = _Cut(labels, start, stop)
-        batch._place = place
+        batch._behind = behind
         return batch
 
     def _label(self, which: int) -> torch.Tensor:
@@ -119,13 +119,13 @@ class MatrixBatch:
     @property
     def position(self) -> Position:
         """Where the epoch stands once this batch is handed over."""
-        place = self._place
-        return place if isinstance(place, Position) else place.position()
+        behind = self._behind
+        return behind if isinstance(behind, Position) else behind.position()
 
     @property
-    def place(self) -> Position | Place:
+    def behind(self) -> Position | Positioned:
         """What tells the position, without asking it."""
-        return self._place
+        return self._behind
 
     def __len__(self) -> int:
         return len(self.matrices)
@@ -182,4 +182,4 @@ class MatrixBatch:
         return self._with({name: t.pin_memory() for name, t in self.tensors().items()})
 
     def _with(self, tensors: dict[str, torch.Tensor]) -> MatrixBatch:
-        return MatrixBatch(**tensors, position=self._place)
+        return MatrixBatch(**tensors, position=self._behind)

@@ -17,7 +17,7 @@ from grandbatch.config import BatchConfig, parse_bytes
 from grandbatch.errors import CheckpointError, MemoryLimitError, UsageError
 from grandbatch.features import FeatureSet, resolve_feature_set
 from grandbatch.loader import SlidingWindowDataLoader
-from grandbatch.loader.reading import SLAB_WINDOWS
+from grandbatch.loader.windows import SLAB_WINDOWS
 from grandbatch.memory import MemoryMonitor
 from grandbatch.memory.records import TrainingLog
 from grandbatch.ranks import Ranks

@@ -18,7 +18,7 @@ from grandbatch.errors import UsageError
 if TYPE_CHECKING:
     from grandbatch.batch import MatrixBatch
     from grandbatch.loader import SlidingWindowDataLoader
-    from grandbatch.loader.iterating import Place
+    from grandbatch.loader.batches import Handover
 
 
 class _Element(NamedTuple):
@@ -110,9 +110,12 @@ class DataStreamer:
 
     def _ahead(self) -> Generator[MatrixBatch]:
         queue = _Queue(self.prefetch_batches)
-        place = self.loader.begin()
+        handover = self.loader.begin()
         thread = threading.Thread(
-            target=_prepare, args=(self.loader, place, queue), name="grandbatch-stream", daemon=True
+            target=_prepare,
+            args=(self.loader, handover, queue),
+            name="grandbatch-stream",
+            daemon=True,
         )
         thread.start()
         try:
@@ -125,7 +128,7 @@ class DataStreamer:
                 self.loader.deliver(batch)
                 yield batch
                 del batch
-            self.loader.finish(place)
+            self.loader.finish(handover)
         finally:
             queue.close()
             thread.join()
@@ -158,10 +161,10 @@ class DataStreamer:
         self.close()
 
 
-def _prepare(loader: SlidingWindowDataLoader, place: Place, queue: _Queue) -> None:
+def _prepare(loader: SlidingWindowDataLoader, handover: Handover, queue: _Queue) -> None:
     """Fill the queue until the epoch ends, an error comes up or the queue is closed."""
     error: Exception | None = None
-    batches = loader.batches(place, queue.closed)
+    batches = loader.batches(handover, queue.closed)
     try:
         while queue.may_prepare():
             batch = next(batches, None)

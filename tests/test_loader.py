@@ -24,7 +24,7 @@ from grandbatch.errors import (
     StoreChangedError,
     UsageError,
 )
-from grandbatch.loader import iterating, slabs
+from grandbatch.loader import batches, slabs
 from grandbatch.loader.slabs import SlabPool
 from grandbatch.loader.table import SlotShape
 from grandbatch.order import EpochOrder, deal
@@ -56,7 +56,7 @@ def truth(stores):
 @pytest.fixture
 def small_slabs(monkeypatch):
     """Gather few windows at a time, so that a small store takes many slabs."""
-    monkeypatch.setattr(iterating, "SLAB_WINDOWS", 50)
+    monkeypatch.setattr(batches, "SLAB_WINDOWS", 50)
 
 
 @pytest.fixture(params=["fresh", "pooled"])
@@ -502,12 +502,12 @@ def test_threads_and_memory_stay_flat_over_many_epochs(stores):
     loader = make_loader(stores["rows"])
     list(loader)
     threads = threading.active_count()
-    tables = loader._resources._idle[0]
+    tables = loader._buffers._idle[0]
     for _ in range(30):
         for _batch in loader:
             pass
     assert wait_for_threads(threads) == threads
-    assert loader._resources._idle[0] is tables
+    assert loader._buffers._idle[0] is tables
 
 
 def test_two_loops_over_one_loader_do_not_disturb_each_other(

@@ -11,14 +11,14 @@ import pytest
 
 import grandbatch as gb
 from grandbatch.errors import DamagedStoreError, StoreChangedError
-from grandbatch.loader import iterating
+from grandbatch.loader import batches
 from grandbatch.loader.table import Table
 
 
 @pytest.fixture(params=["windows", "rows"])
 def store(request, make_store, monkeypatch):
     """313 windows in 20 chunks, of which three are mixed and few are gathered at once."""
-    monkeypatch.setattr(iterating, "SLAB_WINDOWS", 16)
+    monkeypatch.setattr(batches, "SLAB_WINDOWS", 16)
     return make_store(400, layout=request.param, overlap=47)
 
 
@@ -179,7 +179,7 @@ def test_leaving_early_leaks_no_thread_no_file_and_no_table(store, prefetch):
         break
     stream.close()
     gc.collect()
-    files, tables = open_files(), stream.loader._resources._idle[0]
+    files, tables = open_files(), stream.loader._buffers._idle[0]
     for left_behind in range(30):
         for number, _batch in enumerate(stream):
             if number == left_behind:
@@ -188,4 +188,4 @@ def test_leaving_early_leaks_no_thread_no_file_and_no_table(store, prefetch):
         stream.close()
         assert_no_threads()
     assert open_files() == files
-    assert stream.loader._resources._idle[0] is tables
+    assert stream.loader._buffers._idle[0] is tables

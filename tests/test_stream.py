@@ -10,7 +10,7 @@ import pytest
 
 import grandbatch as gb
 from grandbatch.errors import UsageError
-from grandbatch.loader import iterating
+from grandbatch.loader import batches
 
 PROGRAM = """
 import sys
@@ -29,7 +29,7 @@ while True:
 @pytest.fixture
 def loader(make_store, monkeypatch):
     """41 batches of 3 windows, gathered six windows at a time."""
-    monkeypatch.setattr(iterating, "SLAB_WINDOWS", 6)
+    monkeypatch.setattr(batches, "SLAB_WINDOWS", 6)
     store = make_store(210, layout="rows", overlap=47)
     config = gb.BatchConfig(batch_size=3, sequence_length=48, overlap=47, cache_bytes=0)
     return gb.SlidingWindowDataLoader(store, config, shuffle_chunks=2)

@@ -1,5 +1,26 @@
-"""Batches of a store, shuffled, sharded and resumable, at memory speed."""
+"""Batches of a store, shuffled, sharded and resumable, at memory speed.
 
-from grandbatch.loader.sliding import SlidingWindowDataLoader
+A batch on its way from the order to the trainer passes these, each handing on to the next::
+
+    EpochOrder ─ deal ─▶ Deal ─▶ Share         which windows, for which rank       (order)
+    Share ─ BlockFeed ─▶ ShuffleBlock          its chunks decoded into a Table     (blocks, table)
+    ShuffleBlock ─ WindowStream ─▶ Slab        about 1,024 windows, gathered       (windows, slabs)
+    Slab ─ every_batch ─▶ MatrixBatch          cut where the batch size says       (batches)
+    MatrixBatch ─ deliver ─▶ Handover          how far the deal was handed over    (loader)
+
+| module | |
+|---|---|
+| `loader` | `SlidingWindowDataLoader`: the public class |
+| `subset` | which windows take part |
+| `buffers` | the memory that loading takes, planned and kept from epoch to epoch |
+| `blocks` | decodes the chunks of shuffle blocks ahead, on threads |
+| `table` | decoded chunks in slots, and the windows cut from them |
+| `labels` | per-window values, where a gather finds them |
+| `windows` | a rank's windows as one stream, gathered into slabs |
+| `slabs` | memory for gathered windows |
+| `batches` | from slabs to batches, and what was handed over |
+"""
+
+from grandbatch.loader.loader import SlidingWindowDataLoader
 
 __all__ = ["SlidingWindowDataLoader"]

@@ -13,12 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from grandbatch.batch import LABELS
 from grandbatch.store import MatrixStore, OpenFiles
 
-FIELDS = ("end_time", "symbol", "close_price", "next_return", "first_row")
-"""What a batch carries beside index and weight."""
+STORED = LABELS[1:-1]
+"""What a batch carries beside index and weight: the per-window arrays of a store."""
 
-RECORD = np.dtype(
+LABEL_DTYPE = np.dtype(
     [
         ("end_time", np.int64),
         ("close_price", np.float64),
@@ -40,7 +41,7 @@ class LabelSource(Protocol):
     """Whether they are found by a window's number in the store, or by its place in a table."""
 
     records: Records
-    """(n,) RECORD."""
+    """(n,) LABEL_DTYPE."""
 
     def load(self, slot: int, chunk: int, files: OpenFiles) -> Records:
         """Make the values of a chunk's windows available, and return them. Thread-safe.
@@ -57,14 +58,14 @@ class SlotLabels:
 
     def __init__(self, store: MatrixStore, n_slots: int):
         self._store = store
-        self.records: Records = np.empty(n_slots * store.chunk_windows, RECORD)
+        self.records: Records = np.empty(n_slots * store.chunk_windows, LABEL_DTYPE)
 
     def load(self, slot: int, chunk: int, files: OpenFiles) -> Records:
         """Read the values of a chunk's windows into a slot."""
         labels = self._store.read_labels(chunk, files)
         first = slot * self._store.chunk_windows
         records = self.records[first : first + len(labels.first_row)]
-        for name in FIELDS:
+        for name in STORED:
             records[name] = getattr(labels, name)
         if labels.start is not None:
             records["start"] = labels.start
@@ -78,8 +79,8 @@ class WholeLabels:
 
     def __init__(self, store: MatrixStore):
         self._store = store
-        self.records: Records = np.empty(len(store), RECORD)
-        self._names = (*FIELDS, "start") if store.layout == "rows" else FIELDS
+        self.records: Records = np.empty(len(store), LABEL_DTYPE)
+        self._names = (*STORED, "start") if store.layout == "rows" else STORED
         self._piece = store.spec.label_chunk_windows
         self._loaded: set[int] = set()
         self._lock = threading.Lock()

@@ -175,7 +175,7 @@ class Table:
             `slot * chunk_windows + w` for window w of the chunk in that slot.
         index : (n,) int64
             Overwritten with the windows' numbers in the store.
-        records : (n,) RECORD
+        records : (n,) LABEL_DTYPE
             Overwritten with their labels.
 
         Returns

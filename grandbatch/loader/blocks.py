@@ -29,7 +29,7 @@ _FEW = 4
 
 
 @dataclass(eq=False)
-class Block:
+class ShuffleBlock:
     """Windows of one share, in order, ready to gather up to the first that can't be read.
 
     Parameters
@@ -108,7 +108,7 @@ class BlockFeed:
         self._threads = max(1, min(threads, available_cores() - 1))
         self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="grandbatch-decode")
 
-    def __iter__(self) -> Iterator[Block]:
+    def __iter__(self) -> Iterator[ShuffleBlock]:
         """Give blocks; asking for the next gives the last one's table back."""
         while self._fetch():
             loading = self._ahead.popleft()
@@ -179,14 +179,14 @@ class BlockFeed:
                 except Exception as error:  # noqa: BLE001 - raised again at its first window
                     table.errors[slot] = error
 
-    def _finished(self, loading: _Loading) -> Block:
+    def _finished(self, loading: _Loading) -> ShuffleBlock:
         entries = loading.entries.result()
         # rather than wait, take a share of what is left
         self._decode(loading.table, loading.todo)
         for worker in loading.workers:
             worker.result()
         if self._stopped.is_set():
-            return Block(loading.table, entries, 0, CancelledError())
+            return ShuffleBlock(loading.table, entries, 0, CancelledError())
         readable, error = len(entries), None
         failed = dict(loading.table.errors)
         if failed:
@@ -194,4 +194,4 @@ class BlockFeed:
             bad = np.flatnonzero(np.isin(slots, list(failed)))
             if len(bad):
                 readable, error = int(bad[0]), failed[int(slots[bad[0]])]
-        return Block(loading.table, entries, readable, error)
+        return ShuffleBlock(loading.table, entries, readable, error)

@@ -8,17 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from grandbatch.batch import LABELS
-from grandbatch.loader.feed import Block
-from grandbatch.loader.labels import FIELDS, RECORD
+from grandbatch.loader.blocks import ShuffleBlock
+from grandbatch.loader.labels import LABEL_DTYPE, STORED
 from grandbatch.loader.slabs import SlabPool
 
 Range = tuple[int, int]
 
 SLAB_WINDOWS = 1024
 """Windows gathered at once, about; or one batch where that is larger."""
-
-assert ("index", *FIELDS, "weight") == LABELS
 
 
 @dataclass(eq=False)
@@ -44,16 +41,16 @@ class WindowStream:
 
     Parameters
     ----------
-    blocks : iterator of Block
+    blocks : iterator of ShuffleBlock
         Of the rank's shares, in order.
     n_real : int
         Windows before the repeated ones, which weigh nothing.
     """
 
-    def __init__(self, blocks: Iterator[Block], n_real: int):
+    def __init__(self, blocks: Iterator[ShuffleBlock], n_real: int):
         self._blocks = blocks
         self._n_real = n_real
-        self._block: Block | None = None
+        self._block: ShuffleBlock | None = None
         self._first = 0
         self._stop = 0
         self._error: Exception | None = None
@@ -62,7 +59,7 @@ class WindowStream:
         """Gather ranges of windows into one slab; it ends before the first that can't be read."""
         n = sum(stop - first for first, stop in ranges)
         index = np.empty(n, np.int64)
-        records = np.empty(n, RECORD)
+        records = np.empty(n, LABEL_DTYPE)
         weight = np.ones(n, np.float32)
         matrices: torch.Tensor | None = None
         at = 0
@@ -79,11 +76,11 @@ class WindowStream:
                 weight[at + max(self._n_real - window, 0) : at + size] = 0
             at += size
         matrices = pool.take(0) if matrices is None else matrices[:at]
-        labels = (records[name] for name in FIELDS)
+        labels = (records[name] for name in STORED)
         columns = tuple(torch.from_numpy(column[:at]) for column in (index, *labels, weight))
         return Slab(matrices, columns, None if at == n else self._error)
 
-    def _pieces(self, ranges: Sequence[Range]) -> Iterator[tuple[Block, int, int, int]]:
+    def _pieces(self, ranges: Sequence[Range]) -> Iterator[tuple[ShuffleBlock, int, int, int]]:
         """Cut ranges at blocks, up to the first window that can't be read.
 
         Gives the block, the first window's place in it, how many windows, and the first's place
@@ -102,7 +99,7 @@ class WindowStream:
                     return
                 at = end
 
-    def _block_at(self, window: int) -> Block:
+    def _block_at(self, window: int) -> ShuffleBlock:
         while self._block is None or window >= self._stop:
             self._block = None  # its table may be used again from here on
             block = next(self._blocks)

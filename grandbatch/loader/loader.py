@@ -13,11 +13,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 from grandbatch.batch import MatrixBatch
 from grandbatch.config import BatchConfig, calculate_optimal_batch_size
 from grandbatch.errors import CheckpointError, UsageError
-from grandbatch.loader.feed import BlockFeed
-from grandbatch.loader.iterating import Place, Turn, every_batch, some_batches
-from grandbatch.loader.reading import WindowStream
-from grandbatch.loader.resources import Resources
+from grandbatch.loader.batches import Handover, Turn, every_batch, some_batches
+from grandbatch.loader.blocks import BlockFeed
+from grandbatch.loader.buffers import Buffers
 from grandbatch.loader.subset import select, symbol_names, within
+from grandbatch.loader.windows import WindowStream
 from grandbatch.memory import memory_limit
 from grandbatch.order import (
     EpochOrder,
@@ -155,17 +155,17 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             self._batch_size = max(self.config.min_batch_size, min(wanted, largest))
         else:
             self._batch_size = self.config.batch_size
-        self._resources = Resources(
+        self._buffers = Buffers(
             store,
             len(self._selection.chunks),
             chosen.shuffle_chunks,
             self.config.cache_bytes,
             dtype,
-            pinned=pin_memory,
+            pin_memory,
         )
         self._epoch = 0
         self._resume: Position | None = None
-        self._delivered: Place | None = None
+        self._delivered: Handover | None = None
         self._skip: int | None = None
 
     def _check(self, dtype: torch.dtype, *, pinned: bool) -> None:
@@ -227,17 +227,17 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
     @property
     def buffer_bytes(self) -> int:
         """Bytes of decoded chunks that the loader holds, and of the labels beside them."""
-        return self._resources.table_bytes + self._resources.label_bytes
+        return self._buffers.table_bytes + self._buffers.label_bytes
 
     @property
     def spare_bytes(self) -> int:
         """Those of `buffer_bytes` that only save decoding again: what `release_cache` gives up."""
-        lean = self._resources.without_cache()
+        lean = self._buffers.without_cache()
         return max(0, self.buffer_bytes - lean.table_bytes - lean.label_bytes)
 
     def release_cache(self) -> None:
         """Keep decoded chunks no longer than needed from here on; not while iterating."""
-        self._resources = self._resources.without_cache()
+        self._buffers = self._buffers.without_cache()
 
     @property
     def epoch(self) -> int:
@@ -313,13 +313,13 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
 
     def __iter__(self) -> Iterator[MatrixBatch]:
         """Hand over the batches of an epoch, or what is left of it."""
-        place = self.begin()
-        for batch in self.batches(place):
+        handover = self.begin()
+        for batch in self.batches(handover):
             self.deliver(batch)
             yield batch
-        self.finish(place)
+        self.finish(handover)
 
-    def begin(self) -> Place:
+    def begin(self) -> Handover:
         """Start an iteration: where a loaded state says, or at the start of the epoch."""
         start, self._resume = self._resume, None
         if start is None:
@@ -330,57 +330,57 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             self._skip = None
             return self._end_of(self._epoch - 1)
         dealt = deal(self._order(self._epoch), self.world_size, start)
-        self._delivered = Place(
+        self._delivered = Handover(
             dealt, 0, 0 if start is None else start.step, self.rank, self._batch_size
         )
         return self._delivered
 
-    def _end_of(self, epoch: int) -> Place:
+    def _end_of(self, epoch: int) -> Handover:
         dealt = deal(self._order(epoch), self.world_size)
-        return Place(dealt, dealt.windows_per_rank, 0, self.rank, self._batch_size)
+        return Handover(dealt, dealt.windows_per_rank, 0, self.rank, self._batch_size)
 
     def deliver(self, batch: MatrixBatch) -> None:
         """Take note that a batch is handed over: from here on the state is the one behind it."""
-        place = batch.place
-        assert isinstance(place, Place)
-        self._delivered = place
+        handover = batch.behind
+        assert isinstance(handover, Handover)
+        self._delivered = handover
         worker = get_worker_info()
         self._skip = None if worker is None else worker.num_workers - 1
-        if place.consumed == place.deal.windows_per_rank:
-            self._epoch = place.deal.order.epoch + 1
+        if handover.consumed == handover.deal.windows_per_rank:
+            self._epoch = handover.deal.order.epoch + 1
             # the last batch is one worker's: the others' were handed over before
             self._skip = None if worker is None else _ALL
 
-    def finish(self, place: Place) -> None:
+    def finish(self, handover: Handover) -> None:
         """Take note that the epoch is over. The last batch may have gone to another worker."""
-        self._delivered = place.after(place.deal.windows_per_rank, 0, self._batch_size)
-        self._epoch = place.deal.order.epoch + 1
+        self._delivered = handover.after(handover.deal.windows_per_rank, 0, self._batch_size)
+        self._epoch = handover.deal.order.epoch + 1
         self._skip = None
 
-    def batches(self, place: Place, stopped: Event | None = None) -> Generator[MatrixBatch]:
-        """Prepare the batches behind a place, without handing them over.
+    def batches(self, handover: Handover, stopped: Event | None = None) -> Generator[MatrixBatch]:
+        """Prepare the batches behind what was handed over, without handing them over.
 
         Another thread may set `stopped`, so that reading ends at once, with an error.
         """
-        dealt = place.deal
+        dealt = handover.deal
         shares, n_real = list(dealt.shares(self.rank)), dealt.hands[self.rank].total
         if n_real < dealt.windows_per_rank:
             shares.append(dealt.padding)
-        resources = self._resources
-        if resources.resident:
+        buffers = self._buffers
+        if buffers.resident:
             # nothing may be left to read, but a store that was replaced must not go unnoticed
             self.store.read_labels(int(dealt.order.chunks[0]))
-        tables = resources.take_tables()
+        tables = buffers.take_tables()
         feed = BlockFeed(dealt.order, shares, tables, self.config.num_workers, stopped or Event())
         try:
             stream = WindowStream(iter(feed), n_real)
             worker = get_worker_info()
             if worker is None:
-                yield from every_batch(place, stream, resources.slabs, lambda: self._batch_size)
+                yield from every_batch(handover, stream, buffers.slabs, lambda: self._batch_size)
             else:
                 own = worker.id if self._skip is None else self._skip
                 turn = Turn(own, worker.num_workers)
-                yield from some_batches(place, stream, resources.slabs, self._batch_size, turn)
+                yield from some_batches(handover, stream, buffers.slabs, self._batch_size, turn)
         finally:
             feed.close()
-            resources.give_back(tables)
+            buffers.give_back(tables)

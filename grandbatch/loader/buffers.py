@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from grandbatch.loader.labels import RECORD, WholeLabels
+from grandbatch.loader.labels import LABEL_DTYPE, WholeLabels
 from grandbatch.loader.slabs import SlabPool
 from grandbatch.loader.table import SlotShape, Table, table_bytes
 from grandbatch.store import MatrixStore
 
 
-class Resources:
+class Buffers:
     """Tables and slabs of one loader.
 
     A store whose chunks fit into `cache_bytes`, or into the two tables that shuffling needs in any
@@ -40,7 +40,6 @@ class Resources:
         shuffle_chunks: int,
         cache_bytes: int,
         dtype: torch.dtype,
-        *,
         pinned: bool,
     ):
         self._arguments = (store, n_chunks, shuffle_chunks, cache_bytes, dtype, pinned)
@@ -53,17 +52,17 @@ class Resources:
         every = table_bytes(store, self._shape, n_chunks, dtype)
         self.resident = every <= max(two, cache_bytes)
         self._n_slots = [n_chunks] if self.resident else [block, block]
-        self._whole_labels = len(store) * RECORD.itemsize <= cache_bytes
+        self._whole_labels = len(store) * LABEL_DTYPE.itemsize <= cache_bytes
         self._idle: deque[list[Table]] = deque(maxlen=1)
         self._pool: SlabPool | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, self._arguments
+        return Buffers, self._arguments
 
-    def without_cache(self) -> Resources:
-        """Return resources for the same windows that hold no more than shuffling needs."""
+    def without_cache(self) -> Buffers:
+        """Return buffers for the same windows that hold no more than shuffling needs."""
         store, n_chunks, shuffle_chunks, _, dtype, pinned = self._arguments
-        return Resources(store, n_chunks, shuffle_chunks, 0, dtype, pinned=pinned)
+        return Buffers(store, n_chunks, shuffle_chunks, 0, dtype, pinned)
 
     @property
     def table_bytes(self) -> int:
@@ -74,7 +73,7 @@ class Resources:
     def label_bytes(self) -> int:
         """Bytes of the per-window values beside them."""
         in_slots = sum(self._n_slots) * int(self._store.chunk_windows)
-        return RECORD.itemsize * (len(self._store) if self._whole_labels else in_slots)
+        return LABEL_DTYPE.itemsize * (len(self._store) if self._whole_labels else in_slots)
 
     def take_tables(self) -> list[Table]:
         """Lend one table, or two."""
@@ -97,14 +96,3 @@ class Resources:
             shape = self._store.sequence_length, self._store.n_features
             self._pool = SlabPool(n, shape, self._dtype, pinned=self._pinned)
         return self._pool
-
-
-def _again(
-    store: MatrixStore,
-    n_chunks: int,
-    shuffle_chunks: int,
-    cache_bytes: int,
-    dtype: torch.dtype,
-    pinned: bool,
-) -> Resources:
-    return Resources(store, n_chunks, shuffle_chunks, cache_bytes, dtype, pinned=pinned)

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 
 from grandbatch.batch import MatrixBatch
-from grandbatch.loader.reading import SLAB_WINDOWS, WindowStream
 from grandbatch.loader.slabs import SlabPool
+from grandbatch.loader.windows import SLAB_WINDOWS, WindowStream
 from grandbatch.order import Deal
 from grandbatch.position import Position
 
 
-class Place(NamedTuple):
+class Handover(NamedTuple):
     """How far a deal was handed over."""
 
     deal: Deal
@@ -29,9 +29,9 @@ class Place(NamedTuple):
         position = self.deal.position(self.consumed, self.step, self.rank)
         return replace(position, batch_size=self.batch_size)
 
-    def after(self, consumed: int, step: int, batch_size: int) -> Place:
-        """Return a later place."""
-        return Place(self.deal, consumed, step, self.rank, batch_size)
+    def after(self, consumed: int, step: int, batch_size: int) -> Handover:
+        """Return what is handed over once so much more was."""
+        return Handover(self.deal, consumed, step, self.rank, batch_size)
 
 
 class Turn(NamedTuple):
@@ -47,26 +47,26 @@ def slab_windows(batch_size: int) -> int:
 
 
 def every_batch(
-    place: Place,
+    handover: Handover,
     stream: WindowStream,
     pool: Callable[[int], SlabPool],
     batch_size: Callable[[], int],
 ) -> Iterator[MatrixBatch]:
-    """Hand over all batches from a place on.
+    """Hand over all batches behind what was handed over.
 
     Parameters
     ----------
-    place : Place
+    handover : Handover
     stream : WindowStream
-        Of the windows behind the place.
+        Of the windows behind it.
     pool : callable
         Gives the pool of slabs for so many windows.
     batch_size : callable
         Asked before each batch. A smaller one cuts what was already gathered, so it takes effect
         at once.
     """
-    consumed, step = place.consumed, place.step
-    total = place.deal.windows_per_rank
+    consumed, step = handover.consumed, handover.step
+    total = handover.deal.windows_per_rank
     while consumed < total:
         n = slab_windows(batch_size())
         slab = stream.gather([(consumed, min(consumed + n, total))], pool(min(n, total)))
@@ -79,7 +79,7 @@ def every_batch(
                 if not complete and len(matrices) < size:
                     break
                 step += 1
-                behind = place.after(consumed + stop - at, step, size)
+                behind = handover.after(consumed + stop - at, step, size)
                 consumed = behind.consumed
                 yield MatrixBatch.cut(matrices, slab.labels, at, stop, behind)
                 at = stop
@@ -90,14 +90,14 @@ def every_batch(
 
 
 def some_batches(
-    place: Place,
+    handover: Handover,
     stream: WindowStream,
     pool: Callable[[int], SlabPool],
     batch_size: int,
     turn: Turn,
 ) -> Iterator[MatrixBatch]:
     """Hand over a worker's share of the batches: with the others', in turn, they are all."""
-    first, total = place.consumed, place.deal.windows_per_rank
+    first, total = handover.consumed, handover.deal.windows_per_rank
     n = slab_windows(batch_size)
     starts = range(first + turn.own * batch_size, total, turn.every * batch_size)
     per_slab = n // batch_size
@@ -110,9 +110,9 @@ def some_batches(
             end = at + stop - start
             if end > len(slab.matrices):
                 break
-            step = place.step + (start - first) // batch_size + 1
+            step = handover.step + (start - first) // batch_size + 1
             yield MatrixBatch.cut(
-                slab.matrices[at:end], slab.labels, at, end, place.after(stop, step, batch_size)
+                slab.matrices[at:end], slab.labels, at, end, handover.after(stop, step, batch_size)
             )
             at = end
         if slab.error is not None:
