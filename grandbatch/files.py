@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,9 @@ from grandbatch.errors import DiskFullError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY_SUFFIX = ".partial"
+
+URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
+"""What a URL begins with. A `Path` of one has one slash left of two."""
 
 
 @contextmanager
@@ -61,6 +66,37 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(there).free
 
 
+def open_regular(path: str | Path) -> int:
+    """Open an ordinary file for reading; return its descriptor.
+
+    Raises
+    ------
+    OSError
+        If there is none, or a pipe, a socket or a device in its place: reading those may never end.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+    return handle
+
+
+def read_whole(path: Path, max_bytes: int) -> bytes:
+    """Read an ordinary file, unless it is larger than such a file can be.
+
+    Raises
+    ------
+    OSError
+        If it can't be read, is none, or is too large: its size is looked at first.
+    """
+    with open(open_regular(path), "rb") as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        if n_bytes > max_bytes:
+            text = f"it has {n_bytes:,} bytes, at most {max_bytes:,} are read"
+            raise OSError(errno.EFBIG, text, str(path))
+        return file.read()
+
+
 def write_whole(
     path: Path, data: bytes | memoryview, *, durable: bool = True, shared: bool = False
 ) -> None:
@@ -87,7 +123,7 @@ def write_whole(
     aside = path.with_name(f"{path.name}{own}{TEMPORARY_SUFFIX}")
     try:
         with room_for(path, len(data)):
-            with aside.open("wb", buffering=0) as file:
+            with open(_create(aside), "wb", buffering=0) as file:
                 view = memoryview(data)
                 while view:
                     view = view[file.write(view) :]
@@ -97,6 +133,16 @@ def write_whole(
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def _create(path: Path) -> int:
+    """Make a file anew, whatever stood at its path: it is never one that a link leads to."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        return os.open(path, flags, 0o666)
+    except FileExistsError:
+        path.unlink()
+        return os.open(path, flags, 0o666)
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from grandbatch.errors import DiskFullError
-from grandbatch.files import room_for
+from grandbatch.files import read_whole, write_whole
 from grandbatch.memory import peak_bytes
 from grandbatch.store.publish import beside
+
+_MAX_BYTES = 2**20
 
 
 class BuildClock:
@@ -45,19 +47,19 @@ class BuildClock:
 def record_build(store: Path, facts: dict[str, Any]) -> None:
     """Keep the facts about a build of the store at a path; without room they are not kept."""
     path = _path(store)
-    with suppress(DiskFullError), room_for(path):
+    with suppress(DiskFullError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # in place: half a file is no JSON, and one written aside would stay behind when killed
-        path.write_bytes(json.dumps(facts).encode())
+        write_whole(path, json.dumps(facts).encode(), durable=False)
 
 
 def read_build(store: Path, fingerprint: str) -> dict[str, Any] | None:
     """Return what building this very store took; None where it was built elsewhere."""
     try:
-        facts: dict[str, Any] = json.loads(_path(store).read_bytes())
-    except (OSError, ValueError):
+        facts = json.loads(read_whole(_path(store), _MAX_BYTES))
+    except (OSError, ValueError, RecursionError):
         return None
-    return facts if facts.get("fingerprint") == fingerprint else None
+    is_its = isinstance(facts, dict) and facts.get("fingerprint") == fingerprint
+    return facts if is_its else None
 
 
 def _path(store: Path) -> Path:

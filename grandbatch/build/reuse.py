@@ -159,8 +159,8 @@ def find_extension(target: Target) -> Extension | None:
 
 def _extension_of(store: MatrixStore, target: Target) -> Extension | None:
     source, files = store.attrs["source"], resolve_inputs(target.inputs)
-    n, old_bytes = len(source), int(source[-1]["bytes"])
-    if len(files) < n or files[n - 1].size < old_bytes:
+    n, old_bytes = len(source), int(source[-1]["bytes"]) if source else 0
+    if not 0 < n <= len(files) or files[n - 1].size < old_bytes:
         return None
     same, last = files[: n - 1], files[n - 1]
     has_grown = last.size > old_bytes

@@ -10,7 +10,7 @@ from typing import Any
 from grandbatch.errors import UsageError
 from grandbatch.features import FeatureSet, resolve_feature_set
 from grandbatch.grid import Grid, Segments
-from grandbatch.store.format import FORMAT, MAX_CHUNK_BYTES, StoreSpec
+from grandbatch.store.format import FORMAT, MAX_CHUNK_BYTES, MAX_CHUNKS, StoreSpec
 
 _CHUNK_WINDOWS = 1024
 _OVERLAPPING_CHUNK_WINDOWS = 256
@@ -51,7 +51,7 @@ class StoreSettings:
         Raises
         ------
         UsageError
-            If a chunk would be larger than codecs take.
+            If a chunk would be larger than codecs take, or there would be too many.
         """
         chosen = self.feature_set
         spec = StoreSpec.plan(
@@ -69,6 +69,11 @@ class StoreSettings:
                 f"a chunk of {self.chunk_windows:,} windows would have {spec.data.chunk_bytes:,} "
                 f"bytes, above the {MAX_CHUNK_BYTES:,} that a chunk may have; "
                 "give a smaller --chunk-windows"
+            )
+        if spec.n_chunks > MAX_CHUNKS:
+            raise UsageError(
+                f"the store would have {spec.n_chunks:,} chunks, above the {MAX_CHUNKS:,} that a "
+                "manifest may describe; give a larger --chunk-windows"
             )
         return spec
 

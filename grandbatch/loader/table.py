@@ -22,6 +22,7 @@ import torch
 from numpy.lib.stride_tricks import as_strided
 
 from grandbatch.arrays import Float32, Int32, Int64
+from grandbatch.errors import DamagedStoreError
 from grandbatch.loader.labels import LabelSource, Records, SlotLabels
 from grandbatch.store import MatrixStore, OpenFiles
 
@@ -148,6 +149,15 @@ class Table:
         if self._shape.packed:
             windows = self._scratch_array("windows", shape)
             self._store.read_chunk(chunk, windows, files)
+            broken = int(np.count_nonzero(np.diff(records["first_row"]) != self._store.stride))
+            if broken * self._store.overlap + len(records) * self._store.stride > (
+                self._shape.rows - max(self._store.overlap, 0)
+            ):
+                raise DamagedStoreError(
+                    f"{self._store.path}: chunk {chunk} of first_row is damaged: it breaks "
+                    f"{broken} times, in a store of {self._store.attrs['n_segments']} segments; "
+                    "grandbatch build --overwrite makes the store again"
+                )
             records["start"] = pack_windows(windows, records["first_row"], rows, self._store.stride)
             return
         self._store.read_chunk(chunk, rows.reshape(shape), files)

@@ -24,6 +24,9 @@ BLOSC_TYPESIZE = 4
 
 _NO_CHUNK = 2**64 - 1
 
+_ZSTD_MAGIC = (0xFD2FB528).to_bytes(4, "little")
+_BLOSC_HEADER_BYTES = 16
+
 # Blosc's own threads give other bytes from run to run, and they start when it is called from the
 # main thread. Zarr calls it from threads of its own, where they are off already.
 numcodecs.blosc.use_threads = False
@@ -64,10 +67,38 @@ def decode_into(payload: Any, codec: Codec, out: Array) -> None:
     """
     if codec == "none":
         out.reshape(-1).view(np.uint8)[:] = payload
-    elif codec == "lz4":
-        numcodecs.blosc.decompress(payload, out)
-    else:
-        numcodecs.zstd.decompress(payload, out)
+        return
+    # a decoder is content with fewer bytes, and leaves what was in the rest of the array
+    size = _blosc_bytes(payload) if codec == "lz4" else _zstd_bytes(payload)
+    if size != out.nbytes:
+        raise ValueError(f"{out.nbytes:,} decoded bytes wanted, its header says {size:,}")
+    decompress = numcodecs.blosc.decompress if codec == "lz4" else numcodecs.zstd.decompress
+    decompress(payload, out)
+
+
+def _blosc_bytes(payload: Any) -> int:
+    """Return how many bytes a blosc buffer decodes to; its header has that, and its own length."""
+    header = bytes(payload[:_BLOSC_HEADER_BYTES])
+    if len(header) < _BLOSC_HEADER_BYTES or int.from_bytes(header[12:], "little") != len(payload):
+        raise ValueError(f"its header is not that of {len(payload):,} bytes")
+    return int.from_bytes(header[4:8], "little")
+
+
+def _zstd_bytes(payload: Any) -> int:
+    """Return how many bytes a zstd frame decodes to, by its header (RFC 8878, 3.1.1.1).
+
+    The decoder holds the frame to it, and a second frame would find no room.
+    """
+    header = bytes(payload[:18])
+    if header[:4] != _ZSTD_MAGIC or len(header) < 6:
+        raise ValueError("it doesn't begin with a zstd frame")
+    descriptor = header[4]
+    is_single_segment = descriptor >> 5 & 1
+    width = (is_single_segment, 2, 4, 8)[descriptor >> 6]
+    if not width:
+        raise ValueError("its zstd frame doesn't say how many bytes it holds")
+    at = 5 + (1 - is_single_segment) + (0, 1, 2, 4)[descriptor & 3]
+    return int.from_bytes(header[at : at + width], "little") + (256 if width == 2 else 0)
 
 
 def index_bytes(shard_chunks: int) -> int:

@@ -19,6 +19,7 @@ MANIFEST_NAME = "manifest.json"
 LABEL_CHUNK_WINDOWS = 65_536
 # a file costs two folders and a rename: below this size that is a tenth of a build's time
 _FILE_BYTES = 4 * 1024 * 1024
+MAX_SHARD_CHUNKS = 1024
 
 Layout = Literal["windows", "rows"]
 Codec = Literal["none", "lz4", "zstd"]
@@ -31,6 +32,13 @@ _EPOCH_UNITS = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_
 
 MAX_CHUNK_BYTES = 2**31 - 2**16
 """Of a decoded chunk: codecs take no more."""
+
+MAX_CHUNKS = 8_000_000
+"""Of matrices, so that their manifest stays below `MAX_MANIFEST_BYTES`."""
+
+MAX_MANIFEST_BYTES = 2**30
+MAX_METADATA_BYTES = 2**28
+"""Of a `zarr.json`: larger ones are not read."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ class StoreSpec:
         if chosen == "lz4":
             encoded *= 0.6  # measured on features of real bars: 0.55 to 0.65
         shard_chunks = 1
-        while shard_chunks * encoded < _FILE_BYTES and shard_chunks < 1024:
+        while shard_chunks * encoded < _FILE_BYTES and shard_chunks < MAX_SHARD_CHUNKS:
             shard_chunks *= 2
         return cls(
             n_windows=n_windows,

@@ -9,6 +9,7 @@ be read and checked alone. The sha256 of every `zarr.json` is in it too, and tha
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 from dataclasses import dataclass
@@ -19,10 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
-from grandbatch.store.format import FORMAT, MANIFEST_NAME
-from grandbatch.store.places import as_os_errors, told
+from grandbatch.store.format import FORMAT, MANIFEST_NAME, MAX_MANIFEST_BYTES
+from grandbatch.store.places import read_place, told
 
 SHA256_BYTES = 32
+
+_NO_MANIFEST = (errno.EINVAL, errno.EFBIG, errno.EISDIR)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +88,12 @@ class Manifest:
         """
         path = store / MANIFEST_NAME
         try:
-            with as_os_errors():
-                raw = path.read_bytes()
+            raw = read_place(path, MAX_MANIFEST_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             raise StoreNotFoundError(_not_a_store(store)) from None
         except OSError as error:
-            raise StoreNotFoundError(f"{path} can't be read: {told(error)}") from None
+            kind = DamagedStoreError if error.errno in _NO_MANIFEST else StoreNotFoundError
+            raise kind(f"{path} can't be read: {told(error)}") from None
         try:
             value = json.loads(raw)
             if value["format"] != FORMAT:
@@ -104,7 +107,7 @@ class Manifest:
                 {name: _digests(array) for name, array in value["arrays"].items()},
                 {str(k): str(v) for k, v in value["metadata"].items()},
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedStoreError(
                 f"{path} is damaged ({type(error).__name__}: {error}); "
                 "build the store again with --overwrite"

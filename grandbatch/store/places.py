@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from grandbatch.errors import GrandbatchError, StoreError, UsageError
-
-_URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
-"""A `Path` of a URL has one slash left of two."""
+from grandbatch.files import URL, open_regular, read_whole
 
 LOCAL_PIECE_BYTES = 4 * 1024 * 1024
 """Small enough that a checksum finds what was read in the cache."""
@@ -27,7 +24,7 @@ _WHOLE = 2**62
 
 def is_remote(place: Path | str) -> bool:
     """Whether a place is a URL, not a local path."""
-    return _URL.match(str(place)) is not None
+    return URL.match(str(place)) is not None
 
 
 def place_of(location: str | os.PathLike[str]) -> Path:
@@ -41,7 +38,7 @@ def place_of(location: str | os.PathLike[str]) -> Path:
     text = str(location)
     if text.startswith("file:/"):
         return Path("/" + text.removeprefix("file:").lstrip("/"))
-    found = _URL.match(text)
+    found = URL.match(text)
     if found is None:
         return Path(location).absolute()
     scheme, rest = found[1].lower(), text[found.end() :]
@@ -62,6 +59,9 @@ class File(Protocol):
 
     piece_bytes: int
     """How much to read at once."""
+
+    n_bytes: int | None
+    """How long it was when it was opened, where that takes no request."""
 
     def read_into(self, buffers: Sequence[Any], offset: int) -> int:
         """Fill buffers of bytes one after the other; return how many bytes there were."""
@@ -86,7 +86,8 @@ class _LocalFile:
     piece_bytes = LOCAL_PIECE_BYTES
 
     def __init__(self, path: Path) -> None:
-        self._handle = os.open(path, os.O_RDONLY)
+        self._handle = open_regular(path)
+        self.n_bytes: int | None = os.fstat(self._handle).st_size
 
     def read_into(self, buffers: Sequence[Any], offset: int) -> int:
         return os.preadv(self._handle, buffers, offset)
@@ -99,6 +100,7 @@ class _RemoteFile:
     """Each read is a request."""
 
     piece_bytes = _WHOLE
+    n_bytes: int | None = None
 
     def __init__(self, place: Any) -> None:
         self._files, self._path = place.fs, place.path
@@ -116,6 +118,22 @@ class _RemoteFile:
 
     def close(self) -> None:
         pass
+
+
+def read_place(place: Path, max_bytes: int) -> bytes:
+    """Read a file whole, unless it is larger than such a file can be.
+
+    Raises
+    ------
+    OSError
+    """
+    if not is_remote(place):
+        return read_whole(place, max_bytes)
+    with as_os_errors():
+        n_bytes = place.stat().st_size
+        if n_bytes > max_bytes:
+            raise OSError(errno.EFBIG, f"it has {n_bytes:,} bytes, at most {max_bytes:,} are read")
+        return place.read_bytes()
 
 
 def is_occupied(place: Path) -> bool:

@@ -22,12 +22,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from grandbatch.errors import StoreBusyError
-from grandbatch.files import sync_folder, sync_tree, write_whole
+from grandbatch.errors import StoreBusyError, StoreError
+from grandbatch.files import read_whole, sync_folder, sync_tree, write_whole
 from grandbatch.store.format import MANIFEST_NAME
 from grandbatch.store.places import reaching
 
 BESIDE = ".grandbatch"
+_MAX_JOURNAL_BYTES = 2**16
 
 
 def beside(store: Path) -> Path:
@@ -98,7 +99,13 @@ def finish_replacement(store: Path, *, durable: bool = True) -> None:
     journal, retired = _journal(store), _retired(store)
     if not journal.exists():
         return
-    staged = store.parent / json.loads(journal.read_bytes())["staged"]
+    try:
+        staged = store.parent / json.loads(read_whole(journal, _MAX_JOURNAL_BYTES))["staged"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{journal} is damaged ({error}): it says which folder was to replace {store}; remove "
+            "it and run again"
+        ) from None
     if (staged / MANIFEST_NAME).exists():
         if store.exists():
             # a crash between the two renames leaves no store; one before them, the old store

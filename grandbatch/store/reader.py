@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +18,11 @@ from grandbatch.errors import (
     StoreError,
     StoreMismatchError,
 )
-from grandbatch.store.format import FORMAT, MAX_CHUNK_BYTES, StoreSpec
+from grandbatch.store.attributes import problem_of
+from grandbatch.store.codecs import CRC_BYTES
+from grandbatch.store.format import FORMAT, MAX_CHUNK_BYTES, MAX_METADATA_BYTES, StoreSpec
 from grandbatch.store.manifest import Manifest, sha256_hex
-from grandbatch.store.places import place_of
+from grandbatch.store.places import place_of, read_place, told
 from grandbatch.store.reading import ArrayReader, Identity, OpenFiles
 from grandbatch.store.slices import Matrices, WindowValues
 
@@ -92,8 +95,15 @@ class MatrixStore:
         self._manifest = manifest
         self._identity = identity
         self._spec = _spec_of(attrs)
+        most = {
+            "symbol": len(attrs["symbols"]) - 1,
+            "first_row": attrs["n_rows"] - self._spec.sequence_length,
+            "start": self._spec.block_rows - self._spec.sequence_length,
+        }
         self._readers = {
-            spec.name: ArrayReader(path, identity, spec, manifest.arrays[spec.name])
+            spec.name: ArrayReader(
+                path, identity, spec, manifest.arrays[spec.name], most.get(spec.name)
+            )
             for spec in self._spec.arrays
         }
 
@@ -132,25 +142,13 @@ class MatrixStore:
         identity = Identity.of(folder)
         for name, digest in manifest.metadata.items():
             _check_metadata(folder, name, digest)
-        group = json.loads((folder / "zarr.json").read_bytes())
-        attrs = group.get("attributes", {}).get("grandbatch")
-        if not isinstance(attrs, dict) or attrs.get("format") != FORMAT:
-            raise StoreMismatchError(
-                f"{folder} is no grandbatch store of format {FORMAT}; build it again"
+        attrs = _read_attributes(folder)
+        problem = problem_of(attrs) or _misshapen(_spec_of(attrs), manifest)
+        if problem is not None:
+            raise DamagedStoreError(
+                f"{folder} is damaged: {problem}; build the store again with --overwrite"
             )
-        store = cls(folder, attrs, manifest, identity)
-        store._check_shapes()
-        return store
-
-    def _check_shapes(self) -> None:
-        for spec in self._spec.arrays:
-            described = len(self._manifest.arrays[spec.name].length)
-            if described != spec.n_chunks or spec.chunk_bytes > MAX_CHUNK_BYTES:
-                raise DamagedStoreError(
-                    f"{self.path}: {spec.name} should have {spec.n_chunks} chunks of "
-                    f"{spec.chunk_bytes:,} bytes, the manifest describes {described}; "
-                    "build the store again with --overwrite"
-                )
+        return cls(folder, attrs, manifest, identity)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.path, self.fingerprint)
@@ -299,11 +297,54 @@ def _check_metadata(folder: Path, name: str, digest: str) -> None:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
         problem = "is missing"
-    elif sha256_hex(path.read_bytes()) != digest:
+    elif sha256_hex(_read_metadata(path)) != digest:
         problem = "is not what was written"
     else:
         return
     raise DamagedStoreError(f"{path} {problem}; build the store again with --overwrite")
+
+
+def _read_metadata(path: Path) -> bytes:
+    try:
+        return read_place(path, MAX_METADATA_BYTES)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise DamagedStoreError(f"{path} can't be read: {told(error)}") from None
+
+
+def _read_attributes(folder: Path) -> dict[str, Any]:
+    try:
+        group = json.loads(_read_metadata(folder / "zarr.json"))
+        attrs = group["attributes"]["grandbatch"]
+        known = attrs["format"] == FORMAT
+    except (ValueError, KeyError, TypeError, RecursionError):
+        known = False
+    if not known:
+        raise StoreMismatchError(
+            f"{folder} is no grandbatch store of format {FORMAT}; build it again"
+        )
+    return dict(attrs)
+
+
+def _misshapen(spec: StoreSpec, manifest: Manifest) -> str | None:
+    """Say which array can't be read as manifest and attributes describe it; None if all can."""
+    for array in spec.arrays:
+        if not {"zarr.json", f"{array.name}/zarr.json"} <= manifest.metadata.keys():
+            return f"the manifest doesn't describe {array.name}/zarr.json or zarr.json"
+        digests = manifest.arrays.get(array.name)
+        described = -1 if digests is None else len(digests.length)
+        if described != array.n_chunks or array.chunk_bytes > MAX_CHUNK_BYTES:
+            return (
+                f"{array.name} should have {array.n_chunks:,} chunks of {array.chunk_bytes:,} "
+                f"bytes, its manifest describes {max(described, 0):,}"
+            )
+        assert digests is not None
+        if array is not spec.data and len(digests.part_crc32c) != spec.n_chunks:
+            return f"the manifest describes {len(digests.part_crc32c):,} parts of {array.name}"
+        if (digests.length < CRC_BYTES).any():
+            return f"the manifest describes a chunk of {array.name} shorter than its checksum"
+    return None
 
 
 def _spec_of(attrs: dict[str, Any]) -> StoreSpec:

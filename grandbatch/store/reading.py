@@ -115,6 +115,8 @@ class ArrayReader:
     identity: Identity
     spec: ArraySpec
     digests: ChunkDigests
+    most: int | None = None
+    """Largest value of an array that counts from 0; None for any other array."""
 
     def read(self, chunk: int, out: Array, files: OpenFiles | None = None) -> None:
         """Decode a chunk into a C-contiguous array of the chunk's shape and dtype."""
@@ -124,13 +126,22 @@ class ArrayReader:
             return
         if self.spec.codec == "none":
             self._read_payload(chunk, out.reshape(-1).view(np.uint8), files)
+            self._check_values(chunk, out)
             return
-        payload = files.scratch(int(self.digests.length[chunk]) - CRC_BYTES)
+        payload = files.scratch(self._payload_bytes(chunk, files))
         self._read_payload(chunk, payload, files)
         try:
             decode_into(payload, self.spec.codec, out)
         except (ValueError, RuntimeError) as error:
             raise self._damaged(chunk, f"it does not decode ({error})") from None
+
+    def _payload_bytes(self, chunk: int, files: OpenFiles) -> int:
+        """Return the encoded bytes without the crc32c, if the file is long enough for them."""
+        length, n_bytes = int(self.digests.length[chunk]), files.get(self, chunk).n_bytes
+        if n_bytes is not None and self._offset(chunk) + length > n_bytes:
+            there = max(0, n_bytes - self._offset(chunk))
+            raise self._damaged(chunk, f"{length} bytes wanted, {there} there")
+        return length - CRC_BYTES
 
     def _read_payload(self, chunk: int, out: npt.NDArray[np.uint8], files: OpenFiles) -> None:
         """Read the encoded bytes of a chunk without its crc32c, and check that and the length.
@@ -168,12 +179,24 @@ class ArrayReader:
         data = self._read_range(chunk, first * itemsize, (stop - start) * itemsize, files)
         if checksum(data) != int(self.digests.part_crc32c[part]):
             raise self._damaged(chunk, f"values {start} to {stop} do not give their crc32c")
-        return np.frombuffer(data, self.spec.dtype)
+        values = np.frombuffer(data, self.spec.dtype)
+        self._check_values(chunk, values)
+        return values
+
+    def _check_values(self, chunk: int, values: Array) -> None:
+        """Refuse what would be looked for outside of what it counts."""
+        if self.most is None or not len(values):
+            return
+        # one look for both ends: what is below 0 is very large
+        found = values.view(f"u{values.itemsize}").max()
+        if found > self.most:
+            wrong = values[(values < 0) | (values > self.most)][0]
+            raise self._damaged(chunk, f"it holds {wrong}, outside of 0 to {self.most}")
 
     def check(self, chunk: int) -> None:
         """Read a chunk and check its sha256 too, and that it decodes."""
-        data = np.empty(int(self.digests.length[chunk]) - CRC_BYTES, np.uint8)
         with OpenFiles() as files:
+            data = np.empty(self._payload_bytes(chunk, files), np.uint8)
             self._read_payload(chunk, data, files)
         trailer = int(self.digests.crc32c[chunk]).to_bytes(CRC_BYTES, "little")
         if sha256_hex(data.tobytes() + trailer) != bytes(self.digests.sha256[chunk]).hex():

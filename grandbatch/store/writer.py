@@ -22,19 +22,21 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import DamagedStoreError
-from grandbatch.files import TEMPORARY_SUFFIX, remove_temporaries, write_whole
+from grandbatch.files import TEMPORARY_SUFFIX, read_whole, remove_temporaries, write_whole
 from grandbatch.store.codecs import (
     BLOSC_LEVEL,
     BLOSC_TYPESIZE,
     ZSTD_LEVEL,
     checksum,
     encode,
+    index_bytes,
     shard_index,
 )
 from grandbatch.store.format import MANIFEST_NAME, ArraySpec, Codec, StoreSpec
 from grandbatch.store.manifest import SHA256_BYTES, ChunkDigests, Manifest, sha256_hex
 
 _STORE, _RECORDS = "store", "records"
+_MAX_RECORD_BYTES = 2**30
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
 
 
@@ -125,7 +127,7 @@ def read_record(path: Path) -> FileRecord:
     DamagedStoreError
         If it is not what was written.
     """
-    data = path.read_bytes()
+    data = read_whole(path, _MAX_RECORD_BYTES)
     content = memoryview(data)[:-SHA256_BYTES]
     if hashlib.sha256(content).digest() != data[-SHA256_BYTES:]:
         raise DamagedStoreError(
@@ -177,7 +179,8 @@ def is_whole(
     OSError
         If it can't be read.
     """
-    data = path.read_bytes()
+    expected_bytes = int(length.sum(dtype=np.int64)) + index_bytes(spec.shard_chunks)
+    data = read_whole(path, expected_bytes)
     ends = np.cumsum(length.astype(np.int64))
     chunks = [data[end - n : end] for end, n in zip(ends, length, strict=True)]
     expected = min(spec.shard_chunks, spec.n_chunks - number * spec.shard_chunks)
