@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import secrets
 import time
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,29 @@ from grandbatch.errors import GrandbatchError, UsageError
 from grandbatch.memory.limits import read_ceilings
 from grandbatch.version import __version__
 
-CORE = (
-    "crc32c", "dask", "distributed", "filelock", "numba", "numcodecs", "numpy", "pandas",
-    "psutil", "pyarrow", "PyYAML", "rich", "torch", "typer", "zarr",
-)  # fmt: skip
-EXTRAS = {
-    "rl": ("tensordict", "torchrl"),
-    "metrics": ("prometheus-client",),
-    "s3": ("s3fs",),
-}
+_SHOWN_EXTRAS = ("rl", "metrics", "s3")
 
 _PROBE_BYTES = 64 * 2**20
 _PIECE_BYTES = 4 * 2**20
 
 
+def required(extra: str | None = None) -> list[str]:
+    """Return the names of the packages that grandbatch, or an extra of it, asks for."""
+    try:
+        asked = requires("grandbatch") or []
+    except PackageNotFoundError:  # run from its folder, not installed
+        return []
+    condition = None if extra is None else f"extra == '{extra}'"
+    parts = (text.replace('"', "'").partition(";") for text in asked)
+    found = [(re.split(r"[^\w.-]", name)[0], rule.strip() or None) for name, _, rule in parts]
+    names = [name for name, rule in found if rule == condition]
+    # comes by Dask's extra of that name
+    return [*names, "distributed"] if "dask" in names else names
+
+
 def versions() -> dict[str, str | None]:
     """Versions of Python, grandbatch and what it uses; None where it isn't installed."""
-    names = (*CORE, *(name for extra in EXTRAS.values() for name in extra))
+    names = (*required(), *(name for extra in _SHOWN_EXTRAS for name in required(extra)))
     found: dict[str, str | None] = {
         "python": platform.python_version(),
         "grandbatch": __version__,
@@ -143,7 +150,7 @@ def examine(folder: Path, scheduler: str | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {"versions": versions(), "limits": limits(), "disk": {}}
     problems = [
         f"{name} is not installed: pip install grandbatch"
-        for name in CORE
+        for name in required()
         if found["versions"][name] is None
     ]
     try:

@@ -4,6 +4,7 @@ Every message says what was got, what was wanted, where, and what to do:
 
     GrandbatchError
     ├── UsageError            a setting or flag that makes no sense (exit 2)
+    │   └── MissingExtraError     an optional extra's libraries are not installed
     ├── InputError            the bars are missing or bad
     │   ├── ColumnError           a header that can't be mapped
     │   ├── TimestampError        dates that can't be decided or read
@@ -16,6 +17,8 @@ Every message says what was got, what was wanted, where, and what to do:
     │   ├── StoreBusyError        another process builds it
     │   └── DamagedStoreError     bytes that are not those written
     ├── CheckpointError       a checkpoint can't be used
+    │   └── DamagedCheckpointError  bytes that are not those written
+    ├── TrainingError         a batch that can't be learnt from
     ├── DiskFullError         no room for a file
     └── MemoryLimitError      a run that does not fit
 """
@@ -26,11 +29,13 @@ __all__ = [
     "BadRowsError",
     "CheckpointError",
     "ColumnError",
+    "DamagedCheckpointError",
     "DamagedStoreError",
     "DiskFullError",
     "GrandbatchError",
     "InputError",
     "MemoryLimitError",
+    "MissingExtraError",
     "NoWindowsError",
     "StoreBusyError",
     "StoreChangedError",
@@ -38,6 +43,7 @@ __all__ = [
     "StoreMismatchError",
     "StoreNotFoundError",
     "TimestampError",
+    "TrainingError",
     "UsageError",
 ]
 
@@ -52,6 +58,10 @@ class UsageError(GrandbatchError, ValueError):
     """A setting, flag or argument that makes no sense, or contradicts another."""
 
     exit_code = 2
+
+
+class MissingExtraError(UsageError, ImportError):
+    """The libraries of an optional extra are not installed."""
 
 
 class InputError(GrandbatchError):
@@ -100,6 +110,14 @@ class DamagedStoreError(StoreError):
 
 class CheckpointError(GrandbatchError):
     """A checkpoint that is damaged, foreign, or unsafe to read."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """Bytes of a checkpoint differ from those that were written; an older one may do."""
+
+
+class TrainingError(GrandbatchError):
+    """A batch that can't be learnt from. The weights are as they were before it."""
 
 
 class DiskFullError(GrandbatchError, OSError):

@@ -30,7 +30,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from grandbatch.errors import CheckpointError, UsageError
+from grandbatch.errors import CheckpointError, DamagedCheckpointError, UsageError
 
 FORMAT = 1
 MAGIC = b"GBCKPT1\n"
@@ -38,10 +38,6 @@ NAME = re.compile(r"step-([0-9]{9,})\.ckpt")
 _PREAMBLE = struct.Struct("<8sQ32s")
 _MAX_HEADER_BYTES = 64 * 1024 * 1024
 _SCALARS = (bool, int, float, str, bytes, type(None))
-
-
-class DamagedCheckpointError(CheckpointError):
-    """A checkpoint that `load` may pass over in favour of an older one."""
 
 
 def encode(

@@ -16,14 +16,13 @@ from typing import Any
 
 from grandbatch.checkpoint.encoding import (
     NAME,
-    DamagedCheckpointError,
     check_plain,
     decode_payload,
     encode,
     metrics_from_json,
     read_header,
 )
-from grandbatch.errors import CheckpointError, UsageError
+from grandbatch.errors import CheckpointError, DamagedCheckpointError, UsageError
 from grandbatch.files import TEMPORARY_SUFFIX, room_for, sync_folder, write_whole
 
 _UNPUBLISHED = ".new"

@@ -4,9 +4,9 @@ Covers the replay market, the networks and the trainers, how sure they are, and 
 regimes they earn what. Knows nothing of Dask and Zarr: it sees tensors only.
 """
 
+import grandbatch.mappo.extra  # noqa: F401  # asks for the libraries before anything needs them
+from grandbatch.errors import MissingExtraError, TrainingError
 from grandbatch.mappo.config import MappoConfig
-from grandbatch.mappo.extra import MissingExtraError
-from grandbatch.mappo.learning import TrainingError
 from grandbatch.mappo.regimes import Regime, RegimeRules
 from grandbatch.mappo.statistics import FeatureStatistics, feature_statistics
 from grandbatch.mappo.team import Decision

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from grandbatch.errors import UsageError
-
-
-class MissingExtraError(UsageError, ImportError):
-    """The libraries of an optional extra are not installed."""
-
+from grandbatch.errors import MissingExtraError
 
 try:
     import tensordict  # noqa: F401  # only asked whether it is there

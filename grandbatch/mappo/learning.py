@@ -9,15 +9,11 @@ import torch
 from torch import nn
 from torchrl.objectives import ClipPPOLoss
 
-from grandbatch.errors import GrandbatchError
+from grandbatch.errors import TrainingError
 from grandbatch.mappo.config import MappoConfig
 from grandbatch.mappo.networks import as_policy, as_value
 from grandbatch.mappo.rollout import Rollout, build_estimator, to_experience
 from grandbatch.ranks import Ranks
-
-
-class TrainingError(GrandbatchError):
-    """A batch that can't be learnt from. The weights are as they were before it."""
 
 
 class Learner:

@@ -10,10 +10,9 @@ import torch
 
 from grandbatch.arrays import Float32
 from grandbatch.batch import MatrixBatch
-from grandbatch.errors import UsageError
+from grandbatch.errors import MissingExtraError, UsageError
 from grandbatch.mappo.config import MappoConfig
 from grandbatch.mappo.environment import ReplayMarket
-from grandbatch.mappo.extra import MissingExtraError
 from grandbatch.mappo.market import EXPOSURES
 
 try:

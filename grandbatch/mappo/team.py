@@ -8,9 +8,8 @@ from typing import NamedTuple
 import torch
 
 from grandbatch.batch import MatrixBatch
-from grandbatch.errors import UsageError
+from grandbatch.errors import TrainingError, UsageError
 from grandbatch.mappo.config import MappoConfig
-from grandbatch.mappo.learning import TrainingError
 from grandbatch.mappo.market import EXPOSURES, exposure_of
 from grandbatch.mappo.metrics import RewardTotals
 from grandbatch.mappo.networks import (
