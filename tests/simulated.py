@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,5 +25,14 @@ def write_bars(path: Path, n_rows: int, *, seed: int = 0, symbols: int = 1) -> P
         times = np.datetime64("2024-01-01", "m") + 5 * np.arange(n_rows)
         rows = zip(times, opened, high, low, close, volume, strict=True)
         lines += [f"{t},S{symbol},{o},{h},{lo},{c},{v}" for t, o, h, lo, c, v in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write_rows(path: Path, rows: Iterable[Sequence[object]], start: str = "2024-01-01") -> Path:
+    """Write rows of open, high, low, close and volume, a minute apart, as a CSV of bars."""
+    begin = np.datetime64(start, "m")
+    lines = ["timestamp,open,high,low,close,volume"]
+    lines += [",".join(map(str, (begin + number, *row))) for number, row in enumerate(rows)]
     path.write_text("\n".join(lines) + "\n")
     return path

@@ -32,7 +32,7 @@ from grandbatch.files import remove_temporaries, room_for
 from grandbatch.kernels.statistics import merge_moments
 from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.scheduling import Schedule
-from grandbatch.store.format import FORMAT, StoreSpec
+from grandbatch.store.format import FORMAT, NEXT_RETURN_VERSION, StoreSpec
 from grandbatch.store.manifest import ChunkDigests, Manifest
 from grandbatch.store.places import is_remote
 from grandbatch.store.publish import (
@@ -310,6 +310,7 @@ def _attributes(target: Target, bars: Bars, plan: BuildPlan, fingerprint: str) -
         "feature_set": chosen.name,
         "feature_names": list(chosen.feature_names),
         "feature_versions": list(chosen.feature_versions),
+        "next_return_version": NEXT_RETURN_VERSION,
         "lookback": chosen.lookback,
         "sequence_length": spec.sequence_length,
         "overlap": spec.overlap,

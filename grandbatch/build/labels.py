@@ -106,10 +106,15 @@ def _runs(chunks: Chunks) -> Iterator[Chunks]:
 def _next_returns(
     close: npt.NDArray[np.float64], at: npt.NDArray[np.int64], has_next: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
-    """c[t+1]/c[t] - 1; NaN where the segment ends at t, 0 where c[t] is 0."""
+    """(c[t+1] - c[t]) / |c[t]|: the sign is that of the move, below zero too.
+
+    NaN where the segment ends at t, where c[t] is 0, and where it is not finite.
+    """
     returns = np.full(len(at), np.nan)
     now = close[at[has_next]]
     then = close[at[has_next] + 1]
-    safe = np.where(now == 0, 1.0, now)
-    returns[has_next] = np.where(now == 0, 0.0, then / safe - 1.0)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        found = (then - now) / np.abs(now)
+    found[~np.isfinite(found)] = np.nan
+    returns[has_next] = found
     return returns

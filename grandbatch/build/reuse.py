@@ -21,7 +21,7 @@ from grandbatch.bars.inputs import (
 from grandbatch.bars.rules import BarRules
 from grandbatch.build.settings import StoreSettings
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
-from grandbatch.store.format import MANIFEST_NAME
+from grandbatch.store.format import MANIFEST_NAME, NEXT_RETURN_VERSION
 from grandbatch.store.places import is_occupied, is_remote, place_of
 from grandbatch.store.publish import BESIDE, beside
 from grandbatch.store.reader import MatrixStore
@@ -190,6 +190,7 @@ def _difference(store: MatrixStore, target: Target) -> str:
         "layout": spec.layout,
         "codec": spec.codec,
         "max_gap_ns": settings.max_gap_ns,
+        "next_return_version": NEXT_RETURN_VERSION,
     }
     different = [
         f"{name} ({store.attrs.get(name)}, now {value})"

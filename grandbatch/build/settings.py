@@ -10,7 +10,13 @@ from typing import Any
 from grandbatch.errors import UsageError
 from grandbatch.features import FeatureSet, resolve_feature_set
 from grandbatch.grid import Grid, Segments
-from grandbatch.store.format import FORMAT, MAX_CHUNK_BYTES, MAX_CHUNKS, StoreSpec
+from grandbatch.store.format import (
+    FORMAT,
+    MAX_CHUNK_BYTES,
+    MAX_CHUNKS,
+    NEXT_RETURN_VERSION,
+    StoreSpec,
+)
 
 _CHUNK_WINDOWS = 1024
 _OVERLAPPING_CHUNK_WINDOWS = 256
@@ -87,6 +93,7 @@ class StoreSettings:
             "overlap": self.feature_set.overlap,
             "chunk_windows": self.chunk_windows,
             "max_gap_ns": self.max_gap_ns,
+            "next_return_version": NEXT_RETURN_VERSION,
         }
 
     def content_id(self, bars_fingerprint: str) -> str:

@@ -136,7 +136,7 @@ def team_reward(
 ) -> torch.Tensor:
     """Reward of holding an exposure over the bar after a window.
 
-    r_t = e_t · R_{t+1} - cost · |e_t - e_{t-1}|, where R_{t+1} = c_{t+1}/c_t - 1.
+    r_t = e_t · R_{t+1} - cost · |e_t - e_{t-1}|, where R_{t+1} = (c_{t+1} - c_t)/|c_t|.
 
     Parameters
     ----------

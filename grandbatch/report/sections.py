@@ -222,7 +222,7 @@ def samples(store: MatrixStore, bars: Bars | None) -> str:
         name = store.symbols[store.symbol[window]]
         ended = f"{name}, until {html.moment(int(store.end_time[window]))}"
         follows = store.next_return[window]
-        said = "no bar follows" if np.isnan(follows) else f"next return {follows:+.4%}"
+        said = "no next return" if np.isnan(follows) else f"next return {follows:+.4%}"
         items.append((f"Window {window:,}", drawing, f"{ended}, {said}"))
     above = (
         "the close of its bars"

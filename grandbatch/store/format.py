@@ -17,6 +17,8 @@ from grandbatch.errors import UsageError
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
 LABEL_CHUNK_WINDOWS = 65_536
+NEXT_RETURN_VERSION = 2
+"""Raised whenever `next_return` means another value."""
 # a file costs two folders and a rename: below this size that is a tenth of a build's time
 _FILE_BYTES = 4 * 1024 * 1024
 MAX_SHARD_CHUNKS = 1024
@@ -192,7 +194,11 @@ class StoreSpec:
             array("end_time", "<i8", **_EPOCH_UNITS, long_name="time of the window's last bar"),
             array("symbol", "<i4", long_name="index into the group's symbols"),
             array("close_price", "<f8", long_name="close of the window's last bar"),
-            array("next_return", "<f8", long_name="c[t+1]/c[t] - 1 after the window's last bar"),
+            array(
+                "next_return",
+                "<f8",
+                long_name="(c[t+1] - c[t]) / |c[t]| after the last bar",
+            ),
             array("first_row", "<i8", long_name="row number of the window's first bar"),
         ]
         if self.layout == "rows":

@@ -75,7 +75,7 @@ def test_every_matrix_and_label_is_that_of_the_oracle(tmp_path, feature_set, lay
             time = np.datetime64("2024-01-01", "ns") + np.timedelta64(5, "m") * last
             assert store.end_time[n] == time.astype(np.int64)
             if last + 1 < 330:
-                assert store.next_return[n] == close[last + 1] / close[last] - 1
+                assert store.next_return[n] == (close[last + 1] - close[last]) / close[last]
             else:
                 assert np.isnan(store.next_return[n])
             first += length - overlap

@@ -149,7 +149,7 @@ def model_of(wanted: Wanted) -> Model:
         "first_row": first,
         "symbol": np.zeros(len(first), np.int32),
         "close_price": close[last],
-        "next_return": close[last + 1] / close[last] - 1,
+        "next_return": (close[last + 1] - close[last]) / close[last],
         "end_time": (start + np.timedelta64(5, "m") * last).astype(np.int64),
     }
     undisturbed = scratch() / f"{wanted.source}-{wanted.layout}-{wanted.codec}" / "s.zarr"
