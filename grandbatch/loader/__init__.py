@@ -19,6 +19,8 @@ A batch on its way from the order to the trainer passes these, each handing on t
 | `windows` | a rank's windows as one stream, gathered into slabs |
 | `slabs` | memory for gathered windows |
 | `batches` | from slabs to batches, and what was handed over |
+| `state` | a position with the order that it is one in, as JSON |
+| `workers` | which epoch the worker processes of a `DataLoader` go through |
 """
 
 from grandbatch.loader.loader import SlidingWindowDataLoader

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data._utils.worker import WorkerInfo
 
 from grandbatch.batch import MatrixBatch
 from grandbatch.config import BatchConfig, calculate_optimal_batch_size
-from grandbatch.errors import CheckpointError, UsageError
+from grandbatch.errors import UsageError
 from grandbatch.loader.batches import Handover, Turn, every_batch, some_batches
 from grandbatch.loader.blocks import BlockFeed
 from grandbatch.loader.buffers import Buffers
+from grandbatch.loader.state import make_state, read_state
 from grandbatch.loader.subset import select, symbol_names, within
 from grandbatch.loader.windows import WindowStream
+from grandbatch.loader.workers import WorkerEpochs
 from grandbatch.memory import memory_limit
 from grandbatch.order import (
     EpochOrder,
@@ -36,8 +39,6 @@ from grandbatch.times import to_nanoseconds
 if TYPE_CHECKING:
     from grandbatch.times import Time
 
-STATE_FORMAT = 1
-
 _ALL = -1
 """In a worker process's state: batches to skip where none is left of its epoch."""
 
@@ -52,8 +53,8 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
     it goes on right behind the batch the state was taken at.
 
     Also an `IterableDataset`: `torch.utils.data.DataLoader(loader, batch_size=None,
-    num_workers=k)` hands over the same batches in the same order for any k. As with any dataset,
-    worker processes have copies of the loader: call `set_epoch` before each epoch, and save the
+    num_workers=k)` hands over the same batches in the same order for any k, and goes from epoch to
+    epoch as iterating the loader does. But worker processes have copies of the loader: save the
     position of the batch last received.
 
     Parameters
@@ -167,6 +168,8 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         self._resume: Position | None = None
         self._delivered: Handover | None = None
         self._skip: int | None = None
+        self._workers = WorkerEpochs()
+        self._has_own_state = False
 
     def _check(self, dtype: torch.dtype, *, pinned: bool) -> None:
         store, config = self.store, self.config
@@ -242,7 +245,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
     @property
     def epoch(self) -> int:
         """The epoch that iterating goes through now or, before and after, the next one."""
-        return self._epoch
+        return self._standing()[0]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch to iterate through next, from its start.
@@ -251,32 +254,35 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         """
         if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
             raise UsageError(f"an epoch must be a whole number from 0 on, got {epoch!r}")
-        if self._resume is None or self._resume.epoch != epoch:
+        if self._resume is None or self._resume.epoch != epoch or self._workers.began:
             self._epoch, self._resume, self._delivered = epoch, None, None
+            if get_worker_info() is None:
+                self._workers.choose(epoch)
+
+    def _standing(self) -> tuple[int, Position | None]:
+        """Return the epoch, and a loaded state; or what worker processes got to."""
+        reached = None if get_worker_info() is not None else self._workers.reached
+        return (self._epoch, self._resume) if reached is None else (reached, None)
 
     @property
     def position(self) -> Position:
         """Where the epoch stands after the batch last handed over."""
-        if self._resume is not None:
-            return self._resume
-        if self._delivered is not None:
+        epoch, resume = self._standing()
+        if resume is not None:
+            return resume
+        if self._delivered is not None and epoch == self._epoch:
             return self._delivered.position()
-        start = epoch_start(self._order(self._epoch), self.world_size)
+        start = epoch_start(self._order(epoch), self.world_size)
         return replace(start, batch_size=self._batch_size)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the epoch stands after the batch last handed over, as JSON types."""
-        state = self.state_at(self.position)
-        return state if self._skip is None else {**state, "skip": self._skip}
+        skip = {} if self._skip is None else {"skip": self._skip}
+        return {**self.state_at(self.position), **skip}
 
     def state_at(self, position: Position) -> dict[str, Any]:
         """Return the state that goes on at a batch's position."""
-        return {
-            "format": STATE_FORMAT,
-            "content_id": self.store.content_id,
-            "order": self.settings.to_json(),
-            "position": position.to_json(),
-        }
+        return make_state(position, self.store, self.settings)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a state was taken, also under another world size or batch size.
@@ -286,41 +292,49 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         CheckpointError
             If the state is damaged, or of other windows or another order.
         """
-        if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
-            raise CheckpointError(
-                f"not a loader's state of format {STATE_FORMAT}: {str(state)[:200]}; "
-                "start again without it (--no-resume)"
-            )
-        if state.get("content_id") != self.store.content_id:
-            raise CheckpointError(
-                f"the state was taken on the windows {state.get('content_id')}, "
-                f"{self.store.path} holds {self.store.content_id}; "
-                "open the store it was taken on, or start again without it (--no-resume)"
-            )
-        self.settings.check_same(state.get("order"))
-        position = Position.from_json(state.get("position", {}))
-        if position.epoch < 0:
-            raise CheckpointError(
-                f"{position} has a negative epoch; start again without it (--no-resume)"
-            )
+        position = read_state(state, self.store, self.settings)
         deal(self._order(position.epoch), self.world_size, position)
         self._resume, self._epoch, self._delivered = position, position.epoch, None
         # a worker process that loads its own state; states taken outside hold for all workers
-        self._skip = None if get_worker_info() is None else state.get("skip")
+        self._has_own_state = get_worker_info() is not None
+        self._skip = state.get("skip") if self._has_own_state else None
+        if not self._has_own_state:
+            self._workers.choose(None)
 
     def _order(self, epoch: int) -> EpochOrder:
         return EpochOrder(self.settings, self._selection, epoch)
 
     def __iter__(self) -> Iterator[MatrixBatch]:
         """Hand over the batches of an epoch, or what is left of it."""
+        refused, worker = None, get_worker_info()
+        if worker is not None:
+            try:
+                self._join(worker)
+            except UsageError as error:  # raised by the first batch: here it would end the worker
+                refused = error
+        return self._iterate(refused)
+
+    def _iterate(self, refused: UsageError | None) -> Iterator[MatrixBatch]:
+        if refused is not None:
+            raise refused
         handover = self.begin()
         for batch in self.batches(handover):
             self.deliver(batch)
             yield batch
         self.finish(handover)
 
+    def _join(self, worker: WorkerInfo) -> None:
+        """Find out which epoch this worker process goes through together with the others."""
+        epoch = self._workers.begin(worker, self._epoch)
+        if epoch is not None and not self._has_own_state:
+            self._epoch, self._resume, self._delivered, self._skip = epoch, None, None, None
+        self._has_own_state = False
+
     def begin(self) -> Handover:
         """Start an iteration: where a loaded state says, or at the start of the epoch."""
+        if get_worker_info() is None and self._workers.began:
+            self._epoch, self._resume = self._standing()[0], None
+            self._workers.choose(self._epoch)
         start, self._resume = self._resume, None
         if start is None:
             self._skip = None
@@ -356,6 +370,11 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         self._delivered = handover.after(handover.deal.windows_per_rank, 0, self._batch_size)
         self._epoch = handover.deal.order.epoch + 1
         self._skip = None
+        worker = get_worker_info()
+        if worker is None:
+            self._workers.choose(self._epoch)
+        else:
+            self._workers.finish(worker, self._epoch)
 
     def batches(self, handover: Handover, stopped: Event | None = None) -> Generator[MatrixBatch]:
         """Prepare the batches behind what was handed over, without handing them over.
