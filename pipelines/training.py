@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from prepare import add_data_flags, parse, prepare
 
 import grandbatch as gb
@@ -43,7 +42,6 @@ def main(
         By default the command line's.
     """
     options = parse(_parser(set_name, config), arguments)
-    torch.set_num_threads(1)  # networks this small gain nothing from more
     with join_ranks() as ranks:
         found = _judge(set_name, config, kind, options, ranks)
     if ranks.rank == 0:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import torch
 
 import grandbatch as gb
 
@@ -94,11 +93,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(work)
-    threads = torch.get_num_threads()
-    # the networks are small: several threads would wait for each other
-    torch.set_num_threads(1)
-    yield work
-    torch.set_num_threads(threads)
+    return work
 
 
 @pytest.fixture

@@ -34,14 +34,11 @@ def train(module):
 
     kinds = {"strategic": BatchStrategicTrainer, "tactical": BatchTacticalTrainer}
 
-    before = torch.get_num_threads()
-
     def run(name, *arguments):
         config = getattr(gb.BatchConfig, name)()
         module("training").main(name, config, kinds[name], list(map(str, arguments)))
 
-    yield run
-    torch.set_num_threads(before)
+    return run
 
 
 def checkpoints(folder):

@@ -181,18 +181,11 @@ def parse_batch_size(text: str | int) -> BatchSize:
 def make_trainer(
     set_name: str, store: MatrixStore, seed: int, threads: int = 1, ranks: Ranks | None = None
 ) -> Any:
-    """Make the set's trainer, normalising by the store's statistics.
-
-    Torch gets so many threads in this process. Several wait for each other more than they compute
-    in networks of this size, and sums over other numbers of threads may differ in the last bit.
-    """
-    import torch
-
+    """Make the set's trainer, normalising by the store's statistics."""
     from grandbatch.mappo import BatchStrategicTrainer, BatchTacticalTrainer
 
-    torch.set_num_threads(threads)
     kind = BatchStrategicTrainer if set_name == "strategic" else BatchTacticalTrainer
-    return kind.for_store(store, seed=seed, ranks=ranks)
+    return kind.for_store(store, seed=seed, ranks=ranks, torch_threads=threads)
 
 
 def _write_trace(file: IO[str], result: dict[str, Any]) -> None:

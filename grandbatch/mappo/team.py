@@ -21,6 +21,7 @@ from grandbatch.mappo.networks import (
 )
 from grandbatch.mappo.regimes import Regime, RegimeRules
 from grandbatch.mappo.rollout import Chance, Rollout, roll_out
+from grandbatch.mappo.threads import on_its_threads
 from grandbatch.mappo.uncertainty import (
     Calibration,
     Prediction,
@@ -62,11 +63,14 @@ class Team:
         Bars between neighbouring windows of the store, to tell which windows follow on each other.
     device : str or torch.device
         Where the networks live.
+    torch_threads : int
+        Threads that torch computes on inside the team's own calls. Networks this small lose time
+        with more, and sums over other numbers of threads may differ in the last bit.
 
     Raises
     ------
     UsageError
-        If the statistics don't fit the settings.
+        If the statistics don't fit the settings, or there is no such number of threads.
     """
 
     default_config: Callable[..., MappoConfig] = MappoConfig
@@ -79,7 +83,9 @@ class Team:
         feature_std: Sequence[float] | torch.Tensor | None = None,
         stride: int | None = None,
         device: str | torch.device = "cpu",
+        torch_threads: int = 1,
     ) -> None:
+        self.torch_threads = _checked_threads(torch_threads)
         self.config = config if config is not None else type(self).default_config()
         self.stride = stride
         self.device = torch.device(device)
@@ -95,6 +101,7 @@ class Team:
         """Names of the agents, in the order of `Decision.actions`."""
         return self.config.agents
 
+    @on_its_threads
     def act(self, matrices: torch.Tensor, exposure: torch.Tensor | None = None) -> Decision:
         """Choose the likeliest actions, without learning.
 
@@ -115,6 +122,7 @@ class Team:
         actions = torch.tensor(EXPOSURES, dtype=torch.float64)[choice]
         return Decision(actions, exposure_of(choice.sum(-1), len(self.config.agents)))
 
+    @on_its_threads
     def predict(
         self,
         matrices: torch.Tensor,
@@ -153,6 +161,7 @@ class Team:
             confidence=confidence_of(leaning(probabilities), sharpness),
         )
 
+    @on_its_threads
     def calibrate(self, batches: Iterable[MatrixBatch], *, samples: int = _SAMPLES) -> Calibration:
         """Make confidence mean how often the market goes the way the team leans.
 
@@ -184,6 +193,7 @@ class Team:
         self._sharpness = found.sharpness
         return found
 
+    @on_its_threads
     def evaluate(
         self, batches: Iterable[MatrixBatch], regimes: RegimeRules | None = None
     ) -> dict[str, float]:
@@ -257,3 +267,9 @@ class Team:
                 f" got {tuple(matrices.shape)}; give a MappoConfig with this sequence_length "
                 "and n_features, or the trainer of this feature set"
             )
+
+
+def _checked_threads(number: int) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise UsageError(f"torch_threads must be a whole number from 1 on, got {number!r}")
+    return number

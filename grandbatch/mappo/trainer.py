@@ -35,6 +35,7 @@ from grandbatch.mappo.saving import (
 )
 from grandbatch.mappo.statistics import FeatureStatistics, feature_statistics, new_rows
 from grandbatch.mappo.team import Team
+from grandbatch.mappo.threads import on_its_threads
 from grandbatch.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class MappoTrainer(Team):
 
     Parameters
     ----------
-    config, feature_mean, feature_std, stride, device
+    config, feature_mean, feature_std, stride, device, torch_threads
         As of `Team`.
     ranks : Ranks, optional
         The processes that learn together, from `join_ranks`; by default this one alone. No
@@ -67,6 +68,7 @@ class MappoTrainer(Team):
         feature_std: Sequence[float] | torch.Tensor | None = None,
         stride: int | None = None,
         device: str | torch.device = "cpu",
+        torch_threads: int = 1,
         ranks: Ranks | None = None,
     ) -> None:
         super().__init__(
@@ -75,6 +77,7 @@ class MappoTrainer(Team):
             feature_std=feature_std,
             stride=stride,
             device=device,
+            torch_threads=torch_threads,
         )
         self.statistics = FeatureStatistics(self.config.n_features)
         self.ranks = ranks or Ranks()
@@ -88,6 +91,7 @@ class MappoTrainer(Team):
         training: Iterable[MatrixBatch] | None = None,
         *,
         device: str | torch.device = "cpu",
+        torch_threads: int = 1,
         ranks: Ranks | None = None,
         **changes: Any,
     ) -> Self:
@@ -103,6 +107,8 @@ class MappoTrainer(Team):
             lets a test split in.
         device : str or torch.device
             Where the networks live.
+        torch_threads : int
+            As of `Team`.
         ranks : Ranks, optional
             The processes that learn together, from `join_ranks`; by default this one alone.
         **changes
@@ -129,9 +135,11 @@ class MappoTrainer(Team):
             feature_std=std,
             stride=store.stride,
             device=device,
+            torch_threads=torch_threads,
             ranks=ranks,
         )
 
+    @on_its_threads
     def train_batch(self, batch: MatrixBatch) -> dict[str, float]:
         """Trade a batch and learn from it. A calibration does not outlive that.
 
