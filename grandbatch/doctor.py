@@ -14,8 +14,10 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
+from grandbatch.bars.upkeep import cache_problems, list_caches
 from grandbatch.errors import GrandbatchError, UsageError
 from grandbatch.memory.limits import read_ceilings
+from grandbatch.store.publish import BESIDE
 from grandbatch.version import __version__
 
 _SHOWN_EXTRAS = ("rl", "metrics", "s3")
@@ -146,7 +148,7 @@ def cluster(address: str) -> dict[str, Any]:
 
 
 def examine(folder: Path, scheduler: str | None = None) -> dict[str, Any]:
-    """Look at everything; `problems` says in words what is wrong."""
+    """Look at everything, caches of bars included; `problems` says in words what is wrong."""
     found: dict[str, Any] = {"versions": versions(), "limits": limits(), "disk": {}}
     problems = [
         f"{name} is not installed: pip install grandbatch"
@@ -159,6 +161,8 @@ def examine(folder: Path, scheduler: str | None = None) -> dict[str, Any]:
         if not folder.is_dir():
             raise
         problems.append(str(error))
+    for entry in list_caches(folder / BESIDE / "bars"):
+        problems += cache_problems(entry.path)[1]
     if scheduler is not None:
         try:
             found["cluster"] = cluster(scheduler)

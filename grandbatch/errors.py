@@ -9,7 +9,8 @@ Every message says what was got, what was wanted, where, and what to do:
     │   ├── ColumnError           a header that can't be mapped
     │   ├── TimestampError        dates that can't be decided or read
     │   ├── BadRowsError          more bad rows than allowed
-    │   └── NoWindowsError        the bars give no window at all
+    │   ├── NoWindowsError        the bars give no window at all
+    │   └── DamagedBarsError      the bars cache is damaged, or was cleared under its reader
     ├── StoreError            a store can't be used
     │   ├── StoreNotFoundError    nothing there, or not a finished store
     │   ├── StoreMismatchError    it holds something else than asked for
@@ -29,6 +30,7 @@ __all__ = [
     "BadRowsError",
     "CheckpointError",
     "ColumnError",
+    "DamagedBarsError",
     "DamagedCheckpointError",
     "DamagedStoreError",
     "DiskFullError",
@@ -82,6 +84,16 @@ class BadRowsError(InputError):
 
 class NoWindowsError(InputError):
     """The bars are too few, or too broken up, to give a single window."""
+
+
+class DamagedBarsError(InputError):
+    """Bars of a cache differ from those that were written, or are gone while they are in use.
+
+    Its first argument says what is wrong, a second one what to do.
+    """
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.args))
 
 
 class StoreError(GrandbatchError):

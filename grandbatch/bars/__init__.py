@@ -6,7 +6,7 @@ pyarrow.
 
 from grandbatch.bars.cache import Bars, bars_fingerprint, open_bars
 from grandbatch.bars.inputs import Inputs, input_digests
-from grandbatch.bars.prepare import DEFAULT_CACHE, find_bars, prepare_bars, read_bars
+from grandbatch.bars.prepare import DEFAULT_CACHE, find_bars, prepare_bars, read_bars, with_bars
 from grandbatch.bars.rules import REASONS, BarRules
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "open_bars",
     "prepare_bars",
     "read_bars",
+    "with_bars",
 ]

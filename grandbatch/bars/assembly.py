@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from grandbatch.bars.digests import PartDigests
 from grandbatch.bars.parts import write_part
 from grandbatch.bars.pieces import Piece, piece_path
 from grandbatch.bars.rules import REASONS
@@ -138,8 +139,10 @@ def group_parts(parts: Iterable[PlannedPart]) -> list[list[PlannedPart]]:
     return groups
 
 
-def join_parts(parts: Sequence[PlannedPart], pieces_folder: str, target: str) -> list[str]:
-    """Write parts from their slices; return their paths."""
+def join_parts(
+    parts: Sequence[PlannedPart], pieces_folder: str, target: str
+) -> list[tuple[PlannedPart, PartDigests]]:
+    """Write parts from their slices; return them with what was written."""
     opened: dict[int, Any] = {}
     written = []
     for part in parts:
@@ -154,8 +157,8 @@ def join_parts(parts: Sequence[PlannedPart], pieces_folder: str, target: str) ->
             at += n_rows
         path = Path(target) / part.path
         path.parent.mkdir(exist_ok=True)
-        write_part(path, columns[0], [values.view(np.float64) for values in columns[1:]])
-        written.append(str(path))
+        numbers = [values.view(np.float64) for values in columns[1:]]
+        written.append((part, write_part(path, columns[0], numbers)))
     return written
 
 

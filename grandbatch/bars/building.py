@@ -8,13 +8,14 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
+from grandbatch import digested
 from grandbatch.bars import cache
 from grandbatch.bars.assembly import (
     PlannedPart,
@@ -30,6 +31,7 @@ from grandbatch.bars.checking import (
     count_changes,
     count_reasons,
 )
+from grandbatch.bars.digests import PartDigests, file_crc
 from grandbatch.bars.inputs import (
     LEAF_BYTES,
     InputFile,
@@ -37,6 +39,7 @@ from grandbatch.bars.inputs import (
     join_leaves,
     remember_digest,
 )
+from grandbatch.bars.keeping import STAGING, Use, build_lock
 from grandbatch.bars.pieces import Piece, PieceTask, add_bad_rows, piece_path, read_piece
 from grandbatch.bars.planning import (
     Source,
@@ -50,8 +53,8 @@ from grandbatch.bars.rules import BarRules
 from grandbatch.bars.sorting import MergedPart, merge_parts, plan_sorted_parts
 from grandbatch.bars.tables import TableBlock
 from grandbatch.bars.times import Evidence
-from grandbatch.errors import InputError
-from grandbatch.files import is_full
+from grandbatch.errors import DamagedBarsError, InputError
+from grandbatch.files import is_full, sync_folder
 from grandbatch.kernels.bar_rules import DUPLICATE_TIMESTAMP, NEVER
 from grandbatch.scheduling import Schedule
 
@@ -75,17 +78,17 @@ def build_bars(
     anew only if `find` finds no cache then.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
-    key = [[file.location, file.size, file.mtime_ns] for file in files]
-    text = json.dumps([key, rules.identity()], sort_keys=True)
-    name = f"{cache.STAGING}{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-    with FileLock(cache_dir / f"{name}.lock"):
+    seen = [[file.location, file.size, file.mtime_ns] for file in files]
+    text = json.dumps([seen, rules.identity()], sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:24]
+    with build_lock(cache_dir, key):
         bars = find()
         if bars is not None:
             return bars
-        for left in cache_dir.glob(f"{name}.*/"):  # of a build that was killed
+        for left in cache_dir.glob(f"{STAGING}{key}.*/"):  # of a build that was killed
             shutil.rmtree(left, ignore_errors=True)
         # a name of its own: a cluster's tasks may outlive the build that they belonged to
-        staging = cache_dir / f"{name}.{secrets.token_hex(4)}"
+        staging = cache_dir / f"{STAGING}{key}.{secrets.token_hex(4)}"
         try:
             staging.mkdir()
             with Syncer() as syncer:
@@ -138,7 +141,10 @@ class _Build:
         if hopeless:
             self._check_bad_rows(hopeless)
         self._settle_day_order()
-        symbols, parts = self._sort() if self.rules.sort else self._settle_carries()
+        if self.rules.sort:
+            symbols, parts = self._sort()
+        else:
+            symbols, planned = self._settle_carries()
         for file in self.files:
             if not file.is_unchanged():
                 raise InputError(f"{file.location}: the file changed while it was read; run again")
@@ -152,7 +158,7 @@ class _Build:
             )
         fingerprint = cache.bars_fingerprint(identity, self.rules)
         if not self.rules.sort:
-            self._join(parts)
+            parts = self._join(planned)
         self._write_manifest(identity, fingerprint, symbols, parts)
         return _publish(self.target, cache_dir / fingerprint)
 
@@ -271,19 +277,19 @@ class _Build:
                 return plan_parts(self.pieces)
             self._read_again(late)
 
-    def _sort(self) -> tuple[list[str], list[PlannedPart]]:
+    def _sort(self) -> tuple[list[str], list[cache.Part]]:
         """Merge the blocks' sorted bars into parts; a time that comes again is a bad row."""
         symbols, planned = plan_sorted_parts(self.pieces)
-        for part in planned:
-            (self.target / part.path).parent.mkdir(exist_ok=True)
+        for plan in planned:
+            (self.target / plan.path).parent.mkdir(exist_ok=True)
         groups = group_parts(planned)
         folders = str(self.pieces_folder), str(self.target)
         merged: list[MergedPart] = []
         for found in self.schedule.run([task_of(merge_parts, group, *folders) for group in groups]):
             merged += found
         parts = [
-            replace(part, rows=now.rows, first_time=now.first_time, last_time=now.last_time)
-            for part, now in zip(planned, merged, strict=True)
+            cache.Part(plan.symbol, plan.path, now.first_time, now.last_time, now.digests)
+            for plan, now in zip(planned, merged, strict=True)
         ]
         again: dict[int, list[Any]] = {}
         for number, rows in (entry for now in merged for entry in now.again):
@@ -312,29 +318,42 @@ class _Build:
         check_bad_rows(path, pieces, self.pieces_folder, self.sources, self.rules, is_all=is_all)
         self.syncer.add(path)
 
-    def _join(self, parts: Sequence[PlannedPart]) -> None:
+    def _join(self, parts: Sequence[PlannedPart]) -> list[cache.Part]:
+        """Make parts of the blocks' bars; those that are parts already get their names."""
         self.syncer.wait()  # it opens files by name, and names change here
+        digests = {}
         for part in parts:
             (self.target / part.path).parent.mkdir(exist_ok=True)
             if part.finished is not None:
+                digests[part.path] = self.pieces[part.finished].part
                 finished = piece_path(self.pieces_folder, part.finished, "parquet")
                 finished.rename(self.target / part.path)
         folders = str(self.pieces_folder), str(self.target)
         tasks = [task_of(join_parts, group, *folders) for group in group_parts(parts)]
 
-        def heard(paths: list[str]) -> None:
-            for path in paths:
-                self.syncer.add(Path(path))
+        def heard(written: list[tuple[PlannedPart, PartDigests]]) -> None:
+            for part, found in written:
+                digests[part.path] = found
+                self.syncer.add(self.target / part.path)
 
         self.schedule.run(tasks, heard)
+        joined = []
+        for part in parts:
+            found = digests[part.path]
+            assert found is not None
+            joined.append(
+                cache.Part(part.symbol, part.path, part.first_time, part.last_time, found)
+            )
+        return joined
 
     def _write_manifest(
         self,
         source: list[dict[str, Any]],
         fingerprint: str,
         symbols: list[str],
-        parts: Sequence[PlannedPart],
+        parts: Sequence[cache.Part],
     ) -> None:
+        quarantine = self.target / cache.QUARANTINE
         manifest = {
             "format": cache.FORMAT,
             "fingerprint": fingerprint,
@@ -345,26 +364,19 @@ class _Build:
             "n_rows": sum(part.rows for part in parts),
             "quarantined": count_reasons(self.pieces),
             "clock_changes": count_changes(self.pieces),
-            "quarantine_bytes": (self.target / cache.QUARANTINE).stat().st_size,
-            "parts": [
-                {
-                    "symbol": part.symbol,
-                    "path": part.path,
-                    "rows": part.rows,
-                    "bytes": (self.target / part.path).stat().st_size,
-                    "first_time": part.first_time,
-                    "last_time": part.last_time,
-                }
-                for part in parts
-            ],
+            "quarantine": {
+                "bytes": quarantine.stat().st_size,
+                "crc32c": file_crc(self.target, cache.QUARANTINE),
+            },
+            "parts": [part.to_json() for part in parts],
         }
         path = self.target / cache.MANIFEST
-        path.write_text(json.dumps(manifest), encoding="utf-8")
+        path.write_bytes(digested.dump(manifest))
         self.syncer.add(path)
         self.syncer.wait()
         for folder in {(self.target / part.path).parent for part in parts}:
-            cache.sync_folder(folder)
-        cache.sync_folder(self.target)
+            sync_folder(folder)
+        sync_folder(self.target)
 
 
 def _size_of(task: PieceTask) -> int:
@@ -374,18 +386,17 @@ def _size_of(task: PieceTask) -> int:
 
 def _publish(built: Path, target: Path) -> cache.Bars:
     """Give a finished cache its name, unless one of that name is whole already."""
-    bars = cache.open_bars(target)
-    if bars is None:
-        if target.exists():
-            damaged = built.parent / "damaged"
-            target.rename(damaged)
+    with suppress(FileNotFoundError, DamagedBarsError):
+        return cache.load_bars(target, use=True)
+    claim = Use(target)  # from before it is there to be cleared
+    try:
+        cache.throw_away_unreadable(target)
         try:
             built.rename(target)
         except OSError as error:  # another process published the same bars just now
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        cache.sync_folder(target.parent)
-        bars = cache.open_bars(target)
-    if bars is None:
-        raise InputError(f"{target}: the bars cache vanished while it was published; run again")
-    return bars
+        sync_folder(target.parent)
+        return cache.load_bars(target, use=True)
+    finally:
+        claim.end()

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -20,21 +19,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 
+from grandbatch import digested
+from grandbatch.bars.digests import PartDigests, check_part, damaged, file_crc, read_part
+from grandbatch.bars.keeping import Use, put_aside
 from grandbatch.bars.rules import FIELDS, BarRules
-from grandbatch.errors import InputError, UsageError
+from grandbatch.errors import DamagedBarsError, UsageError
 from grandbatch.grid import Segments
 
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
 
-FORMAT = 2
+logger = logging.getLogger(__name__)
+
+FORMAT = 3
 MANIFEST = "bars.json"
 QUARANTINE = "quarantine.parquet"
 PARTITION_ROWS = 131_072
-STAGING = ".staging-"
-"""What is being built: ``.staging-<key>.<random>``, beside its lock ``.staging-<key>.lock``."""
+
+_IDENTITY_FORMAT = 2
+"""Of bars themselves: the same bars have one fingerprint, however a cache is written."""
 
 _SCAN_ROWS = 1_048_576
 
@@ -53,7 +57,7 @@ def bars_fingerprint(source: Sequence[Mapping[str, Any]], rules: BarRules) -> st
     str
         sha256 in hexadecimal of canonical JSON.
     """
-    identity = {"format": FORMAT, "source": list(source), "rules": rules.identity()}
+    identity = {"format": _IDENTITY_FORMAT, "source": list(source), "rules": rules.identity()}
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -66,20 +70,36 @@ class Part:
     """Index of its symbol."""
     path: str
     """Relative to the cache."""
-    rows: int
-    bytes: int
     first_time: int
     """Of its first bar, in nanoseconds since 1970."""
     last_time: int
+    digests: PartDigests
+
+    @property
+    def rows(self) -> int:
+        """Bars."""
+        return self.digests.rows
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Part:
+        """Read what `to_json` gives."""
+        digests = dict(value["digests"])
+        digests["headers"] = tuple(digests["headers"])
+        return cls(**{**value, "digests": PartDigests(**digests)})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the part as JSON types."""
+        return asdict(self)
 
 
 class Bars:
     """Clean bars in a cache, ordered by symbol, then time. Read-only; safe from several threads.
 
     Open one with `open_bars`, or build it with `prepare_bars`. A pickle holds the path only.
+    As long as one is there that was opened for use, `cache clear` leaves the cache alone.
     """
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: Mapping[str, Any], use: Use | None = None) -> None:
         self.path: Path = path
         """The cache's folder."""
         self.fingerprint: str = manifest["fingerprint"]
@@ -95,7 +115,10 @@ class Bars:
         self.clock_changes: dict[str, int] = manifest["clock_changes"]
         """Where local times were read: bars whose time clocks show twice (``repeated``), rows with
         one that they skip (``skipped``); without zeros."""
-        self.parts: tuple[Part, ...] = tuple(Part(**part) for part in manifest["parts"])
+        self.parts: tuple[Part, ...] = tuple(map(Part.of, manifest["parts"]))
+        self._quarantine: dict[str, int] = manifest["quarantine"]
+        self._sha256: str = manifest["sha256"]
+        self._use = use
         rows = np.array([part.rows for part in self.parts], np.int64)
         self._bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(rows, dtype=np.int64)])
         codes = np.array([part.symbol for part in self.parts], np.int64)
@@ -130,7 +153,10 @@ class Bars:
         return self.path / QUARANTINE
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (str(self.path), self.fingerprint)
+        return _reopen, (str(self.path), self._sha256)
+
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        return type(self).__name__, self.fingerprint
 
     def read(
         self, start: int, stop: int, columns: Sequence[str] = FIELDS
@@ -154,6 +180,8 @@ class Bars:
         ------
         UsageError
             If the rows or a column aren't there.
+        DamagedBarsError
+            If they are not those that were written, or were cleared.
         """
         if not 0 <= start <= stop <= self.n_rows:
             raise UsageError(f"rows {start} to {stop} are not within 0 to {self.n_rows}")
@@ -173,21 +201,34 @@ class Bars:
     def _copy(
         self, start: int, stop: int, columns: Sequence[str], out: Sequence[npt.NDArray[Any]]
     ) -> None:
-        from grandbatch.bars.parts import read_part
-
         first, last = np.searchsorted(self._bounds, [start, stop - 1], side="right") - 1
         for place in range(int(first), int(last) + 1):
-            base = int(self._bounds[place])
+            base, part = int(self._bounds[place]), self.parts[place]
             low, high = max(start, base), min(stop, int(self._bounds[place + 1]))
-            rows = [values[low - start : high - start] for values in out]
-            try:
-                path = self.path / self.parts[place].path
-                read_part(path, low - base, high - base, columns, rows)
-            except FileNotFoundError as error:
-                raise InputError(
-                    f"{error.filename}: the bars cache was cleared while it was in use; "
-                    "prepare the bars again"
-                ) from error
+            values = [array[low - start : high - start] for array in out]
+            rows = low - base, high - base
+            read_part(self.path, part.path, part.digests, rows, columns, values)
+
+    def check_quarantine(self) -> None:
+        """Compare the quarantine with what was written.
+
+        Raises
+        ------
+        DamagedBarsError
+            If it is not the same.
+        """
+        found = file_crc(self.path, QUARANTINE)
+        if found != self._quarantine["crc32c"]:
+            raise damaged(self.path, f"{QUARANTINE} is not what was written")
+
+    def problems(self) -> Iterator[DamagedBarsError]:
+        """Read everything, and tell what is not as it was written."""
+        for part in self.parts:
+            yield from check_part(self.path, part.path, part.digests)
+        try:
+            self.check_quarantine()
+        except DamagedBarsError as error:
+            yield error
 
     def segments(self, max_gap_ns: int | None = None) -> Segments:
         """Cut the bars at the symbols' borders, and where time leaps by more than `max_gap_ns`.
@@ -246,27 +287,112 @@ class Bars:
 
 def open_bars(path: Path) -> Bars | None:
     """Open a cache, or return None where there is none, or not all of it."""
+    with suppress(FileNotFoundError, DamagedBarsError):
+        return load_bars(path)
+    return None
+
+
+def load_bars(path: Path, *, use: bool = False) -> Bars:
+    """Open a cache; its manifest and the sizes of its files are checked, rows are as they are read.
+
+    Parameters
+    ----------
+    path : Path
+    use : bool
+        Whether nobody may clear it as long as the bars are there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none, or one of another format.
+    DamagedBarsError
+        If it is not what was written.
+    """
+    claim = Use(path) if use else None
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        return Bars(path, read_manifest(path), claim)
+    except BaseException:
+        if claim is not None:
+            claim.end()
+        raise
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read the manifest of a cache, and see that its files are there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no cache, or one of another format.
+    DamagedBarsError
+        If it is not what was written.
+    """
+    try:
+        raw = (path / MANIFEST).read_bytes()
+    except NotADirectoryError as error:
+        raise FileNotFoundError(path) from error
+    try:
+        manifest = digested.load(raw)
         if manifest["format"] != FORMAT:
-            return None
-        files = {part["path"]: part["bytes"] for part in manifest["parts"]}
-        files[QUARANTINE] = manifest["quarantine_bytes"]
-        for name, size in files.items():
-            if (path / name).stat().st_size != size:
-                return None
-        return Bars(path, manifest)
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
-        return None
+            raise FileNotFoundError(f"{path}: of format {manifest['format']}")
+        if manifest["fingerprint"] != path.name:
+            raise ValueError("it is that of other bars")
+        files = {part["path"]: part["digests"]["bytes"] for part in manifest["parts"]}
+        files[QUARANTINE] = manifest["quarantine"]["bytes"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(path, f"{MANIFEST}: {error}") from None
+    for name, size in files.items():
+        try:
+            found = (path / name).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            raise damaged(path, f"{name} is missing") from None
+        if found != size:
+            raise damaged(path, f"{name} has {found:,} bytes, not {size:,}")
+    return manifest
+
+
+def throw_away_unreadable(path: Path) -> None:
+    """Throw away what stands in the place of a cache and can't be opened; say so if it is damaged.
+
+    Of another format, or without a manifest, it is nothing to speak of.
+    """
+    try:
+        read_manifest(path)
+    except FileNotFoundError:
+        put_aside(path)
+    except DamagedBarsError as error:
+        _throw_away(path, error)
+
+
+def throw_away_damaged(path: Path) -> None:
+    """Read all of a cache, and throw it away, and say so, if it is not what was written.
+
+    Whoever met damage may have read a cache that stands here no more.
+    """
+    try:
+        problem = next(load_bars(path).problems(), None)
+    except FileNotFoundError:
+        return
+    except DamagedBarsError as error:
+        problem = error
+    if problem is not None:
+        _throw_away(path, problem)
+
+
+def _throw_away(path: Path, problem: DamagedBarsError) -> None:
+    logger.warning("%s; it is thrown away, and the inputs are read again", problem.args[0])
+    put_aside(path)
 
 
 @lru_cache(maxsize=64)
-def _reopen(path: str, fingerprint: str) -> Bars:
+def _reopen(path: str, sha256: str) -> Bars:
     """Open the bars of a pickle, once in each process."""
     bars = open_bars(Path(path))
-    if bars is None or bars.fingerprint != fingerprint:
-        raise InputError(
-            f"{path}: no bars cache there; it was cleared, or this machine can't see the folder"
+    if bars is None or bars._sha256 != sha256:
+        raise DamagedBarsError(
+            f"{path}: the bars cache of this run is not there; it was cleared or built anew, or "
+            "this machine can't see the folder",
+            "run the same command again",
         )
     return bars
 
@@ -276,30 +402,14 @@ def cached_sources(cache_dir: Path) -> set[tuple[str, int]]:
     found: set[tuple[str, int]] = set()
     for manifest in cache_dir.glob(f"*/{MANIFEST}"):
         try:
-            source = json.loads(manifest.read_text(encoding="utf-8"))["source"]
+            source = digested.load(manifest.read_bytes())["source"]
             found.update((str(entry["name"]), int(entry["bytes"])) for entry in source)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return found
 
 
-def remove_abandoned(cache_dir: Path) -> None:
-    """Remove what builds of caches left when they were killed: their locks died with them."""
-    for left in cache_dir.glob(f"{STAGING}*.*/"):
-        with suppress(Timeout), FileLock(left.with_suffix(".lock"), timeout=0):
-            shutil.rmtree(left, ignore_errors=True)
-
-
 def total_rows(bars: Bars) -> tuple[int, int]:
     """Rows that are no bars, and rows in all."""
     bad = sum(bars.quarantined.values())
     return bad, bad + bars.n_rows
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

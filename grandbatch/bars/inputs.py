@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from grandbatch import digested
 from grandbatch.bars.opening import expand_url, is_url, local_path, look_at_url, open_raw
 from grandbatch.errors import InputError
 
@@ -185,7 +185,7 @@ def join_leaves(leaves: Iterable[bytes]) -> str:
 def known_digest(file: InputFile, cache_dir: Path) -> str | None:
     """Return the digest on record for a file of this path, size and modification time."""
     try:
-        record = json.loads(_record_path(file, cache_dir).read_text(encoding="utf-8"))
+        record = digested.load(_record_path(file, cache_dir).read_bytes())
         seen = (record["path"], record["size"], record["mtime_ns"])
         digest = str(record["digest"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -210,7 +210,7 @@ def remember_digest(file: InputFile, digest: str, cache_dir: Path) -> None:
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         # in place, so that a kill leaves no other file: half a record doesn't parse, and is none
-        path.write_text(json.dumps(record), encoding="utf-8")
+        path.write_bytes(digested.dump(record))
 
 
 def _record_path(file: InputFile, cache_dir: Path) -> Path:

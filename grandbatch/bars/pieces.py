@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grandbatch.bars.blocks import Block, BlockText, find_lines, read_text
+from grandbatch.bars.digests import PartDigests
 from grandbatch.bars.layout import CsvLayout
 from grandbatch.bars.parsing import parse_rows
 from grandbatch.bars.parts import write_part
@@ -101,9 +102,14 @@ class Piece:
     """Sorted by name."""
     changes: tuple[int, int]
     """Bars with a time that clocks show twice; rows with one that they skip."""
-    is_part: bool
-    """Whether the bars are written as a finished part (`parquet`), else `raw`, symbol by symbol:
-    times, five numbers, and, where bars are sorted, their rows in the block."""
+    part: PartDigests | None
+    """Where the bars are written as a finished part (`parquet`), what that is; else they are `raw`,
+    symbol by symbol: times, five numbers, and, where bars are sorted, their rows in the block."""
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the bars are written as a finished part."""
+        return self.part is not None
 
     @property
     def n_bars(self) -> int:
@@ -134,7 +140,7 @@ def read_piece(task: PieceTask) -> Piece:
         rows = parse_rows(text, task.layout, task.form, task.symbol)
         n_bytes, n_lines = task.block.stop - task.block.start, text.n_lines
     n_bad, first, last = _judge(task, rows)
-    symbols, is_part = _write_bars(task, rows, n_bad, first, last)
+    symbols, part = _write_bars(task, rows, n_bad, first, last)
     if n_bad:
         bad = np.flatnonzero(rows.reasons != ACCEPTED)
         table = _describe(task, text, bad, rows.reasons[bad])
@@ -153,7 +159,7 @@ def read_piece(task: PieceTask) -> Piece:
             int((rows.reasons[rows.changes.rows] == ACCEPTED).sum()),
             rows.changes.skipped,
         ),
-        is_part=is_part,
+        part=part,
     )
 
 
@@ -175,7 +181,7 @@ def _judge(task: PieceTask, rows: Rows) -> tuple[int, Int64, Int64]:
 
 def _write_bars(
     task: PieceTask, rows: Rows, n_bad: int, first: Int64, last: Int64
-) -> tuple[tuple[SymbolRows, ...], bool]:
+) -> tuple[tuple[SymbolRows, ...], PartDigests | None]:
     """Write a block's bars in bars order."""
     folder = Path(task.folder)
     times, numbers, codes = rows.times, list(rows.numbers), rows.codes
@@ -197,16 +203,16 @@ def _write_bars(
         for code, name in enumerate(rows.symbols)
         if first[code] != NEVER
     )
-    is_part = len(symbols) == 1 and len(times) >= WHOLE_PART_ROWS and not task.sort
-    if is_part:
-        write_part(piece_path(folder, task.index, "parquet"), times, numbers)
+    part = None
+    if len(symbols) == 1 and len(times) >= WHOLE_PART_ROWS and not task.sort:
+        part = write_part(piece_path(folder, task.index, "parquet"), times, numbers)
     elif len(times):
         columns = [times, *(values.view(np.int64) for values in numbers)]
         if task.sort:
             columns.append(np.arange(len(times)) if order is None else order)
         raw = np.array(columns, np.int64)
         piece_path(folder, task.index, "raw").write_bytes(raw.data)
-    return symbols, is_part
+    return symbols, part
 
 
 def _bars_order(rows: Rows, n_bad: int, *, sort: bool) -> Int64 | None:

@@ -5,28 +5,37 @@ Reuse imports nothing heavy: whether a cache fits is a matter of sizes, times an
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from grandbatch.bars.cache import (
     Bars,
     bars_fingerprint,
     cached_sources,
-    open_bars,
-    remove_abandoned,
+    load_bars,
+    throw_away_damaged,
+    throw_away_unreadable,
     total_rows,
 )
 from grandbatch.bars.inputs import InputFile, Inputs, digest_of, known_digest, resolve_inputs
+from grandbatch.bars.keeping import remove_abandoned
 from grandbatch.bars.rules import BarRules
-from grandbatch.errors import UsageError
+from grandbatch.errors import DamagedBarsError, UsageError
 
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
 
     from grandbatch.scheduling import Schedule
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_ATTEMPTS = 3
 
 DEFAULT_CACHE = Path(".grandbatch") / "bars"
 
@@ -52,7 +61,10 @@ def find_bars(
     return _find(resolve_inputs(inputs), Path(cache_dir), rules or BarRules())
 
 
-def _find(files: tuple[InputFile, ...], cache_dir: Path, rules: BarRules) -> Bars | None:
+def _find(
+    files: tuple[InputFile, ...], cache_dir: Path, rules: BarRules, *, mend: bool = False
+) -> Bars | None:
+    """Open the cache of some files; to `mend` is to throw it away if it can't be opened."""
     if not cache_dir.is_dir():
         return None
     digests = [known_digest(file, cache_dir) for file in files]
@@ -65,10 +77,14 @@ def _find(files: tuple[InputFile, ...], cache_dir: Path, rules: BarRules) -> Bar
         {"name": file.name, "bytes": file.size, "digest": digest}
         for file, digest in zip(files, digests, strict=True)
     ]
-    bars = open_bars(cache_dir / bars_fingerprint(source, rules))
-    if bars is None or not rules.allows(*total_rows(bars)):
+    path = cache_dir / bars_fingerprint(source, rules)
+    try:
+        bars = load_bars(path, use=True)
+    except (FileNotFoundError, DamagedBarsError):
+        if mend:
+            throw_away_unreadable(path)
         return None
-    return bars
+    return bars if rules.allows(*total_rows(bars)) else None
 
 
 def prepare_bars(
@@ -124,8 +140,36 @@ def prepare_bars(
         schedule or Schedule.local(),
         block_bytes,
         on_progress,
-        find=lambda: _find(files, folder, rules),
+        find=lambda: _find(files, folder, rules, mend=True),
     )
+
+
+def with_bars(prepare: Callable[[], Bars], use: Callable[[Bars], T]) -> T:
+    """Use bars; where their cache turns out to be damaged, throw it away, and begin again.
+
+    Parameters
+    ----------
+    prepare : callable
+        Returns the bars, and reads the inputs where there is no cache.
+    use : callable
+        What may be done again.
+
+    Raises
+    ------
+    DamagedBarsError
+        If what was just written is damaged again and again.
+    """
+    attempt = 1
+    while True:
+        bars = prepare()
+        try:
+            return use(bars)
+        except DamagedBarsError as error:
+            if attempt == _ATTEMPTS:
+                raise
+            logger.info("%s", error.args[0])
+        attempt += 1
+        throw_away_damaged(bars.path)
 
 
 def read_bars(

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.bars.assembly import PART_ROWS, PlannedPart, Slice, folder_of
+from grandbatch.bars.digests import PartDigests
 from grandbatch.bars.parts import write_part
 from grandbatch.bars.pieces import SAMPLE_ROWS, Piece, SymbolRows, piece_path
 from grandbatch.kernels.bar_rules import NEVER
@@ -30,7 +31,7 @@ _COLUMNS = 7
 class MergedPart:
     """What became of a planned part."""
 
-    rows: int
+    digests: PartDigests
     first_time: int
     last_time: int
     again: tuple[tuple[int, Int64], ...]
@@ -124,10 +125,10 @@ def _merge_part(
     times = columns[0][kept]
     path = target / part.path
     path.parent.mkdir(exist_ok=True)
-    write_part(path, times, [values[kept].view(np.float64) for values in columns[1:6]])
+    digests = write_part(path, times, [values[kept].view(np.float64) for values in columns[1:6]])
     pieces = np.concatenate(origins)[again]
     return MergedPart(
-        rows=len(kept),
+        digests=digests,
         first_time=int(times[0]),
         last_time=int(times[-1]),
         again=tuple(

@@ -5,15 +5,15 @@ Listing imports neither dask nor pandas nor pyarrow; reading a quarantine import
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grandbatch.bars.cache import MANIFEST, QUARANTINE, Bars, open_bars, remove_abandoned
-from grandbatch.errors import UsageError
+from grandbatch.bars.cache import MANIFEST, QUARANTINE, Bars, load_bars, open_bars
+from grandbatch.bars.keeping import put_aside_unused, remove_abandoned
+from grandbatch.errors import DamagedBarsError, UsageError
 
 _BATCH_ROWS = 4096
 
@@ -54,10 +54,12 @@ def list_caches(cache_dir: Path) -> list[CacheEntry]:
     ]
 
 
-def clear_caches(cache_dir: Path, chosen: Sequence[str] = ()) -> list[CacheEntry]:
+def clear_caches(
+    cache_dir: Path, chosen: Sequence[str] = ()
+) -> tuple[list[CacheEntry], list[CacheEntry]]:
     """Remove caches, and what killed builds left; builds make them again from their inputs.
 
-    A build that is reading one of them ends with an error that says so.
+    One that a process uses stays.
 
     Parameters
     ----------
@@ -67,8 +69,8 @@ def clear_caches(cache_dir: Path, chosen: Sequence[str] = ()) -> list[CacheEntry
 
     Returns
     -------
-    list of CacheEntry
-        What was removed.
+    removed, used : list of CacheEntry
+        What was removed, and what was not.
 
     Raises
     ------
@@ -81,12 +83,18 @@ def clear_caches(cache_dir: Path, chosen: Sequence[str] = ()) -> list[CacheEntry
             raise UsageError(f"no cache in {cache_dir} begins with {beginning!r}; see cache list")
     if chosen:
         entries = [entry for entry in entries if entry.path.name.startswith(tuple(chosen))]
-    for entry in entries:
-        # without its manifest it is no cache any more: nobody opens one that is half gone
-        (entry.path / MANIFEST).unlink()
-        shutil.rmtree(entry.path)
+    removed = [entry for entry in entries if put_aside_unused(entry.path)]
     remove_abandoned(cache_dir)
-    return entries
+    return removed, [entry for entry in entries if entry not in removed]
+
+
+def cache_problems(cache: Path) -> tuple[int, list[str]]:
+    """Read all of a cache; return its parts, and what of it is not as it was written."""
+    try:
+        bars = load_bars(cache)
+    except DamagedBarsError as error:
+        return 0, [str(error)]
+    return len(bars.parts), [str(error) for error in bars.problems()]
 
 
 def caches_of(attrs: Mapping[str, Any], cache_dir: Path) -> list[Bars]:
@@ -109,8 +117,18 @@ def caches_of(attrs: Mapping[str, Any], cache_dir: Path) -> list[Bars]:
 
 
 def iter_bad_rows(cache: Path) -> Iterator[BadRow]:
-    """Read the quarantine of a cache, in file order, few rows at a time."""
+    """Read the quarantine of a cache, in file order, few rows at a time.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such cache.
+    DamagedBarsError
+        If it is not what was written.
+    """
     import pyarrow.parquet as pq
+
+    load_bars(cache).check_quarantine()
 
     with pq.ParquetFile(cache / QUARANTINE) as file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from grandbatch.allocator import kept_memory
-from grandbatch.bars import Bars, prepare_bars
+from grandbatch.bars import Bars, prepare_bars, with_bars
 from grandbatch.build.engines import (
     ENGINES,
     choose_engine,
@@ -129,17 +129,23 @@ def build(target: Target, options: BuildOptions, progress: Progress | None = Non
             return BuildResult(store, True)
         prepare_workers(schedule, target)
         extension = None if options.overwrite else find_extension(target)
-        bars = prepare_bars(
-            target.inputs,
-            target.cache,
-            target.rules,
-            schedule=schedule,
-            on_progress=lambda done, total: told("bars", done, total),
-        )
-        plan = plan_build(target, bars, options, schedule)
-        result = _build_locked(target, options, schedule, bars, plan, extension, told)
-        _record(target, plan, result, clock, memory_limit(options.memory_limit_bytes))
-        return result
+
+        def prepare() -> Bars:
+            return prepare_bars(
+                target.inputs,
+                target.cache,
+                target.rules,
+                schedule=schedule,
+                on_progress=lambda done, total: told("bars", done, total),
+            )
+
+        def write(bars: Bars) -> BuildResult:
+            plan = plan_build(target, bars, options, schedule)
+            result = _build_locked(target, options, schedule, bars, plan, extension, told)
+            _record(target, plan, result, clock, memory_limit(options.memory_limit_bytes))
+            return result
+
+        return with_bars(prepare, write)
 
 
 def _build_remote(target: Target, options: BuildOptions, progress: Progress | None) -> BuildResult:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from grandbatch import digested
 from grandbatch.errors import DiskFullError
 from grandbatch.files import read_whole, write_whole
 from grandbatch.memory import peak_bytes
@@ -49,17 +49,16 @@ def record_build(store: Path, facts: dict[str, Any]) -> None:
     path = _path(store)
     with suppress(DiskFullError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(facts).encode(), durable=False)
+        write_whole(path, digested.dump(facts), durable=False)
 
 
 def read_build(store: Path, fingerprint: str) -> dict[str, Any] | None:
     """Return what building this very store took; None where it was built elsewhere."""
     try:
-        facts = json.loads(read_whole(_path(store), _MAX_BYTES))
-    except (OSError, ValueError, RecursionError):
+        facts = digested.load(read_whole(_path(store), _MAX_BYTES))
+    except (OSError, ValueError):
         return None
-    is_its = isinstance(facts, dict) and facts.get("fingerprint") == fingerprint
-    return facts if is_its else None
+    return facts if facts.get("fingerprint") == fingerprint else None
 
 
 def _path(store: Path) -> Path:

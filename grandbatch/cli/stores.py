@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from grandbatch.bars.cache import MANIFEST
+from grandbatch.bars.opening import is_url
+from grandbatch.bars.upkeep import cache_problems
 from grandbatch.cli import options as o
 from grandbatch.cli.output import iso_time, show
 from grandbatch.store.reader import MatrixStore
@@ -28,10 +32,13 @@ def inspect(store: o.StoreArgument, as_json: o.Json = False) -> None:
 
 
 def verify(store: o.StoreArgument, as_json: o.Json = False) -> None:
-    """Read every chunk back and check it; exit 1 if one is bad.
+    """Read every chunk back and check it; exit 1 if one is bad. Also takes a cache of bars.
 
     Example: grandbatch verify bars.zarr
     """
+    if not is_url(str(store)) and (Path(store) / MANIFEST).is_file():
+        _verify_cache(Path(store), as_json=as_json)
+        return
     found = MatrixStore.open(store).verify()
     n_chunks = found.checked_chunks
     show(
@@ -47,6 +54,17 @@ def verify(store: o.StoreArgument, as_json: o.Json = False) -> None:
         title=f"verified {store}",
     )
     if not found.ok:
+        raise typer.Exit(1)
+
+
+def _verify_cache(cache: Path, *, as_json: bool) -> None:
+    n_parts, problems = cache_problems(cache)
+    show(
+        {"ok": not problems, "checked_parts": n_parts, "problems": problems},
+        as_json=as_json,
+        title=f"verified {cache}",
+    )
+    if problems:
         raise typer.Exit(1)
 
 

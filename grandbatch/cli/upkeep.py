@@ -75,14 +75,17 @@ def clear(
 ) -> None:
     """Remove caches of bars; stores stay, and builds read their inputs again where they need to.
 
+    A cache that a process is using stays, and is named.
+
     Example: grandbatch cache clear --only 3f77db94
     """
     cache_dir = cache or folder / BESIDE / "bars"
-    removed = clear_caches(cache_dir, only or ())
+    removed, used = clear_caches(cache_dir, only or ())
     show(
         {
             "removed": [entry.path.name for entry in removed],
             "bytes": sum(entry.n_bytes for entry in removed),
+            "in_use": [entry.path.name for entry in used],
         },
         as_json=as_json,
         title=f"cleared {cache_dir}",

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grandbatch.digested import content_sha256
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
 from grandbatch.store.format import FORMAT, MANIFEST_NAME, MAX_MANIFEST_BYTES
 from grandbatch.store.places import read_place, told
@@ -73,7 +74,7 @@ class Manifest:
                 for name, digests in sorted(self.arrays.items())
             },
         }
-        return json.dumps({**value, "sha256": _own_sha256(value)}, indent=1).encode()
+        return json.dumps({**value, "sha256": content_sha256(value)}, indent=1).encode()
 
     @classmethod
     def read(cls, store: Path) -> Manifest:
@@ -101,7 +102,7 @@ class Manifest:
                     f"{store} is written in format {value['format']!r}, this version reads "
                     f"{FORMAT}; build it again, or use the version that wrote it"
                 )
-            if value.pop("sha256") != _own_sha256(value):
+            if value.pop("sha256") != content_sha256(value):
                 raise ValueError("its sha256 is not that of its content")
             return cls(
                 {name: _digests(array) for name, array in value["arrays"].items()},
@@ -121,11 +122,6 @@ def _not_a_store(store: Path) -> str:
         f"{store} is no finished grandbatch store: it has no {MANIFEST_NAME}; "
         "choose another path, or build it with grandbatch build"
     )
-
-
-def _own_sha256(value: dict[str, Any]) -> str:
-    """Return the sha256 of what a manifest says, however its JSON is spaced."""
-    return sha256_hex(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
 
 
 def sha256_hex(data: bytes) -> str:

@@ -1,0 +1,186 @@
+"""What the files of a cache must be, and reading them no other way.
+
+A part's values lie behind one another, group by group and column by column, in the very form that
+arrays have: they are read into place, and compared with their crc32c. No Parquet is decoded, and
+its footer is not read; a full check covers that, too.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import crc32c
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.bars.rules import FIELDS
+from grandbatch.errors import DamagedBarsError
+from grandbatch.files import open_regular
+
+GROUP_ROWS = 16_384
+"""Rows of a group: few enough for one Parquet page, and to read little else where few are wanted;
+enough to read at full speed."""
+
+STORED = tuple(name for name in FIELDS if name != "symbol")
+"""Columns of a part, in its order, 8 bytes a value."""
+
+_VALUE_BYTES = 8
+_MAGIC_BYTES = 4
+_STEP_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class PartDigests:
+    """What a part of `rows` bars must be, byte for byte."""
+
+    rows: int
+    bytes: int
+    headers: tuple[int, int]
+    """Bytes before the values of each column: of whole groups, and of the last."""
+    values: str
+    """crc32c of each column of each group, (groups, columns) uint32 in base64."""
+    others: int
+    """crc32c of all other bytes."""
+
+    @property
+    def n_groups(self) -> int:
+        """Groups of rows; all but the last are whole."""
+        return -(-self.rows // GROUP_ROWS)
+
+    def place(self, group: int, column: int) -> tuple[int, int]:
+        """Where the values of a column of a group begin, and how many there are."""
+        n_rows = min(GROUP_ROWS, self.rows - group * GROUP_ROWS)
+        whole = self.headers[0] + _VALUE_BYTES * GROUP_ROWS
+        header = self.headers[group == self.n_groups - 1]
+        own = header + _VALUE_BYTES * n_rows
+        return _MAGIC_BYTES + group * len(STORED) * whole + column * own + header, n_rows
+
+    def checksums(self) -> npt.NDArray[np.uint32]:
+        """crc32c of each column of each group, (groups, columns) uint32."""
+        packed = np.frombuffer(base64.b64decode(self.values), "<u4")
+        return packed.reshape(self.n_groups, len(STORED))
+
+
+def pack_checksums(columns: Sequence[npt.NDArray[Any]]) -> str:
+    """Digest the values of a part's columns, as `PartDigests` holds them."""
+    starts = range(0, len(columns[0]), GROUP_ROWS)
+    found = [[_crc(values[at : at + GROUP_ROWS]) for values in columns] for at in starts]
+    return base64.b64encode(np.array(found, "<u4").tobytes()).decode()
+
+
+def read_part(
+    cache: Path,
+    name: str,
+    digests: PartDigests,
+    rows: tuple[int, int],
+    columns: Sequence[str],
+    out: Sequence[npt.NDArray[Any]],
+) -> None:
+    """Copy some rows of some columns of a part into `out`.
+
+    Safe from several threads: each call opens the file for itself.
+
+    Raises
+    ------
+    DamagedBarsError
+        If they are not those that were written.
+    """
+    start, stop = rows
+    checksums = digests.checksums()
+    with _opened(cache, name) as file:
+        for group in range(start // GROUP_ROWS, -(-stop // GROUP_ROWS)):
+            first = group * GROUP_ROWS
+            for column, target in zip(columns, out, strict=True):
+                number = STORED.index(column)
+                place, n_rows = digests.place(group, number)
+                low, high = max(start, first), min(stop, first + n_rows)
+                is_whole = high - low == n_rows
+                rest = target[low - start : high - start]
+                values = rest if is_whole else np.empty(n_rows, target.dtype)
+                n_bytes = os.preadv(file, [values.data], place)
+                if n_bytes != values.nbytes or _crc(values) != checksums[group, number]:
+                    where = f"{column} of rows {first} to {first + n_rows}"
+                    raise damaged(cache, f"{name}: {where} is not what was written")
+                if not is_whole:
+                    rest[:] = values[low - first : high - first]
+
+
+def check_part(cache: Path, name: str, digests: PartDigests) -> Iterator[DamagedBarsError]:
+    """Read a part as a whole, a group at a time, and tell what is wrong with it."""
+    columns = [np.empty(GROUP_ROWS) for _ in STORED]
+    try:
+        for start in range(0, digests.rows, GROUP_ROWS):
+            stop = min(start + GROUP_ROWS, digests.rows)
+            found = [values[: stop - start] for values in columns]
+            read_part(cache, name, digests, (start, stop), STORED, found)
+        if others_crc(cache / name, digests) != digests.others:
+            raise damaged(cache, f"{name}: its headers or its footer are not what was written")
+    except DamagedBarsError as error:
+        yield error
+
+
+def others_crc(path: Path, digests: PartDigests) -> int:
+    """Digest the bytes of a part that are no values: its headers and its footer."""
+    found = at = 0
+    with _opened(path.parent, path.name) as file:
+        for group in range(digests.n_groups):
+            for column in range(len(STORED)):
+                place, n_rows = digests.place(group, column)
+                found = crc32c.crc32c(os.pread(file, place - at, at), found)
+                at = place + n_rows * _VALUE_BYTES
+        return int(crc32c.crc32c(os.pread(file, digests.bytes - at, at), found))
+
+
+def file_crc(cache: Path, name: str) -> int:
+    """Digest a file, a piece at a time."""
+    found = at = 0
+    with _opened(cache, name) as file:
+        while piece := os.pread(file, _STEP_BYTES, at):
+            found = int(crc32c.crc32c(piece, found))
+            at += len(piece)
+    return found
+
+
+@contextmanager
+def _opened(cache: Path, name: str) -> Iterator[int]:
+    """Open a file of a cache; what can't be read of it is damage."""
+    try:
+        file = open_regular(cache / name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DamagedBarsError(
+            f"{cache / name}: the bars cache was cleared while it was in use",
+            "run the same command again",
+        ) from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise damaged(cache, f"{name}: {error.strerror}") from None
+    try:
+        yield file
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise damaged(cache, f"{name}: {error.strerror}") from None
+    finally:
+        os.close(file)
+
+
+def damaged(cache: Path, problem: str) -> DamagedBarsError:
+    """Say what is wrong with a cache, and how its bars come back."""
+    return DamagedBarsError(
+        f"{cache}: the bars cache is damaged: {problem}",
+        f"run: grandbatch cache clear --cache {shlex.quote(str(cache.parent))} "
+        f"--only {cache.name[:16]}, and read the inputs again",
+    )
+
+
+def _crc(values: npt.NDArray[Any]) -> int:
+    return int(crc32c.crc32c(np.ascontiguousarray(values).data))

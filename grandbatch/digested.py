@@ -1,0 +1,40 @@
+"""JSON that carries the sha256 of what it says: a flipped byte is found, or changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+KEY = "sha256"
+
+
+def dump(value: Mapping[str, Any]) -> bytes:
+    """Write an object as JSON, with its sha256."""
+    return json.dumps({**value, KEY: content_sha256(value)}).encode()
+
+
+def load(raw: bytes) -> dict[str, Any]:
+    """Read what `dump` wrote, its sha256 included.
+
+    Raises
+    ------
+    ValueError
+        If it is no such object, or not what was written.
+    """
+    try:
+        value = json.loads(raw)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004 (of a file's content)
+    if value.get(KEY) != content_sha256({key: value[key] for key in value if key != KEY}):
+        raise ValueError("its sha256 is not that of its content")
+    return value
+
+
+def content_sha256(value: Mapping[str, Any]) -> str:
+    """Return the sha256 of what an object says, however its JSON is spaced, in hexadecimal."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
