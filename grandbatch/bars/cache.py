@@ -207,7 +207,12 @@ class Bars:
             low, high = max(start, base), min(stop, int(self._bounds[place + 1]))
             values = [array[low - start : high - start] for array in out]
             rows = low - base, high - base
-            read_part(self.path, part.path, part.digests, rows, columns, values)
+            try:
+                read_part(self.path, part.path, part.digests, rows, columns, values)
+            except DamagedBarsError:
+                if self._use is not None:
+                    self._use.end()  # it may be cleared now
+                raise
 
     def check_quarantine(self) -> None:
         """Compare the quarantine with what was written.

@@ -81,15 +81,13 @@ def clear(
     """
     cache_dir = cache or folder / BESIDE / "bars"
     removed, used = clear_caches(cache_dir, only or ())
-    show(
-        {
-            "removed": [entry.path.name for entry in removed],
-            "bytes": sum(entry.n_bytes for entry in removed),
-            "in_use": [entry.path.name for entry in used],
-        },
-        as_json=as_json,
-        title=f"cleared {cache_dir}",
-    )
+    result: dict[str, Any] = {
+        "removed": [entry.path.name for entry in removed],
+        "bytes": sum(entry.n_bytes for entry in removed),
+    }
+    if used:
+        result["in_use"] = [entry.path.name for entry in used]
+    show(result, as_json=as_json, title=f"cleared {cache_dir}")
 
 
 def quarantine(
