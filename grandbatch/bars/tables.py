@@ -21,6 +21,10 @@ from grandbatch.bars.times import TimeForm
 from grandbatch.errors import InputError
 from grandbatch.kernels.bar_rules import UNPARSEABLE
 
+_EXACT = 2**53
+"""Whole numbers up to it are doubles, and so are powers of ten up to the 22nd."""
+_EXACT_TENS = 22
+
 
 @dataclass(frozen=True)
 class TableLayout:
@@ -116,7 +120,34 @@ def _to_floats(column: Any, unread: npt.NDArray[np.bool_]) -> Any:
         column = pc.cast(column, column.type.value_type)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return to_numbers(column, ".", unread)
+    if pa.types.is_decimal(column.type):
+        chunks = [decimals_to_floats(chunk) for chunk in column.chunks]
+        return pa.chunked_array(chunks, pa.float64())
     return pc.cast(column, pa.float64(), safe=False)
+
+
+def decimals_to_floats(chunk: Any) -> Any:
+    """Return the doubles nearest to decimals, of any precision and scale: those of their text.
+
+    Arrow's own cast is an ulp off for every fourth price.
+    """
+    scale = chunk.type.scale
+    if pa.types.is_decimal128(chunk.type) and abs(scale) <= _EXACT_TENS and chunk.buffers()[1]:
+        halves = np.frombuffer(chunk.buffers()[1], np.int64).reshape(-1, 2)
+        low, high = halves[chunk.offset : chunk.offset + len(chunk)].T
+        # one operation on two exact doubles rounds correctly
+        values = low / 10.0**scale if scale >= 0 else low * 10.0**-scale
+        is_exact = (high == low >> 63) & (low <= _EXACT) & (low >= -_EXACT)
+        others = pa.array(np.flatnonzero(~is_exact & chunk.is_valid().to_numpy(False)))
+        values[others.to_numpy()] = _through_text(chunk.take(others))
+    else:
+        values = _through_text(chunk)
+    return pa.array(values, mask=chunk.is_null().to_numpy(False))
+
+
+def _through_text(decimals: Any) -> npt.NDArray[np.float64]:
+    floats = pc.cast(pc.cast(decimals, pa.string()), pa.float64())
+    return pc.fill_null(floats, 0.0).to_numpy(False)
 
 
 def _to_text(column: Any) -> Any:
