@@ -6,49 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal, SupportsFloat
 
+from grandbatch.checks import whole
 from grandbatch.errors import UsageError
 
 BatchSize = int | Literal["auto"]
 
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
-
-
-def parse_bytes(text: str | int) -> int:
-    """Read a size such as ``"700MiB"``, ``"2GB"`` or ``1024`` into bytes.
-
-    Parameters
-    ----------
-    text : str or int
-        A whole number of bytes, or a number with a unit (B, KB, MB, GB, TB, KiB, MiB, GiB, TiB;
-        G and Gi mean GiB).
-
-    Returns
-    -------
-    int
-        Bytes.
-
-    Raises
-    ------
-    UsageError
-        If the text is no positive size.
-    """
-    if isinstance(text, int):
-        value = text
-    else:
-        units = {"": 1, "b": 1}
-        for power, letter in enumerate("kmgt", start=1):
-            units[f"{letter}b"] = 1000**power
-            units[f"{letter}ib"] = units[f"{letter}i"] = units[letter] = 1024**power
-        stripped = text.strip().lower()
-        number = stripped.rstrip("abcdefghijklmnopqrstuvwxyz ")
-        unit = stripped[len(number) :].strip()
-        try:
-            value = int(float(number) * units[unit])
-        except (KeyError, ValueError, OverflowError):
-            raise UsageError(f"{text!r} is no size; write for example 700MiB or 2GB") from None
-    if value <= 0:
-        raise UsageError(f"a size must be positive, got {text!r}")
-    return value
 
 
 @dataclass(frozen=True)
@@ -89,8 +52,8 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         auto = self.batch_size == "auto"
-        _at_least("sequence_length", self.sequence_length, 1)
-        _at_least("overlap", self.overlap, 0)
+        whole("sequence_length", self.sequence_length, 1)
+        whole("overlap", self.overlap, 0)
         if self.overlap >= self.sequence_length:
             raise UsageError(
                 f"overlap must be smaller than sequence_length ({self.sequence_length}), "
@@ -99,15 +62,15 @@ class BatchConfig:
         if not auto:
             if isinstance(self.batch_size, str):
                 raise UsageError(f'batch_size must be a number or "auto", got {self.batch_size!r}')
-            _at_least("batch_size", self.batch_size, 1)
-        _at_least("prefetch_batches", self.prefetch_batches, 0)
-        _at_least("checkpoint_frequency", self.checkpoint_frequency, 1)
-        _at_least("cache_bytes", self.cache_bytes, 0)
-        _at_least("num_workers", self.num_workers, 1)
-        _at_least("seed", self.seed, 0)
-        _at_least("min_batch_size", self.min_batch_size, 1)
+            whole("batch_size", self.batch_size, 1)
+        whole("prefetch_batches", self.prefetch_batches, 0)
+        whole("checkpoint_frequency", self.checkpoint_frequency, 1)
+        whole("cache_bytes", self.cache_bytes, 0)
+        whole("num_workers", self.num_workers, 1)
+        whole("seed", self.seed, 0)
+        whole("min_batch_size", self.min_batch_size, 1)
         if self.max_batch_size is not None:
-            _at_least("max_batch_size", self.max_batch_size, self.min_batch_size)
+            whole("max_batch_size", self.max_batch_size, self.min_batch_size)
         if isinstance(self.batch_size, int) and not (
             self.min_batch_size <= self.batch_size <= (self.max_batch_size or self.batch_size)
         ):
@@ -145,13 +108,6 @@ class BatchConfig:
             max_memory_percent=80.0,
             checkpoint_frequency=200,
         )
-
-
-def _at_least(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise UsageError(f"{name} must be a whole number, got {value!r}")
-    if value < least:
-        raise UsageError(f"{name} must be at least {least}, got {value}")
 
 
 def calculate_optimal_batch_size(

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from grandbatch.checkpoint import CheckpointManager
-from grandbatch.config import BatchConfig, parse_bytes
+from grandbatch.checks import parse_bytes
+from grandbatch.config import BatchConfig
 from grandbatch.errors import CheckpointError, MemoryLimitError, UsageError
 from grandbatch.features import FeatureSet, resolve_feature_set
 from grandbatch.loader import SlidingWindowDataLoader

@@ -10,10 +10,9 @@ import threading
 import weakref
 from collections.abc import Generator, Iterator, Mapping
 from queue import SimpleQueue
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from grandbatch.errors import UsageError
+from grandbatch.checks import whole
 
 if TYPE_CHECKING:
     from grandbatch.batch import MatrixBatch
@@ -87,10 +86,8 @@ class DataStreamer:
 
     def __init__(self, loader: SlidingWindowDataLoader, prefetch_batches: int | None = None):
         chosen = loader.config.prefetch_batches if prefetch_batches is None else prefetch_batches
-        if isinstance(chosen, bool) or not isinstance(chosen, int) or chosen < 0:
-            raise UsageError(f"prefetch_batches must be a number from 0 on, got {chosen!r}")
         self.loader = loader
-        self.prefetch_batches = chosen
+        self.prefetch_batches = whole("prefetch_batches", chosen, 0)
         # weak, so that leaving a loop drops the iteration and so ends its thread
         self._running: weakref.ref[Generator[MatrixBatch]] | None = None
 
@@ -152,12 +149,7 @@ class DataStreamer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from grandbatch import BatchConfig
-from grandbatch.config import parse_bytes
+from grandbatch.checks import parse_bytes
 from grandbatch.errors import UsageError
 
 

@@ -9,7 +9,7 @@ from grandbatch.bars import BarRules
 from grandbatch.build.builder import BuildOptions, build
 from grandbatch.build.reuse import Inputs, Target
 from grandbatch.build.settings import make_settings
-from grandbatch.config import parse_bytes
+from grandbatch.checks import parse_bytes
 from grandbatch.features import FeatureSet
 from grandbatch.scheduling import Schedule
 from grandbatch.store import MatrixStore

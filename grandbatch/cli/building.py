@@ -11,9 +11,9 @@ import typer
 from grandbatch.bars.rules import BarRules
 from grandbatch.build.reuse import Target, find_store
 from grandbatch.build.settings import make_settings
+from grandbatch.checks import parse_bytes
 from grandbatch.cli import options as o
 from grandbatch.cli.output import Stages, iso_time, show
-from grandbatch.config import parse_bytes
 from grandbatch.store.publish import has_leftovers
 from grandbatch.store.reader import MatrixStore
 

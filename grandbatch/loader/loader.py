@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from torch.utils.data._utils.worker import WorkerInfo
 
 from grandbatch.batch import MatrixBatch
+from grandbatch.checks import whole
 from grandbatch.config import BatchConfig, calculate_optimal_batch_size
 from grandbatch.errors import UsageError
 from grandbatch.loader.batches import Handover, Turn, every_batch, some_batches
@@ -212,9 +213,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
 
     @batch_size.setter
     def batch_size(self, value: int) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"batch_size must be a whole number from 1 on, got {value!r}")
-        self._batch_size = value
+        self._batch_size = whole("batch_size", value, 1)
 
     @property
     def shuffle_vif(self) -> float:
@@ -252,8 +251,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
 
         Where a state of that very epoch was loaded and not used yet, it stays in force.
         """
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
-            raise UsageError(f"an epoch must be a whole number from 0 on, got {epoch!r}")
+        whole("an epoch", epoch, 0)
         if self._resume is None or self._resume.epoch != epoch or self._workers.began:
             self._epoch, self._resume, self._delivered = epoch, None, None
             if get_worker_info() is None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from grandbatch.checks import number, whole
 from grandbatch.errors import UsageError
 
 STRATEGIC_FEATURES = (
@@ -113,26 +114,26 @@ class MappoConfig:
         if not self.agents or len(set(self.agents)) != len(self.agents):
             raise UsageError(f"agents must be different names, at least one, got {self.agents!r}")
         for name in ("sequence_length", "n_features", "epochs", "minibatch_windows"):
-            _whole(name, getattr(self, name), 1)
+            whole(name, getattr(self, name), 1)
         for name in ("seed", "schedule_batches"):
-            _whole(name, getattr(self, name), 0)
+            whole(name, getattr(self, name), 0)
         if self.features and len(self.features) != self.n_features:
             raise UsageError(
                 f"features must name all {self.n_features} (n_features), got {self.features!r}"
             )
         for size in self.hidden_sizes:
-            _whole("hidden_sizes", size, 1)
+            whole("hidden_sizes", size, 1)
         if not self.spans:
             raise UsageError("spans must name at least one number of rows")
         for span in self.spans:
-            _whole("spans", span, 1)
+            whole("spans", span, 1)
             if span > self.sequence_length:
                 raise UsageError(
                     f"spans must be at most sequence_length ({self.sequence_length}), got {span}"
                 )
         for names, bounds in _BOUNDS:
             for name in names:
-                _number(name, getattr(self, name), **bounds)
+                number(name, getattr(self, name), **bounds)
 
     @classmethod
     def strategic(cls, **changes: Any) -> MappoConfig:
@@ -170,23 +171,3 @@ class MappoConfig:
         """Return the fields as numbers, strings and lists."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-
-def _whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}")
-
-
-def _number(
-    name: str,
-    value: float,
-    *,
-    least: float = -math.inf,
-    above: float = -math.inf,
-    most: float = math.inf,
-) -> None:
-    if not (math.isfinite(value) and value >= least and value > above and value <= most):
-        bounds = [f"above {above:g}"] if above > -math.inf else []
-        bounds += [f"at least {least:g}"] if least > -math.inf else []
-        bounds += [f"at most {most:g}"] if most < math.inf else []
-        raise UsageError(f"{name} must be {' and '.join(bounds)}, got {value!r}")

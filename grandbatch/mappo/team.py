@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from grandbatch.batch import MatrixBatch
+from grandbatch.checks import whole
 from grandbatch.errors import TrainingError, UsageError
 from grandbatch.mappo.config import MappoConfig
 from grandbatch.mappo.market import EXPOSURES, exposure_of
@@ -85,7 +86,7 @@ class Team:
         device: str | torch.device = "cpu",
         torch_threads: int = 1,
     ) -> None:
-        self.torch_threads = _checked_threads(torch_threads)
+        self.torch_threads = whole("torch_threads", torch_threads, 1)
         self.config = config if config is not None else type(self).default_config()
         self.stride = stride
         self.device = torch.device(device)
@@ -267,9 +268,3 @@ class Team:
                 f" got {tuple(matrices.shape)}; give a MappoConfig with this sequence_length "
                 "and n_features, or the trainer of this feature set"
             )
-
-
-def _checked_threads(number: int) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise UsageError(f"torch_threads must be a whole number from 1 on, got {number!r}")
-    return number

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from grandbatch.arrays import Int64
+from grandbatch.checks import whole
 from grandbatch.errors import UsageError
 from grandbatch.splits.ranked import times_of_ranks
 from grandbatch.splits.reach import Reach, window_spans
@@ -113,8 +114,7 @@ def walk_forward(
     UsageError
         If the periods don't fit into the store's time, or one has no window left.
     """
-    if isinstance(n_splits, bool) or not isinstance(n_splits, int) or n_splits < 1:
-        raise UsageError(f"n_splits must be a whole number from 1 on, got {n_splits!r}")
+    whole("n_splits", n_splits, 1)
     reach = reach_of(store)
     borders = _test_borders(store, reach, n_splits, test)
     given_up = to_duration(warmup, "warmup") + to_duration(embargo, "embargo")
