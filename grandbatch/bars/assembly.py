@@ -12,12 +12,14 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grandbatch.bars.digests import PartDigests
 from grandbatch.bars.parts import write_part
 from grandbatch.bars.pieces import Piece, piece_path
+from grandbatch.bars.raw import open_raw_bars
 from grandbatch.bars.rules import REASONS
 from grandbatch.errors import InputError
 
@@ -143,23 +145,41 @@ def join_parts(
     parts: Sequence[PlannedPart], pieces_folder: str, target: str
 ) -> list[tuple[PlannedPart, PartDigests]]:
     """Write parts from their slices; return them with what was written."""
-    opened: dict[int, Any] = {}
+    starts = np.cumsum([0, *(part.rows for part in parts)])
+    columns = np.empty((6, starts[-1]), np.int64)
+    for piece, places in _by_piece(parts, starts).items():
+        path = piece_path(Path(pieces_folder), piece, "raw")
+        with open_raw_bars(path, places[0][0].n_rows) as raw:
+            # symbols that follow each other in the parts do so in a block, too
+            low, high = places[0][0].start, places[-1][0].stop
+            at = places[0][1]
+            if len(places) == 1:
+                raw.read(low, high, columns[:, at : at + high - low])
+                continue
+            rows = np.empty((6, high - low), np.int64)
+            raw.read(low, high, rows)
+        for held, at in places:
+            n_rows = held.stop - held.start
+            columns[:, at : at + n_rows] = rows[:, held.start - low : held.stop - low]
     written = []
-    for part in parts:
-        columns = np.empty((6, part.rows), np.int64)
-        at = 0
-        for piece in part.slices:
-            if piece.piece not in opened:
-                path = piece_path(Path(pieces_folder), piece.piece, "raw")
-                opened[piece.piece] = np.memmap(path, np.int64, "r", shape=(6, piece.n_rows))
-            n_rows = piece.stop - piece.start
-            columns[:, at : at + n_rows] = opened[piece.piece][:, piece.start : piece.stop]
-            at += n_rows
+    for part, start in zip(parts, starts.tolist(), strict=False):
+        times, *numbers = columns[:, start : start + part.rows]
         path = Path(target) / part.path
         path.parent.mkdir(exist_ok=True)
-        numbers = [values.view(np.float64) for values in columns[1:]]
-        written.append((part, write_part(path, columns[0], numbers)))
+        written.append((part, write_part(path, times, [n.view(np.float64) for n in numbers])))
     return written
+
+
+def _by_piece(
+    parts: Sequence[PlannedPart], starts: npt.NDArray[np.int64]
+) -> dict[int, list[tuple[Slice, int]]]:
+    """Slices of each piece, and where among all rows of the parts each goes."""
+    found: dict[int, list[tuple[Slice, int]]] = {}
+    for part, at in zip(parts, starts.tolist(), strict=False):
+        for held in part.slices:
+            found.setdefault(held.piece, []).append((held, at))
+            at += held.stop - held.start  # noqa: PLW2901 (where the next slice goes)
+    return found
 
 
 QUARANTINE_SCHEMA = pa.schema(

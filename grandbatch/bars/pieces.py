@@ -21,6 +21,7 @@ from grandbatch.bars.digests import PartDigests
 from grandbatch.bars.layout import CsvLayout
 from grandbatch.bars.parsing import parse_rows
 from grandbatch.bars.parts import write_part
+from grandbatch.bars.raw import write_raw
 from grandbatch.bars.rows import Rows
 from grandbatch.bars.tables import TableBlock, TableLayout, read_table, table_texts
 from grandbatch.bars.times import Evidence, TimeForm
@@ -210,8 +211,7 @@ def _write_bars(
         columns = [times, *(values.view(np.int64) for values in numbers)]
         if task.sort:
             columns.append(np.arange(len(times)) if order is None else order)
-        raw = np.array(columns, np.int64)
-        piece_path(folder, task.index, "raw").write_bytes(raw.data)
+        write_raw(piece_path(folder, task.index, "raw"), np.array(columns, np.int64))
     return symbols, part
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from grandbatch.bars.assembly import PART_ROWS, PlannedPart, Slice, folder_of
 from grandbatch.bars.digests import PartDigests
 from grandbatch.bars.parts import write_part
 from grandbatch.bars.pieces import SAMPLE_ROWS, Piece, SymbolRows, piece_path
+from grandbatch.bars.raw import open_raw_bars
 from grandbatch.kernels.bar_rules import NEVER
 
 Int64 = npt.NDArray[np.int64]
@@ -100,23 +100,11 @@ def _cut_times(held: Sequence[SymbolRows]) -> list[int]:
 
 def merge_parts(parts: Sequence[PlannedPart], pieces_folder: str, target: str) -> list[MergedPart]:
     """Write parts from what their slices hold of their time."""
-    opened: dict[int, Int64] = {}
-    return [_merge_part(part, Path(pieces_folder), Path(target), opened) for part in parts]
+    return [_merge_part(part, Path(pieces_folder), Path(target)) for part in parts]
 
 
-def _merge_part(
-    part: PlannedPart, pieces_folder: Path, target: Path, opened: dict[int, Any]
-) -> MergedPart:
-    found, origins = [], []
-    for piece in part.slices:
-        if piece.piece not in opened:
-            path = piece_path(pieces_folder, piece.piece, "raw")
-            opened[piece.piece] = np.memmap(path, np.int64, "r", shape=(_COLUMNS, piece.n_rows))
-        rows = opened[piece.piece][:, piece.start : piece.stop]
-        low, high = np.searchsorted(rows[0], [part.first_time, part.last_time])
-        found.append(rows[:, low:high])
-        origins.append(np.full(high - low, piece.piece))
-    columns = np.concatenate(found, axis=1)
+def _merge_part(part: PlannedPart, pieces_folder: Path, target: Path) -> MergedPart:
+    columns, origins = _gather(part, pieces_folder)
     order = np.argsort(columns[0], kind="stable")
     times = columns[0][order]
     is_again = np.zeros(len(times), np.bool_)
@@ -126,7 +114,7 @@ def _merge_part(
     path = target / part.path
     path.parent.mkdir(exist_ok=True)
     digests = write_part(path, times, [values[kept].view(np.float64) for values in columns[1:6]])
-    pieces = np.concatenate(origins)[again]
+    pieces = origins[again]
     return MergedPart(
         digests=digests,
         first_time=int(times[0]),
@@ -135,3 +123,22 @@ def _merge_part(
             (int(piece), columns[6][again[pieces == piece]]) for piece in np.unique(pieces)
         ),
     )
+
+
+def _gather(part: PlannedPart, folder: Path) -> tuple[Int64, Int64]:
+    """Read the bars of a part's time from all its slices, and of which piece each is."""
+    found = []
+    for held in part.slices:
+        with open_raw_bars(piece_path(folder, held.piece, "raw"), held.n_rows) as raw:
+            low = raw.find(held.start, held.stop, part.first_time)
+            high = raw.find(low, held.stop, part.last_time)
+        if low < high:
+            found.append((held, low, high))
+    columns = np.empty((_COLUMNS, sum(high - low for _, low, high in found)), np.int64)
+    at = 0
+    for held, low, high in found:
+        with open_raw_bars(piece_path(folder, held.piece, "raw"), held.n_rows) as raw:
+            raw.read(low, high, columns[:, at : at + high - low])
+        at += high - low
+    pieces = [held.piece for held, _, _ in found]
+    return columns, np.repeat(pieces, [high - low for _, low, high in found])
