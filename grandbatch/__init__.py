@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from grandbatch.version import __version__
 
 if TYPE_CHECKING:
+    from grandbatch import indicators, windows
     from grandbatch.bars import BarRules, read_bars
     from grandbatch.batch import MatrixBatch
     from grandbatch.build.api import build_store
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
         Feature,
         FeatureSet,
         add_features,
-        ema,
-        wilder_rsi,
     )
+    from grandbatch.indicators import ema, wilder_rsi
     from grandbatch.live import LiveFeatures
     from grandbatch.loader import SlidingWindowDataLoader
     from grandbatch.memory import MemoryMonitor
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from grandbatch.stream import DataStreamer
     from grandbatch.training import Trainer
 
+# where each name lives; a module's own home is this package
 _HOMES = {
     "BarRules": "bars",
     "BatchConfig": "config",
@@ -60,13 +61,15 @@ _HOMES = {
     "build_store": "build",
     "calculate_optimal_batch_size": "config",
     "create_large_dataset_simulation": "simulate",
-    "ema": "features",
+    "ema": "indicators",
     "evaluate": "evaluation",
     "evaluate_walk_forward": "evaluation",
+    "indicators": "",
     "read_bars": "bars",
     "split_store": "splits",
     "walk_forward": "splits",
-    "wilder_rsi": "features",
+    "wilder_rsi": "indicators",
+    "windows": "",
 }
 
 __all__ = [
@@ -96,14 +99,18 @@ __all__ = [
     "ema",
     "evaluate",
     "evaluate_walk_forward",
+    "indicators",
     "read_bars",
     "split_store",
     "walk_forward",
     "wilder_rsi",
+    "windows",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if _HOMES.get(name) == "":
+        return import_module(f"grandbatch.{name}")
     if name in _HOMES:
         return getattr(import_module(f"grandbatch.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

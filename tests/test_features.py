@@ -23,11 +23,10 @@ from grandbatch.features import (
     FeatureSet,
     add_features,
     compute_rows,
-    ema,
     resolve_feature_set,
     segment_starts,
-    wilder_rsi,
 )
+from grandbatch.indicators import ema, wilder_rsi
 
 BUILT_IN = pytest.mark.parametrize("feature_set", [STRATEGIC, TACTICAL], ids=lambda s: s.name)
 NO_STARTS = np.empty(0, np.int64)

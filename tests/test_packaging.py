@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-CONDA_NAMES = {"torch": "pytorch", "universal-pathlib": "universal_pathlib"}
+CONDA_NAMES = {"TA-Lib": "ta-lib", "torch": "pytorch", "universal-pathlib": "universal_pathlib"}
 
 
 def split(requirement):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from grandbatch.features.built_in import STRATEGIC, TACTICAL, resolve_feature_set
-from grandbatch.features.recursive import ema, wilder_rsi
 from grandbatch.features.rows import compute_rows, segment_starts
 from grandbatch.features.sets import BAR_COLUMNS, FIELDS, Feature, FeatureSet
 
@@ -26,10 +25,8 @@ __all__ = [
     "FeatureSet",
     "add_features",
     "compute_rows",
-    "ema",
     "resolve_feature_set",
     "segment_starts",
-    "wilder_rsi",
 ]
 
 

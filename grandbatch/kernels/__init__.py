@@ -21,10 +21,8 @@ __all__ = [
     "STRATEGIC_WIDTH",
     "TACTICAL_LOOKBACK",
     "TACTICAL_WIDTH",
-    "ema_kernel",
     "strategic_kernel",
     "tactical_kernel",
-    "wilder_rsi_kernel",
 ]
 
 F64 = npt.NDArray[np.float64]
@@ -79,44 +77,6 @@ def tactical_kernel(high: F64, low: F64, close: F64, volume: F64, first: int, ou
     bars = (high, low, close, volume)
     h, l, c, v = _checked(bars, TACTICAL_LOOKBACK, first, out, (TACTICAL_WIDTH,))
     tactical_columns(h, l, c, v, first, out)
-
-
-def ema_kernel(x: F64, alpha: float, window: int, first: int, out: F32) -> None:
-    """Write exponential averages over `window` bars before each bar and the bar itself.
-
-    Parameters
-    ----------
-    x : (n,) float64, contiguous
-        Finite values of one segment.
-    alpha : float
-        Weight of the newest value. The average starts at the oldest.
-    window : int
-        Bars read before each bar.
-    first : int
-        The first bar to write, at least `window`.
-    out : (n - first,) float32, contiguous
-        Overwritten.
-
-    Raises
-    ------
-    UsageError
-        If an array has another shape, type or layout, or `first` is below `window`.
-    """
-    from grandbatch.kernels.recursive import ema_rows
-
-    (x,) = _checked((x,), window, first, out, ())
-    ema_rows(x, alpha, window, first, out)
-
-
-def wilder_rsi_kernel(x: F64, alpha: float, window: int, first: int, out: F32) -> None:
-    """Write Wilder's RSI, in 0..1, over the last `window` differences up to each bar.
-
-    Parameters, errors and shapes are those of `ema_kernel`. It is 1 where no price fell.
-    """
-    from grandbatch.kernels.recursive import wilder_rsi_rows
-
-    (x,) = _checked((x,), window, first, out, ())
-    wilder_rsi_rows(x, alpha, window, first, out)
 
 
 def _checked(

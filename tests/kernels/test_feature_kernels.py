@@ -252,9 +252,9 @@ def test_importing_the_kernels_loads_no_numba():
 @pytest.mark.slow
 def test_many_processes_may_compile_into_one_empty_cache(tmp_path):
     code = (
-        "import numpy as np; from grandbatch.kernels import ema_kernel;"
-        "x = np.arange(60.0); out = np.empty(50, np.float32);"
-        "ema_kernel(x, 0.5, 10, 10, out); print(out.sum())"
+        "import numpy as np; from grandbatch.kernels import strategic_kernel;"
+        "x = np.arange(1.0, 61.0); out = np.empty((13, 20), np.float32);"
+        "strategic_kernel(x, x, 40, out); print(out.sum())"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     started = [

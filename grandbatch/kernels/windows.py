@@ -1,0 +1,316 @@
+"""Windowed sums, spreads, regressions, extremes and ranks of any length, by trees.
+
+A window of 20 bars is 10 + 10, 10 is 5 + 5, 5 is 4 + 1, 4 is 2 + 2. Each of these is kept for every
+bar, so a bar costs one merge a level and not one addition a lag, and the order of additions
+is the window's own: no bits depend on where a run or a block begins. What is merged are means and
+deviations (Chan, Golub, LeVeque: Updating formulae and a pairwise algorithm for computing sample
+variances, 1979), so nothing cancels, and a flat window has exactly no spread. An exponential
+average doubles too: over 2 m bars it is that over m, and (1 - alpha)**m of that over the m before.
+
+`steps` are the merges, (S, 5) int64: the rows of the older part, of the newer part and of the
+result in the scratch, and the lengths of the two parts. The result's row is neither of the parts'.
+`window_steps` of `grandbatch.windows` makes them.
+
+All arrays are contiguous and equally long. Of outputs the items before the first whole window are
+left as they are. Ranks, extremes and quantiles round nothing: any algorithm gives their bits.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.kernels.compilation import compiled
+
+F64 = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+
+ROWS = 3
+"""Rows of scratch that any `steps` get by with."""
+BLOCK = 2_040
+
+
+@compiled
+def decayed_sums(
+    x: F64, weight: float, steps: Int64Array, factors: F64, rest: float, out: F64
+) -> None:
+    """Sum weight * keep**age * x over each window, and `rest` times the value before it.
+
+    `factors` are keep to the power of each step's newer part. A `rest` of 0 reads nothing more.
+    """
+    n = steps[-1, 3] + steps[-1, 4] if steps.size else 1
+    reach = n if rest != 0.0 else n - 1
+    size = max(BLOCK, 2 * n)
+    w = np.empty((ROWS, size + reach))
+    for t in range(reach, x.size, size):
+        m = min(size, x.size - t)
+        k = m + reach
+        part, first = x[t - reach : t + m], w[0]
+        for i in range(k):
+            first[i] = weight * part[i]
+        last = 0
+        for s in range(len(steps)):
+            a, b, last = steps[s, 3], steps[s, 4], steps[s, 2]
+            older, newer, to = w[steps[s, 0], a - 1 :], w[steps[s, 1], a + b - 1 :], w[last]
+            to, factor = to[a + b - 1 :], factors[s]
+            for i in range(k - (a + b - 1)):
+                to[i] = newer[i] + factor * older[i]
+        total, to = w[last, reach:], out[t : t + m]
+        if rest != 0.0:
+            for i in range(m):
+                to[i] = total[i] + rest * part[i]
+        else:
+            for i in range(m):
+                to[i] = total[i]
+
+
+@compiled
+def means(x: F64, steps: Int64Array, out: F64) -> None:
+    """Write the mean of each window; that of equal numbers is the number."""
+    reach = steps[-1, 3] + steps[-1, 4] - 1 if steps.size else 0
+    size = max(BLOCK, 2 * reach)
+    w = np.empty((ROWS, size + reach))
+    for t in range(reach, x.size, size):
+        m = min(size, x.size - t)
+        k = m + reach
+        w[0, :k] = x[t - reach : t + m]
+        last = 0
+        for s in range(len(steps)):
+            a, b, last = steps[s, 3], steps[s, 4], steps[s, 2]
+            _mean(w[steps[s, 0], a - 1 :], w[steps[s, 1], a + b - 1 : k], a, b, w[last])
+        out[t : t + m] = w[last, reach:k]
+
+
+@compiled
+def _mean(older: F64, newer: F64, a: int, b: int, row: F64) -> None:
+    share = a / (a + b)
+    to = row[a + b - 1 :]
+    for i in range(len(newer)):
+        to[i] = newer[i] + (older[i] - newer[i]) * share
+
+
+@compiled
+def moments(x: F64, steps: Int64Array, mean: F64, squares: F64) -> None:
+    """Write the mean of each window, and the sum of squared deviations from it."""
+    reach = steps[-1, 3] + steps[-1, 4] - 1 if steps.size else 0
+    size = max(BLOCK, 2 * reach)
+    w, q = np.empty((ROWS, size + reach)), np.empty((ROWS, size + reach))
+    for t in range(reach, x.size, size):
+        m = min(size, x.size - t)
+        k = m + reach
+        w[0, :k] = x[t - reach : t + m]
+        q[0, :k] = 0.0
+        last = 0
+        for s in range(len(steps)):
+            old, new, last = steps[s, 0], steps[s, 1], steps[s, 2]
+            a, b = steps[s, 3], steps[s, 4]
+            older, newer = w[old, a - 1 :], w[new, a + b - 1 : k]
+            _squares(older, newer, q[old, a - 1 :], q[new, a + b - 1 :], a, b, q[last])
+            _mean(older, newer, a, b, w[last])
+        mean[t : t + m] = w[last, reach:k]
+        squares[t : t + m] = q[last, reach:k]
+
+
+@compiled
+def _squares(older: F64, newer: F64, q_older: F64, q_newer: F64, a: int, b: int, row: F64) -> None:
+    weight = a * float(b) / (a + b)
+    to = row[a + b - 1 :]
+    for i in range(len(newer)):
+        apart = newer[i] - older[i]
+        to[i] = (q_older[i] + q_newer[i]) + apart * apart * weight
+
+
+@compiled
+def trends(x: F64, steps: Int64Array, mean: F64, squares: F64, trend: F64) -> None:
+    """Do as `moments`, and sum the products of deviations of x and of the bars' numbers."""
+    reach = steps[-1, 3] + steps[-1, 4] - 1 if steps.size else 0
+    size = max(BLOCK, 2 * reach)
+    w, q = np.empty((ROWS, size + reach)), np.empty((ROWS, size + reach))
+    c = np.empty((ROWS, size + reach))
+    for t in range(reach, x.size, size):
+        m = min(size, x.size - t)
+        k = m + reach
+        w[0, :k] = x[t - reach : t + m]
+        q[0, :k] = 0.0
+        c[0, :k] = 0.0
+        last = 0
+        for s in range(len(steps)):
+            old, new, last = steps[s, 0], steps[s, 1], steps[s, 2]
+            a, b = steps[s, 3], steps[s, 4]
+            older, newer = w[old, a - 1 :], w[new, a + b - 1 : k]
+            _squares(older, newer, q[old, a - 1 :], q[new, a + b - 1 :], a, b, q[last])
+            c_older, c_newer, to = c[old, a - 1 :], c[new, a + b - 1 :], c[last, a + b - 1 :]
+            weight = 0.5 * a * b
+            for i in range(len(newer)):
+                to[i] = (c_older[i] + c_newer[i]) + (newer[i] - older[i]) * weight
+            _mean(older, newer, a, b, w[last])
+        mean[t : t + m] = w[last, reach:k]
+        squares[t : t + m] = q[last, reach:k]
+        trend[t : t + m] = c[last, reach:k]
+
+
+@compiled
+def products(x: F64, y: F64, steps: Int64Array, x_squares: F64, y_squares: F64, joint: F64) -> None:
+    """Sum the squared deviations of x, of y, and the products of both."""
+    reach = steps[-1, 3] + steps[-1, 4] - 1 if steps.size else 0
+    size = max(BLOCK, 2 * reach)
+    w = np.empty((5, ROWS, size + reach))
+    u, v, p, q, c = w[0], w[1], w[2], w[3], w[4]
+    for t in range(reach, x.size, size):
+        m = min(size, x.size - t)
+        k = m + reach
+        u[0, :k] = x[t - reach : t + m]
+        v[0, :k] = y[t - reach : t + m]
+        w[2:, 0, :k] = 0.0
+        last = 0
+        for s in range(len(steps)):
+            old, new, last = steps[s, 0], steps[s, 1], steps[s, 2]
+            a, b = steps[s, 3], steps[s, 4]
+            u_old, u_new = u[old, a - 1 :], u[new, a + b - 1 : k]
+            v_old, v_new = v[old, a - 1 :], v[new, a + b - 1 : k]
+            _squares(u_old, u_new, p[old, a - 1 :], p[new, a + b - 1 :], a, b, p[last])
+            _squares(v_old, v_new, q[old, a - 1 :], q[new, a + b - 1 :], a, b, q[last])
+            c_older, c_newer, to = c[old, a - 1 :], c[new, a + b - 1 :], c[last, a + b - 1 :]
+            weight = a * float(b) / (a + b)
+            for i in range(len(u_new)):
+                both = (u_new[i] - u_old[i]) * (v_new[i] - v_old[i])
+                to[i] = (c_older[i] + c_newer[i]) + both * weight
+            _mean(u_old, u_new, a, b, u[last])
+            _mean(v_old, v_new, a, b, v[last])
+        x_squares[t : t + m] = p[last, reach:k]
+        y_squares[t : t + m] = q[last, reach:k]
+        joint[t : t + m] = c[last, reach:k]
+
+
+@compiled
+def highest(x: F64, n: int, out: F64) -> None:
+    """Write the greatest of each window, the greater of two that overlap; nan if it holds one."""
+    size = max(BLOCK, 2 * n)
+    w = np.empty((2, size + n))
+    for t in range(n - 1, x.size, size):
+        m = min(size, x.size - t)
+        k = m + n - 1
+        a, b, width = w[0], w[1], 1
+        a[:k] = x[t - n + 1 : t + m]
+        while 2 * width <= n:
+            _greater(a, a[width:k], b[width:])
+            a, b = b, a
+            width *= 2
+        _greater(a[width - 1 :], a[n - 1 : k], out[t:])
+
+
+@compiled
+def _greater(older: F64, newer: F64, out: F64) -> None:
+    for i in range(len(newer)):
+        keep = (older[i] > newer[i]) | (older[i] != older[i])
+        out[i] = older[i] if keep else newer[i]
+
+
+@compiled
+def ages_of_highest(x: F64, n: int, newest: bool, out: F64) -> None:
+    """Count bars since the greatest of each window: the oldest or the newest of equal ones."""
+    size = max(BLOCK, 2 * n)
+    w = np.empty((4, size + n))
+    for t in range(n - 1, x.size, size):
+        m = min(size, x.size - t)
+        k = m + n - 1
+        a, age, b, age_b, width = w[0], w[1], w[2], w[3], 1
+        a[:k] = x[t - n + 1 : t + m]
+        age[:k] = 0.0
+        while 2 * width <= n:
+            _older_wins(a, age, a[width:k], age[width:], width, newest, b[width:], age_b[width:])
+            a, age, b, age_b = b, age_b, a, age
+            width *= 2
+        old, lag = width - 1, n - width
+        _older_wins(a[old:], age[old:], a[n - 1 : k], age[n - 1 :], lag, newest, b, age_b)
+        to, best = out[t : t + m], b[:m]
+        for i in range(m):
+            to[i] = age_b[i] if best[i] == best[i] else np.nan
+
+
+@compiled
+def _older_wins(
+    x: F64, age_x: F64, y: F64, age_y: F64, lag: int, newest: bool, out: F64, age: F64
+) -> None:
+    """X and y are the greatest of two windows, that of x `lag` bars earlier."""
+    for i in range(len(y)):
+        old = (x[i] > y[i]) | ((x[i] == y[i]) & (not newest)) | (x[i] != x[i])
+        out[i] = x[i] if old else y[i]
+        age[i] = age_x[i] + lag if old else age_y[i]
+
+
+@compiled
+def ranks(x: F64, n: int, out: F64) -> None:
+    """Count the values below the newest twice, and those that equal it, itself too, once."""
+    size = BLOCK
+    for t in range(n - 1, x.size, size):
+        m = min(size, x.size - t)
+        now, count = x[t : t + m], out[t : t + m]
+        for i in range(m):
+            count[i] = 0.0 if now[i] == now[i] else np.nan
+        lag = 0
+        while lag + 5 <= n:
+            _five_lags(x[t - lag - 4 :], now, count)
+            lag += 5
+        while lag < n:
+            past = x[t - lag :]
+            for i in range(m):
+                y, c = now[i], count[i]
+                c += 1.0 if past[i] < y else 0.0
+                c += 1.0 if past[i] <= y else 0.0
+                count[i] = c if past[i] == past[i] else np.nan
+            lag += 1
+
+
+@compiled
+def _five_lags(past: F64, now: F64, count: F64) -> None:
+    for i in range(len(now)):
+        y, c = now[i], count[i]
+        known = True
+        for k in range(5):
+            c += 1.0 if past[i + k] < y else 0.0
+            c += 1.0 if past[i + k] <= y else 0.0
+            known &= past[i + k] == past[i + k]
+        count[i] = c if known else np.nan
+
+
+@compiled
+def quantiles(x: F64, n: int, q: float, out: F64) -> None:
+    """Interpolate in a sorted window, from which one number goes as one comes.
+
+    nan is sorted as infinity, and counted. Adding 0 makes one of the two zeros, so that the number
+    that goes is the one that came.
+    """
+    s = np.empty(n)
+    unknown, place = 0, q * (n - 1)
+    k = min(int(place), max(0, n - 2))
+    above, part = min(k + 1, n - 1), place - k
+    for i in range(n - 1):
+        s[i + 1] = np.inf if math.isnan(x[i]) else x[i] + 0.0
+        unknown += math.isnan(x[i])
+    s[0] = -np.inf
+    s.sort()
+    for t in range(n - 1, x.size):
+        new = np.inf if math.isnan(x[t]) else x[t] + 0.0
+        unknown += math.isnan(x[t])
+        old = -np.inf
+        if t >= n:
+            old = np.inf if math.isnan(x[t - n]) else x[t - n] + 0.0
+            unknown -= math.isnan(x[t - n])
+        i, stop = 0, n - 1
+        while i < stop:
+            middle = (i + stop) >> 1
+            if s[middle] < old:
+                i = middle + 1
+            else:
+                stop = middle
+        while i + 1 < n and s[i + 1] < new:
+            s[i] = s[i + 1]
+            i += 1
+        while i > 0 and s[i - 1] > new:
+            s[i] = s[i - 1]
+            i -= 1
+        s[i] = new
+        out[t] = s[k] + part * (s[above] - s[k]) if unknown == 0 else np.nan
