@@ -32,6 +32,7 @@ from grandbatch.bars.checking import (
     count_reasons,
 )
 from grandbatch.bars.digests import PartDigests, file_crc
+from grandbatch.bars.evidence import Evidence, total
 from grandbatch.bars.inputs import (
     LEAF_BYTES,
     InputFile,
@@ -48,11 +49,10 @@ from grandbatch.bars.planning import (
     task_of,
     under_verdicts,
 )
-from grandbatch.bars.problems import disk_full, undecided
+from grandbatch.bars.problems import check_dated, check_times, disk_full
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.sorting import MergedPart, merge_parts, plan_sorted_parts
 from grandbatch.bars.tables import TableBlock
-from grandbatch.bars.times import Evidence
 from grandbatch.errors import DamagedBarsError, InputError
 from grandbatch.files import is_full, sync_folder
 from grandbatch.kernels.bar_rules import DUPLICATE_TIMESTAMP, NEVER
@@ -123,7 +123,7 @@ class _Build:
         self.sources: list[Source] = []
         self.tasks: list[PieceTask] = []
         self.pieces: list[Piece] = []
-        self.day_first: list[bool | None] = [None for _ in files]
+        self.found: list[Evidence] = [Evidence() for _ in files]
 
     def run(
         self, cache_dir: Path, block_bytes: int | None, on_progress: Progress | None
@@ -139,8 +139,10 @@ class _Build:
         )
         hopeless = self._read_all(on_progress)
         if hopeless:
+            for source, (found, n_rows) in zip(self.sources, self._hear(hopeless), strict=True):
+                check_dated(source.file, found, n_rows)
             self._check_bad_rows(hopeless)
-        self._settle_day_order()
+        self._settle_meanings()
         if self.rules.sort:
             symbols, parts = self._sort()
         else:
@@ -228,30 +230,31 @@ class _Build:
 
     # settling what spans blocks
 
-    def _settle_day_order(self) -> None:
-        """Read files again whose dates turn out to be the other way round.
+    def _settle_meanings(self) -> None:
+        """Read files again whose timestamps turn out to be meant otherwise.
 
         A file's own rows decide; where they don't, those of all files together.
         """
-        if self.rules.dayfirst is not None or self.rules.timestamp_format is not None:
-            return
-        found = [Evidence() for _ in self.sources]
-        for piece in self.pieces:
-            found[piece.file] += piece.evidence
-        everywhere = sum(found, Evidence()).verdict
+        heard = self._hear(self.pieces)
+        self.found = [found for found, _ in heard]
+        everywhere = total(self.found)
         wrong = set()
-        for number, (source, evidence) in enumerate(zip(self.sources, found, strict=True)):
-            if not evidence.rows:
-                continue
-            verdict = everywhere if evidence.verdict is None else evidence.verdict
-            if verdict is None:
-                raise undecided(source.file, evidence)
-            self.day_first[number] = verdict
-            if verdict != source.day_first:
-                source.day_first = verdict
+        for number, (source, (found, n_rows)) in enumerate(zip(self.sources, heard, strict=True)):
+            check_times(source.file, found, everywhere, n_rows, self.rules)
+            meaning = source.meaning.settled(found, everywhere, self.rules)
+            if meaning != source.meaning:
+                source.meaning = meaning
                 wrong.add(number)
         self.tasks = under_verdicts(self.tasks, self.sources)
         self._read_again([task for task in self.tasks if task.file in wrong])
+
+    def _hear(self, pieces: Sequence[Piece]) -> list[tuple[Evidence, int]]:
+        """Return what each file's rows say, and how many there are."""
+        heard = [(Evidence(), 0) for _ in self.sources]
+        for piece in pieces:
+            found, n_rows = heard[piece.file]
+            heard[piece.file] = found + piece.evidence, n_rows + piece.n_rows
+        return heard
 
     def _settle_carries(self) -> tuple[list[str], list[PlannedPart]]:
         """Read blocks again that begin before the latest bar of the blocks before them.
@@ -359,7 +362,14 @@ class _Build:
             "fingerprint": fingerprint,
             "source": source,
             "rules": self.rules.identity(),
-            "day_first": self.day_first,
+            "day_first": [
+                source.meaning.day_first if found.dates.rows else None
+                for source, found in zip(self.sources, self.found, strict=True)
+            ],
+            "time_numbers": [
+                source.meaning.name_of(found)
+                for source, found in zip(self.sources, self.found, strict=True)
+            ],
             "symbols": symbols,
             "n_rows": sum(part.rows for part in parts),
             "quarantined": count_reasons(self.pieces),

@@ -32,15 +32,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "bars.json"
 QUARANTINE = "quarantine.parquet"
 PARTITION_ROWS = 131_072
-
+_SCAN_ROWS = 1_048_576
 _IDENTITY_FORMAT = 2
 """Of bars themselves: the same bars have one fingerprint, however a cache is written."""
-
-_SCAN_ROWS = 1_048_576
 
 
 def bars_fingerprint(source: Sequence[Mapping[str, Any]], rules: BarRules) -> str:
@@ -95,8 +93,8 @@ class Part:
 class Bars:
     """Clean bars in a cache, ordered by symbol, then time. Read-only; safe from several threads.
 
-    Open one with `open_bars`, or build it with `prepare_bars`. A pickle holds the path only.
-    As long as one is there that was opened for use, `cache clear` leaves the cache alone.
+    `open_bars` and `prepare_bars` return them. A pickle holds the path only. As long as one is
+    there that was opened for use, `cache clear` leaves the cache alone.
     """
 
     def __init__(self, path: Path, manifest: Mapping[str, Any], use: Use | None = None) -> None:
@@ -108,13 +106,14 @@ class Bars:
         self.source: list[dict[str, Any]] = manifest["source"]
         """Name, bytes and digest of each input."""
         self.day_first: tuple[bool | None, ...] = tuple(manifest["day_first"])
-        """Per input, how dates such as ``2/7/2025`` were read where its own rows, or those of all
-        inputs, decided it; else None."""
+        """Per input, whether days came before months; None where it didn't matter."""
+        self.time_numbers: tuple[str | None, ...] = tuple(manifest["time_numbers"])
+        """Per input, what numbers in its timestamps mean: ``ms``, ``date``, ``HHMM``; or None."""
         self.quarantined: dict[str, int] = manifest["quarantined"]
         """Rows that are no bars: reason → count, without zeros."""
         self.clock_changes: dict[str, int] = manifest["clock_changes"]
-        """Where local times were read: bars whose time clocks show twice (``repeated``), rows with
-        one that they skip (``skipped``); without zeros."""
+        """Bars whose local time comes twice (``repeated``), rows with one that there is not
+        (``skipped``)."""
         self.parts: tuple[Part, ...] = tuple(map(Part.of, manifest["parts"]))
         self._quarantine: dict[str, int] = manifest["quarantine"]
         self._sha256: str = manifest["sha256"]

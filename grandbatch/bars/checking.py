@@ -30,8 +30,8 @@ class HopelessError(Exception):
 class BadRowsWatch:
     """Watches bad rows while blocks are read.
 
-    Counted are only those that stay bad: where dates may turn out to be the other way round nothing
-    is, where clocks change nothing that depends on time.
+    Counted are only those that stay bad: where timestamps may turn out to be meant otherwise
+    nothing is, where clocks change nothing that depends on time.
     """
 
     def __init__(self, tasks: Sequence[PieceTask], rules: BarRules) -> None:
@@ -62,8 +62,7 @@ class BadRowsWatch:
 
     def _surely_bad(self, piece: Piece) -> int:
         rules = self._rules
-        is_open = rules.dayfirst is None and rules.timestamp_format is None
-        if is_open and piece.evidence.rows:
+        if piece.evidence.is_open(rules):
             return 0
         stop = OUT_OF_ORDER + 1 if rules.timezone == "UTC" else DUPLICATE_TIMESTAMP
         return sum(piece.reasons[ACCEPTED + 1 : stop])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from grandbatch.bars.evidence import Tally
 from grandbatch.bars.header import fields_of, is_number
 from grandbatch.bars.times import TimeForm, read_texts
 from grandbatch.errors import InputError
@@ -22,7 +23,6 @@ _WITHOUT_HEADER = {
     ),
 }
 _SAMPLE_LINES = 1000
-_FORM = TimeForm(True, "UTC", None)
 
 
 def names_without_header(fields: Sequence[str], *, is_certain: bool) -> tuple[str, ...] | None:
@@ -51,11 +51,14 @@ def names_without_header(fields: Sequence[str], *, is_certain: bool) -> tuple[st
 
 
 def is_time(text: str) -> bool:
-    """Whether a text is a timestamp of a known form."""
+    """Whether a text is a timestamp of a known form, or a number that may well be one."""
     data = np.frombuffer(text.encode() + bytes(8), np.uint8)  # read in words, and read-only
     places = np.array([[0], [len(data) - 8]], np.int64)
-    times, status = np.empty(1, np.int64), np.empty(1, np.uint8)
-    read_texts(data, places, _FORM, times, status, np.zeros(3, np.int64))
+    times, status, tally = np.empty(1, np.int64), np.empty(1, np.uint8), Tally()
+    read_texts(data, places, TimeForm(), times, status, tally)
+    numbers = tally.evidence().numbers
+    if numbers.rows:
+        return bool(numbers.compact) or not numbers.are_near_zero
     return status[0] in (NAIVE, ABSOLUTE)
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.bars.blocks import BlockText
+from grandbatch.bars.evidence import Tally
 from grandbatch.bars.layout import CsvLayout
 from grandbatch.bars.odd_lines import read_odd_lines
 from grandbatch.bars.rows import Codes, Rows, mark_times, name_symbols, recode
-from grandbatch.bars.times import NO_CHANGES, Evidence, TimeForm, join_changes, read_texts
+from grandbatch.bars.times import NO_CHANGES, TimeForm, join_changes, read_texts
 from grandbatch.kernels.csv_rows import DATE, N_TEXTS, SKIPPED, SYMBOL, TIME, read_lines
 from grandbatch.kernels.texts import join_texts, number_texts
 
@@ -30,7 +31,7 @@ def parse_rows(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str |
     numbers, reasons = np.empty((5, text.n_lines)), np.empty(text.n_lines, np.uint8)
     texts, status = np.empty((N_TEXTS, 2, tile), np.int64), np.empty(tile, np.uint8)
     odd, odd_lines = np.empty((3, tile), np.int64), [np.empty((3, 0), np.int64)]
-    tally, changes = np.zeros(3, np.int64), [NO_CHANGES]
+    tally, changes = Tally(), [NO_CHANGES]
     symbols = _Symbols(text.padded)
     roles = _roles(layout, symbol is None)
     marks = ord(layout.delimiter), ord(layout.decimal)
@@ -56,9 +57,8 @@ def parse_rows(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str |
     if symbol is None:
         codes, names = name_symbols(symbols.texts(), codes, reasons[:row])
     o, h, l, c, v = (numbers[_first_role(layout, number), :row] for number in range(5))
-    evidence = Evidence(*(int(count) for count in tally))
     clock = join_changes(changes)
-    read = Rows(times[:row], (o, h, l, c, v), codes, names, reasons[:row], evidence, clock)
+    read = Rows(times[:row], (o, h, l, c, v), codes, names, reasons[:row], tally.evidence(), clock)
     places, starts, stops = np.concatenate(odd_lines, axis=1)
     if not len(places):
         return read

@@ -18,13 +18,14 @@ import pyarrow.parquet as pq
 
 from grandbatch.bars.blocks import Block, BlockText, find_lines, read_text
 from grandbatch.bars.digests import PartDigests
+from grandbatch.bars.evidence import Evidence
 from grandbatch.bars.layout import CsvLayout
 from grandbatch.bars.parsing import parse_rows
 from grandbatch.bars.parts import write_part
 from grandbatch.bars.raw import write_raw
 from grandbatch.bars.rows import Rows
 from grandbatch.bars.tables import TableBlock, TableLayout, read_table, table_texts
-from grandbatch.bars.times import Evidence, TimeForm
+from grandbatch.bars.times import TimeForm
 from grandbatch.kernels.bar_rules import (
     ACCEPTED,
     DUPLICATE_TIMESTAMP,

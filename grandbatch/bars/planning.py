@@ -16,14 +16,15 @@ import numpy as np
 from dask import delayed
 
 from grandbatch.bars.blocks import Block, cut_file, text_of
+from grandbatch.bars.evidence import UNSETTLED, Evidence, Meaning, total
 from grandbatch.bars.inputs import LEAF_BYTES, InputFile, hash_leaves, join_leaves
 from grandbatch.bars.layout import SAMPLE_BYTES, CsvLayout, read_layout
 from grandbatch.bars.opening import open_raw
 from grandbatch.bars.parsing import parse_rows
 from grandbatch.bars.pieces import PieceTask
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
-from grandbatch.bars.tables import TableBlock, TableLayout, read_table_layout
-from grandbatch.bars.times import Evidence, TimeForm
+from grandbatch.bars.tables import TableBlock, TableLayout, read_table_layout, sniff_table
+from grandbatch.bars.times import TimeForm
 from grandbatch.errors import InputError
 from grandbatch.kernels.csv_rows import PADDING
 from grandbatch.scheduling import Schedule
@@ -44,7 +45,7 @@ class Source:
     """Of the file's first rows."""
     digest: str | None = None
     """None until the file is read."""
-    day_first: bool = True
+    meaning: Meaning = UNSETTLED
     """The verdict so far."""
 
     @property
@@ -96,7 +97,7 @@ def plan_reading(
                 file=number,
                 block=block,
                 layout=source.layout,
-                form=TimeForm(True, rules.timezone, rules.timestamp_format),
+                form=TimeForm(source.meaning, rules.timezone, rules.timestamp_format),
                 symbol=_symbol_of(source, rules),
                 allow_non_positive=rules.allow_non_positive,
                 hashed=file.kind == "csv" and block_bytes % LEAF_BYTES == 0,
@@ -104,18 +105,16 @@ def plan_reading(
                 sort=rules.sort,
             )
             tasks.append(task)
-    everywhere = sum((source.sniffed for source in sources), Evidence())
+    everywhere = total([source.sniffed for source in sources])
     for source in sources:
-        guesses = (rules.dayfirst, source.sniffed.verdict, everywhere.verdict, True)
-        source.day_first = next(guess for guess in guesses if guess is not None)
+        source.meaning = source.meaning.settled(source.sniffed, everywhere, rules)
     return sources, under_verdicts(tasks, sources)
 
 
 def under_verdicts(tasks: Sequence[PieceTask], sources: Sequence[Source]) -> list[PieceTask]:
-    """Give each task the verdict on its file's dates."""
+    """Give each task the verdict on its file's timestamps."""
     return [
-        replace(task, form=replace(task.form, day_first=sources[task.file].day_first))
-        for task in tasks
+        replace(task, form=replace(task.form, meaning=sources[task.file].meaning)) for task in tasks
     ]
 
 
@@ -125,7 +124,7 @@ def _look_into(
     if file.kind == "parquet":
         rows = max(block_bytes // _TEXT_BYTES_PER_ROW, 1)
         layout, table_blocks = read_table_layout(file.location, rules, rows)
-        return Source(file, layout, Evidence()), table_blocks
+        return Source(file, layout, sniff_table(table_blocks[0], layout, rules)), table_blocks
     location = file.location if unpacked is None else str(unpacked)
     size = file.size if unpacked is None else unpacked.stat().st_size
     with open_raw(location, SAMPLE_BYTES + 1) as raw:
@@ -137,7 +136,7 @@ def _look_into(
 def _sniff(layout: CsvLayout, sample: bytes, rules: BarRules) -> Evidence:
     """Evidence of a file's first rows."""
     text = text_of(np.frombuffer(bytearray(sample + bytes(PADDING)), np.uint8))
-    form = TimeForm(True, "UTC", rules.timestamp_format)
+    form = TimeForm(strptime=rules.timestamp_format)
     return parse_rows(text, layout, form, DEFAULT_SYMBOL).evidence
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from grandbatch.bars.evidence import Clocks, Dates, Evidence, Numbers, first_verdict
 from grandbatch.bars.inputs import InputFile
 from grandbatch.bars.rules import BarRules
-from grandbatch.bars.times import Evidence
 from grandbatch.errors import BadRowsError, DiskFullError, TimestampError
+from grandbatch.kernels.epochs import NO_TIME
+from grandbatch.kernels.timestamps import NO_CLOCK
 
 
 def disk_full(files: Sequence[InputFile], cache_dir: Path) -> DiskFullError:
@@ -24,16 +27,87 @@ def disk_full(files: Sequence[InputFile], cache_dir: Path) -> DiskFullError:
     )
 
 
-def undecided(file: InputFile, evidence: Evidence) -> TimestampError:
-    """Say why days and months can't be told apart."""
+def check_times(
+    file: InputFile, found: Evidence, everywhere: Evidence, n_rows: int, rules: BarRules
+) -> None:
+    """Refuse timestamps whose meaning nothing decides.
+
+    Parameters
+    ----------
+    file : InputFile
+    found, everywhere : Evidence
+        What the file's rows say, and those of all files.
+    n_rows : int
+        Of the file. A few stray numbers among other timestamps are bad rows and no more.
+    rules : BarRules
+
+    Raises
+    ------
+    TimestampError
+    """
+    dates, numbers, clocks = found.dates, found.numbers, found.clocks
+    is_open = rules.dayfirst is None and dates.rows
+    if is_open and first_verdict(dates, everywhere.dates) is None:
+        raise TimestampError(f"{file.location}: {_which_first(dates)}")
+    if rules.epoch_unit is None and 2 * numbers.rows > n_rows:
+        verdict = first_verdict(numbers, everywhere.numbers)
+        if verdict is None or verdict == NO_TIME:
+            raise TimestampError(f"{file.location}: {_which_numbers(numbers)}")
+    if 2 * clocks.rows > n_rows:
+        verdict = first_verdict(clocks, everywhere.clocks)
+        if verdict is None or verdict == NO_CLOCK:
+            raise TimestampError(f"{file.location}: {_which_clocks(clocks)}")
+    check_dated(file, found, n_rows)
+
+
+def check_dated(file: InputFile, found: Evidence, n_rows: int) -> None:
+    """Refuse timestamps that are times of day and nothing else."""
+    if 2 * found.undated > n_rows:
+        raise TimestampError(
+            f"{file.location}: its timestamps are times of day without a date. Name the column of "
+            "dates, too: --columns date=HEADER --columns time=HEADER"
+        )
+
+
+def _which_first(dates: Dates) -> str:
     why = (
-        f"{evidence.day_first:,} rows can only be day-first and as many only month-first"
-        if evidence.day_first
-        else f"none of its {evidence.rows:,} dates that could be either has a day above 12"
+        f"{dates.day_first:,} rows can only be day-first and as many only month-first"
+        if dates.day_first
+        else f"none of its {dates.rows:,} dates that could be either has a day above 12"
     )
-    return TimestampError(
-        f"{file.location}: days or months first? {why}. Say which with --dayfirst or "
+    return (
+        f"days or months first? {why}. Say which with --dayfirst or "
         "--no-dayfirst, or give the form with --timestamp-format %d/%m/%Y"
+    )
+
+
+def _which_numbers(numbers: Numbers) -> str:
+    if numbers.are_row_numbers:
+        return (
+            f"its timestamps are numbers from {numbers.lowest:,} to {numbers.highest:,}: row "
+            "numbers, times of day or dates of another form rather than epochs. Name the column "
+            "of times with --columns timestamp=HEADER; if they are epochs, give their unit with "
+            "--epoch-unit s"
+        )
+    why = "they fit more than one unit as well"
+    if 2 * numbers.compact == numbers.rows:
+        why = f"{numbers.compact:,} of {numbers.rows:,} could be dates written as digits"
+    return (
+        f"its timestamps are numbers, and {why}. Give their unit with --epoch-unit s, ms, us or "
+        "ns, or the form of dates with --timestamp-format %Y%m%d"
+    )
+
+
+def _which_clocks(clocks: Clocks) -> str:
+    if clocks.short == clocks.rows:
+        return (
+            "its times of day are numbers below 100: hours, minutes or seconds? Give the form of "
+            'date and time, with a blank between them, with --timestamp-format "%Y%m%d %H"'
+        )
+    return (
+        f"its times of day are numbers of which {clocks.seconds + clocks.millis:,} of "
+        f"{clocks.rows:,} are too long for HHMM, and the others too short for HHMMSS. Write all of "
+        "them as HHMMSS, with zeros before them"
     )
 
 
@@ -55,6 +129,12 @@ def bad_rows(
         "unparseable": "check --timestamp-format, --delimiter and --decimal",
     }
     remedy = remedies.get(worst, "mend the file")
+    abbreviation = _zone_abbreviation(row["text"] for row in first)
+    if worst == "unparseable" and abbreviation:
+        remedy = (
+            f"{abbreviation} is an abbreviation, and several zones have the same: write offsets "
+            "such as -05:00, or leave it away and give --timezone America/New_York"
+        )
     table = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
     listed = "\n  ".join(lines)
     return BadRowsError(
@@ -63,3 +143,12 @@ def bad_rows(
         f"  {listed}\n"
         f"Remedy: {remedy}; or allow more with --max-bad-fraction"
     )
+
+
+def _zone_abbreviation(texts: Iterable[str]) -> str | None:
+    """Name the zone that stands in letters behind a time of day."""
+    for text in texts:
+        found = re.search(r"\d:\d\d(?::\d\d)?(?:[.,]\d+)? ?([A-Z]{2,5})\b", text)
+        if found and found[1] not in ("AM", "PM", "UTC", "GMT"):
+            return found[1]
+    return None

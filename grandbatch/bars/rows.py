@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from grandbatch.bars.times import ClockChanges, Evidence, TimeForm, read_times
+from grandbatch.bars.evidence import Evidence
+from grandbatch.bars.times import ClockChanges, TimeForm, read_times
 from grandbatch.kernels.bar_rules import ACCEPTED, MISSING, UNPARSEABLE
 from grandbatch.kernels.timestamps import MISSING as TIME_MISSING
 from grandbatch.kernels.timestamps import UNPARSEABLE as TIME_UNPARSEABLE

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -25,10 +27,16 @@ REASONS = (
 FIELDS = ("timestamp", "symbol", "open", "high", "low", "close", "volume")
 """The columns of a bar."""
 
+UNITS = ("s", "ms", "us", "ns")
+"""Units of epochs; their places are what `grandbatch.kernels.epochs` calls them."""
+
 MAPPABLE = (*FIELDS, "date", "time")
 """Names that `BarRules.columns` can give to a header."""
 
 DEFAULT_SYMBOL = "default"
+
+_YEAR = r"%-?[YyGcxDF]"
+_AHEAD = r"([+-])(\d\d):([0-5]\d)"
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,12 @@ class BarRules:
     """strptime form of all timestamps; None reads the known forms."""
     dayfirst: bool | None = None
     """Whether ``2/7/2025`` is the 2nd of July; None decides by the evidence of the whole file."""
+    epoch_unit: Literal["s", "ms", "us", "ns"] | None = None
+    """What timestamps that are numbers count since 1970; None decides by the evidence of the whole
+    file whether they are epochs, of which unit, or dates written as digits."""
     timezone: str = "UTC"
-    """Zone of timestamps that name none. Where clocks go back, a time that comes twice is the first
+    """Zone of timestamps that name none, or a zone with what its clock is ahead:
+    ``America/New_York+07:00``. Where clocks go back, a time that comes twice is the first
     of the two unless its symbol's last bar is as late already; a time that clocks skip is
     unparseable."""
     sort: bool = False
@@ -106,12 +118,10 @@ class BarRules:
             )
         if self.symbol is not None and not self.symbol.strip():
             raise UsageError("symbol must not be empty")
-        if self.timestamp_format is not None and "%" not in self.timestamp_format:
-            raise UsageError(
-                f"timestamp_format must be in strptime's form, such as %d/%m/%Y %H:%M, "
-                f"got {self.timestamp_format!r}"
-            )
-        _check_zone(self.timezone)
+        if self.epoch_unit not in (None, *UNITS):
+            raise UsageError(f"epoch_unit must be s, ms, us or ns, got {self.epoch_unit!r}")
+        _check_form(self.timestamp_format, self.epoch_unit)
+        split_zone(self.timezone)
 
     def __hash__(self) -> int:
         return hash((tuple(sorted(self.columns.items())), self.timestamp_format, self.symbol))
@@ -129,6 +139,7 @@ class BarRules:
             "names": list(self.names),
             "timestamp_format": self.timestamp_format,
             "dayfirst": self.dayfirst,
+            "epoch_unit": self.epoch_unit,
             "timezone": self.timezone,
             "sort": self.sort,
             "allow_non_positive": self.allow_non_positive,
@@ -155,10 +166,42 @@ def _checked_names(names: Sequence[str], columns: Mapping[str, str]) -> tuple[st
     return tuple(names)
 
 
-def _check_zone(name: str) -> None:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # unknown, hostile, or a folder of zones
+def _check_form(form: str | None, epoch_unit: str | None) -> None:
+    if form is None:
+        return
+    if "%" not in form:
         raise UsageError(
-            f"timezone {name!r} is unknown; write an IANA name such as America/New_York"
-        ) from None
+            f"timestamp_format must be in strptime's form, such as %d/%m/%Y %H:%M, got {form!r}"
+        )
+    if not re.search(_YEAR, form):
+        raise UsageError(
+            f"timestamp_format {form!r} has no year, and a time of day alone is no timestamp; "
+            "map the columns date and time, and write %Y-%m-%d %H:%M"
+        )
+    if epoch_unit is not None:
+        raise UsageError(
+            f"epoch_unit {epoch_unit!r} and timestamp_format {form!r} contradict each other; "
+            "give one of them"
+        )
+
+
+def split_zone(name: str) -> tuple[str, int]:
+    """Return a zone's IANA name and the nanoseconds that a clock set by it is ahead.
+
+    Raises
+    ------
+    UsageError
+        If there is no such zone.
+    """
+    for zone, ahead in ((name, None), (name[:-6], re.fullmatch(_AHEAD, name[-6:]))):
+        if zone == name or ahead:
+            with suppress(KeyError, ValueError, OSError):  # unknown, hostile, or a folder of zones
+                ZoneInfo(zone)
+                if ahead is None:
+                    return zone, 0
+                minutes = int(ahead[2]) * 60 + int(ahead[3])
+                return zone, minutes * 60_000_000_000 * (-1 if ahead[1] == "-" else 1)
+    raise UsageError(
+        f"timezone {name!r} is unknown; write an IANA name such as America/New_York, "
+        "or one with what the clock is ahead of it, such as America/New_York+07:00"
+    )

@@ -12,18 +12,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from grandbatch.bars.evidence import Evidence
 from grandbatch.bars.header import ColumnMap, match_columns
 from grandbatch.bars.odd_lines import to_numbers
 from grandbatch.bars.opening import is_url, open_raw
 from grandbatch.bars.rows import Rows, rows_of
 from grandbatch.bars.rules import BarRules
-from grandbatch.bars.times import TimeForm
+from grandbatch.bars.times import TimeForm, read_times
 from grandbatch.errors import InputError
 from grandbatch.kernels.bar_rules import UNPARSEABLE
 
 _EXACT = 2**53
 """Whole numbers up to it are doubles, and so are powers of ten up to the 22nd."""
 _EXACT_TENS = 22
+_SNIFFED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,7 @@ def read_table(block: TableBlock, layout: TableLayout, form: TimeForm, symbol: s
     if symbol is None and columns.symbol is not None:
         wanted.append(columns.symbol)
     table = _read(block, [layout.names[i] for i in wanted])
-    parts = [_to_text(table[layout.names[i]]) for i in columns.timestamp]
-    times = parts[0]
-    if len(parts) == 2:
-        times = pc.binary_join_element_wise(*parts, pa.scalar(b" ", pa.binary()))
+    times = _time_texts(table, layout)
     unread = np.zeros(len(table), np.bool_)
     try:
         numbers = [_to_floats(table[layout.names[i]], unread) for i in columns.numbers]
@@ -99,6 +98,22 @@ def read_table(block: TableBlock, layout: TableLayout, form: TimeForm, symbol: s
     rows = rows_of(times, numbers, symbols, form)
     rows.reasons[unread] = UNPARSEABLE
     return rows
+
+
+def sniff_table(block: TableBlock, layout: TableLayout, rules: BarRules) -> Evidence:
+    """Evidence of a block's first rows."""
+    names = [layout.names[i] for i in layout.columns.timestamp]
+    with _open_table(block.path) as file:
+        batches = file.iter_batches(_SNIFFED_ROWS, [block.group], names, use_threads=False)
+        table = pa.Table.from_batches([next(batches)])
+    return read_times(_time_texts(table, layout), TimeForm(strptime=rules.timestamp_format))[2]
+
+
+def _time_texts(table: Any, layout: TableLayout) -> Any:
+    parts = [_to_text(table[layout.names[i]]) for i in layout.columns.timestamp]
+    if len(parts) == 2:
+        return pc.binary_join_element_wise(*parts, pa.scalar(b" ", pa.binary()))
+    return parts[0]
 
 
 def _open_table(location: str) -> Any:
@@ -147,7 +162,8 @@ def decimals_to_floats(chunk: Any) -> Any:
 
 def _through_text(decimals: Any) -> npt.NDArray[np.float64]:
     floats = pc.cast(pc.cast(decimals, pa.string()), pa.float64())
-    return pc.fill_null(floats, 0.0).to_numpy(False)
+    values: npt.NDArray[np.float64] = pc.fill_null(floats, 0.0).to_numpy(False)
+    return values
 
 
 def _to_text(column: Any) -> Any:
@@ -165,6 +181,8 @@ def _to_text(column: Any) -> Any:
         column = pc.if_else(pc.is_finite(column), column, None)
         column = pc.cast(column, pa.decimal128(38, 9), safe=False)  # no exponents
         column = pc.cast(column, pa.string())
+        column = pc.replace_substring_regex(column, "^0E-9$", "0")
+        column = pc.replace_substring_regex(column, r"\.0+$", "")  # 93000.0 may be a time of day
     elif not pa.types.is_binary(kind):
         column = pc.cast(column, pa.string())
     text = pc.cast(column, pa.binary())

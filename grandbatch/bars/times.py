@@ -11,8 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from grandbatch.bars.evidence import UNSETTLED, Evidence, Meaning, Tally
+from grandbatch.bars.rules import split_zone
 from grandbatch.errors import UsageError
 from grandbatch.kernels import timestamps as kernel
+from grandbatch.kernels.epochs import read_numbers
+from grandbatch.kernels.timestamps import parse_timestamps
 
 Int64 = npt.NDArray[np.int64]
 UInt8 = npt.NDArray[np.uint8]
@@ -26,33 +30,9 @@ _NAT = np.iinfo(np.int64).min
 class TimeForm:
     """How a file's timestamps are read."""
 
-    day_first: bool
-    timezone: str
-    strptime: str | None
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What rows of the form ``a/b/yyyy`` say on whether days or months come first."""
-
-    day_first: int = 0
-    month_first: int = 0
-    rows: int = 0
-    """Rows of that form that mean another day the other way round, or none."""
-
-    def __add__(self, other: Evidence) -> Evidence:
-        return Evidence(
-            self.day_first + other.day_first,
-            self.month_first + other.month_first,
-            self.rows + other.rows,
-        )
-
-    @property
-    def verdict(self) -> bool | None:
-        """Whether days come first; None where neither side has more rows."""
-        if self.day_first == self.month_first:
-            return None
-        return self.day_first > self.month_first
+    meaning: Meaning = UNSETTLED
+    timezone: str = "UTC"
+    strptime: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,14 +79,14 @@ def read_times(column: Any, form: TimeForm) -> tuple[Int64, UInt8, Evidence, Clo
     times : (T,) int64
         Nanoseconds since 1970, UTC.
     status : (T,) uint8
-        A status of `grandbatch.kernels.timestamps`.
+        A status of `grandbatch.kernels.timestamps`, not `NUMBER`.
     evidence : Evidence
     changes : ClockChanges
     """
     changes = []
     times = np.empty(len(column), np.int64)
     status = np.empty(len(column), np.uint8)
-    tally = np.zeros(3, np.int64)
+    tally = Tally()
     at = 0
     for chunk in column.chunks:
         rows = slice(at, at + len(chunk))
@@ -118,11 +98,11 @@ def read_times(column: Any, form: TimeForm) -> tuple[Int64, UInt8, Evidence, Clo
         text.flags.writeable = False
         found = read_texts(text, places, form, times[rows], status[rows], tally)
         changes.append(found.at(rows.start))
-    return times, status, Evidence(*(int(count) for count in tally)), join_changes(changes)
+    return times, status, tally.evidence(), join_changes(changes)
 
 
 def read_texts(
-    data: UInt8, places: Int64, form: TimeForm, times: Int64, status: UInt8, tally: Int64
+    data: UInt8, places: Int64, form: TimeForm, times: Int64, status: UInt8, tally: Tally
 ) -> ClockChanges:
     """Read texts that lie scattered.
 
@@ -136,8 +116,8 @@ def read_texts(
         How to read them.
     times, status : (T,) int64, (T,) uint8
         Written, as `read_times` returns them.
-    tally : (3,) int64
-        Evidence, added to.
+    tally : Tally
+        Added to.
 
     Returns
     -------
@@ -145,10 +125,13 @@ def read_texts(
     """
     if form.strptime is None:
         starts, stops = places
-        kernel.parse_timestamps(data, starts, stops, form.day_first, times, status, tally)
+        meaning, texts = form.meaning, tally.texts
+        first = meaning.day_first, meaning.clocks
+        if parse_timestamps(data, starts, stops, *first, times, status, texts):
+            read_numbers(data, starts, stops, meaning.numbers, times, status, tally.numbers)
     else:
-        texts = [data[a:b].tobytes() for a, b in places.T.tolist()]
-        times[:], status[:] = _read_strptime(texts, form.strptime)
+        raw = [data[a:b].tobytes() for a, b in places.T.tolist()]
+        times[:], status[:] = _read_strptime(raw, form.strptime)
     return NO_CHANGES if form.timezone == "UTC" else _localize(times, status, form.timezone)
 
 
@@ -197,5 +180,7 @@ def _localize(times: Int64, status: UInt8, timezone: str) -> ClockChanges:
 
 
 def _to_utc(wall: pd.DatetimeIndex, timezone: str, ambiguous: Any) -> Int64:
-    zoned = wall.tz_localize(timezone, ambiguous=ambiguous, nonexistent="NaT").tz_convert(None)
+    zone, ahead = split_zone(timezone)
+    wall = wall - np.timedelta64(ahead, "ns")
+    zoned = wall.tz_localize(zone, ambiguous=ambiguous, nonexistent="NaT").tz_convert(None)
     return zoned.to_numpy().astype("datetime64[ns]").view(np.int64)

@@ -336,6 +336,7 @@ def _attributes(target: Target, bars: Bars, plan: BuildPlan, fingerprint: str) -
         "n_segments": len(plan.segments),
         "source": [dict(entry) for entry in bars.source],
         "day_first": list(bars.day_first),
+        "time_numbers": list(bars.time_numbers),
         "quarantined": dict(bars.quarantined),
         "clock_changes": dict(bars.clock_changes),
         "fingerprint": fingerprint,

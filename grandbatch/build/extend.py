@@ -239,6 +239,10 @@ def _obstacle(extension: Extension, bars: Bars, plan: BuildPlan) -> str | None:
         if was is not None and was != now:
             first = "days" if now else "months"
             return f"the dates of {entry['name']} are now read with {first} first"
+    meanings = zip(bars.source, old.attrs["time_numbers"], bars.time_numbers, strict=False)
+    for entry, before, after in meanings:
+        if before is not None and before != after:
+            return f"timestamps of {entry['name']} that are numbers are now read as {after}"
     if plan.spec.block_rows != old.spec.block_rows:
         return (
             f"a chunk now needs blocks of {plan.spec.block_rows:,} rows "

@@ -80,7 +80,14 @@ DayFirst = Annotated[
     bool | None,
     typer.Option("--dayfirst/--no-dayfirst", help="Whether 2/7 is the 2nd of July (evidence)."),
 ]
-Timezone = Annotated[str, typer.Option(help="Zone of timestamps that name none.")]
+EpochUnit = Annotated[
+    str | None,
+    typer.Option(help="s, ms, us or ns: what timestamps that are numbers count (evidence)."),
+]
+Timezone = Annotated[
+    str,
+    typer.Option(help="Zone of timestamps that name none, or e.g. America/New_York+07:00."),
+]
 AllowNonPositive = Annotated[
     bool, typer.Option("--allow-non-positive", help="Accept prices at or below zero.")
 ]
@@ -98,6 +105,7 @@ def make_rules(
     decimal: Decimal = None,
     timestamp_format: TimestampFormat = None,
     dayfirst: DayFirst = None,
+    epoch_unit: EpochUnit = None,
     timezone: Timezone = "UTC",
     sort: Sort = False,
     allow_non_positive: AllowNonPositive = False,
@@ -121,6 +129,7 @@ def make_rules(
         decimal=decimal,
         timestamp_format=timestamp_format,
         dayfirst=dayfirst,
+        epoch_unit=epoch_unit,  # type: ignore[arg-type]  # BarRules checks it
         timezone=timezone,
         sort=sort,
         allow_non_positive=allow_non_positive,

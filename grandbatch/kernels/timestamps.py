@@ -1,7 +1,8 @@
 """Timestamps in text to nanoseconds since 1970, one row at a time, without allocation.
 
-Covers the forms of market files: ISO 8601, compact dates, year-first, day-first and month-first
-dates with mixed widths, and epochs. Does not cover month names, two-digit years or named zones.
+Covers the forms of market files: ISO 8601, year-first, day-first and month-first dates with mixed
+widths, compact dates with a time behind them. A text that is one number is left to `epochs`. Does
+not cover month names, two-digit years or named zones.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from grandbatch.kernels.calendar import days_of, is_date
 from grandbatch.kernels.compilation import compiled
 from grandbatch.kernels.loads import address_of, byte_at, word_at
 
@@ -20,15 +22,25 @@ MISSING = 2
 """Nothing but blanks."""
 UNPARSEABLE = 3
 """No known form, or no such date."""
+NUMBER = 4
+"""Not read: an epoch or a compact date."""
 
 DAY_FIRST_EVIDENCE = 0
 MONTH_FIRST_EVIDENCE = 1
 ORDERED_ROWS = 2
+UNDATED_ROWS = 3
+CLOCK_ROWS = 4
+SHORT_CLOCKS = 5
+PADDED_CLOCKS = 6
+SECOND_CLOCKS = 7
+MILLI_CLOCKS = 8
+N_TALLY = 9
+
+NO_CLOCK, MINUTES, SECONDS, MILLIS = 0, 1, 2, 3
+"""What times of day without colons and leading zeros mean: HHMM, HHMMSS or HHMMSSmmm."""
 
 _SECOND = np.int64(1_000_000_000)
 _DAY = np.int64(86_400_000_000_000)
-_LARGEST = np.int64(2**63 - 1)
-_FIRST_YEAR, _LAST_YEAR = 1678, 2261  # whole years within int64 nanoseconds
 
 
 @compiled
@@ -39,34 +51,6 @@ def _digits(at, end):  # type: ignore[no-untyped-def]
         value = value * np.int64(10) + (byte_at(at) - 48)
         at += 1
     return value, at
-
-
-@compiled
-def _days(year, month, day):  # type: ignore[no-untyped-def]
-    """Days since 1970-01-01 of a Gregorian date.
-
-    http://howardhinnant.github.io/date_algorithms.html#days_from_civil
-    """
-    y = year - 1 if month <= 2 else year
-    era = y // 400
-    of_era = y - era * 400
-    shifted = month + 9 if month <= 2 else month - 3
-    of_year = (153 * shifted + 2) // 5 + day - 1
-    return era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468
-
-
-@compiled
-def _is_date(year, month, day):  # type: ignore[no-untyped-def]
-    if year < _FIRST_YEAR or year > _LAST_YEAR or month < 1 or month > 12 or day < 1:
-        return False
-    if day <= 28:
-        return True
-    if month == 2:
-        leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-        return day == 29 and leap
-    if month in (4, 6, 9, 11):
-        return day <= 30
-    return day <= 31
 
 
 @compiled
@@ -115,22 +99,44 @@ def _offset(at, end):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _clock_digits(at, end):  # type: ignore[no-untyped-def]
-    """Seconds since midnight of `HH:MM[:SS]` or `HHMM[SS]`, where it stops, if it has seconds.
+def _bare_clock(value, width, padded, meaning, tally):  # type: ignore[no-untyped-def]
+    """Nanoseconds since midnight of digits without colons; -1 where they are no time of day."""
+    tally[CLOCK_ROWS] += 1
+    tally[SHORT_CLOCKS] += width <= 2
+    tally[PADDED_CLOCKS] += padded and width == 4
+    tally[SECOND_CLOCKS] += width == 5 or width == 6 or (width <= 4 and value > 2400)  # noqa: PLR1714
+    tally[MILLI_CLOCKS] += width > 6
+    if width > 6 and meaning != MILLIS:
+        return np.int64(-1)
+    if width <= 3 and meaning == NO_CLOCK:
+        return np.int64(-1)
+    if width == 5 and meaning < SECONDS:
+        return np.int64(-1)
+    millis = np.int64(0)
+    if meaning == MILLIS:
+        millis = value % 1000
+        value //= 1000
+    elif width <= 4 and meaning < SECONDS:
+        value *= 100
+    hour, minute, second = value // 10_000, value // 100 % 100, value % 100
+    if minute > 59 or second > 59 + (value == 235_960):
+        return np.int64(-1)
+    return ((hour * 60 + minute) * 60 + second) * _SECOND + millis * 1_000_000
+
+
+@compiled
+def _clock_digits(at, end, meaning, tally):  # type: ignore[no-untyped-def]
+    """Nanoseconds since midnight of `HH:MM[:SS]` or digits alone, where it stops, has it seconds.
 
     An hour of 24 and above is left for the caller to see. The place is -1 where there is no time.
     """
     start = at
     hour, at = _digits(at, end)
     width = at - start
-    if width in (4, 6):
-        if width == 4:
-            hour *= 100
-        minute, second = hour // 100 % 100, hour % 100
-        hour //= 10_000
-        good = minute <= 59 and second <= 59
-        return hour * 3600 + minute * 60 + second, (at if good else -1), width == 6
-    if width not in (1, 2) or at == end or byte_at(at) != 58:
+    if width > 0 and width <= 9 and (at == end or byte_at(at) != 58):
+        nanos = _bare_clock(hour, width, byte_at(start) == 48, meaning, tally)
+        return nanos, (at if nanos >= 0 else -1), width > 4 or meaning >= SECONDS
+    if width not in (1, 2) or at == end:
         return np.int64(0), -1, False
     start = at + 1
     minute, at = _digits(start, end)
@@ -138,11 +144,11 @@ def _clock_digits(at, end):  # type: ignore[no-untyped-def]
         return np.int64(0), -1, False
     seconds = hour * 3600 + minute * 60
     if at == end or byte_at(at) != 58:
-        return seconds, at, False
+        return seconds * _SECOND, at, False
     start = at + 1
     second, at = _digits(start, end)
-    good = at - start == 2 and second <= 59
-    return seconds + second, (at if good else -1), True
+    good = at - start == 2 and (second <= 59 or (second == 60 and seconds == 86340))
+    return (seconds + second) * _SECOND, (at if good else -1), True
 
 
 @compiled
@@ -153,17 +159,17 @@ def _skip_blanks(at, end):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _clock(at, end):  # type: ignore[no-untyped-def]
+def _clock(at, end, meaning, tally):  # type: ignore[no-untyped-def]
     """Nanoseconds since midnight of a time with all that may follow but a zone, and its end.
 
-    The place is -1 where there is no such time.
+    24:00 and 23:59:60 are the end of the day. The place is -1 where there is no such time.
     """
-    seconds, at, has_seconds = _clock_digits(at, end)
-    nanos = np.int64(0)
-    if at >= 0 and has_seconds and at < end and (byte_at(at) == 46 or byte_at(at) == 44):
+    clock, at, has_seconds = _clock_digits(at, end, meaning, tally)
+    if at >= 0 and at < end and (byte_at(at) == 46 or byte_at(at) == 44):
         start = at + 1
-        nanos, at = _fraction(start, end)
-        if at == start:
+        part, at = _fraction(start, end)
+        clock += part
+        if at == start or not (has_seconds or part == 0):
             at = -1
     if at < 0:
         return np.int64(0), -1
@@ -171,51 +177,14 @@ def _clock(at, end):  # type: ignore[no-untyped-def]
     if (
         end - at >= 2 and (byte_at(at + 1) | 32) == 109 and (byte_at(at) | 32) in (97, 112)
     ):  # AM, PM
-        if seconds < 3600 or seconds >= 13 * 3600:
+        if clock < 3600 * _SECOND or clock >= 13 * 3600 * _SECOND:
             return np.int64(0), -1
-        seconds = seconds % 43200 + (43200 if (byte_at(at) | 32) == 112 else 0)
+        afternoon = np.int64(43200) if (byte_at(at) | 32) == 112 else np.int64(0)
+        clock = clock % (43200 * _SECOND) + afternoon * _SECOND
         at = _skip_blanks(at + 2, end)
-    if seconds >= 86400:
+    if clock > _DAY:
         return np.int64(0), -1
-    return seconds * _SECOND + nanos, at
-
-
-@compiled
-def _epoch(value, negative, at, end):  # type: ignore[no-untyped-def]
-    """Nanoseconds of an epoch in s, ms, us or ns by its magnitude, and its status."""
-    unit = np.int64(1)
-    if value < 100_000_000_000:
-        unit = _SECOND
-    elif value < 100_000_000_000_000:
-        unit = np.int64(1_000_000)
-    elif value < 100_000_000_000_000_000:
-        unit = np.int64(1_000)
-    part, stop = np.int64(0), at
-    if at < end:
-        part, stop = _fraction(at + 1, end)
-    in_range = value >= 100_000_000 and value < _LARGEST // unit
-    if not in_range or stop != end:
-        return np.int64(0), UNPARSEABLE
-    # without the cut of the product, which would leave int64
-    ns = value * unit + (part if unit == _SECOND else part // (_SECOND // unit))
-    return (-ns if negative else ns), ABSOLUTE
-
-
-@compiled
-def _compact(value, width):  # type: ignore[no-untyped-def]
-    """Nanoseconds of YYYYMMDD[HHMM[SS]] written as one number, and whether it is one."""
-    clock = np.int64(0)
-    if width == 14:
-        clock = value % 1_000_000
-        value //= 1_000_000
-    elif width == 12:
-        clock = (value % 10_000) * 100
-        value //= 10_000
-    year, month, day = value // 10_000, value // 100 % 100, value % 100
-    hour, minute, second = clock // 10_000, clock // 100 % 100, clock % 100
-    good = _is_date(year, month, day) and hour <= 23 and minute <= 59 and second <= 59
-    seconds = _days(year, month, day) * 86400 + hour * 3600 + minute * 60 + second
-    return (seconds * _SECOND if good else np.int64(0)), good
+    return clock, at
 
 
 @compiled
@@ -226,8 +195,9 @@ def _date(at, end, day_first, tally):  # type: ignore[no-untyped-def]
     width = at - start
     if width == 8:
         year, month, day = first // 10_000, first // 100 % 100, first % 100
-        return _days(year, month, day), (at if _is_date(year, month, day) else -1)
+        return days_of(year, month, day), (at if is_date(year, month, day) else -1)
     if at == end or byte_at(at) < 45 or byte_at(at) > 47:  # - . /
+        tally[UNDATED_ROWS] += at < end and byte_at(at) == 58 and (width == 1 or width == 2)  # noqa: PLR1714
         return np.int64(0), -1
     mark = byte_at(at)
     start = at + 1
@@ -246,55 +216,55 @@ def _date(at, end, day_first, tally):  # type: ignore[no-untyped-def]
             month, day = second, first
     elif width != 4 or at == start or at - start > 2:
         return np.int64(0), -1
-    return _days(year, month, day), (at if _is_date(year, month, day) else -1)
+    return days_of(year, month, day), (at if is_date(year, month, day) else -1)
 
 
 @compiled
-def _whole_number(start, stop, end):  # type: ignore[no-untyped-def]
-    """Nanoseconds and status of a compact date or an epoch, digits from `start` to `stop`."""
-    negative = byte_at(start) == 45
-    if negative:
-        start += 1
-    value, _ = _digits(start, stop)
-    if stop == end and not negative and stop - start in (8, 12, 14):
-        ns, good = _compact(value, stop - start)
-        if good:
-            return ns, NAIVE
-    if stop - start > 19 or stop == start or value < 0:
-        return np.int64(0), UNPARSEABLE
-    return _epoch(value, negative, stop, end)
+def _is_number(at, end):  # type: ignore[no-untyped-def]
+    """Whether a text is digits with no more than a minus, a point and an exponent."""
+    start = at + (byte_at(at) == 45)
+    count, at = np.int64(0), start
+    while at < end and (48 <= byte_at(at) <= 57 or (byte_at(at) == 46 and count == at - start)):
+        count += byte_at(at) != 46
+        at += 1
+    if count == 0:
+        return False
+    if at < end and (byte_at(at) | 32) == 101:
+        at += 1
+        at += at < end and (byte_at(at) == 45 or byte_at(at) == 43)
+        start = at
+        _, at = _digits(at, end)
+        count = at - start
+    return at == end and count > 0
 
 
 @compiled
-def _parse(at, end, day_first, tally):  # type: ignore[no-untyped-def]  # noqa: PLR0911 (a chain of refusals)
-    """Nanoseconds and status of the text from address `at` up to `end`."""
+def _parse(at, end, day_first, clocks, tally):  # type: ignore[no-untyped-def]  # noqa: PLR0911 (a chain of refusals)
+    """Nanoseconds, status and days of the text from address `at` up to `end`."""
+    none = np.int64(0)
     while at < end and (byte_at(at) == 32 or byte_at(at) == 9):
         at += 1
     while end > at and (byte_at(end - 1) == 32 or byte_at(end - 1) == 9):
         end -= 1
     if at == end:
-        return np.int64(0), MISSING
-    signed = byte_at(at) == 45
-    _, stop = _digits(at + 1 if signed else at, end)
-    if signed or stop == end or (byte_at(stop) == 46 and stop - at >= 9):
-        if stop < end and byte_at(stop) != 46:
-            return np.int64(0), UNPARSEABLE
-        return _whole_number(at, stop, end)
+        return none, MISSING, none
+    if _is_number(at, end):
+        return none, NUMBER, none
     days, at = _date(at, end, day_first, tally)
     if at < 0:
-        return np.int64(0), UNPARSEABLE
+        return none, UNPARSEABLE, none
     ns = days * _DAY
     if at == end:
-        return ns, NAIVE
+        return ns, NAIVE, days
     if byte_at(at) != 32 and (byte_at(at) | 32) != 116:  # a blank or T
-        return np.int64(0), UNPARSEABLE
-    clock, at = _clock(_skip_blanks(at + 1, end), end)
+        return none, UNPARSEABLE, none
+    clock, at = _clock(_skip_blanks(at + 1, end), end, clocks, tally)
     if at < 0:
-        return np.int64(0), UNPARSEABLE
+        return none, UNPARSEABLE, none
     if at == end:
-        return ns + clock, NAIVE
+        return ns + clock, NAIVE, days
     east, good = _offset(at, end)
-    return ns + clock - east, (ABSOLUTE if good else UNPARSEABLE)
+    return ns + clock - east, (ABSOLUTE if good else UNPARSEABLE), days
 
 
 @compiled
@@ -303,18 +273,16 @@ def parse_timestamps(
     starts: npt.NDArray[np.int64],
     stops: npt.NDArray[np.int64],
     day_first: bool,
+    clocks: int,
     out: npt.NDArray[np.int64],
     status: npt.NDArray[np.uint8],
     tally: npt.NDArray[np.int64],
-) -> None:
+) -> int:
     """Read one timestamp per row.
 
     ISO 8601 (a date alone; `T` or a blank; minutes, seconds or fractions cut to nanoseconds; `Z`,
     `+HH:MM`, `+HHMM`, `+HH`, `UTC`, `GMT`), years first with `-`, `/` or `.`, days or months first
-    with one or two digits, `YYYYMMDD[ HHMMSS]`, AM and PM, and epochs. An epoch is in seconds
-    below 1e11, in ms below 1e14, in us below 1e17 and in ns above; numbers below 1e8 (1973 in
-    seconds) are row numbers more often than times and are refused. A number of 8, 12 or 14 digits
-    that is a date is one.
+    with one or two digits, `YYYYMMDD HHMMSS`, AM and PM, 24:00 and 23:59:60.
 
     Parameters
     ----------
@@ -324,18 +292,29 @@ def parse_timestamps(
         Where each row's text starts and stops in `data`.
     day_first : bool
         Read `a/b/yyyy` as day, month; else as month, day.
+    clocks : int
+        What digits after a date are: `MINUTES`, `SECONDS`, `MILLIS`, or `NO_CLOCK`, where only four
+        digits and six are a time of day.
     out : (T,) int64
         Nanoseconds since 1970 in UTC, or in wall-clock time where the status is `NAIVE`.
     status : (T,) uint8
-        `NAIVE`, `ABSOLUTE`, `MISSING` or `UNPARSEABLE`.
-    tally : (3,) int64
-        Added to: rows that can only be day-first, only month-first, and all of form `a/b/yyyy`
-        with a unlike b.
+        `NAIVE`, `ABSOLUTE`, `MISSING`, `UNPARSEABLE` or `NUMBER`.
+    tally : (N_TALLY,) int64
+        Added to, whatever `day_first` and `clocks`: rows that can only be day-first, only
+        month-first, and all of form `a/b/yyyy` with a unlike b; times of day without a date;
+        times of day without colons, and those of them below 100, of four digits with a zero
+        before them, with seconds, with milliseconds.
+
+    Returns
+    -------
+    int
+        Rows with the status `NUMBER`.
     """
     base = address_of(data)
     before = np.zeros(3, np.int64)
     added = np.zeros(3, np.int64)
     date_at, date_width, date_ns = 0, 0, np.int64(0)
+    n_numbers = 0
     for row in range(len(starts)):
         at, end = base + starts[row], base + stops[row]
         # Neighbouring bars share their date. Where its very characters stood in a row before, only
@@ -370,12 +349,14 @@ def parse_timestamps(
             at = base + starts[row]
         for i in range(3):
             before[i] = tally[i]
-        out[row], status[row] = _parse(at, end, day_first, tally)
+        out[row], status[row], days = _parse(at, end, day_first, clocks, tally)
+        n_numbers += status[row] == NUMBER
         if status[row] == NAIVE:
             for i in range(3):  # an expression of whole arrays takes a second to compile
                 added[i] = tally[i] - before[i]
-            date_at, date_width, date_ns = at, 0, out[row] - out[row] % _DAY
+            date_at, date_width, date_ns = at, 0, days * _DAY
             while at + date_width < end and byte_at(at + date_width) not in (32, 84):
                 date_width += 1
             if date_width > 10:  # no mark between date and time
                 date_width = 0
+    return n_numbers

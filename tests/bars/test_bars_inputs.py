@@ -230,7 +230,7 @@ def test_a_line_of_more_than_a_mebibyte_is_an_error_however_blocks_are_cut(tmp_p
         path = write(tmp_path / f"{n_bytes}.csv", "\n".join([HEADER, *lines, ""]))
         parsed = partial(prepare_bars, path, tmp_path / "cache", BarRules(), HERE, block_bytes)
         if n_bytes > 2**20:
-            with pytest.raises(InputError, match="no line feed in 1,048,576 bytes after byte"):
+            with pytest.raises(InputError, match="no line ends in 1,048,576 bytes after byte"):
                 parsed()
         else:
             assert parsed().n_rows == 2999

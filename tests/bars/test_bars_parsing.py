@@ -15,15 +15,16 @@ from pyarrow import csv as pa_csv
 
 from grandbatch.bars import BarRules, parsing, prepare_bars
 from grandbatch.bars.blocks import PADDING, find_lines, text_of
+from grandbatch.bars.evidence import Dates, Evidence
 from grandbatch.bars.header import ColumnMap
 from grandbatch.bars.layout import CsvLayout
 from grandbatch.bars.odd_lines import NULL_WORDS
-from grandbatch.bars.times import Evidence, TimeForm
+from grandbatch.bars.times import TimeForm
 from grandbatch.errors import ColumnError
 from grandbatch.kernels.bar_rules import ACCEPTED, MISSING, UNPARSEABLE
 from grandbatch.scheduling import Schedule
 
-FORM = TimeForm(True, "UTC", None)
+FORM = TimeForm()
 PLAIN = CsvLayout(",", 6, ColumnMap((0,), (1, 2, 3, 4, 5), None), 0, 0)
 SYMBOLS = CsvLayout(",", 7, ColumnMap((0,), (2, 3, 4, 5, 6), 1), 0, 0)
 EPOCH = dt.datetime(1970, 1, 1)
@@ -226,7 +227,7 @@ def test_a_symbol_that_is_no_text_is_unparseable_and_a_blank_one_missing():
 
 def test_lines_that_only_arrow_can_read_count_as_evidence_once():
     rows = parse("13/1/2024,1,1,1,1,NA\n13/1/2024,1,1,1,1,1\n13/1/2024,1,1,1\n")
-    assert rows.evidence == Evidence(day_first=2, rows=2)
+    assert rows.evidence == Evidence(Dates(day_first=2, rows=2))
 
 
 def test_one_column_may_be_all_prices_but_no_text_besides(tmp_path):

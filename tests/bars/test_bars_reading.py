@@ -63,7 +63,7 @@ def torn_reading(data):
 
 def time_alone(text):
     column = pa.chunked_array([pa.array([text.encode("utf-8", "surrogateescape")], pa.binary())])
-    times, status, *_ = read_times(column, TimeForm(True, "UTC", None))
+    times, status, *_ = read_times(column, TimeForm())
     if status[0] not in (NAIVE, ABSOLUTE):
         raise ValueError(text)
     return dt.datetime(1970, 1, 1) + dt.timedelta(seconds=int(times[0]) // 10**9)

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.times import Evidence, TimeForm, read_times
+from grandbatch.bars.evidence import Dates, Evidence, Meaning
+from grandbatch.bars.times import TimeForm, read_times
 from grandbatch.errors import TimestampError, UsageError
+from grandbatch.kernels.epochs import COMPACT
 from grandbatch.kernels.timestamps import ABSOLUTE, MISSING, NAIVE, UNPARSEABLE
 from grandbatch.scheduling import Schedule
 
@@ -19,9 +21,9 @@ HERE = Schedule.local("sync")
 EPOCH = dt.datetime(1970, 1, 1)
 
 
-def read(texts, day_first=True, timezone="UTC", strptime=None):
+def read(texts, day_first=True, timezone="UTC", strptime=None, numbers=COMPACT, clocks=0):
     column = pa.chunked_array([pa.array([text.encode() for text in texts], pa.binary())])
-    return read_times(column, TimeForm(day_first, timezone, strptime))[:3]
+    return read_times(column, TimeForm(Meaning(day_first, numbers, clocks), timezone, strptime))[:3]
 
 
 def nanoseconds(moment):
@@ -84,14 +86,21 @@ def test_the_short_way_reads_what_the_long_way_reads(day, rest):
     assert (after[1], status_after[1]) == (alone[0], status[0])
 
 
-def test_epochs_are_told_apart_by_their_size():
+@pytest.mark.parametrize("unit", range(4))
+def test_epochs_are_read_in_the_unit_that_was_decided(unit):
     moment = pd.Timestamp("2020-06-29 01:00")
-    texts = [str(moment.value // unit) for unit in (10**9, 10**6, 10**3, 1)]
-    times, status, _ = read([*texts, f"{texts[0]}.25", f"-{texts[0]}"])
-    assert times.tolist()[:4] == [moment.value] * 4
-    assert times[4] == moment.value + 250_000_000
-    assert times[5] == -moment.value
+    text = str(moment.value // 10 ** (9 - 3 * unit))
+    scientific = [f"{text[0]}.{text[1:]}e+{len(text) - 1:02d}", f"{text}E0", f"{text[:-2]}e2"]
+    times, status, _ = read([text, f"-{text}", f"{text}.0", "0", *scientific], numbers=unit)
+    assert times.tolist() == [moment.value, -moment.value, moment.value, 0, *[moment.value] * 3]
     assert (status == ABSOLUTE).all()
+
+
+def test_epochs_have_fractions_down_to_nanoseconds():
+    times, _, _ = read(["1593392400.25", "-1.000000001", "0.5", "15e-1"], numbers=0)
+    assert times.tolist() == [1593392400250000000, -1000000001, 500000000, 1500000000]
+    assert read(["1593392400000.25"], numbers=1)[0].tolist() == [1593392400000250000]
+    assert read(["1593392400000.25"], numbers=3)[0].tolist() == [1593392400000]
 
 
 def test_offsets_lead_to_utc():
@@ -109,7 +118,13 @@ def test_offsets_lead_to_utc():
         "12345",
         "2020-02-30",
         "2021-02-29",
-        "2020-01-01 24:00",
+        "2020-01-01 24:01",
+        "2020-01-01 24:00:00.5",
+        "2020-01-01 12:00:60",
+        "09:30",
+        "1e",
+        "1e5.0",
+        "1.2.3",
         "2020-01-01 1:60",
         "31/31/2020",
         "2020-01-01 01:00 PM+",
@@ -125,6 +140,9 @@ def test_offsets_lead_to_utc():
         "--5",
         "-",
         "1593392400.5x",
+        "20240102.5",
+        "20240230",
+        "202401022401",
     ],
 )
 def test_what_is_no_time_is_unparseable(text):
@@ -146,7 +164,7 @@ def test_evidence_counts_days_above_twelve_on_either_side():
         "2020-01-13",
         "13/1/2020 01:00",
     ]
-    assert read(texts)[2] == Evidence(day_first=2, month_first=1, rows=4)
+    assert read(texts)[2] == Evidence(Dates(day_first=2, month_first=1, rows=4))
 
 
 def test_a_zone_turns_wall_time_into_utc_and_skipped_times_are_unparseable():

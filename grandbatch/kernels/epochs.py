@@ -1,0 +1,172 @@
+"""Timestamps that are one number: epochs in s, ms, us or ns, and dates written as digits.
+
+A number alone doesn't tell which of them it is: the numbers of a whole file do. What each row says
+is counted here, and rows are read by what was decided.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.kernels.calendar import days_of, is_date
+from grandbatch.kernels.compilation import compiled
+from grandbatch.kernels.loads import address_of, byte_at
+from grandbatch.kernels.timestamps import ABSOLUTE, NAIVE, NUMBER, UNPARSEABLE
+
+NO_TIME, COMPACT = -1, 4
+"""What numbers may mean besides 0 to 3: seconds, milliseconds, microseconds, nanoseconds."""
+
+ROWS, COMPACT_ROWS, EARLY_ROWS, LOWEST, HIGHEST, UNIT_ROWS = range(6)
+N_TALLY = UNIT_ROWS + 4
+
+EARLY = 100_000_000
+"""Numbers nearer to zero are row numbers more often than epochs."""
+
+_SECOND = np.int64(1_000_000_000)
+_LARGEST = np.int64(2**63 - 1)
+_ROOM = (_LARGEST - 9) // 10
+_TENS = np.array([10**i for i in range(19)], np.int64)
+
+
+@compiled
+def _number(at, end):  # type: ignore[no-untyped-def]
+    """Whole part, billionths and form of the number at `at`; below 0 where it has too many digits.
+
+    Form 0 is digits alone, or with decimals that are zeros; 1 is anything else.
+    """
+    negative = byte_at(at) == 45
+    at += negative
+    digits, scale = np.int64(0), np.int64(0)
+    form = np.int64(negative)
+    decimals = False
+    while at < end and (byte_at(at) | 32) != 101:
+        if byte_at(at) == 46:
+            decimals = True
+        elif digits <= _ROOM:
+            digits = digits * 10 + (byte_at(at) - 48)
+            scale -= decimals
+        elif not decimals:
+            scale += 1
+        at += 1
+    if at < end:  # an exponent
+        form = np.int64(1)
+        at += 1
+        below = byte_at(at) == 45
+        at += below or byte_at(at) == 43
+        power = np.int64(0)
+        while at < end and power < 1000:
+            power = power * 10 + (byte_at(at) - 48)
+            at += 1
+        scale += -power if below else power
+    if digits == 0 or scale < -36:
+        return np.int64(0), np.int64(0), form, negative
+    if scale >= 0:
+        if scale > 18 or digits > _LARGEST // _TENS[scale]:
+            return np.int64(-1), np.int64(0), form, negative
+        return digits * _TENS[scale], np.int64(0), form, negative
+    places = -scale
+    if places > 18:
+        part = digits // _TENS[places - 9] if places - 9 <= 18 else np.int64(0)
+        return np.int64(0), part, np.int64(1), negative
+    rest = digits % _TENS[places]
+    part = rest * _TENS[9 - places] if places <= 9 else rest // _TENS[places - 9]
+    return digits // _TENS[places], part, (form if rest == 0 else np.int64(1)), negative
+
+
+@compiled
+def _compact(value):  # type: ignore[no-untyped-def]
+    """Nanoseconds of YYYYMMDD[HH[MM[SS[mmm]]]], and whether it is a date."""
+    date, clock, millis = value, np.int64(0), np.int64(0)
+    if value >= _TENS[16]:
+        millis = value % 1000
+        value //= 1000
+    if value >= _TENS[13] and value < _TENS[14]:
+        date, clock = value // 1_000_000, value % 1_000_000
+    elif value >= _TENS[11] and value < _TENS[12]:
+        date, clock = value // 10_000, value % 10_000 * 100
+    elif value >= _TENS[9] and value < _TENS[10]:
+        date, clock = value // 100, value % 100 * 10_000
+    hour, minute, second = clock // 10_000, clock // 100 % 100, clock % 100
+    year, month, day = date // 10_000, date // 100 % 100, date % 100
+    is_clock = hour <= 23 and minute <= 59 and second <= 59
+    is_clock |= hour == 24 and clock == 240_000 and millis == 0
+    is_clock |= clock == 235_960
+    good = is_clock and is_date(year, month, day)
+    if not good:
+        return np.int64(0), False
+    seconds = days_of(year, month, day) * 86400 + hour * 3600 + minute * 60 + second
+    return seconds * _SECOND + millis * 1_000_000, True
+
+
+@compiled
+def _count(value, size, is_whole, tally):  # type: ignore[no-untyped-def]
+    """Count what a number of some size says on its unit."""
+    if size < EARLY:
+        is_first = tally[EARLY_ROWS] == 0
+        tally[LOWEST] = value if is_first else min(tally[LOWEST], value)
+        tally[HIGHEST] = value if is_first else max(tally[HIGHEST], value)
+        tally[EARLY_ROWS] += 1
+    is_first = True
+    for unit in range(4):
+        if size < _LARGEST // _TENS[9 - 3 * unit]:
+            is_minute = is_whole and size % (60 * _TENS[3 * unit]) == 0
+            tally[UNIT_ROWS + unit] += is_first or is_minute
+            is_first = False
+
+
+@compiled
+def read_numbers(
+    data: npt.NDArray[np.uint8],
+    starts: npt.NDArray[np.int64],
+    stops: npt.NDArray[np.int64],
+    meaning: int,
+    out: npt.NDArray[np.int64],
+    status: npt.NDArray[np.uint8],
+    tally: npt.NDArray[np.int64],
+) -> None:
+    """Read the rows that `parse_timestamps` has found to be numbers.
+
+    Parameters
+    ----------
+    data : (B,) uint8
+        Where the texts are.
+    starts, stops : (T,) int64
+        Where each row's text starts and stops in `data`.
+    meaning : int
+        What numbers are: an epoch's unit from 0 (seconds) to 3 (nanoseconds), `COMPACT`, or
+        `NO_TIME`.
+    out, status : (T,) int64, (T,) uint8
+        Read and written, as `parse_timestamps` writes them, where the status is `NUMBER`.
+    tally : (N_TALLY,) int64
+        Added to, whatever the meaning: numbers; those that are a date; those nearer to zero than
+        `EARLY`, and the lowest and the highest of these; and for each unit those that it fits:
+        that lie within 1678 to 2261 in it and in none before it, or are whole minutes in it.
+    """
+    base = address_of(data)
+    for row in range(len(starts)):
+        if status[row] != NUMBER:
+            continue
+        at, end = base + starts[row], base + stops[row]
+        while byte_at(at) == 32 or byte_at(at) == 9:
+            at += 1
+        while byte_at(end - 1) == 32 or byte_at(end - 1) == 9:
+            end -= 1
+        whole, part, form, negative = _number(at, end)
+        out[row], status[row] = 0, UNPARSEABLE
+        if whole < 0:
+            continue
+        tally[ROWS] += 1
+        date, is_compact = np.int64(0), False
+        if form == 0:
+            date, is_compact = _compact(whole)
+            tally[COMPACT_ROWS] += is_compact
+        value = -whole if negative else whole
+        _count(value, whole, part == 0, tally)
+        if meaning >= 0 and meaning < COMPACT:
+            scale = _TENS[9 - 3 * meaning]
+            if whole < _LARGEST // scale:
+                ns = whole * scale + part // _TENS[3 * meaning]
+                out[row], status[row] = (-ns if negative else ns), ABSOLUTE
+        if meaning == COMPACT and is_compact:
+            out[row], status[row] = date, NAIVE

@@ -1,0 +1,300 @@
+"""Numbers as timestamps: what they mean is decided by the whole file, once."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from grandbatch.bars import BarRules, building, prepare_bars
+from grandbatch.errors import InputError, TimestampError, UsageError
+from grandbatch.scheduling import Schedule
+
+HERE = Schedule.local("sync")
+HEADER = "timestamp,open,high,low,close,volume"
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def write(path, texts, header=HEADER):
+    path.write_text("\n".join([header, *(f"{text},10,12,9,11,100" for text in texts)]))
+    return path
+
+
+def times_of(path, block_bytes=None, folder="c", **rules):
+    bars = prepare_bars(path, path.parent / folder, BarRules(**rules), HERE, block_bytes)
+    assert bars.quarantined == {}
+    return pd.DatetimeIndex(bars.read(0, bars.n_rows)["timestamp"].view("M8[ns]"))
+
+
+def epochs(moments, unit):
+    return [value * PER_SECOND[unit] for value in moments.as_unit("s").asi8.tolist()]
+
+
+RANGES = [
+    pd.date_range("1962-01-02 14:30", "1980-12-31 14:30", freq="B"),  # across zero
+    pd.date_range("1970-01-02", "1973-01-01", freq="B"),  # seconds of eight digits
+    pd.date_range("1974-01-02 14:30", "1978-12-29", freq="B"),  # ms look like YYYYMMDDHHMM
+    pd.date_range("1970-01-01", "1970-12-31", freq="h"),
+    pd.date_range("1905-01-02", "1969-12-30", freq="W"),
+    pd.date_range("2024-01-02 09:30", periods=300, freq="1min"),
+    pd.date_range("2023-03-01", "2041-01-01", freq="3D"),  # seconds look like YYYYMMDDHH
+    pd.date_range("1990-01-01", "2099-12-31", freq="30D"),
+]
+
+
+@pytest.mark.parametrize("unit", PER_SECOND)
+@pytest.mark.parametrize("moments", RANGES, ids=lambda moments: str(moments[0]))
+def test_epochs_of_any_unit_and_year_are_read_by_what_the_file_shows(tmp_path, moments, unit):
+    path = write(tmp_path / "x.csv", epochs(moments, unit))
+    assert (times_of(path, 700) == moments).all()
+    assert (times_of(path, folder="d") == moments).all()
+
+
+@pytest.mark.parametrize(
+    "form", ["%Y%m%d", "%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%Y%m%d%H%M%S000"]
+)
+def test_dates_written_as_digits_are_dates(tmp_path, form):
+    moments = pd.date_range("1969-12-30", periods=400, freq="D")
+    path = write(tmp_path / "x.csv", moments.strftime(form))
+    assert (times_of(path, 300) == moments).all()
+    floats = write(tmp_path / "y.csv", [f"{text}.0" for text in moments.strftime(form)])
+    assert (times_of(floats, 300) == moments).all()
+
+
+def test_what_the_first_rows_seem_to_be_is_read_again_where_the_file_says_otherwise(tmp_path):
+    looks = pd.date_range("1970-01-01", periods=9000, freq="1min").strftime("%Y%m%d%H%M")
+    first = [int(text) for text in looks]  # milliseconds of 1976 that are all dates, too
+    values = [*first, *range(first[-1] + 10**6, first[-1] + 12_000 * 60_000, 60_000)]
+    path = write(tmp_path / "x.csv", values)
+    assert path.stat().st_size > 2 * 256 * 1024
+    expected = pd.to_datetime(pd.Series(values), unit="ms").to_numpy()
+    np.testing.assert_array_equal(times_of(path, 50_000).to_numpy(), expected)
+
+
+@pytest.mark.parametrize("texts", [epochs(RANGES[5], "ms"), RANGES[5].strftime("%Y-%m-%d %H:%M")])
+def test_no_block_is_read_twice_where_the_first_guess_holds(tmp_path, monkeypatch, texts):
+    read = []
+    monkeypatch.setattr(
+        building,
+        "read_piece",
+        lambda task, original=building.read_piece: read.append(task) or original(task),
+    )
+    path = write(tmp_path / "x.csv", texts)
+    assert len(times_of(path, 1000)) == 300
+    assert len(read) == len({task.index for task in read}) > 5
+
+
+def test_each_file_of_a_folder_has_a_unit_of_its_own(tmp_path):
+    folder = tmp_path / "bars"
+    folder.mkdir()
+    moments = pd.date_range("1999-01-01", periods=1200, freq="D")
+    forms = [*(epochs(moments[i * 200 :][:200], unit) for i, unit in enumerate(PER_SECOND))]
+    forms += [moments[800:1000].strftime("%Y%m%d"), moments[1000:].strftime("%Y-%m-%d")]
+    for number, texts in enumerate(forms):
+        write(folder / f"{number}.csv", texts)
+    assert (times_of(folder) == moments).all()
+    bars = prepare_bars(folder, tmp_path / "bars" / ".." / "c", BarRules(), HERE)
+    assert bars.time_numbers == ("s", "ms", "us", "ns", "date", None)
+
+
+def test_epochs_that_floats_print_are_read(tmp_path):
+    moments = RANGES[5]
+    seconds = np.array(epochs(moments, "s"), float)
+    for number, form in enumerate(["{:.1f}", "{:.6f}", "{:.18e}", "{!r}"]):
+        path = write(tmp_path / f"{number}.csv", [form.format(value) for value in seconds.tolist()])
+        assert (times_of(path, 900) == moments).all()
+
+
+@pytest.mark.parametrize("unit", PER_SECOND)
+@pytest.mark.parametrize("kind", ["int64", "float64"])
+def test_columns_of_numbers_in_parquet_are_decided_likewise(tmp_path, unit, kind):
+    moments = RANGES[2]
+    frame = pd.DataFrame({"date": epochs(moments, unit)}).astype(kind)
+    frame = frame.assign(open=10.0, high=12.0, low=9.0, close=11.0, volume=100)
+    frame.to_parquet(tmp_path / "x.parquet", row_group_size=100)
+    assert (times_of(tmp_path / "x.parquet") == moments).all()
+    frame["date"] = moments.strftime("%Y%m%d").astype(kind)
+    frame.to_parquet(tmp_path / "y.parquet")
+    assert (times_of(tmp_path / "y.parquet") == moments.normalize()).all()
+
+
+def test_where_nothing_decides_the_unit_must_be_said(tmp_path):
+    # a date and none; seconds in steps of 25 days, which may be milliseconds of January 1970
+    steps = pd.date_range("2023-12-09", periods=60, freq="25D")
+    for number, texts in enumerate([["20240102", "20240190"], epochs(steps, "s")]):
+        path = write(tmp_path / f"{number}.csv", texts)
+        with pytest.raises(TimestampError, match="--epoch-unit s, ms, us or ns"):
+            times_of(path)
+        assert (
+            times_of(path, epoch_unit="s") == pd.to_datetime([int(t) for t in texts], unit="s")
+        ).all()
+    write(tmp_path / "one.csv", ["20240102"])
+    assert times_of(tmp_path / "one.csv", timestamp_format="%Y%m%d")[0] == pd.Timestamp(
+        "2024-01-02"
+    )
+
+
+def test_a_file_without_evidence_of_its_own_follows_the_others(tmp_path):
+    moments = pd.date_range("2023-12-09", periods=20, freq="25D")
+    write(tmp_path / "a.csv", epochs(moments, "s"))
+    write(tmp_path / "b.csv", epochs(pd.date_range("2026-01-01", periods=70), "s"))
+    bars = prepare_bars(tmp_path, tmp_path / "c", BarRules(), HERE)
+    assert (bars.n_rows, bars.time_numbers) == (90, ("s", "s"))
+
+
+def refused(path, header, rows, **rules):
+    path.write_text("\n".join([header, *rows]))
+    with pytest.raises(TimestampError) as caught:
+        prepare_bars(path, path.parent / "c", BarRules(**rules), HERE, 500)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [str(n) for n in range(5000)],
+        [str(n) for n in range(10**7, 10**7 + 300)],
+        [f"{h}{m:02d}00" for h in range(9, 16) for m in range(60)],
+        [f"{h:02d}{m:02d}" for h in range(9, 16) for m in range(60)],
+        [str(45293 + n / 24) for n in range(300)],  # days of Excel
+        [str(202400 + month) for month in range(1, 13)],
+        [str(2024000 + day) for day in range(1, 367)],
+    ],
+    ids=["row numbers", "large ones", "HMMSS", "HHMM", "days of Excel", "months", "days of a year"],
+)
+def test_numbers_that_are_neither_epochs_nor_dates_are_no_timestamps(tmp_path, texts):
+    rows = [f"{text},10,12,9,11,100" for text in texts]
+    for header in (HEADER, ",open,high,low,close,volume"):
+        message = refused(tmp_path / "x.csv", header, rows)
+        assert "--columns timestamp=HEADER" in message
+        assert "--epoch-unit" in message
+
+
+def test_a_time_of_day_alone_is_no_timestamp(tmp_path):
+    rows = [f"{9 + i // 60:02d}:{i % 60:02d}:00,10,12,9,11,100" for i in range(300)]
+    message = refused(tmp_path / "x.csv", "time,open,high,low,close,volume", rows)
+    assert "without a date" in message
+    dated = [f"02.01.2024,{row}" for row in rows]
+    (tmp_path / "y.csv").write_text(
+        "\n".join(["Trading day,time,open,high,low,close,volume", *dated])
+    )
+    columns = {"date": "Trading day", "time": "time"}  # as the error says
+    assert times_of(tmp_path / "y.csv", columns=columns, dayfirst=True)[0] == pd.Timestamp(
+        "2024-01-02 09:00"
+    )
+
+
+@pytest.mark.parametrize("form", ["%H:%M:%S", "%H%M"])
+def test_a_form_without_a_date_is_a_wrong_usage(form):
+    with pytest.raises(UsageError, match="no year"):
+        BarRules(timestamp_format=form)
+
+
+def test_a_few_stray_numbers_among_dates_are_bad_rows_and_no_more(tmp_path):
+    texts = list(RANGES[5].strftime("%Y-%m-%d %H:%M"))
+    path = write(tmp_path / "x.csv", [*texts[:150], "5", *texts[150:], "12"])
+    bars = prepare_bars(path, tmp_path / "c", BarRules(), HERE, 400)
+    assert (bars.n_rows, bars.quarantined) == (300, {"unparseable": 2})
+
+
+def with_clock(path, moments, clock):
+    text = [f"{m:%Y%m%d},{clock(m)},10,12,9,11,100" for m in moments]
+    path.write_text("\n".join(["date,time,open,high,low,close,volume", *text]))
+    return path
+
+
+CLOCKS = {
+    "hhmm": lambda m: m.hour * 100 + m.minute,
+    "hhmmss": lambda m: m.hour * 10_000 + m.minute * 100 + m.second,
+    "hhmmssmmm": lambda m: (m.hour * 10_000 + m.minute * 100 + m.second) * 1000,
+    "padded hhmm": lambda m: f"{m:%H%M}",
+    "padded hhmmss": lambda m: f"{m:%H%M%S}",
+    "floats": lambda m: f"{m.hour * 10_000 + m.minute * 100 + m.second}.0",
+}
+
+
+@pytest.mark.parametrize("kind", CLOCKS)
+@pytest.mark.parametrize("start", ["2024-01-02 00:00", "2024-01-02 00:05", "2024-01-02 09:30"])
+@pytest.mark.parametrize("step", ["1min", "1h"])
+def test_times_of_day_as_numbers_need_no_zeros_before_them(tmp_path, kind, start, step):
+    moments = pd.date_range(start, periods=1500, freq=step)
+    path = with_clock(tmp_path / "x.csv", moments, CLOCKS[kind])
+    assert (times_of(path, 2000) == moments).all()
+    assert (times_of(path, folder="d") == moments).all()
+
+
+def test_times_of_day_in_parquet_numbers_need_no_zeros_either(tmp_path):
+    moments = pd.date_range("2024-01-02", periods=600, freq="7min")
+    for number, kind in enumerate(["int64", "float64"]):
+        frame = pd.DataFrame({"date": moments.strftime("%Y%m%d"), "time": 0})
+        frame["time"] = [CLOCKS["hhmmss"](moment) for moment in moments]
+        frame = frame.astype(kind).assign(open=10.0, high=12.0, low=9.0, close=11.0, volume=1)
+        frame.to_parquet(tmp_path / f"{number}.parquet", row_group_size=50)
+        assert (times_of(tmp_path / f"{number}.parquet") == moments).all()
+
+
+def test_hours_alone_are_refused_and_the_flag_reads_them(tmp_path):
+    moments = pd.date_range("2024-01-02", periods=100, freq="h")
+    path = with_clock(tmp_path / "x.csv", moments, lambda m: m.hour)
+    with pytest.raises(TimestampError, match='--timestamp-format "%Y%m%d %H"'):
+        times_of(path)
+    assert (times_of(path, timestamp_format="%Y%m%d %H") == moments).all()
+
+
+def test_times_of_day_that_are_neither_all_short_nor_all_long_are_refused(tmp_path):
+    moments = pd.date_range("2024-01-02 09:30", periods=300, freq="1min")
+    path = with_clock(
+        tmp_path / "x.csv",
+        moments,
+        lambda m: CLOCKS["hhmmss" if m.minute % 5 == 0 else "hhmm"](m),
+    )
+    with pytest.raises(TimestampError, match="HHMMSS"):
+        times_of(path)
+
+
+@pytest.mark.parametrize(
+    ("end", "forms"),
+    [
+        ("24:00", ["{:%Y-%m-%d},{}", "{:%d.%m.%Y},{}:00", "{:%Y-%m-%d}T{}", "{:%Y%m%d} {}:00.000"]),
+        ("2400", ["{:%Y%m%d},{}", "{:%Y%m%d} {}00", "{:%Y%m%d}{}", "{:%Y%m%d}{}00"]),
+        ("24:00", ["{:%Y-%m-%d} {}+00:00", "{:%m/%d/%Y} {}"]),
+        ("23:59:60", ["{:%Y-%m-%d},{}", "{:%Y-%m-%d}T{}Z", "{:%d/%m/%Y} {}"]),
+        ("235960", ["{:%Y%m%d},{}", "{:%Y%m%d}{}"]),
+    ],
+)
+def test_the_end_of_a_day_is_the_start_of_the_next(tmp_path, end, forms):
+    days = pd.date_range("2024-02-01", periods=40)
+    for number, form in enumerate(forms):
+        noon = "1200" if ":" not in end else "12:00"
+        noon += end[len(noon) :].replace("60", "00") if "60" in end else ""
+        rows = [form.format(day, clock) for day in days for clock in (noon, end)]
+        path = tmp_path / f"{number}.csv"
+        header = HEADER.replace("timestamp", "date,time" if "," in rows[0] else "timestamp")
+        write(path, rows, header)
+        expected = [day + pd.Timedelta(hours=hours) for day in days for hours in (12, 24)]
+        assert (times_of(path, 333) == pd.DatetimeIndex(expected)).all()
+
+
+def test_server_time_is_a_zone_and_what_its_clock_is_ahead(tmp_path):
+    utc = pd.date_range("2024-03-01", "2024-11-10", freq="h", tz="UTC")
+    new_york = utc.tz_convert("America/New_York").tz_localize(None)
+    utc = utc[~new_york.duplicated(keep=False)]  # the hour that comes twice
+    wall = utc.tz_convert("America/New_York").tz_localize(None) + pd.Timedelta(hours=7)
+    path = write(tmp_path / "x.csv", wall.strftime("%Y.%m.%d %H:%M"))
+    got = times_of(path, 3000, timezone="America/New_York+07:00")
+    assert (got == utc.tz_localize(None)).all()
+    east = times_of(path, folder="d", timezone="UTC+05:30")
+    assert (east == wall - pd.Timedelta(hours=5.5)).all()
+    west = times_of(path, folder="e", timezone="Etc/GMT+5-01:00")
+    assert (west == wall + pd.Timedelta(hours=6)).all()
+
+
+@pytest.mark.parametrize("zone", ["America/New_York+7", "+07:00", "Nowhere+07:00", "EET+07:60"])
+def test_a_zone_that_there_is_not_is_a_wrong_usage(zone):
+    with pytest.raises(UsageError, match="timezone"):
+        BarRules(timezone=zone)
+
+
+@pytest.mark.parametrize("zone", ["EST", "CET", "MSK", "IST"])
+def test_zone_abbreviations_are_refused_by_name(tmp_path, zone):
+    path = write(tmp_path / "x.csv", [f"{m:%Y-%m-%d %H:%M:%S} {zone}" for m in RANGES[5]])
+    with pytest.raises(InputError, match=f"{zone} is an abbreviation.*--timezone"):
+        times_of(path)
