@@ -104,6 +104,11 @@ class Grid:
         usable = self.segments.length - self.lookback - self.sequence_length
         return np.where(usable >= 0, usable // self.stride + 1, 0).astype(np.int64)
 
+    def symbols_without_windows(self) -> Int64Array:
+        """Find symbols of which no segment is long enough for a window: indices, rising."""
+        windows = np.bincount(self.segments.symbol, self.windows_per_segment)
+        return np.flatnonzero(windows == 0).astype(np.int64, copy=False)
+
     @cached_property
     def _filled(self) -> Int64Array:
         return np.flatnonzero(self.windows_per_segment)

@@ -34,6 +34,7 @@ from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.scheduling import Schedule
 from grandbatch.store.format import FORMAT, NEXT_RETURN_VERSION, StoreSpec
 from grandbatch.store.manifest import ChunkDigests, Manifest
+from grandbatch.store.notes import tell_notes
 from grandbatch.store.places import is_remote
 from grandbatch.store.publish import (
     builder_lock,
@@ -256,6 +257,7 @@ def _build_locked(
     _finish(staging, plan.spec, attributes, labelled, durable=options.durable)
     publish(staged_store(staging), target.path, durable=options.durable)
     clean_staging(target.path)
+    tell_notes(target.path, attributes)
     return BuildResult(MatrixStore.open(target.path), False, resumed, kept)
 
 
@@ -333,6 +335,9 @@ def _attributes(target: Target, bars: Bars, plan: BuildPlan, fingerprint: str) -
         "shard_chunks": spec.shard_chunks,
         "max_gap_ns": target.settings.max_gap_ns,
         "symbols": list(bars.symbols),
+        "symbols_without_windows": [
+            bars.symbols[code] for code in plan.grid.symbols_without_windows()
+        ],
         "n_segments": len(plan.segments),
         "source": [dict(entry) for entry in bars.source],
         "day_first": list(bars.day_first),

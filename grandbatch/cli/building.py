@@ -14,6 +14,7 @@ from grandbatch.build.settings import make_settings
 from grandbatch.checks import parse_bytes
 from grandbatch.cli import options as o
 from grandbatch.cli.output import Stages, iso_time, show
+from grandbatch.store.notes import notes, tell_notes
 from grandbatch.store.publish import has_leftovers
 from grandbatch.store.reader import MatrixStore
 
@@ -118,6 +119,7 @@ def build(
     # Dask is imported only where there is something to build: a reuse takes a second
     found = None if has_leftovers(target.path) else find_store(target, overwrite=overwrite)
     if found is not None:
+        tell_notes(found.path, found.attrs)
         result = _describe(found, reused=True, resumed=0, kept=0, began=began)
     else:
         from grandbatch.build.builder import BuildOptions
@@ -158,6 +160,7 @@ def _describe(
         "first_time": iso_time(attrs["first_time"]),
         "last_time": iso_time(attrs["last_time"]),
         "n_symbols": attrs["n_symbols"],
+        "symbols_without_windows": attrs.get("symbols_without_windows", []),
         "n_segments": attrs["n_segments"],
         "n_windows": store.n_windows,
         "n_chunks": store.n_chunks,
@@ -167,6 +170,7 @@ def _describe(
         "seconds": round(seconds, 3),
         "rows_per_second": round(attrs["n_rows"] / seconds),
         "quarantined": attrs["quarantined"],
+        "worth_a_look": notes(attrs),
         "clock_changes": attrs.get("clock_changes", {}),
         "fingerprint": store.fingerprint,
     }

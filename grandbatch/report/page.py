@@ -16,6 +16,7 @@ from grandbatch.store.publish import beside
 from grandbatch.version import __version__
 
 _CONTENTS = {
+    "worth-a-look": "Worth a look",
     "made-of": "Made of",
     "coverage": "Coverage",
     "quarantine": "Quarantine",
@@ -69,6 +70,7 @@ def render(store: MatrixStore, cache_dir: Path, checkpoint_dir: Path | None) -> 
     rows = sample_rows(store)
     body = "".join(
         (
+            sections.worth_a_look(store),
             sections.made_of(store),
             sections.coverage(store),
             sections.quarantine(store, bars),
@@ -80,7 +82,11 @@ def render(store: MatrixStore, cache_dir: Path, checkpoint_dir: Path | None) -> 
         )
     )
     title = clean(store.path.name)
-    links = "".join(f'<a href="#{name}">{said}</a>' for name, said in _CONTENTS.items())
+    links = "".join(
+        f'<a href="#{name}">{said}</a>'
+        for name, said in _CONTENTS.items()
+        if f'<section id="{name}">' in body
+    )
     style = files("grandbatch.report").joinpath("page.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'

@@ -15,6 +15,7 @@ from grandbatch.report import charts, html
 from grandbatch.report.coverage import read_coverage
 from grandbatch.report.sampling import RowSample, correlations, spread, time_bands
 from grandbatch.store import MatrixStore
+from grandbatch.store.notes import notes
 
 MOST_FEATURES = 60
 _MOST_SYMBOLS = 60
@@ -35,6 +36,14 @@ def find_bars(store: MatrixStore, cache_dir: Path) -> Bars | None:
                           store.close_price[:n]):  # fmt: skip
             return bars
     return None
+
+
+def worth_a_look(store: MatrixStore) -> str:
+    """Show what a person should know of before all else; nothing where there is nothing."""
+    lines = notes(store.attrs)
+    if not lines:
+        return ""
+    return html.section("worth-a-look", "Worth a look", *map(html.words, lines))
 
 
 def made_of(store: MatrixStore) -> str:
@@ -101,7 +110,7 @@ def coverage(store: MatrixStore) -> str:
         ]
         label = f"where the windows of {symbol.name} lie in time"
         items.append((symbol.name, charts.strip(label, symbol.density), ", ".join(facts)))
-    without = store.attrs["n_symbols"] - len(found.symbols)
+    without = store.attrs.get("symbols_without_windows", ())
     parts = [
         html.words(
             "Each strip runs from the first bar of the store to its last; it is darker where more "
@@ -114,7 +123,8 @@ def coverage(store: MatrixStore) -> str:
     if len(found.symbols) > len(shown):
         parts.append(html.words(f"… and {len(found.symbols) - len(shown):,} more symbols."))
     if without:
-        parts.append(html.words(f"{without:,} symbols have too few bars for a window."))
+        said = f"{len(without):,} symbols have too few bars for a window: {', '.join(without)}."
+        parts.append(html.words(said))
     if found.gaps:
         rows = [
             (gap.symbol, html.moment(gap.begin), html.moment(gap.end), _length(gap.length))

@@ -1,0 +1,47 @@
+"""What a store's attributes tell that is worth a look: said by builds, and first in reports."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger("grandbatch")
+
+_NAMED = 10
+
+
+def notes(attrs: Mapping[str, Any]) -> list[str]:
+    """Return one line for each thing about a store that a person should know of.
+
+    Parameters
+    ----------
+    attrs : mapping
+        The attributes of a store.
+    """
+    return [line for line in (_short_symbols(attrs),) if line]
+
+
+def tell_notes(path: Path, attrs: Mapping[str, Any]) -> None:
+    """Log the notes about a store as warnings."""
+    for line in notes(attrs):
+        log.warning("%s, worth a look: %s", path.name, line)
+
+
+def _short_symbols(attrs: Mapping[str, Any]) -> str:
+    names = attrs.get("symbols_without_windows", ())
+    if not names:
+        return ""
+    needed = attrs["lookback"] + attrs["sequence_length"]
+    return (
+        f"{len(names):,} of {attrs['n_symbols']:,} symbols have no window, for want of {needed} "
+        f"bars without a break: {named(names)}"
+    )
+
+
+def named(names: Sequence[str]) -> str:
+    """Write the first of some names that data gave, safe for a terminal."""
+    shown = [name if name.isprintable() else ascii(name) for name in names[:_NAMED]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more else "")
