@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from grandbatch.arrays import Array, Float32
 from grandbatch.bars.rules import DEFAULT_SYMBOL, REASONS
-from grandbatch.errors import BadRowsError, ColumnError, UsageError
+from grandbatch.errors import BadRowsError, ColumnError
 from grandbatch.features import FIELDS, FeatureSet, compute_rows, resolve_feature_set
 from grandbatch.kernels.bar_rules import ACCEPTED, MISSING, NEVER, UNPARSEABLE, judge_rows
 from grandbatch.times import shown, to_duration, to_nanoseconds
@@ -57,9 +57,9 @@ class LiveFeatures:
         allow_non_positive: bool = False,
     ) -> None:
         self.feature_set = resolve_feature_set(feature_set)
-        self._max_gap_ns = None if max_gap is None else to_duration(max_gap, "max_gap")
-        if self._max_gap_ns == 0:
-            raise UsageError(f"max_gap must be positive, got {max_gap!r}")
+        self._max_gap_ns = (
+            None if max_gap is None else to_duration(max_gap, "max_gap", positive=True)
+        )
         self._allow_non_positive = allow_non_positive
         self._symbols: dict[str, _Segment] = {}
 

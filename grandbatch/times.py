@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,13 +41,13 @@ def to_nanoseconds(value: Time, name: str) -> int:
         ) from None
 
 
-def to_duration(value: Duration, name: str) -> int:
+def to_duration(value: Duration, name: str, *, positive: bool = False) -> int:
     """Read a length of time in ns, 0 or more.
 
     Raises
     ------
     UsageError
-        If it is none, or negative.
+        If it is none, or negative, or 0 where it must be positive.
     """
     import pandas as pd
 
@@ -63,7 +63,21 @@ def to_duration(value: Duration, name: str) -> int:
             f"{name} must be a length of time such as 30min or 1D, or whole ns, "
             f"got {value!r} ({error})"
         ) from None
+    if positive and nanoseconds == 0:
+        raise UsageError(f"{name} must be positive, got {value!r}")
     return nanoseconds
+
+
+def iso_time(ns: int) -> str:
+    """Write nanoseconds since 1970 as ISO time, UTC."""
+    seconds, rest = divmod(ns, 10**9)
+    text = datetime.fromtimestamp(seconds, UTC).isoformat()
+    return text.replace("+00:00", f".{rest:09d}+00:00") if rest else text
+
+
+def moment(ns: int) -> str:
+    """Write a time in ns since 1970 as date and time to the second, UTC."""
+    return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def shown(time: int) -> str:

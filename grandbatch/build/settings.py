@@ -17,6 +17,7 @@ from grandbatch.store.format import (
     NEXT_RETURN_VERSION,
     StoreSpec,
 )
+from grandbatch.times import to_duration
 
 _CHUNK_WINDOWS = 1024
 _OVERLAPPING_CHUNK_WINDOWS = 256
@@ -39,8 +40,8 @@ class StoreSettings:
     max_gap_ns: int | None = None
 
     def __post_init__(self) -> None:
-        self.spec(n_windows=0, block_rows=0)
         self.grid(Segments.single(1))
+        self.spec(n_windows=0, block_rows=0)
         if self.max_gap_ns is not None and self.max_gap_ns <= 0:
             raise UsageError(f"the largest gap must be positive, got {self.max_gap_ns} ns")
 
@@ -128,7 +129,7 @@ def make_settings(
         chunk_windows=_default_chunk_windows(chosen) if chunk_windows is None else chunk_windows,
         layout=layout,
         codec=codec,
-        max_gap_ns=None if max_gap is None else _nanoseconds(max_gap),
+        max_gap_ns=None if max_gap is None else to_duration(max_gap, "max_gap", positive=True),
     )
 
 
@@ -143,14 +144,3 @@ def _default_chunk_windows(feature_set: FeatureSet) -> int:
     if 2 * feature_set.overlap > feature_set.sequence_length:
         return _OVERLAPPING_CHUNK_WINDOWS
     return _CHUNK_WINDOWS
-
-
-def _nanoseconds(max_gap: Any) -> int:
-    import pandas as pd
-
-    try:
-        return int(pd.Timedelta(max_gap).value)
-    except ValueError:
-        raise UsageError(
-            f"{max_gap!r} is no length of time; write for example 30min or 1D"
-        ) from None

@@ -13,10 +13,11 @@ from grandbatch.build.reuse import Target, find_store
 from grandbatch.build.settings import make_settings
 from grandbatch.checks import parse_bytes
 from grandbatch.cli import options as o
-from grandbatch.cli.output import Stages, iso_time, show
+from grandbatch.cli.output import Stages, show
 from grandbatch.store.notes import notes, tell_notes
 from grandbatch.store.publish import has_leftovers
 from grandbatch.store.reader import MatrixStore
+from grandbatch.times import iso_time
 
 
 def simulate(

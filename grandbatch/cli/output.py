@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import logging
 import sys
@@ -60,13 +59,6 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(_text(v) for v in value) or "none"
     return str(value)
-
-
-def iso_time(ns: int) -> str:
-    """Write nanoseconds since 1970 as ISO time, UTC."""
-    seconds, rest = divmod(ns, 10**9)
-    text = dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()
-    return text.replace("+00:00", f".{rest:09d}+00:00") if rest else text
 
 
 class _Rate(ProgressColumn):

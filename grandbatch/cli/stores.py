@@ -12,8 +12,9 @@ from grandbatch.bars.cache import MANIFEST
 from grandbatch.bars.opening import is_url
 from grandbatch.bars.upkeep import cache_problems
 from grandbatch.cli import options as o
-from grandbatch.cli.output import iso_time, show
+from grandbatch.cli.output import show
 from grandbatch.store.reader import MatrixStore
+from grandbatch.times import iso_time
 
 
 def inspect(store: o.StoreArgument, as_json: o.Json = False) -> None:

@@ -24,11 +24,12 @@ from grandbatch.bars.upkeep import (
     list_caches,
 )
 from grandbatch.cli import options as o
-from grandbatch.cli.output import iso_time, show
+from grandbatch.cli.output import show
 from grandbatch.cli.settings import find_file, settings
 from grandbatch.errors import GrandbatchError, InputError, UsageError
 from grandbatch.store.publish import BESIDE, beside
 from grandbatch.store.reader import MatrixStore
+from grandbatch.times import iso_time
 
 _SHORT = 12
 

@@ -19,6 +19,7 @@ from grandbatch.errors import ColumnError, UsageError
 from grandbatch.features.built_in import resolve_feature_set
 from grandbatch.features.rows import compute_rows, segment_starts
 from grandbatch.features.sets import FeatureSet
+from grandbatch.times import to_duration
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -68,7 +69,7 @@ def add_features(
         If a column is missing or not float64.
     """
     resolved = resolve_feature_set(feature_set)
-    max_gap_ns = _nanoseconds(max_gap)
+    max_gap_ns = None if max_gap is None else to_duration(max_gap, "max_gap", positive=True)
     if not (hasattr(frame, "map_overlap") and hasattr(frame, "columns")):
         raise UsageError(
             f"add_features needs a dask DataFrame, got a {type(frame).__name__}; read_bars gives "
@@ -138,18 +139,6 @@ def _symbol_codes(symbols: pd.Series[Any]) -> npt.NDArray[np.integer[Any]]:
     codes = np.zeros(len(values), np.int64)
     np.cumsum(np.asarray(values[1:] != values[:-1], dtype=bool), out=codes[1:])
     return codes
-
-
-def _nanoseconds(max_gap: str | dt.timedelta | np.timedelta64 | None) -> int | None:
-    if max_gap is None:
-        return None
-    try:
-        gap = int(pd.Timedelta(max_gap).as_unit("ns").value)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"max_gap must be a duration such as '1D', got {max_gap!r}") from error
-    if gap <= 0:
-        raise UsageError(f"max_gap must be positive, got {max_gap!r}")
-    return gap
 
 
 def _check_columns(

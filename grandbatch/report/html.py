@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 
 from grandbatch.report.svg import clean
@@ -86,11 +85,6 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * unit:
             return f"{seconds / unit:.3g} {name}"
     return f"{seconds:.3g} s"
-
-
-def moment(ns: int) -> str:
-    """Write a time in ns since 1970 as date and time, UTC."""
-    return dt.datetime.fromtimestamp(ns // 10**9, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _cell(value: object) -> str:

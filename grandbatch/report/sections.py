@@ -16,6 +16,7 @@ from grandbatch.report.coverage import read_coverage
 from grandbatch.report.sampling import RowSample, correlations, spread, time_bands
 from grandbatch.store import MatrixStore
 from grandbatch.store.notes import notes
+from grandbatch.times import moment
 
 MOST_FEATURES = 60
 _MOST_SYMBOLS = 60
@@ -69,8 +70,8 @@ def made_of(store: MatrixStore) -> str:
         ),
         html.facts(
             {
-                "bars from": html.moment(attrs["first_time"]) + " UTC",
-                "bars until": html.moment(attrs["last_time"]) + " UTC",
+                "bars from": moment(attrs["first_time"]) + " UTC",
+                "bars until": moment(attrs["last_time"]) + " UTC",
                 "feature set": attrs["feature_set"],
                 "overlap, stride": f"{store.overlap} and {store.stride} rows",
                 "bars before the first row": attrs.get("lookback"),
@@ -104,7 +105,7 @@ def coverage(store: MatrixStore) -> str:
     for symbol in shown:
         facts = [
             f"{symbol.n_windows:,} windows",
-            f"{html.moment(symbol.first)} to {html.moment(symbol.last)}",
+            f"{moment(symbol.first)} to {moment(symbol.last)}",
             f"usually {html.duration(symbol.usual_step / 1e9)} apart",
             f"gaps: {symbol.n_gaps:,}",
         ]
@@ -127,7 +128,7 @@ def coverage(store: MatrixStore) -> str:
         parts.append(html.words(said))
     if found.gaps:
         rows = [
-            (gap.symbol, html.moment(gap.begin), html.moment(gap.end), _length(gap.length))
+            (gap.symbol, moment(gap.begin), moment(gap.end), _length(gap.length))
             for gap in found.gaps
         ]
         head = ("symbol", "a window ends", "the next one ends", "length")
@@ -230,7 +231,7 @@ def samples(store: MatrixStore, bars: Bars | None) -> str:
             f"matrix of window {window}", matrix, mean, std, names, price, marked
         )
         name = store.symbols[store.symbol[window]]
-        ended = f"{name}, until {html.moment(int(store.end_time[window]))}"
+        ended = f"{name}, until {moment(int(store.end_time[window]))}"
         follows = store.next_return[window]
         said = "no next return" if np.isnan(follows) else f"next return {follows:+.4%}"
         items.append((f"Window {window:,}", drawing, f"{ended}, {said}"))
@@ -270,7 +271,7 @@ def build(store: MatrixStore) -> str:
         "Build",
         html.facts(
             {
-                "began": html.moment(int(took["began"] * 1e9)) + " UTC",
+                "began": moment(int(took["began"] * 1e9)) + " UTC",
                 "took": html.duration(took["seconds"]),
                 **stages,
                 "bars per second": round(took["n_rows"] / max(took["seconds"], 1e-3)),

@@ -13,6 +13,7 @@ from grandbatch.errors import CheckpointError, UsageError
 from grandbatch.memory.records import read_records
 from grandbatch.report import charts, html
 from grandbatch.store import MatrixStore
+from grandbatch.times import moment
 from grandbatch.training.metrics_log import read_metrics
 
 _MOST_POINTS = 240
@@ -111,7 +112,7 @@ def _memory(records: list[Record]) -> str:
     cuts = _cuts(len(samples))
     points = [samples[stop - 1] for _, stop in pairwise(cuts)]
     x = np.arange(len(points), dtype=np.float64)
-    moments = [html.moment(int(points[place]["time"] * 1e9))[5:16]
+    moments = [moment(int(points[place]["time"] * 1e9))[5:16]
                for place in (0, len(points) // 2, -1)]  # fmt: skip
     # a peak must not vanish between points
     used = np.array([max(s["rss_bytes"] for s in samples[a:b]) for a, b in pairwise(cuts)])
@@ -134,7 +135,7 @@ def _memory(records: list[Record]) -> str:
     ]  # fmt: skip
     decisions = [r for r in records if r["kind"] == "decision"][-_MOST_DECISIONS:]
     rows = [
-        (html.moment(int(d["time"] * 1e9)), d["rank"], d["what"],
+        (moment(int(d["time"] * 1e9)), d["rank"], d["what"],
          f"{d['before']} → {d['after']}" if d["before"] is not None else "", d["reason"])
         for d in decisions
     ]  # fmt: skip
