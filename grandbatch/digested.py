@@ -23,15 +23,32 @@ def load(raw: bytes) -> dict[str, Any]:
     ValueError
         If it is no such object, or not what was written.
     """
+    value = parse(raw)
+    check(value)
+    return value
+
+
+def parse(raw: bytes) -> dict[str, Any]:
+    """Read a JSON object, checked or not.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
     try:
         value = json.loads(raw)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")  # noqa: TRY004 (of a file's content)
+    return value
+
+
+def check(value: Mapping[str, Any]) -> None:
+    """Raise ValueError where an object's sha256 is not that of the rest of it."""
     if value.get(KEY) != content_sha256({key: value[key] for key in value if key != KEY}):
         raise ValueError("its sha256 is not that of its content")
-    return value
 
 
 def content_sha256(value: Mapping[str, Any]) -> str:

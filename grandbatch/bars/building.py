@@ -41,7 +41,8 @@ from grandbatch.bars.inputs import (
     remember_digest,
 )
 from grandbatch.bars.keeping import STAGING, Use, build_lock
-from grandbatch.bars.pieces import Piece, PieceTask, add_bad_rows, piece_path, read_piece
+from grandbatch.bars.manifest import FORMAT, MANIFEST, QUARANTINE, Part, bars_fingerprint
+from grandbatch.bars.pieces import Piece, PieceTask, add_bad_rows, in_runs, piece_path, read_pieces
 from grandbatch.bars.planning import (
     Source,
     likely_block_bytes,
@@ -50,9 +51,9 @@ from grandbatch.bars.planning import (
     under_verdicts,
 )
 from grandbatch.bars.problems import check_dated, check_times, disk_full
+from grandbatch.bars.row_groups import TableBlock
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.sorting import MergedPart, merge_parts, plan_sorted_parts
-from grandbatch.bars.tables import TableBlock
 from grandbatch.errors import DamagedBarsError, InputError
 from grandbatch.files import is_full, sync_folder
 from grandbatch.kernels.bar_rules import DUPLICATE_TIMESTAMP, NEVER
@@ -158,7 +159,7 @@ class _Build:
             identity.append(
                 {"name": source.file.name, "bytes": source.file.size, "digest": source.digest}
             )
-        fingerprint = cache.bars_fingerprint(identity, self.rules)
+        fingerprint = bars_fingerprint(identity, self.rules)
         if not self.rules.sort:
             parts = self._join(planned)
         self._write_manifest(identity, fingerprint, symbols, parts)
@@ -177,15 +178,17 @@ class _Build:
 
         def heard(result: Any) -> None:
             nonlocal done
-            if isinstance(result, Piece):
-                watch.hear(result)
-                self._sync_piece(result)
-                done += result.n_bytes
-                if on_progress is not None:
-                    on_progress(done, total)
+            for piece in result:
+                if isinstance(piece, Piece):
+                    watch.hear(piece)
+                    self._sync_piece(piece)
+                    done += piece.n_bytes
+            if on_progress is not None:
+                on_progress(done, total)
 
         ranges = self._unhashed_ranges()
-        tasks = [task_of(read_piece, task) for task in self.tasks]
+        runs = in_runs(self.tasks, self.schedule.workers)
+        tasks = [task_of(read_pieces, run) for run in runs]
         tasks += [
             task_of(hash_leaves, self.files[number].location, start, stop)
             for number, start, stop in ranges
@@ -194,11 +197,11 @@ class _Build:
             results = self.schedule.run(tasks, heard)
         except HopelessError as stopped:
             return stopped.pieces
-        self.pieces = results[: len(self.tasks)]
+        self.pieces = [piece for pieces in results[: len(runs)] for piece in pieces]
         leaves: list[list[bytes]] = [[] for _ in self.files]
         for piece in self.pieces:
             leaves[piece.file].extend(piece.leaves)
-        for (number, _, _), digests in zip(ranges, results[len(self.tasks) :], strict=True):
+        for (number, _, _), digests in zip(ranges, results[len(runs) :], strict=True):
             leaves[number].extend(digests)
         for source, of_file in zip(self.sources, leaves, strict=True):
             source.digest = source.digest or join_leaves(of_file)
@@ -220,9 +223,11 @@ class _Build:
             for suffix in ("parquet", "raw", "bad"):
                 piece_path(self.pieces_folder, task.index, suffix).unlink(missing_ok=True)
         tasks = [replace(task, hashed=False) for task in tasks]
-        for piece in self.schedule.run([task_of(read_piece, task) for task in tasks]):
-            self._sync_piece(piece)
-            self.pieces[piece.index] = piece
+        runs = in_runs(tasks, self.schedule.workers)
+        for pieces in self.schedule.run([task_of(read_pieces, run) for run in runs]):
+            for piece in pieces:
+                self._sync_piece(piece)
+                self.pieces[piece.index] = piece
 
     def _sync_piece(self, piece: Piece) -> None:
         if piece.is_part:
@@ -280,7 +285,7 @@ class _Build:
                 return plan_parts(self.pieces)
             self._read_again(late)
 
-    def _sort(self) -> tuple[list[str], list[cache.Part]]:
+    def _sort(self) -> tuple[list[str], list[Part]]:
         """Merge the blocks' sorted bars into parts; a time that comes again is a bad row."""
         symbols, planned = plan_sorted_parts(self.pieces)
         for plan in planned:
@@ -291,24 +296,23 @@ class _Build:
         for found in self.schedule.run([task_of(merge_parts, group, *folders) for group in groups]):
             merged += found
         parts = [
-            cache.Part(plan.symbol, plan.path, now.first_time, now.last_time, now.digests)
+            Part(plan.symbol, plan.path, now.first_time, now.last_time, now.digests)
             for plan, now in zip(planned, merged, strict=True)
         ]
         again: dict[int, list[Any]] = {}
         for number, rows in (entry for now in merged for entry in now.again):
             again.setdefault(number, []).append(rows)
-        tasks = [
-            task_of(
-                add_bad_rows,
-                self.tasks[number],
-                self.pieces[number],
-                np.sort(np.concatenate(rows)),
-                DUPLICATE_TIMESTAMP,
-            )
-            for number, rows in again.items()
+        runs = [
+            [
+                (task, self.pieces[task.index], np.sort(np.concatenate(again[task.index])))
+                for task in run
+            ]
+            for run in in_runs([self.tasks[number] for number in sorted(again)], 1)
         ]
-        for piece in self.schedule.run(tasks):
-            self.pieces[piece.index] = piece
+        tasks = [task_of(add_bad_rows, run, DUPLICATE_TIMESTAMP) for run in runs]
+        for pieces in self.schedule.run(tasks):
+            for piece in pieces:
+                self.pieces[piece.index] = piece
         for part in parts:
             self.syncer.add(self.target / part.path)
         return symbols, parts
@@ -316,12 +320,12 @@ class _Build:
     # checking and publishing
 
     def _check_bad_rows(self, pieces: Sequence[Piece]) -> None:
-        path = self.target / cache.QUARANTINE
+        path = self.target / QUARANTINE
         is_all = len(pieces) == len(self.tasks)
         check_bad_rows(path, pieces, self.pieces_folder, self.sources, self.rules, is_all=is_all)
         self.syncer.add(path)
 
-    def _join(self, parts: Sequence[PlannedPart]) -> list[cache.Part]:
+    def _join(self, parts: Sequence[PlannedPart]) -> list[Part]:
         """Make parts of the blocks' bars; those that are parts already get their names."""
         self.syncer.wait()  # it opens files by name, and names change here
         digests = {}
@@ -344,9 +348,7 @@ class _Build:
         for part in parts:
             found = digests[part.path]
             assert found is not None
-            joined.append(
-                cache.Part(part.symbol, part.path, part.first_time, part.last_time, found)
-            )
+            joined.append(Part(part.symbol, part.path, part.first_time, part.last_time, found))
         return joined
 
     def _write_manifest(
@@ -354,11 +356,11 @@ class _Build:
         source: list[dict[str, Any]],
         fingerprint: str,
         symbols: list[str],
-        parts: Sequence[cache.Part],
+        parts: Sequence[Part],
     ) -> None:
-        quarantine = self.target / cache.QUARANTINE
+        quarantine = self.target / QUARANTINE
         manifest = {
-            "format": cache.FORMAT,
+            "format": FORMAT,
             "fingerprint": fingerprint,
             "source": source,
             "rules": self.rules.identity(),
@@ -376,11 +378,11 @@ class _Build:
             "clock_changes": count_changes(self.pieces),
             "quarantine": {
                 "bytes": quarantine.stat().st_size,
-                "crc32c": file_crc(self.target, cache.QUARANTINE),
+                "crc32c": file_crc(self.target, QUARANTINE),
             },
             "parts": [part.to_json() for part in parts],
         }
-        path = self.target / cache.MANIFEST
+        path = self.target / MANIFEST
         path.write_bytes(digested.dump(manifest))
         self.syncer.add(path)
         self.syncer.wait()

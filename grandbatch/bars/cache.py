@@ -1,17 +1,14 @@
-"""The cache of clean bars: its manifest, opening it, reading rows of it.
+"""The cache of clean bars: opening it, reading rows of it.
 
 A cache is a folder ``<cache_dir>/<fingerprint>`` that is published whole, and never changed after.
-Opening imports neither dask nor pandas nor pyarrow; reading rows imports pyarrow.
+Opening it and reading rows import neither dask nor pandas nor pyarrow.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -20,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch import digested
-from grandbatch.bars.digests import PartDigests, check_part, damaged, file_crc, read_part
+from grandbatch.bars.digests import check_part, damaged, file_crc, read_part
 from grandbatch.bars.keeping import Use, put_aside
-from grandbatch.bars.rules import FIELDS, BarRules
+from grandbatch.bars.manifest import QUARANTINE, Part, read_manifest
+from grandbatch.bars.rules import FIELDS
 from grandbatch.errors import DamagedBarsError, UsageError
 from grandbatch.grid import Segments
 
@@ -32,62 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 4
-MANIFEST = "bars.json"
-QUARANTINE = "quarantine.parquet"
 PARTITION_ROWS = 131_072
+
 _SCAN_ROWS = 1_048_576
-_IDENTITY_FORMAT = 2
-"""Of bars themselves: the same bars have one fingerprint, however a cache is written."""
-
-
-def bars_fingerprint(source: Sequence[Mapping[str, Any]], rules: BarRules) -> str:
-    """Digest everything that determines the bars: contents and names of inputs, and the rules.
-
-    Parameters
-    ----------
-    source : sequence of mapping
-        Name, bytes and digest of each input, in input order.
-    rules : BarRules
-
-    Returns
-    -------
-    str
-        sha256 in hexadecimal of canonical JSON.
-    """
-    identity = {"format": _IDENTITY_FORMAT, "source": list(source), "rules": rules.identity()}
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Part:
-    """One Parquet file of a cache."""
-
-    symbol: int
-    """Index of its symbol."""
-    path: str
-    """Relative to the cache."""
-    first_time: int
-    """Of its first bar, in nanoseconds since 1970."""
-    last_time: int
-    digests: PartDigests
-
-    @property
-    def rows(self) -> int:
-        """Bars."""
-        return self.digests.rows
-
-    @classmethod
-    def of(cls, value: Mapping[str, Any]) -> Part:
-        """Read what `to_json` gives."""
-        digests = dict(value["digests"])
-        digests["headers"] = tuple(digests["headers"])
-        return cls(**{**value, "digests": PartDigests(**digests)})
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the part as JSON types."""
-        return asdict(self)
 
 
 class Bars:
@@ -321,40 +265,6 @@ def load_bars(path: Path, *, use: bool = False) -> Bars:
         raise
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Read the manifest of a cache, and see that its files are there.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no cache, or one of another format.
-    DamagedBarsError
-        If it is not what was written.
-    """
-    try:
-        raw = (path / MANIFEST).read_bytes()
-    except NotADirectoryError as error:
-        raise FileNotFoundError(path) from error
-    try:
-        manifest = digested.load(raw)
-        if manifest["format"] != FORMAT:
-            raise FileNotFoundError(f"{path}: of format {manifest['format']}")
-        if manifest["fingerprint"] != path.name:
-            raise ValueError("it is that of other bars")
-        files = {part["path"]: part["digests"]["bytes"] for part in manifest["parts"]}
-        files[QUARANTINE] = manifest["quarantine"]["bytes"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise damaged(path, f"{MANIFEST}: {error}") from None
-    for name, size in files.items():
-        try:
-            found = (path / name).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            raise damaged(path, f"{name} is missing") from None
-        if found != size:
-            raise damaged(path, f"{name} has {found:,} bytes, not {size:,}")
-    return manifest
-
-
 def throw_away_unreadable(path: Path) -> None:
     """Throw away what stands in the place of a cache and can't be opened; say so if it is damaged.
 
@@ -399,18 +309,6 @@ def _reopen(path: str, sha256: str) -> Bars:
             "run the same command again",
         )
     return bars
-
-
-def cached_sources(cache_dir: Path) -> set[tuple[str, int]]:
-    """Name and bytes of every input of every cache in a folder."""
-    found: set[tuple[str, int]] = set()
-    for manifest in cache_dir.glob(f"*/{MANIFEST}"):
-        try:
-            source = digested.load(manifest.read_bytes())["source"]
-            found.update((str(entry["name"]), int(entry["bytes"])) for entry in source)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return found
 
 
 def total_rows(bars: Bars) -> tuple[int, int]:

@@ -12,8 +12,8 @@ from grandbatch.bars.layout import CsvLayout
 from grandbatch.bars.pieces import Piece, PieceTask
 from grandbatch.bars.planning import Source
 from grandbatch.bars.problems import bad_rows
+from grandbatch.bars.row_groups import TableBlock
 from grandbatch.bars.rules import REASONS, BarRules
-from grandbatch.bars.tables import TableBlock
 from grandbatch.errors import InputError
 from grandbatch.kernels.bar_rules import ACCEPTED, DUPLICATE_TIMESTAMP, OUT_OF_ORDER
 

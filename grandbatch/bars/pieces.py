@@ -6,7 +6,7 @@ latest time of the rows that break no rule but those of time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from grandbatch.bars.layout import CsvLayout
 from grandbatch.bars.parsing import parse_rows
 from grandbatch.bars.parts import write_part
 from grandbatch.bars.raw import write_raw
+from grandbatch.bars.row_groups import OpenGroups, TableBlock
 from grandbatch.bars.rows import Rows
-from grandbatch.bars.tables import TableBlock, TableLayout, read_table, table_texts
+from grandbatch.bars.tables import TableLayout, read_table, table_texts
 from grandbatch.bars.times import TimeForm
 from grandbatch.kernels.bar_rules import (
     ACCEPTED,
@@ -129,12 +130,53 @@ def piece_path(folder: Path, index: int, suffix: str) -> Path:
     return folder / f"{index:07d}.{suffix}"
 
 
-def read_piece(task: PieceTask) -> Piece:
-    """Read a block, judge its rows, write its bars and its bad rows."""
+def in_runs(tasks: Sequence[PieceTask], workers: int) -> list[list[PieceTask]]:
+    """Gather blocks of one row group: it is read from its beginning, by one task.
+
+    Where there are fewer row groups than workers several tasks share one, and skip what is before
+    their blocks.
+    """
+    runs: list[list[PieceTask]] = []
+    for task in tasks:
+        if runs and _are_of_one_group(runs[-1][-1].block, task.block):
+            runs[-1].append(task)
+        else:
+            runs.append([task])
+    shares = -(-workers // max(1, len(runs)))
+    return [
+        run[at : at + size]
+        for run in runs
+        for size in [-(-len(run) // shares)]
+        for at in range(0, len(run), size)
+    ]
+
+
+def _are_of_one_group(one: Block | TableBlock, other: Block | TableBlock) -> bool:
+    if not isinstance(one, TableBlock) or not isinstance(other, TableBlock):
+        return False
+    return (one.path, one.group) == (other.path, other.group)
+
+
+def read_pieces(tasks: Sequence[PieceTask]) -> list[Piece]:
+    """Read blocks one after the other."""
+    with OpenGroups() as groups:
+        return [read_piece(task, groups) for task in tasks]
+
+
+def read_piece(task: PieceTask, groups: OpenGroups | None = None) -> Piece:
+    """Read a block, judge its rows, write its bars and its bad rows.
+
+    Parameters
+    ----------
+    task : PieceTask
+    groups : OpenGroups, optional
+        Where the row groups of Parquet files stand open that other blocks are read from, too.
+    """
+    groups = groups or OpenGroups()
     text: BlockText | None = None
     if isinstance(task.block, TableBlock):
         assert isinstance(task.layout, TableLayout)
-        rows = read_table(task.block, task.layout, task.form, task.symbol)
+        rows = read_table(task.block, task.layout, task.form, task.symbol, groups)
         n_bytes, n_lines = task.block.n_bytes, len(rows)
     else:
         assert isinstance(task.layout, CsvLayout)
@@ -145,7 +187,7 @@ def read_piece(task: PieceTask) -> Piece:
     symbols, part = _write_bars(task, rows, n_bad, first, last)
     if n_bad:
         bad = np.flatnonzero(rows.reasons != ACCEPTED)
-        table = _describe(task, text, bad, rows.reasons[bad])
+        table = _describe(task, text, groups, bad, rows.reasons[bad])
         _write_bad_rows(task, table)
     return Piece(
         index=task.index,
@@ -234,13 +276,21 @@ def _sample(times: Int64, start: int, count: int) -> tuple[int, ...]:
     return tuple(times[start : start + count : SAMPLE_ROWS].tolist())
 
 
-def add_bad_rows(task: PieceTask, piece: Piece, bad: Int64, reason: int) -> Piece:
+def add_bad_rows(entries: Sequence[tuple[PieceTask, Piece, Int64]], reason: int) -> list[Piece]:
+    """Turn some bars of some blocks, each with its piece, into bad rows, as `_add_bad_rows`."""
+    with OpenGroups() as groups:
+        return [_add_bad_rows(*entry, reason, groups) for entry in entries]
+
+
+def _add_bad_rows(
+    task: PieceTask, piece: Piece, bad: Int64, reason: int, groups: OpenGroups
+) -> Piece:
     """Turn some of a block's bars into bad rows: their indices, ascending, and their reason.
 
     The block is read again for their text.
     """
     text = None if isinstance(task.block, TableBlock) else read_text(task.block, hashed=False)
-    table = _describe(task, text, bad, np.full(len(bad), reason, np.uint8))
+    table = _describe(task, text, groups, bad, np.full(len(bad), reason, np.uint8))
     if piece.n_bad:
         before = pq.ParquetFile(_bad_path(task)).read()
         table = pa.concat_tables([before, table]).sort_by("line")
@@ -262,13 +312,14 @@ def _write_bad_rows(task: PieceTask, table: Any) -> None:
 def _describe(
     task: PieceTask,
     text: BlockText | None,
+    groups: OpenGroups,
     bad: Int64,
     reasons: npt.NDArray[np.uint8],
 ) -> Any:
     """Line (from 0, within the block), text and reason code of some rows, as a table."""
     if text is None:
         assert isinstance(task.block, TableBlock)
-        numbers, texts = bad, table_texts(task.block, bad)
+        numbers, texts = bad, table_texts(task.block, bad, groups)
     else:
         lines = find_lines(text, bad)
         numbers = lines.numbers

@@ -22,8 +22,9 @@ from grandbatch.bars.layout import SAMPLE_BYTES, CsvLayout, read_layout
 from grandbatch.bars.opening import open_raw
 from grandbatch.bars.parsing import parse_rows
 from grandbatch.bars.pieces import PieceTask
+from grandbatch.bars.row_groups import TableBlock
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
-from grandbatch.bars.tables import TableBlock, TableLayout, read_table_layout, sniff_table
+from grandbatch.bars.tables import TableLayout, read_table_layout, sniff_table
 from grandbatch.bars.times import TimeForm
 from grandbatch.errors import InputError
 from grandbatch.kernels.csv_rows import PADDING

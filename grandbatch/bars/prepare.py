@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from grandbatch.bars.cache import (
     Bars,
-    bars_fingerprint,
-    cached_sources,
     load_bars,
     throw_away_damaged,
     throw_away_unreadable,
@@ -23,6 +21,7 @@ from grandbatch.bars.cache import (
 )
 from grandbatch.bars.inputs import InputFile, Inputs, digest_of, known_digest, resolve_inputs
 from grandbatch.bars.keeping import remove_abandoned
+from grandbatch.bars.manifest import bars_fingerprint, cached_sources
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import DamagedBarsError, UsageError
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from grandbatch.bars.evidence import Evidence
 from grandbatch.bars.header import ColumnMap, match_columns
 from grandbatch.bars.odd_lines import to_numbers
-from grandbatch.bars.opening import is_url, open_raw
+from grandbatch.bars.row_groups import OpenGroups, TableBlock, open_table, told_plainly
 from grandbatch.bars.rows import Rows, rows_of
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.times import TimeForm, read_times
@@ -36,17 +34,6 @@ class TableLayout:
     columns: ColumnMap
 
 
-@dataclass(frozen=True)
-class TableBlock:
-    """Rows `[start, stop)` of one row group."""
-
-    path: str
-    group: int
-    start: int
-    stop: int
-    n_bytes: int
-
-
 def read_table_layout(
     location: str, rules: BarRules, rows_per_block: int
 ) -> tuple[TableLayout, list[TableBlock]]:
@@ -59,15 +46,12 @@ def read_table_layout(
     ColumnError
         If its columns can't be mapped.
     """
-    try:
-        with _open_table(location) as file:
-            footer = file.metadata
-            schema = file.schema_arrow
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{location}: not a Parquet file ({error})") from None
+    with told_plainly(location, "not a Parquet file"), open_table(location) as file:
+        footer = file.metadata
+        names = tuple(file.schema_arrow.names)
+        _check_counts(location, footer)
     if not footer.num_rows:
         raise InputError(f"{location}: the file has columns and no rows")
-    names = tuple(schema.names)
     blocks = []
     for group in range(footer.num_row_groups):
         n_rows = footer.row_group(group).num_rows
@@ -78,13 +62,45 @@ def read_table_layout(
     return TableLayout(names, match_columns(names, rules.columns, location)), blocks
 
 
-def read_table(block: TableBlock, layout: TableLayout, form: TimeForm, symbol: str | None) -> Rows:
-    """Read a block's rows; `symbol` stands for all rows, or None for those of the column."""
+def _check_counts(location: str, footer: Any) -> None:
+    """Refuse a footer whose counts of rows contradict each other: what is planned rests on them."""
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    flat = [group.column(0) for group in groups if footer.num_columns]
+    is_flat = all("." not in column.path_in_schema for column in flat)
+    counts = [group.num_rows for group in groups]
+    if (
+        min(counts, default=0) < 0
+        or sum(counts) != footer.num_rows
+        or (is_flat and [column.num_values for column in flat] != counts)
+    ):
+        raise InputError(
+            f"{location}: its footer contradicts itself: {footer.num_rows:,} rows in all, "
+            f"{sum(counts):,} in its row groups; the file is damaged: copy it again"
+        )
+
+
+def read_table(
+    block: TableBlock, layout: TableLayout, form: TimeForm, symbol: str | None, groups: OpenGroups
+) -> Rows:
+    """Read a block's rows; `symbol` stands for all rows, or None for those of the column.
+
+    Raises
+    ------
+    InputError
+        If the file can't be read, or a price or volume is no number.
+    """
+    with told_plainly(block.path):
+        return _read_table(block, layout, form, symbol, groups)
+
+
+def _read_table(
+    block: TableBlock, layout: TableLayout, form: TimeForm, symbol: str | None, groups: OpenGroups
+) -> Rows:
     columns = layout.columns
     wanted = [*columns.timestamp, *columns.numbers]
     if symbol is None and columns.symbol is not None:
         wanted.append(columns.symbol)
-    table = _read(block, [layout.names[i] for i in wanted])
+    table = groups.read(block, tuple(layout.names[i] for i in wanted))
     times = _time_texts(table, layout)
     unread = np.zeros(len(table), np.bool_)
     try:
@@ -102,11 +118,11 @@ def read_table(block: TableBlock, layout: TableLayout, form: TimeForm, symbol: s
 
 def sniff_table(block: TableBlock, layout: TableLayout, rules: BarRules) -> Evidence:
     """Evidence of a block's first rows."""
-    names = [layout.names[i] for i in layout.columns.timestamp]
-    with _open_table(block.path) as file:
-        batches = file.iter_batches(_SNIFFED_ROWS, [block.group], names, use_threads=False)
-        table = pa.Table.from_batches([next(batches)])
-    return read_times(_time_texts(table, layout), TimeForm(strptime=rules.timestamp_format))[2]
+    names = tuple(layout.names[i] for i in layout.columns.timestamp)
+    first = replace(block, stop=min(block.stop, block.start + _SNIFFED_ROWS))
+    with told_plainly(block.path), OpenGroups() as groups:
+        times = _time_texts(groups.read(first, names), layout)
+        return read_times(times, TimeForm(strptime=rules.timestamp_format))[2]
 
 
 def _time_texts(table: Any, layout: TableLayout) -> Any:
@@ -114,20 +130,6 @@ def _time_texts(table: Any, layout: TableLayout) -> Any:
     if len(parts) == 2:
         return pc.binary_join_element_wise(*parts, pa.scalar(b" ", pa.binary()))
     return parts[0]
-
-
-def _open_table(location: str) -> Any:
-    if is_url(location):
-        return pq.ParquetFile(open_raw(location), pre_buffer=False)
-    return pq.ParquetFile(location, memory_map=True, pre_buffer=False)
-
-
-def _read(block: TableBlock, names: Sequence[str] | None) -> Any:
-    with _open_table(block.path) as file:
-        table = file.read_row_group(
-            block.group, columns=None if names is None else list(names), use_threads=False
-        )
-    return table.slice(block.start, block.stop - block.start)
 
 
 def _to_floats(column: Any, unread: npt.NDArray[np.bool_]) -> Any:
@@ -189,9 +191,9 @@ def _to_text(column: Any) -> Any:
     return pc.fill_null(text, b"")
 
 
-def table_texts(block: TableBlock, rows: npt.NDArray[np.int64]) -> list[str]:
+def table_texts(block: TableBlock, rows: npt.NDArray[np.int64], groups: OpenGroups) -> list[str]:
     """Write some of a block's rows as text, values parted by commas."""
-    table = _read(block, None).take(pa.array(rows))
+    table = groups.read(block, None).take(pa.array(rows))
     columns = [column.to_pylist() for column in table.columns]
     return [
         ",".join("" if value is None else str(value) for value in row)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grandbatch.bars.cache import MANIFEST, QUARANTINE, Bars, load_bars, open_bars
+from grandbatch.bars.cache import Bars, load_bars, open_bars
 from grandbatch.bars.keeping import put_aside_unused, remove_abandoned
+from grandbatch.bars.manifest import MANIFEST, QUARANTINE
 from grandbatch.errors import DamagedBarsError, UsageError
 
 _BATCH_ROWS = 4096

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from grandbatch.bars.cache import bars_fingerprint
 from grandbatch.bars.inputs import (
     InputFile,
     digest_of,
@@ -18,6 +17,7 @@ from grandbatch.bars.inputs import (
     prefix_digest,
     resolve_inputs,
 )
+from grandbatch.bars.manifest import bars_fingerprint
 from grandbatch.bars.rules import BarRules
 from grandbatch.build.settings import StoreSettings
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from grandbatch.bars.cache import MANIFEST
+from grandbatch.bars.manifest import MANIFEST
 from grandbatch.bars.opening import is_url
 from grandbatch.bars.upkeep import cache_problems
 from grandbatch.cli import options as o

@@ -14,7 +14,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from grandbatch.bars.cache import QUARANTINE
+from grandbatch.bars.manifest import QUARANTINE
 from grandbatch.bars.upkeep import (
     BadRow,
     CacheEntry,
