@@ -56,13 +56,13 @@ def shuffled(whole: gb.MatrixBatch, batch_size: int) -> Iterator[gb.MatrixBatch]
         yield gb.MatrixBatch(**cut, position=whole.position)
 
 
-def in_memory(store: gb.MatrixStore, feature_set: str, threads: int) -> Course:
-    config = make_config(feature_set, store, len(store), None, 0)
+def in_memory(store: gb.MatrixStore, threads: int) -> Course:
+    config = make_config(store, len(store), None, 0)
     whole = next(iter(gb.SlidingWindowDataLoader(store, config, shuffle=False)))
-    trainer = make_trainer(feature_set, store, 0, threads)
+    trainer = make_trainer(store, 0, threads)
     waited, trained = [], []
     asked = time.perf_counter()
-    for batch in shuffled(whole, make_config(feature_set, store, None, None, 0).batch_size):
+    for batch in shuffled(whole, make_config(store, None, None, 0).batch_size):
         began = time.perf_counter()
         trainer.train_batch(batch)
         ended = time.perf_counter()
@@ -72,13 +72,11 @@ def in_memory(store: gb.MatrixStore, feature_set: str, threads: int) -> Course:
     return waited, trained, sum(waited) + sum(trained)
 
 
-def from_store(
-    store: gb.MatrixStore, feature_set: str, threads: int, prefetch: int, checkpoints: Path
-) -> Course:
-    config = make_config(feature_set, store, None, None, 0)
+def from_store(store: gb.MatrixStore, threads: int, prefetch: int, checkpoints: Path) -> Course:
+    config = make_config(store, None, None, 0)
     config = dataclasses.replace(config, prefetch_batches=prefetch)
     processor = gb.BatchProcessor(store, config, checkpoints, resume=False, run_length=RUN_LENGTH)
-    trainer = make_trainer(feature_set, store, 0, threads)
+    trainer = make_trainer(store, 0, threads)
     waited, trained = [], []
     begin = time.perf_counter()
     with closing(processor.process_batches(trainer)) as results:
@@ -88,14 +86,12 @@ def from_store(
     return waited, trained, time.perf_counter() - begin
 
 
-def measure(
-    store: gb.MatrixStore, feature_set: str, threads: int, way: str, folder: Path
-) -> dict[str, float]:
+def measure(store: gb.MatrixStore, threads: int, way: str, folder: Path) -> dict[str, float]:
     prefetch = WAYS[way]
     if prefetch is None:
-        waited, trained, seconds = in_memory(store, feature_set, threads)
+        waited, trained, seconds = in_memory(store, threads)
     else:
-        waited, trained, seconds = from_store(store, feature_set, threads, prefetch, folder)
+        waited, trained, seconds = from_store(store, threads, prefetch, folder)
     return {
         "windows_per_second": len(store) / seconds,
         "waited_share": sum(waited) / (sum(waited) + sum(trained)),
@@ -127,7 +123,7 @@ def main() -> None:
             for number in range(options.rounds + 1):
                 for way, found in rounds.items():
                     where = folder / f"{feature_set}-{way}-{number}"
-                    row = measure(store, feature_set, options.threads, way, where)
+                    row = measure(store, options.threads, way, where)
                     if number:  # the first round warms everything up
                         found.append(row)
             for way, found in rounds.items():

@@ -37,7 +37,7 @@ class LiveFeatures:
     Parameters
     ----------
     feature_set : str or FeatureSet
-        "strategic", "tactical", or a set.
+        A set, or its name: "strategic", "module:NAME", "path.py:NAME", …
     max_gap : str or timedelta, optional
         As of `build_store`: a larger distance in time starts a new segment.
     allow_non_positive : bool

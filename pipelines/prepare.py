@@ -3,6 +3,7 @@
     python pipelines/prepare.py strategic bars.csv --out run
     python pipelines/prepare.py strategic bars.csv --out run --scheduler tcp://host:8786
     python pipelines/prepare.py tactical bars.csv --settings my.yaml
+    python pipelines/prepare.py features.py:MINE bars.csv
 
 A YAML file holds the same settings by their names: `overlap: 12`. Flags win over it.
 """
@@ -19,6 +20,7 @@ import yaml
 
 import grandbatch as gb
 from grandbatch.errors import GrandbatchError, UsageError
+from grandbatch.features import resolve_feature_set
 
 
 class Stores(NamedTuple):
@@ -28,6 +30,11 @@ class Stores(NamedTuple):
     """At the set's overlap, or the one asked for."""
     every_bar: gb.MatrixStore
     """A window at every bar: what is earned bar by bar can only be told on these."""
+
+
+def add_set_name(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that says which set."""
+    parser.add_argument("set_name", help="strategic, tactical, module:NAME or path.py:NAME")
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +59,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     if options.settings is None:
         return options
     settings = yaml.safe_load(options.settings.read_text()) or {}
-    unknown = sorted(set(settings) - (set(vars(options)) - {"inputs", "settings"}))
+    unknown = sorted(set(settings) - (set(vars(options)) - {"set_name", "inputs", "settings"}))
     if unknown:
         raise UsageError(f"{options.settings}: unknown setting(s) {', '.join(unknown)}")
     for name, value in settings.items():
@@ -63,8 +70,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
 
 
 def prepare(set_name: str, options: argparse.Namespace) -> Stores:
-    """Build both stores, or reuse them."""
-    feature_set = gb.STRATEGIC if set_name == "strategic" else gb.TACTICAL
+    """Build both stores of a set, which may be your own (`path.py:NAME`), or reuse them."""
+    feature_set = resolve_feature_set(set_name)
     length = feature_set.sequence_length
     overlap = feature_set.overlap if options.overlap is None else options.overlap
     columns = dict(entry.split("=", 1) for entry in options.columns if "=" in entry)
@@ -86,14 +93,14 @@ def prepare(set_name: str, options: argparse.Namespace) -> Stores:
     options.out.mkdir(parents=True, exist_ok=True)
     every_bar = gb.build_store(
         options.inputs,
-        options.out / f"{set_name}-every-bar.zarr",
+        options.out / f"{feature_set.name}-every-bar.zarr",
         overlap=length - 1,
         layout="rows",
         **common,
     )
     if overlap == length - 1:
         return Stores(every_bar, every_bar)
-    path = options.out / f"{set_name}-overlap-{overlap}.zarr"
+    path = options.out / f"{feature_set.name}-overlap-{overlap}.zarr"
     return Stores(gb.build_store(options.inputs, path, overlap=overlap, **common), every_bar)
 
 
@@ -112,7 +119,7 @@ def run(main: Callable[[], None]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prepare the stores of a set."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("set_name", choices=("strategic", "tactical"))
+    add_set_name(parser)
     add_data_flags(parser)
     options = parse(parser, arguments)
     for store in dict.fromkeys(prepare(options.set_name, options)):

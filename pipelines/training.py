@@ -1,4 +1,4 @@
-"""What `train_strategic.py` and `train_tactical.py` share: bars in, judged models out.
+"""What the three `train_….py` share: bars in, judged models out.
 
 Walk-forward: each pair of splits is trained on from scratch, once for each seed, and traded on the
 test period that follows. Every training keeps checkpoints of its own in `OUT/fold-N/seed-N`. The
@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prepare import add_data_flags, parse, prepare
+from prepare import add_data_flags, add_set_name, parse, prepare
 
 import grandbatch as gb
 from grandbatch.files import write_whole
@@ -27,13 +27,14 @@ from grandbatch.training import TensorBoard
 
 
 def main(
-    set_name: str, config: gb.BatchConfig, kind: Any, arguments: Sequence[str] | None = None
+    set_name: str | None, config: gb.BatchConfig, kind: Any, arguments: Sequence[str] | None = None
 ) -> None:
     """Train and evaluate a set's team.
 
     Parameters
     ----------
-    set_name : str
+    set_name : str or None
+        None where the first argument is the set.
     config : BatchConfig
         The set's.
     kind : type
@@ -43,7 +44,7 @@ def main(
     """
     options = parse(_parser(set_name, config), arguments)
     with join_ranks() as ranks:
-        found = _judge(set_name, config, kind, options, ranks)
+        found = _judge(config, kind, options, ranks)
     if ranks.rank == 0:
         result = options.out / "evaluation.json"
         write_whole(result, json.dumps(found.to_json(), indent=2).encode())
@@ -51,12 +52,13 @@ def main(
 
 
 def _judge(
-    set_name: str, config: gb.BatchConfig, kind: Any, options: argparse.Namespace, ranks: Ranks
+    config: gb.BatchConfig, kind: Any, options: argparse.Namespace, ranks: Ranks
 ) -> gb.Evaluation:
     """Train on each split with each seed, and trade what follows it."""
-    learning, every_bar = prepare(set_name, options)
+    learning, every_bar = prepare(options.set_name, options)
     config = replace(
         config,
+        sequence_length=learning.sequence_length,
         overlap=learning.overlap,
         batch_size=options.batch_size,
         checkpoint_frequency=options.checkpoint_frequency,
@@ -73,8 +75,14 @@ def _judge(
     )
 
 
-def _parser(set_name: str, config: gb.BatchConfig) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=f"Train and evaluate the {set_name} team.")
+def _parser(set_name: str | None, config: gb.BatchConfig) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=f"Train and evaluate the team of {set_name or 'any set'}."
+    )
+    if set_name is None:
+        add_set_name(parser)
+    else:
+        parser.set_defaults(set_name=set_name)
     add_data_flags(parser)
     add = parser.add_argument
     add("--folds", type=int, default=3, help="walk-forward pairs of training and test")

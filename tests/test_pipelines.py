@@ -116,6 +116,21 @@ def test_prepare_builds_both_stores_and_reuses_them(module, tmp_path, capsys):
     assert "313 windows of 48x13" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_a_set_of_ones_own_is_trained_on_by_its_name(tmp_path):
+    write_bars(tmp_path / "bars.csv", 800)
+    (tmp_path / "features.py").write_text(
+        "import grandbatch as gb\n\nMINE = gb.FeatureSet('mine', [gb.ema(3), gb.ema(9)], 10)\n"
+    )
+    flags = ["features.py:MINE", "bars.csv", "--out", "run", *SMALL, "--seeds", "1"]
+    done = subprocess.run(
+        [sys.executable, str(PIPELINES / "train_own.py"), *flags],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["n_bars"] > 200
+
+
 def test_a_yaml_file_sets_what_flags_set_and_flags_win(module, tmp_path):
     prepare, training = module("prepare"), module("training")
     parser = training._parser("strategic", gb.BatchConfig.strategic())

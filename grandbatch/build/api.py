@@ -49,8 +49,9 @@ def build_store(
         CSV or Parquet files, folders or globs.
     store : path
         Where the store is, or is to be.
-    feature_set : {"strategic", "tactical"} or FeatureSet
-        What to compute of the bars.
+    feature_set : str or FeatureSet
+        What to compute of the bars: a set, or its name, which is that of a built-in one, or
+        `module:NAME` or `path.py:NAME`, imported from the working directory.
     sequence_length, overlap : int, optional
         Rows of a window, and rows that neighbours share; by default the set's own.
     layout : {"windows", "rows"}

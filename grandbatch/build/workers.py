@@ -6,6 +6,7 @@ them from numba's cache, and looks at the files that the build shares.
 
 from __future__ import annotations
 
+import pickle
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ def prepare_workers(schedule: Schedule, target: Target) -> None:
     """
     if schedule.is_local:
         return
+    send_kernels(schedule, target.settings.feature_set)
     versions = schedule.run_on_workers(warm_worker, target.settings.feature_set)
     for address, version in sorted(versions.items()):
         if version != __version__:
@@ -59,6 +61,42 @@ def prepare_workers(schedule: Schedule, target: Target) -> None:
                     "reach the inputs, the bars cache and the store's folder under the same "
                     "paths: use a shared disk, or --scheduler threads"
                 )
+
+
+def send_kernels(schedule: Schedule, feature_set: FeatureSet) -> None:
+    """See that a set's kernels reach every worker; those of modules go by the module's name.
+
+    Raises
+    ------
+    StoreError
+        If a kernel can't travel, or a worker lacks the module that it is in.
+    """
+    from distributed.protocol.pickle import dumps
+
+    try:
+        pickled = dumps(feature_set)
+    except Exception as error:
+        raise StoreError(
+            f"the kernels of {feature_set.name} can't be sent to workers ({error}); make them "
+            "functions at the top level of a module, or build with --scheduler threads"
+        ) from error
+    for address, problem in sorted(schedule.run_on_workers(lacking, pickled).items()):
+        if problem:
+            raise StoreError(
+                f"worker {address} can't take the kernels of {feature_set.name} ({problem}); give "
+                "it the module that they are in: install it there, start the worker where "
+                "PYTHONPATH names its folder, or send each of its files, what it imports first, "
+                f"with distributed.Client({schedule.client.scheduler.address!r}).upload_file(file)"
+            )
+
+
+def lacking(pickled: bytes) -> str:
+    """Say what keeps a worker from unpickling a value; nothing where it can."""
+    try:
+        pickle.loads(pickled)  # noqa: S301 (from the process that sends the tasks themselves)
+    except (ImportError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def watch_memory(schedule: Schedule) -> None:

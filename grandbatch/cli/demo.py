@@ -96,7 +96,7 @@ def _train(store: Path, checkpoints: Path, stop_after: int | None) -> dict[str, 
     first: list[int] = []
     total = len(processor.loader)
     with Stages() as progress:
-        for result in processor.process_batches(make_trainer("strategic", opened, seed=0)):
+        for result in processor.process_batches(make_trainer(opened, seed=0)):
             first = first or result["batch"].index.tolist()
             progress.tell("train", result["batch_idx"] + 1, total)
             if result["batch_idx"] + 1 == stop_after:
@@ -114,7 +114,7 @@ def _processor(store: MatrixStore, checkpoints: Path) -> Any:
     from grandbatch.cli.training import make_config
     from grandbatch.processor import BatchProcessor
 
-    config = make_config("strategic", store, None, None, seed=0)
+    config = make_config(store, None, None, seed=0)
     return BatchProcessor(store, config, checkpoints, run_length=8)
 
 

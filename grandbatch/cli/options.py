@@ -20,7 +20,13 @@ Inputs = Annotated[
         help="CSV or Parquet files, folders or globs; paths or URLs.", show_default=False
     ),
 ]
-SetName = Annotated[str, typer.Argument(metavar="SET", help="Feature set: strategic or tactical.")]
+SetName = Annotated[
+    str,
+    typer.Argument(
+        metavar="SET",
+        help="Feature set: strategic, tactical, or your own: module:NAME, path.py:NAME.",
+    ),
+]
 StoreOption = Annotated[Path, typer.Option("--store", help="Where the store is, or is to be.")]
 StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A finished store.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -14,12 +15,17 @@ from grandbatch.cli import options as o
 from grandbatch.cli.output import Stages, show
 from grandbatch.config import BatchConfig, BatchSize
 from grandbatch.errors import StoreMismatchError, UsageError
+from grandbatch.features import resolve_feature_set
+from grandbatch.features.built_in import BUILT_IN
 from grandbatch.ranks import Ranks, join_ranks
 from grandbatch.store.reader import MatrixStore
 from grandbatch.training.interrupts import HeldInterrupts
 
 if TYPE_CHECKING:
     from grandbatch.processor import BatchProcessor
+
+_BATCHES = {"strategic": BatchConfig.strategic, "tactical": BatchConfig.tactical}
+"""Settings for batches of the sets that have their own."""
 
 _log = logging.getLogger("grandbatch")
 
@@ -71,18 +77,10 @@ def train(
     that of each process.
     """
     opened = MatrixStore.open(store)
-    if set_name not in ("strategic", "tactical"):
-        raise UsageError(f"no trainer for feature set {set_name!r}; choose strategic or tactical")
-    if opened.attrs["feature_set"] != set_name:
-        raise StoreMismatchError(
-            f"{store} holds {opened.attrs['feature_set']} matrices, not {set_name}; "
-            f"run grandbatch train {opened.attrs['feature_set']}, or give another --store"
-        )
+    check_holds(opened, set_name)
     from grandbatch.processor import BatchProcessor
 
-    config = make_config(
-        set_name, opened, batch_size, checkpoint_frequency, seed, max_memory_percent
-    )
+    config = make_config(opened, batch_size, checkpoint_frequency, seed, max_memory_percent)
     with join_ranks() as ranks:
         processor = BatchProcessor(
             opened,
@@ -96,7 +94,7 @@ def train(
             rank=ranks.rank,
             world_size=ranks.size,
         )
-        trainer = make_trainer(set_name, opened, seed, threads, ranks)
+        trainer = make_trainer(opened, seed, threads, ranks)
         if init_from is not None and not (resume and processor.checkpoints.latest()):
             trainer.load_weights(init_from)
         if ranks.rank:
@@ -138,8 +136,36 @@ def _follow(processor: BatchProcessor, trainer: Any, trace: Path | None) -> bool
     return is_new
 
 
+def check_holds(store: MatrixStore, set_name: str) -> None:
+    """Refuse a store of another feature set than the one named.
+
+    The name that stands in the store will do: nothing is imported for it.
+
+    Raises
+    ------
+    StoreMismatchError
+        If the store holds another set's matrices.
+    UsageError
+        If the name means no set.
+    """
+    held = store.attrs["feature_set"]
+    if set_name == held:
+        return
+    meant = set_name
+    if ":" in set_name or set_name in BUILT_IN:
+        wanted = resolve_feature_set(set_name)
+        features = list(wanted.feature_names), list(wanted.feature_versions)
+        if wanted.name == held:
+            if features == (list(store.feature_names), store.attrs["feature_versions"]):
+                return
+            meant = f"those of {set_name}, which has other features or versions now"
+    raise StoreMismatchError(
+        f"{store.path} holds {held} matrices, not {meant}; run grandbatch train "
+        f"{shlex.quote(held)}, or give another --store"
+    )
+
+
 def make_config(
-    set_name: str,
     store: MatrixStore,
     batch_size: str | int | None,
     checkpoint_frequency: int | None,
@@ -147,7 +173,7 @@ def make_config(
     max_memory_percent: float | None = None,
 ) -> BatchConfig:
     """Take the set's settings for batches, and the store's for windows."""
-    base = BatchConfig.strategic() if set_name == "strategic" else BatchConfig.tactical()
+    base = _BATCHES.get(store.attrs["feature_set"], BatchConfig)()
     return BatchConfig(
         batch_size=base.batch_size if batch_size is None else parse_batch_size(batch_size),
         sequence_length=store.sequence_length,
@@ -179,12 +205,13 @@ def parse_batch_size(text: str | int) -> BatchSize:
 
 
 def make_trainer(
-    set_name: str, store: MatrixStore, seed: int, threads: int = 1, ranks: Ranks | None = None
+    store: MatrixStore, seed: int, threads: int = 1, ranks: Ranks | None = None
 ) -> Any:
-    """Make the set's trainer, normalising by the store's statistics."""
-    from grandbatch.mappo import BatchStrategicTrainer, BatchTacticalTrainer
+    """Make the trainer of a store's set, normalising by the store's statistics."""
+    from grandbatch.mappo import BatchStrategicTrainer, BatchTacticalTrainer, MappoTrainer
 
-    kind = BatchStrategicTrainer if set_name == "strategic" else BatchTacticalTrainer
+    kinds = {"strategic": BatchStrategicTrainer, "tactical": BatchTacticalTrainer}
+    kind = kinds.get(store.attrs["feature_set"], MappoTrainer)
     return kind.for_store(store, seed=seed, ranks=ranks, torch_threads=threads)
 
 

@@ -1,7 +1,8 @@
 """Feature sets, and the ways to compute them: over arrays, or over a live Dask frame.
 
-`sets.py` says what they are, `built_in.py` holds those that have a name, `fused.py` groups columns
-that are computed together, `rows.py` is the way over arrays, `overlap.py` the one `map_overlap`.
+`sets.py` says what they are, `built_in.py` holds those that come with the package, `named.py` finds
+a set by its name, `fused.py` groups columns that are computed together, `rows.py` is the way over
+arrays, `overlap.py` the one `map_overlap`.
 Importing this imports neither Dask, pandas nor numba.
 """
 
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from grandbatch.features.built_in import STRATEGIC, TACTICAL, resolve_feature_set
+from grandbatch.features.built_in import STRATEGIC, TACTICAL
+from grandbatch.features.named import resolve_feature_set
 from grandbatch.features.rows import compute_rows, segment_starts
 from grandbatch.features.sets import BAR_COLUMNS, FIELDS, Feature, FeatureSet
 

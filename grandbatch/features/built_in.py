@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from grandbatch.errors import UsageError
 from grandbatch.features.fused import FusedColumn, FusedKernel
 from grandbatch.features.sets import Feature, FeatureSet
 from grandbatch.kernels import (
@@ -75,22 +74,3 @@ TACTICAL = FeatureSet(
 """7 features over up to 21 bars back, in windows of 60 rows."""
 
 BUILT_IN = {feature_set.name: feature_set for feature_set in (STRATEGIC, TACTICAL)}
-
-
-def resolve_feature_set(name_or_set: str | FeatureSet) -> FeatureSet:
-    """Return a set as it is, or the built-in one of that name.
-
-    Raises
-    ------
-    UsageError
-        If no built-in set has the name.
-    """
-    if isinstance(name_or_set, FeatureSet):
-        return name_or_set
-    try:
-        return BUILT_IN[name_or_set]
-    except (KeyError, TypeError):
-        raise UsageError(
-            f"unknown feature set {name_or_set!r}; choose {' or '.join(BUILT_IN)}, "
-            "or pass a FeatureSet of your own"
-        ) from None

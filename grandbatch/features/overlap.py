@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grandbatch.errors import ColumnError, UsageError
-from grandbatch.features.built_in import resolve_feature_set
+from grandbatch.features.named import resolve_feature_set
 from grandbatch.features.rows import compute_rows, segment_starts
 from grandbatch.features.sets import FeatureSet
 from grandbatch.times import to_duration
@@ -44,7 +44,7 @@ def add_features(
         (needed with `max_gap` only), and the float64 columns that the set reads. The index is kept
         and means nothing.
     feature_set : str or FeatureSet
-        "strategic", "tactical", or a set.
+        A set, or its name: "strategic", "module:NAME", "path.py:NAME", …
     max_gap : str or timedelta, optional
         The largest distance in time inside a segment, such as "1D"; by default any.
     keep_bars : bool
