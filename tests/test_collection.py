@@ -15,6 +15,8 @@ import pytest
 from skips import FLAG, LISTED
 
 TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+TEST = re.compile(r"\btests/[\w/]*\btest_\w+\.py(?:::\w+)?")
 SKIPS = {
     "test": "def test_it():\n    pytest.skip({!r})",
     "marked": "@pytest.mark.skipif(True, reason={!r})\ndef test_it():\n    pass",
@@ -39,22 +41,35 @@ def run(path, *flags, plugin="skips", **options):
     """Run pytest as from the shell, with a plugin of this folder, on tests anywhere."""
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", plugin, "-p", "no:cacheprovider", *flags, str(path)],
-        cwd=TESTS.parent, env=os.environ | {"PYTHONPATH": str(TESTS)}, capture_output=True,
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(TESTS)}, capture_output=True,
         text=True, check=False, **options,
     )  # fmt: skip
 
 
-def test_pytest_collects_every_file_of_tests():
+@pytest.fixture(scope="module")
+def collected():
+    """The names of all tests, without their parameters."""
     done = run(TESTS, "--collect-only", "-q", "-o", "addopts=")
     assert done.returncode == 0, done.stdout + done.stderr
-    collected = {line.split("::")[0] for line in done.stdout.splitlines() if "::" in line}
-    written = {str(path.relative_to(TESTS.parent)) for path in TESTS.rglob("test_*.py")}
-    assert collected == written
+    return {line.split("[")[0] for line in done.stdout.splitlines() if "::" in line}
+
+
+def test_pytest_collects_every_file_of_tests(collected):
+    written = {str(path.relative_to(ROOT)) for path in TESTS.rglob("test_*.py")}
+    assert {name.split("::")[0] for name in collected} == written
+
+
+def test_every_test_that_a_page_names_is_run(collected):
+    known = collected | {name.split("::")[0] for name in collected}
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    named = {name for page in pages for name in TEST.findall(page.read_text())}
+    assert len(named) > 30
+    assert named <= known
 
 
 def test_git_ignores_no_file_of_tests(tmp_path):
-    files = [str(path.relative_to(TESTS.parent)) for path in TESTS.rglob("*.py")]
-    shutil.copy(TESTS.parent / ".gitignore", tmp_path)
+    files = [str(path.relative_to(ROOT)) for path in TESTS.rglob("*.py")]
+    shutil.copy(ROOT / ".gitignore", tmp_path)
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     done = subprocess.run(
         ["git", "check-ignore", "--no-index", *files, "demo/ignored.py"],

@@ -195,11 +195,3 @@ def test_every_command_has_its_section_with_an_example():
 def test_the_format_page_names_every_attribute(make_store):
     page = (DOCS / "format.md").read_text()
     assert all(f"`{name}`" in page for name in make_store().attrs)
-
-
-def test_the_tests_that_the_promises_name_are_there():
-    named = re.findall(r"`(tests/[\w/.]+)(?:::(\w+))?`", (DOCS / "promises.md").read_text())
-    assert named
-    for path, test in named:
-        assert (ROOT / path).exists(), path
-        assert not test or f"def {test}(" in (ROOT / path).read_text(), f"{path}::{test}"
