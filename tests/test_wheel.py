@@ -59,11 +59,13 @@ def environment(wheel, tmp_path_factory):
     venv.create(folder, symlinks=True)
     paths = {"base": str(folder), "platbase": str(folder)}
     packages = Path(sysconfig.get_path("purelib", "venv", vars=paths))
-    # one folder on the path, whose own .pth files (an editable install's) aren't followed
-    (packages / "requirements.pth").write_text(sysconfig.get_path("purelib") + "\n")
     python = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", python]
     run(*pip, "install", "--no-deps", "--no-index", "--no-compile", wheel, cwd=folder)
+    # only now: pip would take a wheel that is installed there for this one. Folders on the path,
+    # whose own .pth files (an editable install's) aren't followed
+    there = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    (packages / "requirements.pth").write_text("\n".join([*there, ""]))
     return folder / "bin"
 
 
