@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import socket
 import urllib.request
@@ -16,6 +17,10 @@ from simulated import write_bars
 import grandbatch as gb
 
 pytest_plugins = ["skips"]
+
+# Python's own default, which torchrl changes for the whole process when it is imported: workers
+# would begin one way or another by which tests were collected, and take seconds each
+multiprocessing.set_start_method("fork")
 
 # what starts in the background (nohup make test &) ignores an interrupt, and so would all that
 # tests start and interrupt
