@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from grandbatch.errors import DiskFullError
+from grandbatch.errors import DiskFullError, UsageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY_SUFFIX = ".partial"
@@ -66,6 +66,21 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(there).free
 
 
+def refuse_url(place: str | os.PathLike[str] | None, what: str) -> None:
+    """Refuse a URL where only a local path is taken: it would become a folder of that name here.
+
+    Raises
+    ------
+    UsageError
+        Naming it.
+    """
+    if URL.match(str(place)):
+        raise UsageError(
+            f"{what} can't be at a URL, got {place}; give a folder on a disk (on a cluster, one "
+            "that all workers share)"
+        )
+
+
 def open_regular(path: str | Path) -> int:
     """Open an ordinary file for reading; return its descriptor.
 
@@ -89,7 +104,7 @@ def read_whole(path: Path, max_bytes: int) -> bytes:
     OSError
         If it can't be read, is none, or is too large: its size is looked at first.
     """
-    with open(open_regular(path), "rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         n_bytes = os.fstat(file.fileno()).st_size
         if n_bytes > max_bytes:
             text = f"it has {n_bytes:,} bytes, at most {max_bytes:,} are read"
@@ -119,20 +134,49 @@ def write_whole(
     DiskFullError
         If there is no room; the half-written file is removed.
     """
+    view = memoryview(data).cast("B")
+    with (
+        room_for(path, len(view)),
+        written_aside(path, shared=shared) as aside,
+        os.fdopen(_create(aside), "wb", buffering=0) as file,
+    ):
+        while view:
+            view = view[file.write(view) :]
+        if durable:
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def written_aside(path: Path, *, shared: bool) -> Iterator[Path]:
+    """Give a path to write to that becomes `path` at the end, or goes.
+
+    Parameters
+    ----------
+    path : Path
+    shared : bool
+        As in `write_whole`.
+    """
     own = f".{secrets.token_hex(4)}" if shared else ""
     aside = path.with_name(f"{path.name}{own}{TEMPORARY_SUFFIX}")
     try:
-        with room_for(path, len(data)):
-            with open(_create(aside), "wb", buffering=0) as file:
-                view = memoryview(data)
-                while view:
-                    view = view[file.write(view) :]
-                if durable:
-                    os.fsync(file.fileno())
-            aside.rename(path)
+        yield aside
+        aside.rename(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Write a file in place, one that is held open elsewhere; never one that a link leads to.
+
+    Raises
+    ------
+    OSError
+        Also if a link stands at the path.
+    """
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666), "wb") as file:
+        file.truncate()
+        file.write(data)
 
 
 def _create(path: Path) -> int:

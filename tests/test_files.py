@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 
-from grandbatch.errors import DiskFullError
+import grandbatch as gb
+from grandbatch.errors import DiskFullError, UsageError
 from grandbatch.files import TEMPORARY_SUFFIX, room_for, sync_tree, write_whole
 
 
@@ -38,3 +40,17 @@ def test_what_can_not_be_written_leaves_the_old_file_and_no_half_one(tmp_path):
         write_whole(tmp_path / "a", object())
     assert (tmp_path / "a").read_bytes() == b"old"
     assert not (tmp_path / f"a{TEMPORARY_SUFFIX}").exists()
+
+
+def test_a_url_is_refused_by_name_where_only_a_disk_is_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b.csv").write_text("timestamp,open,high,low,close,volume\n")
+    for url in ("s3://bucket/c", "S3:/bucket/c", "memory://c", Path("s3://bucket/c")):
+        for take in (
+            lambda url=url: gb.build_store("b.csv", "s.zarr", cache=url),
+            lambda url=url: gb.read_bars("b.csv", cache=url),
+            lambda url=url: gb.CheckpointManager(url, content_id="x"),
+        ):
+            with pytest.raises(UsageError, match=r"(--cache|--checkpoint-dir).* at a URL"):
+                take()
+    assert [path.name for path in tmp_path.iterdir()] == ["b.csv"]

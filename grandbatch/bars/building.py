@@ -55,7 +55,7 @@ from grandbatch.bars.row_groups import TableBlock
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.sorting import MergedPart, merge_parts, plan_sorted_parts
 from grandbatch.errors import DamagedBarsError, InputError
-from grandbatch.files import is_full, sync_folder
+from grandbatch.files import is_full, remove_temporaries, sync_folder
 from grandbatch.kernels.bar_rules import DUPLICATE_TIMESTAMP, NEVER
 from grandbatch.scheduling import Schedule
 
@@ -386,6 +386,7 @@ class _Build:
         path.write_bytes(digested.dump(manifest))
         self.syncer.add(path)
         self.syncer.wait()
+        remove_temporaries(self.target)  # of tasks that a cluster ran twice
         for folder in {(self.target / part.path).parent for part in parts}:
             sync_folder(folder)
         sync_folder(self.target)

@@ -21,6 +21,7 @@ from grandbatch.bars.digests import check_part, damaged, file_crc, read_part
 from grandbatch.bars.keeping import Use, put_aside
 from grandbatch.bars.manifest import QUARANTINE, Part, read_manifest
 from grandbatch.bars.rules import FIELDS
+from grandbatch.deferred import Deferred, Opening
 from grandbatch.errors import DamagedBarsError, UsageError
 from grandbatch.grid import Segments
 
@@ -34,7 +35,7 @@ PARTITION_ROWS = 131_072
 _SCAN_ROWS = 1_048_576
 
 
-class Bars:
+class Bars(Deferred):
     """Clean bars in a cache, ordered by symbol, then time. Read-only; safe from several threads.
 
     `open_bars` and `prepare_bars` return them. A pickle holds the path only. As long as one is
@@ -42,7 +43,7 @@ class Bars:
     """
 
     def __init__(self, path: Path, manifest: Mapping[str, Any], use: Use | None = None) -> None:
-        self.path: Path = path
+        self.path: Path = path.absolute()
         """The cache's folder."""
         self.fingerprint: str = manifest["fingerprint"]
         self.symbols: tuple[str, ...] = tuple(manifest["symbols"])
@@ -95,8 +96,9 @@ class Bars:
         """Parquet file of the rows that are no bars: file, line, text, reason."""
         return self.path / QUARANTINE
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (str(self.path), self._sha256)
+    def _place(self) -> tuple[dict[str, Any], Opening]:
+        known = {"path": self.path, "fingerprint": self.fingerprint, "_sha256": self._sha256}
+        return known, (_reopen, (str(self.path), self._sha256))
 
     def __dask_tokenize__(self) -> tuple[str, str]:
         return type(self).__name__, self.fingerprint

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grandbatch.bars.digests import GROUP_ROWS, STORED, PartDigests, others_crc, pack_checksums
+from grandbatch.files import written_aside
 
 _SCHEMA = pa.schema(
     [
@@ -26,25 +27,28 @@ def write_part(
 ) -> PartDigests:
     """Write bars of one symbol, plain and uncompressed: reading is a copy.
 
+    Under a name of its own, then renamed: a cluster may run a task twice at once.
+
     Returns
     -------
     PartDigests
         What must be found in the file from now on.
     """
     arrays = [pa.array(times).view(_SCHEMA.field(0).type), *(pa.array(n) for n in numbers)]
-    pq.write_table(
-        pa.Table.from_arrays(arrays, schema=_SCHEMA),
-        path,
-        row_group_size=GROUP_ROWS,
-        compression="none",
-        use_dictionary=False,
-        write_statistics=False,
-    )
-    headers = _headers(path)
-    written = PartDigests(
-        len(times), path.stat().st_size, headers, pack_checksums([times, *numbers]), 0
-    )
-    return replace(written, others=others_crc(path, written))
+    with written_aside(path, shared=True) as aside:
+        pq.write_table(
+            pa.Table.from_arrays(arrays, schema=_SCHEMA),
+            aside,
+            row_group_size=GROUP_ROWS,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
+        )
+        headers = _headers(aside)
+        written = PartDigests(
+            len(times), aside.stat().st_size, headers, pack_checksums([times, *numbers]), 0
+        )
+        return replace(written, others=others_crc(aside, written))
 
 
 def _headers(path: Path) -> tuple[int, int]:

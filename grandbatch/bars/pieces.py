@@ -27,6 +27,7 @@ from grandbatch.bars.row_groups import OpenGroups, TableBlock
 from grandbatch.bars.rows import Rows
 from grandbatch.bars.tables import TableLayout, read_table, table_texts
 from grandbatch.bars.times import TimeForm
+from grandbatch.files import written_aside
 from grandbatch.kernels.bar_rules import (
     ACCEPTED,
     DUPLICATE_TIMESTAMP,
@@ -306,7 +307,8 @@ def _bad_path(task: PieceTask) -> Path:
 
 
 def _write_bad_rows(task: PieceTask, table: Any) -> None:
-    pq.write_table(table, _bad_path(task), row_group_size=65_536)
+    with written_aside(_bad_path(task), shared=True) as aside:
+        pq.write_table(table, aside, row_group_size=65_536)
 
 
 def _describe(

@@ -24,6 +24,7 @@ from grandbatch.bars.keeping import remove_abandoned
 from grandbatch.bars.manifest import bars_fingerprint, cached_sources
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import DamagedBarsError, UsageError
+from grandbatch.files import refuse_url
 
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
@@ -122,6 +123,7 @@ def prepare_bars(
     """
     if block_bytes is not None and block_bytes < 1:
         raise UsageError(f"block_bytes must be at least 1, got {block_bytes}")
+    refuse_url(str(cache_dir), "the bars cache (--cache)")
     rules = rules or BarRules()
     folder = Path(cache_dir)
     files = resolve_inputs(inputs)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import InputError
+from grandbatch.files import write_whole
 
 Int64 = npt.NDArray[np.int64]
 
@@ -49,8 +50,8 @@ class RawBars:
 
 
 def write_raw(path: Path, columns: Int64) -> None:
-    """Write a block's bars, (columns, rows) int64."""
-    path.write_bytes(columns.data)
+    """Write a block's bars, (columns, rows) int64, under a name of its own, and rename them."""
+    write_whole(path, columns.data, durable=False, shared=True)
 
 
 @contextmanager

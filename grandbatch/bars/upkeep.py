@@ -15,6 +15,7 @@ from grandbatch.bars.cache import Bars, load_bars, open_bars
 from grandbatch.bars.keeping import put_aside_unused, remove_abandoned
 from grandbatch.bars.manifest import MANIFEST, QUARANTINE
 from grandbatch.errors import DamagedBarsError, UsageError
+from grandbatch.files import refuse_url
 
 _BATCH_ROWS = 4096
 
@@ -49,6 +50,7 @@ class BadRow:
 
 def list_caches(cache_dir: Path) -> list[CacheEntry]:
     """List the caches in a folder, by name; none where there is no such folder."""
+    refuse_url(cache_dir, "the bars cache (--cache)")
     return [
         CacheEntry(manifest.parent, _size(manifest.parent), open_bars(manifest.parent))
         for manifest in sorted(cache_dir.glob(f"*/{MANIFEST}"))

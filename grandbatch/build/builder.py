@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ from grandbatch.store.publish import (
 from grandbatch.store.reader import MatrixStore
 from grandbatch.store.upload import upload_store
 from grandbatch.store.writer import (
+    check_files,
     finished_files,
     join_digests,
     read_record,
@@ -119,6 +120,7 @@ def build(target: Target, options: BuildOptions, progress: Progress | None = Non
             return BuildResult(store, True)
     schedule = options.schedule or Schedule.local()
     with (
+        ExitStack() as stack,
         kept_memory() if schedule.is_local else nullcontext(),
         room_for(target.path),
         builder_lock(target.path, wait=options.wait, on_wait=lambda message: told(message, 0, 0)),
@@ -128,7 +130,7 @@ def build(target: Target, options: BuildOptions, progress: Progress | None = Non
         if store is not None:
             clean_staging(target.path)
             return BuildResult(store, True)
-        prepare_workers(schedule, target)
+        schedule = stack.enter_context(prepare_workers(schedule, target))
         extension = None if options.overwrite else find_extension(target)
 
         def prepare() -> Bars:
@@ -275,6 +277,7 @@ def _finish(
         for array in spec.labels
     }
     arrays[spec.data.name], stats = _summarise(staging, spec)
+    check_files(staging, spec, arrays)
     names = attributes["feature_names"]
     attributes["feature_stats"] = {
         name: {key: values[f] for key, values in stats.items()} for f, name in enumerate(names)

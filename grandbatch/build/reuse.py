@@ -21,6 +21,7 @@ from grandbatch.bars.manifest import bars_fingerprint
 from grandbatch.bars.rules import BarRules
 from grandbatch.build.settings import StoreSettings
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
+from grandbatch.files import refuse_url
 from grandbatch.store.format import MANIFEST_NAME, NEXT_RETURN_VERSION
 from grandbatch.store.places import is_occupied, is_remote, place_of
 from grandbatch.store.publish import BESIDE, beside
@@ -54,6 +55,7 @@ class Target:
         The cache of bars lies beside the store by default; in the current folder where the store
         is to be at a URL.
         """
+        refuse_url(cache, "the bars cache (--cache)")
         store = place_of(path)
         folder = Path(BESIDE).absolute() if is_remote(store) else beside(store)
         cache_folder = Path(cache).absolute() if cache else folder / "bars"

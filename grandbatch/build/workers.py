@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pickle
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,20 +19,21 @@ from grandbatch.build.reuse import Target
 from grandbatch.errors import StoreError
 from grandbatch.features import FeatureSet, compute_rows
 from grandbatch.kernels.statistics import row_moments
-from grandbatch.scheduling import Schedule
+from grandbatch.scheduling import Origin, Schedule, bit_versions, look_at
 from grandbatch.store.publish import beside
 from grandbatch.version import __version__
 
-_BEGINNING_BYTES = 128
 
-Sight = tuple[int, bytes] | None
-"""Size and beginning of a file; None where it can't be read."""
-
-
-def prepare_workers(schedule: Schedule, target: Target) -> None:
+@contextmanager
+def prepare_workers(schedule: Schedule, target: Target) -> Iterator[Schedule]:
     """Warm a cluster's workers, and check that each can do its part. Nothing to do on threads.
 
     The caller holds the store's lock: its file is what workers must see beside the store.
+
+    Returns
+    -------
+    context manager of Schedule
+        Whose tasks check the same again, wherever they run: workers may join later.
 
     Raises
     ------
@@ -40,27 +41,20 @@ def prepare_workers(schedule: Schedule, target: Target) -> None:
         If a worker runs another version, or can't see the store's folder, the cache or the inputs.
     """
     if schedule.is_local:
+        yield schedule
         return
+    here = Origin.here()
+    for address, version in sorted(schedule.run_on_workers(own_version).items()):
+        here.compare(address, [("grandbatch", version)], ())
+    versions = schedule.run_on_workers(bit_versions)
     send_kernels(schedule, target.settings.feature_set)
-    versions = schedule.run_on_workers(warm_worker, target.settings.feature_set)
-    for address, version in sorted(versions.items()):
-        if version != __version__:
-            raise StoreError(
-                f"worker {address} runs grandbatch {version}, and this is {__version__}: stores "
-                "of two versions may differ; install the same one on every worker"
-            )
+    schedule.run_on_workers(warm_worker, target.settings.feature_set)
     watch_memory(schedule)
     with _signs(target) as paths:
-        expected = look_at(paths)
-        sights = schedule.run_on_workers(look_at, paths)
-    for address, seen in sorted(sights.items()):
-        for path, sight, wanted in zip(paths, seen, expected, strict=True):
-            if sight != wanted:
-                raise StoreError(
-                    f"worker {address} can't see {path} as this process does; every worker must "
-                    "reach the inputs, the bars cache and the store's folder under the same "
-                    "paths: use a shared disk, or --scheduler threads"
-                )
+        origin = Origin.here(paths)
+        for address, seen in sorted(schedule.run_on_workers(look_at, paths).items()):
+            origin.compare(address, versions.get(address, ()), seen)
+        yield replace(schedule, origin=origin)
 
 
 def send_kernels(schedule: Schedule, feature_set: FeatureSet) -> None:
@@ -109,20 +103,19 @@ def watch_memory(schedule: Schedule) -> None:
     schedule.client.register_plugin(MemoryPlugin())
 
 
-def warm_worker(feature_set: FeatureSet) -> str:
-    """Import what tasks will import, compile what they will run; return the version."""
+def own_version() -> str:
+    """Return the version of grandbatch here."""
+    return __version__
+
+
+def warm_worker(feature_set: FeatureSet) -> None:
+    """Import what tasks will import, compile what they will run."""
     from grandbatch.build import engines  # noqa: F401 (with all that its tasks import)
 
     n_rows = feature_set.lookback + 1
     columns = {name: np.ones(n_rows) for name in feature_set.inputs}
     rows = compute_rows(feature_set, columns, np.empty(0, np.int64), feature_set.lookback)
     row_moments(rows, *np.empty((4, feature_set.n_features)))
-    return __version__
-
-
-def look_at(paths: Sequence[str]) -> list[Sight]:
-    """Return what is seen of files."""
-    return [_sight(path) for path in paths]
 
 
 @contextmanager
@@ -141,11 +134,3 @@ def _signs(target: Target) -> Iterator[list[str]]:
         yield [str(path) for path in (*paths, probe)]
     finally:
         probe.unlink(missing_ok=True)
-
-
-def _sight(path: str) -> Sight:
-    try:
-        with Path(path).open("rb") as file:
-            return Path(path).stat().st_size, file.read(_BEGINNING_BYTES)
-    except OSError:
-        return None

@@ -23,7 +23,7 @@ from grandbatch.checkpoint.encoding import (
     read_header,
 )
 from grandbatch.errors import CheckpointError, DamagedCheckpointError, UsageError
-from grandbatch.files import TEMPORARY_SUFFIX, room_for, sync_folder, write_whole
+from grandbatch.files import TEMPORARY_SUFFIX, refuse_url, room_for, sync_folder, write_whole
 
 _UNPUBLISHED = ".new"
 
@@ -157,7 +157,7 @@ class CheckpointManager:
     Raises
     ------
     UsageError
-        If `keep` is below 1, or the directory is a file.
+        If `keep` is below 1, or the directory is a file or a URL.
     """
 
     def __init__(
@@ -171,6 +171,7 @@ class CheckpointManager:
     ) -> None:
         if keep < 1:
             raise UsageError(f"keep must be at least 1 checkpoint, got {keep}")
+        refuse_url(directory, "checkpoints (--checkpoint-dir)")
         self.directory = Path(directory)
         if self.directory.exists() and not self.directory.is_dir():
             raise UsageError(f"{self.directory} is a file; give a directory for checkpoints")

@@ -212,7 +212,9 @@ def _describe(entry: CacheEntry, stores: list[MatrixStore]) -> dict[str, Any]:
     users = [
         store.path.name
         for store in stores
-        if any(used.path == entry.path for used in caches_of(store.attrs, entry.path.parent))
+        if any(
+            used.path == entry.path.absolute() for used in caches_of(store.attrs, entry.path.parent)
+        )
     ]
     return {
         "fingerprint": entry.path.name,

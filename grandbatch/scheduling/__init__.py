@@ -5,6 +5,7 @@ memory, or stop. Does not cover what tasks do, or what they need.
 """
 
 from grandbatch.scheduling.opening import open_schedule
+from grandbatch.scheduling.origin import Origin, bit_versions, look_at
 from grandbatch.scheduling.schedule import Schedule, available_cores
 
-__all__ = ["Schedule", "available_cores", "open_schedule"]
+__all__ = ["Origin", "Schedule", "available_cores", "bit_versions", "look_at", "open_schedule"]

@@ -8,12 +8,15 @@ share of the scheduler.
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any
 
 from grandbatch.errors import GrandbatchError, StoreError
+from grandbatch.scheduling.origin import Origin, guard
 from grandbatch.scheduling.watch import Watch
 
 Wave = tuple[Mapping[Any, Any], Sequence[Any]]
@@ -56,6 +59,7 @@ def run_on_cluster(
     waves: Sequence[Wave] | Iterator[Wave],
     heard: Callable[[Any], None],
     patience_seconds: float,
+    origin: Origin,
 ) -> list[Any]:
     """Compute the keys of all waves; results in order.
 
@@ -67,6 +71,8 @@ def run_on_cluster(
         Called with each result, in this thread, as soon as it is there.
     patience_seconds : float
         How long the cluster may stand still.
+    origin : Origin
+        What each task checks before it runs.
 
     Raises
     ------
@@ -75,8 +81,8 @@ def run_on_cluster(
     GrandbatchError
         If the scheduler is gone, or no worker is left.
     """
-    run = _Run(client, iter(waves), heard)
     watch = Watch(client, patience_seconds)
+    run = _Run(client, iter(waves), heard, origin, watch)
     try:
         while run.submit():
             if run.collect(_LOOK_SECONDS):
@@ -110,11 +116,20 @@ def _explain(error: BaseException, client: Any, watch: Watch) -> GrandbatchError
 class _Run:
     """The futures of one run, and the results so far."""
 
-    def __init__(self, client: Any, waves: Iterator[Wave], heard: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        client: Any,
+        waves: Iterator[Wave],
+        heard: Callable[[Any], None],
+        origin: Origin,
+        watch: Watch,
+    ) -> None:
         self.results: list[Any] = []
         self._client = client
         self._waves = waves
         self._heard = heard
+        self._origin = origin
+        self._watch = watch
         self._places: dict[Any, int] = {}
         self._wave_tasks = 0
         # filled from the client's own thread
@@ -129,7 +144,7 @@ class _Run:
         return bool(self._places)
 
     def _send(self, graph: Mapping[Any, Any], keys: Sequence[Any]) -> None:
-        futures = self._client.get(dict(graph), list(keys), sync=False)
+        futures = self._client.get(guard(graph, self._origin), list(keys), sync=False)
         self._wave_tasks = len(futures)
         for future in futures:
             self._places[future] = len(self.results)
@@ -146,10 +161,26 @@ class _Run:
         with suppress(queue.Empty):
             while True:
                 ended.append(self._ended.get_nowait())
-        for future, result in zip(ended, self._client.gather(ended), strict=True):
+        for future, result in zip(ended, self._gather(ended), strict=True):
             self.results[self._places.pop(future)] = result
             self._heard(result)
         return len(ended)
+
+    def _gather(self, ended: list[Any]) -> list[Any]:
+        """Fetch results, and watch meanwhile: the workers that hold them may all be gone."""
+        fetched: Future[list[Any]] = Future()
+
+        def fetch() -> None:
+            try:
+                fetched.set_result(list(self._client.gather(ended)))
+            except BaseException as error:  # noqa: BLE001 (it is raised where it is waited for)
+                fetched.set_exception(error)
+
+        # of its own and a daemon: where nothing ever answers, nobody waits for it
+        threading.Thread(target=fetch, daemon=True, name="gather").start()
+        while not wait([fetched], timeout=_LOOK_SECONDS).done:
+            self._watch.look()
+        return fetched.result()
 
     def cancel(self) -> None:
         """Drop what is still to come."""
@@ -165,7 +196,7 @@ def run_on_workers(client: Any, function: Callable[..., Any], *values: Any) -> d
     watch = Watch(client, 0)
     try:
         answers: dict[str, Any] = client.run(function, *values)
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         raise StoreError(
             f"a worker of {client.scheduler.address} can't import what a build needs ({error}); "
             "install the same version of grandbatch, with its dependencies, on every worker"

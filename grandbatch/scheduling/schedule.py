@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from grandbatch.errors import UsageError
 from grandbatch.scheduling.cluster import cut_into_waves, run_on_cluster, run_on_workers
+from grandbatch.scheduling.origin import Origin
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed
@@ -29,8 +30,11 @@ class Schedule:
 
     workers: int = 1
     client: Any = None
-    patience_seconds: float = 60.0
+    patience_seconds: float = 55.0
     """How long a cluster may stand still, all its workers paused or gone, before it is an error."""
+
+    origin: Origin | None = None
+    """What a cluster's tasks must find where they run; None for the versions here."""
 
     @classmethod
     def local(cls, scheduler: str = "threads", workers: int | None = None) -> Schedule:
@@ -97,7 +101,9 @@ class Schedule:
         heard = on_result or (lambda result: None)
         if self.client is not None:
             waves = cut_into_waves(graph, keys, self.workers)
-            return run_on_cluster(self.client, waves, heard, self.patience_seconds)
+            return run_on_cluster(
+                self.client, waves, heard, self.patience_seconds, self.origin or Origin.here()
+            )
         wanted = set(keys)
 
         def posttask(key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:

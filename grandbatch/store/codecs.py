@@ -13,11 +13,10 @@ import numcodecs.zstd
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.store.format import Codec
+from grandbatch.store.format import CRC_BYTES, Codec
 
 Array = npt.NDArray[Any]
 
-CRC_BYTES = 4
 ZSTD_LEVEL = 1
 BLOSC_LEVEL = 5
 BLOSC_TYPESIZE = 4
@@ -99,11 +98,6 @@ def _zstd_bytes(payload: Any) -> int:
         raise ValueError("its zstd frame doesn't say how many bytes it holds")
     at = 5 + (1 - is_single_segment) + (0, 1, 2, 4)[descriptor & 3]
     return int.from_bytes(header[at : at + width], "little") + (256 if width == 2 else 0)
-
-
-def index_bytes(shard_chunks: int) -> int:
-    """Bytes of the index at the end of a file of so many chunks; a chunk alone has none."""
-    return shard_chunks * 16 + CRC_BYTES if shard_chunks > 1 else 0
 
 
 def shard_index(lengths: npt.NDArray[np.unsignedinteger[Any]], shard_chunks: int) -> bytes:

@@ -11,10 +11,14 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from grandbatch.errors import UsageError
 
 FORMAT = 1
+CRC_BYTES = 4
+"""Of the crc32c after each chunk's bytes."""
+
 MANIFEST_NAME = "manifest.json"
 LABEL_CHUNK_WINDOWS = 65_536
 NEXT_RETURN_VERSION = 2
@@ -78,6 +82,20 @@ class ArraySpec:
         """Path of a file inside the store, by Zarr's default chunk keys."""
         zeros = "/0" * (len(self.shape) - 1)
         return f"{self.name}/c/{number}{zeros}"
+
+    def lengths_in(self, length: npt.NDArray[np.uint32], number: int) -> npt.NDArray[np.uint32]:
+        """Take the encoded lengths of a file's chunks from those of all."""
+        first = number * self.shard_chunks
+        return length[first : min(first + self.shard_chunks, self.n_chunks)]
+
+    def file_bytes(self, length: npt.NDArray[np.uint32], number: int) -> int:
+        """Bytes of a file, from the encoded lengths of all chunks: they lie without gaps."""
+        return int(self.lengths_in(length, number).sum(dtype=np.int64)) + self.index_bytes
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the index at the end of a file; a chunk alone has none."""
+        return self.shard_chunks * 16 + CRC_BYTES if self.shard_chunks > 1 else 0
 
     @property
     def fill_value(self) -> float | int:

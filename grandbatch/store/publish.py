@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -23,12 +24,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from grandbatch.errors import StoreBusyError, StoreError
-from grandbatch.files import read_whole, sync_folder, sync_tree, write_whole
+from grandbatch.files import overwrite, read_whole, sync_folder, sync_tree, write_whole
 from grandbatch.store.format import MANIFEST_NAME
 from grandbatch.store.places import reaching
 
 BESIDE = ".grandbatch"
-_MAX_JOURNAL_BYTES = 2**16
+_MAX_NOTE_BYTES = 2**16
 
 
 def beside(store: Path) -> Path:
@@ -61,7 +62,7 @@ def builder_lock(
             lock.acquire(timeout=seconds)
             break
         except Timeout:
-            who = path.read_text().strip() or "an unknown process"
+            who = _holder(path)
             if not wait:
                 raise StoreBusyError(
                     f"{store} is being built by {who}; wait for it, or run without --no-wait"
@@ -71,10 +72,21 @@ def builder_lock(
                 told = who
                 on_wait(f"waiting for {who}, which builds {store}")
     try:
-        path.write_text(f"process {os.getpid()} since {time.strftime('%H:%M:%S')}\n")
+        since = time.strftime("%H:%M:%S")
+        # the second line is of this build alone: workers tell by it whether they see this very file
+        overwrite(path, f"process {os.getpid()} since {since}\n{secrets.token_hex(8)}\n".encode())
         yield
     finally:
         lock.release()
+
+
+def _holder(path: Path) -> str:
+    """Say who holds a lock, as its file has it."""
+    try:
+        lines = read_whole(path, _MAX_NOTE_BYTES).decode("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    return lines[0] if lines and lines[0].strip() else "an unknown process"
 
 
 def publish(staged: Path, store: Path, *, durable: bool) -> None:
@@ -100,7 +112,7 @@ def finish_replacement(store: Path, *, durable: bool = True) -> None:
     if not journal.exists():
         return
     try:
-        staged = store.parent / json.loads(read_whole(journal, _MAX_JOURNAL_BYTES))["staged"]
+        staged = store.parent / json.loads(read_whole(journal, _MAX_NOTE_BYTES))["staged"]
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{journal} is damaged ({error}): it says which folder was to replace {store}; remove "

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grandbatch.deferred import Deferred, Opening
 from grandbatch.errors import (
     DamagedStoreError,
     StoreChangedError,
@@ -19,8 +20,13 @@ from grandbatch.errors import (
     StoreMismatchError,
 )
 from grandbatch.store.attributes import problem_of
-from grandbatch.store.codecs import CRC_BYTES
-from grandbatch.store.format import FORMAT, MAX_CHUNK_BYTES, MAX_METADATA_BYTES, StoreSpec
+from grandbatch.store.format import (
+    CRC_BYTES,
+    FORMAT,
+    MAX_CHUNK_BYTES,
+    MAX_METADATA_BYTES,
+    StoreSpec,
+)
 from grandbatch.store.manifest import Manifest, sha256_hex
 from grandbatch.store.places import place_of, read_place, told
 from grandbatch.store.reading import ArrayReader, Identity, OpenFiles
@@ -70,11 +76,11 @@ class Verification:
         return not self.bad_chunks
 
 
-class MatrixStore:
+class MatrixStore(Deferred):
     """A finished store of matrices, opened for reading.
 
     Made by `MatrixStore.open` or `build_store`. Every read is checked against the manifest. It
-    may be used from many threads, and pickled (the copy opens the same store again).
+    may be used from many threads, and pickled (the copy opens the same store when it is used).
 
     Attributes
     ----------
@@ -150,8 +156,8 @@ class MatrixStore:
             )
         return cls(folder, attrs, manifest, identity)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path, self.fingerprint)
+    def _place(self) -> tuple[dict[str, Any], Opening]:
+        return {"path": self.path}, (_reopen, (self.path, self.fingerprint))
 
     def __len__(self) -> int:
         return self._spec.n_windows

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import DamagedStoreError, StoreChangedError, StoreError
-from grandbatch.store.codecs import CRC_BYTES, checksum, decode_into, index_bytes, shard_index
-from grandbatch.store.format import MANIFEST_NAME, ArraySpec
+from grandbatch.store.codecs import checksum, decode_into, shard_index
+from grandbatch.store.format import CRC_BYTES, MANIFEST_NAME, ArraySpec
 from grandbatch.store.manifest import ChunkDigests, sha256_hex
 from grandbatch.store.places import File, is_remote, open_place, told, version_of
 
@@ -207,7 +207,7 @@ class ArrayReader:
         """Check the index of the file that a chunk is in, which other readers find chunks by."""
         if self.spec.shard_chunks == 1:
             return
-        lengths = self._lengths(self.file_number(chunk))
+        lengths = self.spec.lengths_in(self.digests.length, self.file_number(chunk))
         wanted = shard_index(lengths, self.spec.shard_chunks)
         data = bytearray(len(wanted))
         opened = file or self.open_file(chunk)
@@ -221,14 +221,9 @@ class ArrayReader:
         if data != wanted:
             raise self._damaged(chunk, "the index of its file is not that of the file's chunks")
 
-    def _lengths(self, number: int) -> npt.NDArray[np.uint32]:
-        """Return the encoded lengths of a file's chunks."""
-        first = number * self.spec.shard_chunks
-        return self.digests.length[first : min(first + self.spec.shard_chunks, self.spec.n_chunks)]
-
     def file_bytes(self, number: int) -> int:
         """Bytes that a file of chunks must have."""
-        return int(self._lengths(number).sum(dtype=np.int64)) + index_bytes(self.spec.shard_chunks)
+        return self.spec.file_bytes(self.digests.length, number)
 
     def _offset(self, chunk: int) -> int:
         """Where a chunk starts in its file: chunks lie in order, without gaps."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.errors import DamagedStoreError
+from grandbatch.errors import DamagedStoreError, StoreError
 from grandbatch.files import TEMPORARY_SUFFIX, read_whole, remove_temporaries, write_whole
 from grandbatch.store.codecs import (
     BLOSC_LEVEL,
@@ -29,7 +29,6 @@ from grandbatch.store.codecs import (
     ZSTD_LEVEL,
     checksum,
     encode,
-    index_bytes,
     shard_index,
 )
 from grandbatch.store.format import MANIFEST_NAME, ArraySpec, Codec, StoreSpec
@@ -179,7 +178,7 @@ def is_whole(
     OSError
         If it can't be read.
     """
-    expected_bytes = int(length.sum(dtype=np.int64)) + index_bytes(spec.shard_chunks)
+    expected_bytes = int(length.sum(dtype=np.int64)) + spec.index_bytes
     data = read_whole(path, expected_bytes)
     ends = np.cumsum(length.astype(np.int64))
     chunks = [data[end - n : end] for end, n in zip(ends, length, strict=True)]
@@ -240,6 +239,37 @@ def write_labels(
             **digests_of([encoded]), part_crc32c=np.array(parts, np.uint32)
         )
     return digests
+
+
+def check_files(staging: Path, spec: StoreSpec, arrays: Mapping[str, ChunkDigests]) -> None:
+    """See every file of chunks, with the length that its digests give it.
+
+    A task tells what it has written, and may have written it elsewhere: on a worker's own disk.
+
+    Raises
+    ------
+    StoreError
+        If one isn't here, or not all of it.
+    """
+    folder = staged_store(staging)
+    for array in spec.arrays:
+        for number in range(array.n_files):
+            path = folder / array.file(number)
+            try:
+                n_bytes = path.stat().st_size
+            except OSError as error:
+                raise _not_here(path, f"can't be seen ({error.strerror})") from None
+            expected = array.file_bytes(arrays[array.name].length, number)
+            if n_bytes != expected:
+                raise _not_here(path, f"has {n_bytes:,} bytes instead of {expected:,}")
+
+
+def _not_here(path: Path, what: str) -> StoreError:
+    return StoreError(
+        f"{path} {what}, though the task that wrote it has ended: its worker may write to a disk "
+        "of its own. Nothing is published; see to it that all workers share the disk, and run the "
+        "same command again: what is whole is kept"
+    )
 
 
 def write_metadata(staging: Path, spec: StoreSpec, attributes: dict[str, Any]) -> dict[str, str]:

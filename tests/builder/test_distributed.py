@@ -186,7 +186,7 @@ def test_a_cache_that_a_worker_can_not_see_is_an_error_that_names_it(tmp_path, h
     source = write_bars(tmp_path / "b.csv", 400)
     target = target_of(source, tmp_path / "s.zarr", cache=tmp_path / "elsewhere")
     monkeypatch.setattr(here, "run", lambda function, *values: {"tcp://far:1": function(*values)})
-    real = "grandbatch.build.workers._sight"
+    real = "grandbatch.scheduling.origin._sight"
     seen = []
 
     def blind(path):

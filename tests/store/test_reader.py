@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -278,7 +279,33 @@ def test_a_pickled_store_opens_the_same_one_or_says_that_it_is_gone(make_store):
     shutil.rmtree(store.path)
     other.path.rename(store.path)
     with pytest.raises(StoreChangedError):
-        pickle.loads(data)
+        len(pickle.loads(data))
+
+
+def test_nothing_is_opened_while_it_is_unpickled(make_store):
+    store = make_store(700, overlap=12, name="a.zarr")
+    matrices = store.matrices[:3]
+    data = pickle.dumps(store)
+    away = store.path.rename(store.path.with_name("away.zarr"))
+    copy = pickle.loads(data)
+    again = pickle.loads(pickle.dumps(copy))
+    with pytest.raises(StoreNotFoundError):
+        len(copy)
+    with pytest.raises(AttributeError):
+        _ = copy.__dask_graph__
+    away.rename(store.path)
+    for opened in (copy, again):
+        np.testing.assert_array_equal(opened.matrices[:3], matrices)
+        with pytest.raises(AttributeError, match="no attribute 'matrixes'"):
+            _ = opened.matrixes
+
+
+def test_a_store_that_came_out_of_a_pickle_is_opened_by_many_threads_at_once(make_store):
+    store = make_store(700, overlap=12, name="a.zarr")
+    for _ in range(20):
+        copy = pickle.loads(pickle.dumps(store))
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(lambda _, copy=copy: len(copy), range(32))) == {len(store)}
 
 
 def test_statistics_are_those_of_the_used_rows(make_store):

@@ -1,0 +1,140 @@
+"""Where tasks come from: each refuses a process that is of another version, or on other disks.
+
+Workers are looked at before a run, and may join while it goes on. What a task writes on a disk of
+its own is lost, and what another version computes may be other numbers: so every task that is sent
+to a cluster looks for itself, at each call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from grandbatch.errors import StoreError
+from grandbatch.files import open_regular
+from grandbatch.version import __version__
+
+_PACKAGES = ("numpy", "numba", "llvmlite", "pandas", "pyarrow", "numcodecs")
+"""Whose versions may change bits: what computes, what reads numbers and times, what packs them."""
+
+_BEGINNING_BYTES = 128
+
+Sight = tuple[int, bytes] | None
+"""Size and beginning of a file; None where it can't be read."""
+
+
+@lru_cache(maxsize=1)
+def bit_versions() -> tuple[tuple[str, str], ...]:
+    """Return the versions, here, of all that may change a bit of a store."""
+    return (("grandbatch", __version__), *((name, _version(name)) for name in _PACKAGES))
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+def look_at(paths: Sequence[str]) -> list[Sight]:
+    """Return what is seen of files."""
+    return [_sight(path) for path in paths]
+
+
+def _sight(path: str) -> Sight:
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            return os.fstat(file.fileno()).st_size, file.read(_BEGINNING_BYTES)
+    except OSError:
+        return None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The process that sends tasks: its versions, and what it sees of files that must be shared."""
+
+    versions: tuple[tuple[str, str], ...]
+    paths: tuple[str, ...] = ()
+    sights: tuple[Sight, ...] = ()
+
+    @classmethod
+    def here(cls, paths: Sequence[str] = ()) -> Origin:
+        """Describe this process."""
+        return cls(bit_versions(), tuple(paths), tuple(look_at(paths)))
+
+    def check(self, where: str) -> None:
+        """Compare with the process that this is called in.
+
+        Raises
+        ------
+        StoreError
+            If it isn't the same; names the process by `where`.
+        """
+        self.compare(where, bit_versions(), look_at(self.paths))
+
+    def compare(
+        self, where: str, versions: Sequence[tuple[str, str]], sights: Sequence[Sight]
+    ) -> None:
+        """Compare with what another process has told of itself.
+
+        Raises
+        ------
+        StoreError
+            As `check`.
+        """
+        expected = dict(self.versions)
+        for name, found in versions:
+            ours = expected.get(name, "none")
+            if found != ours:
+                raise StoreError(
+                    f"worker {where} runs {name} {found}, and this is {ours}: stores of two "
+                    "versions may differ; install the same one on every worker and run the same "
+                    "command again, what was finished is kept"
+                )
+        for path, sight, wanted in zip(self.paths, sights, self.sights, strict=True):
+            if sight != wanted:
+                raise StoreError(
+                    f"worker {where} can't see {path} as this process does; every worker must "
+                    "reach the inputs, the bars cache and the store's folder under the same "
+                    "paths: use a shared disk, or --scheduler threads"
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class _Guarded:
+    """A task's function that first looks where it is."""
+
+    function: Any
+    origin: Origin
+
+    def __call__(self, *values: Any, **named: Any) -> Any:
+        self.origin.check(_address())
+        return self.function(*values, **named)
+
+
+def _address() -> str:
+    from distributed import get_worker
+
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return f"process {os.getpid()}"
+
+
+def guard(graph: Mapping[Any, Any], origin: Origin) -> dict[Any, Any]:
+    """Return a Dask graph whose tasks refuse to run anywhere but where `origin` says."""
+    from dask._task_spec import Task, convert_legacy_graph
+
+    guarded: dict[Any, Any] = {}
+    for key, node in convert_legacy_graph(dict(graph)).items():
+        # others hold values, or name another task
+        if type(node) is Task:
+            call = _Guarded(node.func, origin)
+            guarded[key] = Task(node.key, call, *node.args, **node.kwargs)
+        else:
+            guarded[key] = node
+    return guarded

@@ -1,0 +1,181 @@
+"""A worker that joins later, of another version or with other disks, writes into no store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import dask.dataframe as dd
+import pandas as pd
+import pytest
+from dask import delayed
+from distributed import Client, LocalCluster
+from simulated import write_bars
+from test_distributed import contents, processes, start_scheduler, start_worker, target_of
+
+import grandbatch as gb
+from grandbatch.build import builder
+from grandbatch.build.builder import BuildOptions, build
+from grandbatch.errors import GrandbatchError, StoreError
+from grandbatch.scheduling import Schedule, bit_versions, open_schedule
+from grandbatch.scheduling.origin import Origin
+
+
+@pytest.fixture(scope="module")
+def here():
+    """A client of a cluster inside this process."""
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
+        ) as made,
+        Client(made) as client,
+    ):
+        yield client
+
+
+def frame_graph():
+    frame = dd.from_pandas(pd.DataFrame({"a": range(20)}), npartitions=4)
+    summed = frame.map_overlap(lambda part: part.rolling(2).sum(), 1, 0).optimize()
+    return dict(summed.__dask_graph__()), summed.__dask_keys__()
+
+
+GRAPHS = {
+    "delayed": lambda: (delayed(pow)(2, 3, dask_key_name="d").__dask_graph__(), ["d"]),
+    "tuples": lambda: ({"a": (pow, 2, 3), "b": (sum, ["a", "a"])}, ["b"]),
+    "frame": frame_graph,
+}
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_each_task_of_any_graph_refuses_another_version_and_a_missing_place(kind, here, tmp_path):
+    sign = tmp_path / "sign"
+    sign.write_text("of this run")
+    schedule = Schedule(client=here, origin=Origin.here([str(sign)]))
+    graph, keys = GRAPHS[kind]()
+    assert len(schedule.run_graph(graph, keys)) == len(keys)
+    for name, _ in bit_versions():
+        others = tuple((n, "0.0.9" if n == name else v) for n, v in bit_versions())
+        other = replace(schedule, origin=replace(schedule.origin, versions=others))
+        with pytest.raises(
+            StoreError, match=rf"worker .*:// ?.* runs {name} .*, and this is 0\.0\.9"
+        ):
+            other.run_graph(*GRAPHS[kind]())
+    for put in (lambda: sign.write_text("of an older one"), sign.unlink, lambda: os.mkfifo(sign)):
+        put()
+        with pytest.raises(StoreError, match=r"worker .* can't see .*sign as this process does"):
+            schedule.run_graph(*GRAPHS[kind]())
+
+
+def test_an_origin_tells_what_another_process_lacks():
+    with pytest.raises(StoreError, match="worker tcp://far:1 runs numba none"):
+        Origin.here().compare("tcp://far:1", [("numba", "none")], [])
+
+
+@pytest.mark.parametrize("lost", ["labels", "chunks", "cut"])
+def test_no_store_is_published_whose_files_were_not_all_seen(lost, tmp_path, monkeypatch):
+    source = write_bars(tmp_path / "b.csv", 3000)
+    plain = build(target_of(source, tmp_path / "plain.zarr"), BuildOptions(durable=False)).store
+    target = target_of(source, tmp_path / "s.zarr")
+    write = builder.write_label_chunk
+
+    def write_elsewhere(job):
+        told = write(job)
+        if job.number == 0:
+            spec = job.spec.data if lost == "chunks" else job.spec.labels[2]
+            path = job.staging / "store" / spec.file(0)
+            deadline = time.monotonic() + 20
+            while not path.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            os.truncate(path, 10) if lost == "cut" else path.unlink()
+        return told
+
+    monkeypatch.setattr(builder, "write_label_chunk", write_elsewhere)
+    with pytest.raises(StoreError, match=r"c/0.* though the task that wrote it has ended"):
+        build(target, BuildOptions(durable=False))
+    assert not target.path.exists()
+    monkeypatch.undo()
+    result = build(target, BuildOptions(durable=False))
+    assert (result.resumed_chunks > 0) == (lost != "chunks")
+    assert contents(result.store.path) == contents(plain.path)
+
+
+def test_a_gather_that_waits_for_lost_workers_ends():
+    done = threading.Event()
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as made,
+        Client(made) as client,
+    ):
+        gather = client.gather
+
+        def stuck(futures):
+            made.scale(0)
+            done.wait(60)
+            return gather(futures)
+
+        client.gather = stuck
+        began = time.monotonic()
+        schedule = Schedule(client=client, patience_seconds=1.0)
+        with pytest.raises(GrandbatchError, match=r"no worker for 1 seconds"):
+            schedule.run([delayed(pow)(2, 2)])
+        assert time.monotonic() - began < 20
+        done.set()
+
+
+def test_a_cluster_that_lost_its_workers_is_given_up_within_a_minute():
+    assert Schedule().patience_seconds + 5 <= 60
+
+
+def other_version(folder: Path) -> Path:
+    """Copy the package as another version whose strategic features differ."""
+    there = folder / "other"
+    shutil.copytree(
+        Path(gb.__file__).parent, there / "grandbatch", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (there / "grandbatch" / "version.py").write_text('"""Another."""\n\n__version__ = "0.0.9"\n')
+    return there
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["direct", "overlap"])
+def test_a_worker_of_another_version_that_joins_in_the_middle_ends_the_build(tmp_path, engine):
+    source = write_bars(tmp_path / "b.csv", 20_000)
+    plain = build(target_of(source, tmp_path / "plain.zarr"), BuildOptions(durable=False)).store
+    other = other_version(tmp_path)
+    target = target_of(source, tmp_path / "s.zarr")
+    with processes() as started:
+        scheduler, address = start_scheduler(tmp_path)
+        started += [scheduler, start_worker(address, tmp_path / "w")]
+        with open_schedule(address, None) as schedule:
+            schedule.client.wait_for_workers(1, timeout=30)
+            options = BuildOptions(
+                engine=engine, partition_bars=200, schedule=schedule, durable=False
+            )
+
+            def join(stage, done, total):
+                if stage == "chunks" and done == 0 and len(started) == 2:
+                    flags = ("--nthreads", "4", "--no-nanny", "--no-dashboard")
+                    environment = {**os.environ, "PYTHONPATH": str(other)}
+                    command = [sys.executable, "-m", "distributed.cli.dask_worker", address]
+                    # python -m looks into the working folder first
+                    started.append(
+                        subprocess.Popen([*command, *flags], env=environment, cwd=tmp_path)
+                    )
+                    schedule.client.wait_for_workers(2, timeout=30)
+
+            with pytest.raises(StoreError, match=r"runs grandbatch 0\.0\.9, and this is"):
+                build(target, options, join)
+            assert not target.path.exists()
+            started[-1].kill()
+            started[-1].wait()
+            deadline = time.monotonic() + 20
+            while len(schedule.client.nthreads()) > 1 and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert contents(build(target, options).store.path) == contents(plain.path)
