@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grandbatch.bars.blocks import Block, BlockText, find_lines, read_text
@@ -294,6 +295,8 @@ def _add_bad_rows(
     table = _describe(task, text, groups, bad, np.full(len(bad), reason, np.uint8))
     if piece.n_bad:
         before = pq.ParquetFile(_bad_path(task)).read()
+        # without what another run of this very task has added
+        before = before.filter(pc.invert(pc.is_in(before["line"], table["line"])))
         table = pa.concat_tables([before, table]).sort_by("line")
     _write_bad_rows(task, table)
     reasons = list(piece.reasons)
