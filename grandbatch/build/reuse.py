@@ -24,7 +24,7 @@ from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFou
 from grandbatch.files import refuse_url
 from grandbatch.store.format import MANIFEST_NAME, NEXT_RETURN_VERSION
 from grandbatch.store.places import is_occupied, is_remote, place_of
-from grandbatch.store.publish import BESIDE, beside
+from grandbatch.store.publish import beside
 from grandbatch.store.reader import MatrixStore
 from grandbatch.store.upload import has_mark
 
@@ -57,8 +57,7 @@ class Target:
         """
         refuse_url(cache, "the bars cache (--cache)")
         store = place_of(path)
-        folder = Path(BESIDE).absolute() if is_remote(store) else beside(store)
-        cache_folder = Path(cache).absolute() if cache else folder / "bars"
+        cache_folder = Path(cache).absolute() if cache else beside(store) / "bars"
         return cls(inputs, store, settings, rules, cache_folder)
 
     def bars_fingerprint(self) -> str:

@@ -26,15 +26,18 @@ from filelock import FileLock, Timeout
 from grandbatch.errors import StoreBusyError, StoreError
 from grandbatch.files import overwrite, read_whole, sync_folder, sync_tree, write_whole
 from grandbatch.store.format import MANIFEST_NAME
-from grandbatch.store.places import reaching
+from grandbatch.store.places import is_remote, reaching
 
 BESIDE = ".grandbatch"
 _MAX_NOTE_BYTES = 2**16
 
 
 def beside(store: Path) -> Path:
-    """Return the folder next to a store that holds what builds need."""
-    return store.parent / BESIDE
+    """Return the folder next to a store that holds what builds need.
+
+    For a store at a URL that is the one in the current folder.
+    """
+    return Path(BESIDE).absolute() if is_remote(store) else store.parent / BESIDE
 
 
 def staging_folder(store: Path, fingerprint: str) -> Path:

@@ -179,7 +179,12 @@ def is_whole(
         If it can't be read.
     """
     expected_bytes = int(length.sum(dtype=np.int64)) + spec.index_bytes
-    data = read_whole(path, expected_bytes)
+    try:
+        data = read_whole(path, expected_bytes)
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            return False
+        raise
     ends = np.cumsum(length.astype(np.int64))
     chunks = [data[end - n : end] for end, n in zip(ends, length, strict=True)]
     expected = min(spec.shard_chunks, spec.n_chunks - number * spec.shard_chunks)
