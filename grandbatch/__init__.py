@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from grandbatch.config import BatchConfig, calculate_optimal_batch_size
     from grandbatch.evaluation import Evaluation, evaluate, evaluate_walk_forward
     from grandbatch.features import (
+        ALPHA158,
         STRATEGIC,
         TACTICAL,
         Feature,
         FeatureSet,
         add_features,
+        alpha158,
     )
     from grandbatch.indicators import ema, wilder_rsi
     from grandbatch.live import LiveFeatures
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 # where each name lives; a module's own home is this package
 _HOMES = {
+    "ALPHA158": "features",
     "BarRules": "bars",
     "BatchConfig": "config",
     "BatchProcessor": "processor",
@@ -58,6 +61,7 @@ _HOMES = {
     "TACTICAL": "features",
     "Trainer": "training",
     "add_features": "features",
+    "alpha158": "features",
     "build_store": "build",
     "calculate_optimal_batch_size": "config",
     "create_large_dataset_simulation": "simulate",
@@ -73,6 +77,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ALPHA158",
     "STRATEGIC",
     "TACTICAL",
     "BarRules",
@@ -93,6 +98,7 @@ __all__ = [
     "Trainer",
     "__version__",
     "add_features",
+    "alpha158",
     "build_store",
     "calculate_optimal_batch_size",
     "create_large_dataset_simulation",

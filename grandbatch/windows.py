@@ -296,10 +296,17 @@ def _decayed(x: npt.ArrayLike, n: int, weight: float, keep: float, *, rest: bool
     x, out = _prepared(x, n)
     if rest:
         out[n - 1 : n] = np.nan
-    steps = window_steps(n)
-    factors = np.array([_power(keep, int(newer)) for newer in steps[:, 4]])
-    kernel.decayed_sums(x, weight, steps, factors, _power(keep, n) if rest else 0.0, out)
+    factors, beyond = _factors(n, keep)
+    kernel.decayed_sums(x, weight, window_steps(n), factors, beyond if rest else 0.0, out)
     return out
+
+
+@lru_cache(maxsize=512)
+def _factors(n: int, keep: float) -> tuple[F64, float]:
+    """Return what the older part of each merge is multiplied with, and what lies before all."""
+    factors = np.array([_power(keep, int(newer)) for newer in window_steps(n)[:, 4]])
+    factors.flags.writeable = False
+    return factors, _power(keep, n)
 
 
 def _power(base: float, exponent: int) -> float:

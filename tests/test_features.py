@@ -96,7 +96,7 @@ def test_a_set_is_found_by_its_name_or_is_itself():
 
 @pytest.mark.parametrize("wrong", ["Strategic", "", None, 3, ["strategic"]])
 def test_an_unknown_set_is_an_error_that_names_the_known_ones(wrong):
-    with pytest.raises(UsageError, match="strategic or tactical"):
+    with pytest.raises(UsageError, match="strategic or tactical or alpha158"):
         resolve_feature_set(wrong)
 
 

@@ -24,7 +24,7 @@ SetName = Annotated[
     str,
     typer.Argument(
         metavar="SET",
-        help="Feature set: strategic, tactical, or your own: module:NAME, path.py:NAME.",
+        help="Feature set: strategic, tactical, alpha158, or your own: module:NAME, path.py:NAME.",
     ),
 ]
 StoreOption = Annotated[Path, typer.Option("--store", help="Where the store is, or is to be.")]

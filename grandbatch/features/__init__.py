@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from grandbatch.features.alpha import ALPHA158, alpha158
 from grandbatch.features.built_in import STRATEGIC, TACTICAL
 from grandbatch.features.named import resolve_feature_set
 from grandbatch.features.rows import compute_rows, segment_starts
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from grandbatch.features.overlap import add_features
 
 __all__ = [
+    "ALPHA158",
     "BAR_COLUMNS",
     "FIELDS",
     "STRATEGIC",
@@ -26,6 +28,7 @@ __all__ = [
     "Feature",
     "FeatureSet",
     "add_features",
+    "alpha158",
     "compute_rows",
     "resolve_feature_set",
     "segment_starts",

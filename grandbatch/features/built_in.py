@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from grandbatch.features.alpha import ALPHA158
 from grandbatch.features.fused import FusedColumn, FusedKernel
 from grandbatch.features.sets import Feature, FeatureSet
 from grandbatch.kernels import (
@@ -73,4 +74,4 @@ TACTICAL = FeatureSet(
 )
 """7 features over up to 21 bars back, in windows of 60 rows."""
 
-BUILT_IN = {feature_set.name: feature_set for feature_set in (STRATEGIC, TACTICAL)}
+BUILT_IN = {feature_set.name: feature_set for feature_set in (STRATEGIC, TACTICAL, ALPHA158)}

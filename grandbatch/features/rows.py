@@ -15,7 +15,7 @@ F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
 
-_BLOCK_BYTES = 2**20
+_BLOCK_BYTES = 2**21
 _LEAST_BLOCK_ROWS, _USUAL_BLOCK_ROWS, _MOST_BLOCK_ROWS = 1_000, 8_000, 16_000
 
 

@@ -4,7 +4,7 @@ Every function returns a `Feature`, or a tuple of those that are computed togeth
 `FeatureSet`. Values are those of TA-Lib's function of the name given, from the bar on where its
 start is forgotten, to float32; undefined ones are 0 where nothing else is said. `averages.py` holds
 moving averages, `momentum.py` oscillators, `ranges.py` ranges and directional movement, `volume.py`
-what reads volume, `statistics.py` regressions and correlations, `formula.py` how they are made.
+what reads volume, `statistics.py` regressions and correlations.
 
 The parabolic SAR is left out: its path depends on all bars since the last reversal, however far
 back, so no lookback bounds it.

@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch import windows as w
-from grandbatch.features.sets import Feature
-from grandbatch.indicators.formula import (
+from grandbatch.features.formula import (
     feature,
     features,
     named,
@@ -17,6 +16,7 @@ from grandbatch.indicators.formula import (
     true_ranges,
     whole,
 )
+from grandbatch.features.sets import Feature
 
 F64 = npt.NDArray[np.float64]
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch import windows as w
+from grandbatch.features.formula import feature, named, ratio, shifted, whole
 from grandbatch.features.sets import Feature
-from grandbatch.indicators.formula import feature, named, ratio, shifted, whole
 
 F64 = npt.NDArray[np.float64]
 

@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import UsageError
+from grandbatch.kernels import alpha158_columns
 
 __all__ = [
+    "ALPHA158_WIDTH",
     "STRATEGIC_LOOKBACK",
     "STRATEGIC_WIDTH",
     "TACTICAL_LOOKBACK",
     "TACTICAL_WIDTH",
+    "alpha158_kernel",
     "strategic_kernel",
     "tactical_kernel",
 ]
@@ -30,6 +33,7 @@ F32 = npt.NDArray[np.float32]
 
 STRATEGIC_LOOKBACK, STRATEGIC_WIDTH = 40, 13
 TACTICAL_LOOKBACK, TACTICAL_WIDTH = 21, 7
+ALPHA158_WIDTH = len(alpha158_columns.NAMES)
 
 
 def strategic_kernel(close: F64, volume: F64, first: int, out: F32) -> None:
@@ -77,6 +81,40 @@ def tactical_kernel(high: F64, low: F64, close: F64, volume: F64, first: int, ou
     bars = (high, low, close, volume)
     h, l, c, v = _checked(bars, TACTICAL_LOOKBACK, first, out, (TACTICAL_WIDTH,))
     tactical_columns(h, l, c, v, first, out)
+
+
+def alpha158_kernel(
+    open: F64,  # noqa: A002 - the field's own name
+    high: F64,
+    low: F64,
+    close: F64,
+    volume: F64,
+    first: int,
+    out: F32,
+) -> None:
+    """Write the 157 columns of Alpha158 that need no vwap, of bars `first` to the last.
+
+    Parameters
+    ----------
+    open, high, low, close, volume : (n,) float64, contiguous
+        Finite bars of one segment.
+    first : int
+        The first bar to write, at least 60: so many bars before it are read.
+    out : (157, n - first) float32, C-contiguous
+        Overwritten, in the order of `alpha158_columns.NAMES`. Finite for all finite bars.
+
+    Raises
+    ------
+    UsageError
+        If an array has another shape, type or layout, or `first` is below 60.
+    """
+    from grandbatch.kernels.alpha158_moments import moment_columns
+    from grandbatch.kernels.alpha158_order import order_columns
+
+    bars = (open, high, low, close, volume)
+    o, h, l, c, v = _checked(bars, alpha158_columns.LOOKBACK, first, out, (ALPHA158_WIDTH,))
+    order_columns(o, h, l, c, first, out)
+    moment_columns(c, v, first, out)
 
 
 def _checked(

@@ -25,6 +25,7 @@ _MOST_PAIRS = 8
 _BAD_ROWS_PER_REASON = 5
 _TEXT_LETTERS = 160
 _SAMPLES = 6
+_FIGURES = ("mean", "std", "min", "max")
 
 
 def find_bars(store: MatrixStore, cache_dir: Path) -> Bars | None:
@@ -80,12 +81,7 @@ def made_of(store: MatrixStore) -> str:
                 "layout, codec": f"{store.layout}, {attrs.get('codec')}",
                 "chunks": f"{store.n_chunks:,} of {store.chunk_windows:,} windows",
                 "files": len(files),
-                "feature versions": ", ".join(
-                    f"{name} {version}"
-                    for name, version in zip(
-                        store.feature_names, attrs["feature_versions"], strict=True
-                    )
-                ),
+                "feature versions": _versions(store),
                 "built by": f"{attrs['created_by']}, format {attrs['format']}",
                 "fingerprint": store.fingerprint,
                 "content": store.content_id,
@@ -178,7 +174,10 @@ def features(store: MatrixStore, sample: RowSample) -> str:
         said = ", ".join(f"{key} {html.number(stats[key])}" for key in ("mean", "std"))
         ends = f"from {html.number(stats['min'])} to {html.number(stats['max'])}"
         items.append((name, drawing, f"{said}, {ends}"))
-    left_out = store.n_features - len(items)
+    rest = [
+        (name, *(html.number(store.feature_stats[name][key]) for key in _FIGURES))
+        for name in store.feature_names[MOST_FEATURES:]
+    ]
     return html.section(
         "features",
         "Features over time",
@@ -190,28 +189,32 @@ def features(store: MatrixStore, sample: RowSample) -> str:
             "below each chart are exact, over every feature row in the store."
         ),
         html.figures(items),
-        html.words(f"… and {left_out:,} more features.") if left_out else "",
+        html.words(f"… and {len(rest):,} more features, in figures:") if rest else "",
+        html.table(("feature", *_FIGURES), rest) if rest else "",
     )
 
 
 def correlation(store: MatrixStore, sample: RowSample) -> str:
     """Show how features go together."""
-    names = store.feature_names[:MOST_FEATURES]
-    found = correlations(sample.values[:, : len(names)])
+    names = store.feature_names
+    found = correlations(sample.values)
+    drawn = names[:MOST_FEATURES]
     firsts, seconds = np.triu_indices(len(names), 1)
     sizes = np.nan_to_num(found[firsts, seconds])
     strongest = np.argsort(-np.abs(sizes), kind="stable")[:_MOST_PAIRS]
     pairs = [
         (names[firsts[place]], names[seconds[place]], f"{sizes[place]:+.3f}") for place in strongest
     ]
-    drawing = charts.correlation_map("correlation of all pairs of features", found, names)
+    label = f"all pairs of {_of_features(store)}"
+    square = found[: len(drawn), : len(drawn)]
+    drawing = charts.correlation_map(f"correlation of {label}", square, drawn)
     still = [name for name, value in zip(names, np.diagonal(found), strict=True) if np.isnan(value)]
     return html.section(
         "correlations",
         "Correlations",
         html.words("Pearson correlation of features, over the same rows as above."),
         html.pair(
-            html.figures([("All pairs", drawing, "")]) + charts.level_key("-1", "0", "+1"),
+            html.figures([(label.capitalize(), drawing, "")]) + charts.level_key("-1", "0", "+1"),
             html.table(("the strongest", "with", "correlation"), pairs),
         ),
         html.words(f"Never changing in the sample: {', '.join(still)}.") if still else "",
@@ -245,8 +248,9 @@ def samples(store: MatrixStore, bars: Bars | None) -> str:
         "samples",
         "Sample matrices",
         html.words(
-            f"{len(items)} windows spread evenly over the store. Colours tell how far a value lies "
-            f"from the feature's mean, in its standard deviations; above each stands {above}."
+            f"{len(items)} windows spread evenly over the store, {_of_features(store)}. Colours "
+            "tell how far a value lies from the feature's mean, in its standard deviations; above "
+            f"each stands {above}."
         ),
         charts.level_key("-2 std", "mean", "+2 std"),
         html.figures(items),
@@ -303,6 +307,22 @@ def _price(
     place, steps = window - low, max(1, high - low - 1)
     begin = max(0.0, place - (length - 1) / store.stride)
     return store.close_price[low:high], (begin / steps, place / steps)
+
+
+def _of_features(store: MatrixStore) -> str:
+    if store.n_features <= MOST_FEATURES:
+        return "features"
+    return f"the first {MOST_FEATURES} of {store.n_features} features"
+
+
+def _versions(store: MatrixStore) -> str:
+    """Tell each feature's version; those of many features only where they aren't the commonest."""
+    versions = dict(zip(store.feature_names, store.attrs["feature_versions"], strict=True))
+    usual, _ = Counter(versions.values()).most_common(1)[0]
+    if store.n_features <= MOST_FEATURES:
+        return ", ".join(f"{name} {version}" for name, version in versions.items())
+    others = [f"{name} {version}" for name, version in versions.items() if version != usual]
+    return ", ".join([f"all others {usual}" if others else f"all {usual}", *others])
 
 
 def _length(ns: int) -> str:

@@ -1,0 +1,352 @@
+"""Alpha158's means, spreads, regressions, correlations and shares, by trees of five windows.
+
+60 is 30 + 30, 30 is 10 + 20, 20 is 10 + 10, 10 is 5 + 5: each level is one of the windows wanted,
+so nothing is computed for the tree alone (`windows.py` says why that keeps bits and digits). Sums
+are kept, not means: those of 10 to 60 equal numbers are exact multiples of that of 5, so that flat
+windows have exactly no spread here too.
+
+Bars go in blocks that stay in the nearest caches. Arrays of a block begin 60 bars before it: item j
+belongs to bar t - 60 + j. Nothing calls libm, so the bits are those of any processor.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.kernels.alpha158_columns import LOOKBACK, PLACE, WINDOWS
+from grandbatch.kernels.compilation import compiled, inlined
+
+F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
+Place = tuple[F32, int, int]
+
+BLOCK = 248
+"""Bars done together. No power of two: rows 4 KiB apart would fall on the same cache lines."""
+ITEMS = BLOCK + LOOKBACK + 4
+LARGEST = float(np.finfo(np.float32).max)
+EPS = 1e-12
+SQRT_HALF = 0x3FE6A09E667F3BCD
+"""The bits of the root of 1/2."""
+MANTISSA = 0x000FFFFFFFFFFFFF
+LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+
+SIZES = np.array(WINDOWS, np.float64)
+SPREADS = SIZES * (SIZES * SIZES - 1.0) / 12.0
+"""Sums of squared deviations of 1 to n from their mean."""
+ROC, MA, STD, BETA, RSQR, RESI = (PLACE[f] for f in ("ROC", "MA", "STD", "BETA", "RSQR", "RESI"))
+CORR, CORD, CNTP, CNTN, CNTD = (PLACE[f] for f in ("CORR", "CORD", "CNTP", "CNTN", "CNTD"))
+SUMP, SUMN, SUMD, VMA, VSTD = (PLACE[f] for f in ("SUMP", "SUMN", "SUMD", "VMA", "VSTD"))
+WVMA, VSUMP, VSUMN, VSUMD = (PLACE[f] for f in ("WVMA", "VSUMP", "VSUMN", "VSUMD"))
+
+
+@inlined
+def single(x: float) -> float:
+    """Limit a number to float32's range; 0 for what is undefined."""
+    limited = x if x < LARGEST else LARGEST
+    limited = limited if limited > -LARGEST else -LARGEST
+    return 0.0 if math.isnan(x) else limited
+
+
+@inlined
+def column(to: Place, number: int) -> F32:
+    """Return a block's numbers of a column: (out, first bar, bars), as a dense array."""
+    out, at, m = to
+    return out[number, at : at + m]
+
+
+@compiled
+def moment_columns(close: F64, volume: F64, first: int, out: F32) -> None:
+    """Write the families of this file, of bars `first` to the last, into (157, n - first)."""
+    work = np.empty((12, ITEMS))
+    tree = np.empty((6, 5, ITEMS))
+    for t in range(first, close.size, BLOCK):
+        m = min(BLOCK, close.size - t)
+        c, v = close[t - LOOKBACK : t + m], volume[t - LOOKBACK : t + m]
+        to = (out, t - first, m)
+        inverse, turnover = work[0, :m], work[1, :m]
+        for i in range(m):
+            inverse[i] = 1.0 / c[i + LOOKBACK]
+            turnover[i] = 1.0 / (v[i + LOOKBACK] + EPS)
+        _changes(c, v, work[2:])
+        _levels(c, v, inverse, work[2:], tree, to)
+        _correlations(work[2:], tree, to, len(c))
+        _shares_of_bars(work[2:], tree, to, len(c))
+        _volumes(v, turnover, work[2:], tree, to)
+
+
+@compiled
+def _changes(c: F64, v: F64, work: F64) -> None:
+    """Fill the series that windows are taken of.
+
+    Rows of `work`: 0 up, 1 down, 2 rise, 3 fall, 4 and 5 those of the volume, 6 return by volume,
+    7 return, 8 growth of the volume and 1. Item 0 has no bar before it, and is never read.
+    """
+    up, down, rise, fall = work[0], work[1], work[2], work[3]
+    v_rise, v_fall, moved, change, grown = work[4], work[5], work[6], work[7], work[8]
+    m = len(c) - 1
+    for i in range(m):
+        up[i + 1] = 1.0 if c[i + 1] > c[i] else 0.0
+        down[i + 1] = 1.0 if c[i + 1] < c[i] else 0.0
+        apart = c[i + 1] - c[i]
+        rise[i + 1] = apart if apart > 0.0 else 0.0
+        fall[i + 1] = -apart if apart < 0.0 else 0.0
+    for i in range(m):
+        apart = v[i + 1] - v[i]
+        v_rise[i + 1] = apart if apart > 0.0 else 0.0
+        v_fall[i + 1] = -apart if apart < 0.0 else 0.0
+    for i in range(m):
+        r = (c[i + 1] - c[i]) / c[i]  # c / c before, less a 1 that a correlation doesn't see
+        change[i + 1] = r
+        moved[i + 1] = abs(r) * v[i + 1]
+    for i in range(m):
+        growth = v[i + 1] / v[i]
+        grown[i + 1] = (growth if v[i] > 0.0 else 0.0) + 1.0
+
+
+@compiled
+def _levels(c: F64, v: F64, inverse: F64, work: F64, tree: F64, to: Place) -> None:
+    """ROC, MA, STD, BETA, RSQR, RESI, and CORR: the close with the logarithm of volume + 1."""
+    n = len(c)
+    s, q, trend, u, uq, joint = tree[0], tree[1], tree[2], tree[3], tree[4], tree[5]
+    _sums(c, s, n)
+    _squares(c, s, q, n)
+    _trends(c, s, trend, n)
+    for j in range(5):
+        size = SIZES[j]
+        _scaled(c[LOOKBACK - WINDOWS[j] :], 1.0, inverse, column(to, ROC + j))
+        _scaled(s[j, LOOKBACK:], 1.0 / size, inverse, column(to, MA + j))
+        _spread(q[j, LOOKBACK:], size, inverse, column(to, STD + j))
+        _regression(
+            c[LOOKBACK:], s[j, LOOKBACK:], q[j, LOOKBACK:], trend[j, LOOKBACK:], size, SPREADS[j],
+            inverse, column(to, BETA + j), column(to, RSQR + j), column(to, RESI + j),
+        )  # fmt: skip
+    plus, logs = work[9], trend[0]
+    for i in range(n):
+        plus[i] = v[i] + 1.0
+    natural_logs(plus, logs, n)
+    _sums(logs, u, n)
+    _squares(logs, u, uq, n)
+    _products(c, logs, s, u, joint, n)
+    for j in range(5):
+        _correlation(joint[j, LOOKBACK:], q[j, LOOKBACK:], uq[j, LOOKBACK:], column(to, CORR + j))
+
+
+@compiled
+def _correlations(work: F64, tree: F64, to: Place, n: int) -> None:
+    """CORD: returns with the logarithm of the volume's growth and 1."""
+    s, q, logs, u, uq, joint = tree[0], tree[1], tree[2, 0], tree[3], tree[4], tree[5]
+    change = work[7]
+    natural_logs(work[8, 1:], logs[1:], n - 1)
+    _sums(change, s, n)
+    _squares(change, s, q, n)
+    _sums(logs, u, n)
+    _squares(logs, u, uq, n)
+    _products(change, logs, s, u, joint, n)
+    for j in range(5):
+        _correlation(joint[j, LOOKBACK:], q[j, LOOKBACK:], uq[j, LOOKBACK:], column(to, CORD + j))
+
+
+@compiled
+def _shares_of_bars(work: F64, tree: F64, to: Place, n: int) -> None:
+    """CNTP, CNTN, CNTD; SUMP, SUMN, SUMD; VSUMP, VSUMN, VSUMD."""
+    a, b = tree[0], tree[1]
+    _sums(work[0], a, n)
+    _sums(work[1], b, n)
+    for j in range(5):
+        share, up, down = 1.0 / SIZES[j], a[j, LOOKBACK:], b[j, LOOKBACK:]
+        p, q, d = column(to, CNTP + j), column(to, CNTN + j), column(to, CNTD + j)
+        for i in range(len(p)):
+            p[i] = up[i] * share
+            q[i] = down[i] * share
+            d[i] = (up[i] - down[i]) * share
+    _sums(work[2], a, n)
+    _sums(work[3], b, n)
+    for j in range(5):
+        _shares(
+            a[j, LOOKBACK:],
+            b[j, LOOKBACK:],
+            column(to, SUMP + j),
+            column(to, SUMN + j),
+            column(to, SUMD + j),
+        )
+    _sums(work[4], a, n)
+    _sums(work[5], b, n)
+    for j in range(5):
+        _shares(
+            a[j, LOOKBACK:], b[j, LOOKBACK:],
+            column(to, VSUMP + j), column(to, VSUMN + j), column(to, VSUMD + j),
+        )  # fmt: skip
+
+
+@compiled
+def _volumes(v: F64, turnover: F64, work: F64, tree: F64, to: Place) -> None:
+    """VMA, VSTD, WVMA."""
+    n = len(v)
+    s, q = tree[0], tree[1]
+    _sums(v, s, n)
+    _squares(v, s, q, n)
+    for j in range(5):
+        _scaled(s[j, LOOKBACK:], 1.0 / SIZES[j], turnover, column(to, VMA + j))
+        _spread(q[j, LOOKBACK:], SIZES[j], turnover, column(to, VSTD + j))
+    _sums(work[6], s, n)
+    _squares(work[6], s, q, n)
+    for j in range(5):
+        size, total, squares = SIZES[j], s[j, LOOKBACK:], q[j, LOOKBACK:]
+        wvma = column(to, WVMA + j)
+        for i in range(len(wvma)):
+            spread = math.sqrt(squares[i] * (1.0 / (size - 1.0)))
+            wvma[i] = single(spread / (total[i] * (1.0 / size) + EPS))
+
+
+@compiled
+def _sums(x: F64, s: F64, m: int) -> None:
+    """s[0..4]: sums of the last 5, 10, 20, 30, 60 items."""
+    s5, s10, s20, s30, s60 = s[0], s[1], s[2], s[3], s[4]
+    for i in range(m - 5):
+        s5[i + 5] = ((x[i + 1] + x[i + 2]) + (x[i + 3] + x[i + 4])) + x[i + 5]
+    for i in range(m - 10):
+        s10[i + 10] = s5[i + 5] + s5[i + 10]
+    for i in range(m - 20):
+        s20[i + 20] = s10[i + 10] + s10[i + 20]
+    for i in range(m - 30):
+        s30[i + 30] = s10[i + 10] + s20[i + 30]
+    for i in range(m - 60):
+        s60[i + 60] = s30[i + 30] + s30[i + 60]
+
+
+@compiled
+def _squares(x: F64, s: F64, q: F64, m: int) -> None:
+    """q: sums of (x - mean)**2 over each window, from the sums s."""
+    q5, q10, q20, q30, q60 = q[0], q[1], q[2], q[3], q[4]
+    s5, s10, s20, s30 = s[0], s[1], s[2], s[3]
+    for i in range(m - 5):
+        a, b, c, d, e = x[i + 1], x[i + 2], x[i + 3], x[i + 4], x[i + 5]
+        ab, cd = a + b, c + d
+        pairs = 0.5 * ((a - b) * (a - b) + (c - d) * (c - d)) + 0.25 * ((ab - cd) * (ab - cd))
+        last = 0.25 * (ab + cd) - e
+        q5[i + 5] = pairs + 0.8 * (last * last)
+    for i in range(m - 10):
+        d = s5[i + 5] - s5[i + 10]
+        q10[i + 10] = (q5[i + 5] + q5[i + 10]) + d * d * 0.1
+    for i in range(m - 20):
+        d = s10[i + 10] - s10[i + 20]
+        q20[i + 20] = (q10[i + 10] + q10[i + 20]) + d * d * 0.05
+    for i in range(m - 30):
+        d = s10[i + 10] - 0.5 * s20[i + 30]
+        q30[i + 30] = (q10[i + 10] + q20[i + 30]) + d * d * (1.0 / 15.0)
+    for i in range(m - 60):
+        d = s30[i + 30] - s30[i + 60]
+        q60[i + 60] = (q30[i + 30] + q30[i + 60]) + d * d * (1.0 / 60.0)
+
+
+@compiled
+def _products(x: F64, y: F64, s: F64, u: F64, q: F64, m: int) -> None:
+    """q: sums of (x - mean x)(y - mean y) over each window, from the sums s of x and u of y."""
+    q5, q10, q20, q30, q60 = q[0], q[1], q[2], q[3], q[4]
+    s5, s10, s20, s30 = s[0], s[1], s[2], s[3]
+    u5, u10, u20, u30 = u[0], u[1], u[2], u[3]
+    for i in range(m - 5):
+        a, b, c, d, e = x[i + 1], x[i + 2], x[i + 3], x[i + 4], x[i + 5]
+        f, g, h, k, l = y[i + 1], y[i + 2], y[i + 3], y[i + 4], y[i + 5]
+        ab, cd, fg, hk = a + b, c + d, f + g, h + k
+        pairs = 0.5 * ((a - b) * (f - g) + (c - d) * (h - k)) + 0.25 * ((ab - cd) * (fg - hk))
+        q5[i + 5] = pairs + 0.8 * ((0.25 * (ab + cd) - e) * (0.25 * (fg + hk) - l))
+    for i in range(m - 10):
+        both = (s5[i + 5] - s5[i + 10]) * (u5[i + 5] - u5[i + 10])
+        q10[i + 10] = (q5[i + 5] + q5[i + 10]) + both * 0.1
+    for i in range(m - 20):
+        both = (s10[i + 10] - s10[i + 20]) * (u10[i + 10] - u10[i + 20])
+        q20[i + 20] = (q10[i + 10] + q10[i + 20]) + both * 0.05
+    for i in range(m - 30):
+        both = (s10[i + 10] - 0.5 * s20[i + 30]) * (u10[i + 10] - 0.5 * u20[i + 30])
+        q30[i + 30] = (q10[i + 10] + q20[i + 30]) + both * (1.0 / 15.0)
+    for i in range(m - 60):
+        both = (s30[i + 30] - s30[i + 60]) * (u30[i + 30] - u30[i + 60])
+        q60[i + 60] = (q30[i + 30] + q30[i + 60]) + both * (1.0 / 60.0)
+
+
+@compiled
+def _trends(x: F64, s: F64, c: F64, m: int) -> None:
+    """c: sums of (number - mean number)(x - mean x), the bars of each window being numbered."""
+    c5, c10, c20, c30, c60 = c[0], c[1], c[2], c[3], c[4]
+    s5, s10, s20, s30 = s[0], s[1], s[2], s[3]
+    for i in range(m - 5):
+        c5[i + 5] = 2.0 * (x[i + 5] - x[i + 1]) + (x[i + 4] - x[i + 2])
+    for i in range(m - 10):
+        c10[i + 10] = (c5[i + 5] + c5[i + 10]) + (s5[i + 10] - s5[i + 5]) * 2.5
+    for i in range(m - 20):
+        c20[i + 20] = (c10[i + 10] + c10[i + 20]) + (s10[i + 20] - s10[i + 10]) * 5.0
+    for i in range(m - 30):
+        c30[i + 30] = (c10[i + 10] + c20[i + 30]) + (0.5 * s20[i + 30] - s10[i + 10]) * 10.0
+    for i in range(m - 60):
+        c60[i + 60] = (c30[i + 30] + c30[i + 60]) + (s30[i + 60] - s30[i + 30]) * 15.0
+
+
+@compiled
+def natural_logs(x: F64, out: F64, m: int) -> None:
+    """Write natural logarithms of positive normal numbers, by arithmetic alone.
+
+    x = 2**k * f, f from the root of 1/2 to that of 2; ln f = 2 artanh(z), z = (f - 1) / (f + 1), by
+    its series to z**21; the rest is below 1e-17 of it.
+    """
+    bits, made = x.view(np.int64), out.view(np.int64)
+    for i in range(m):
+        made[i] = ((bits[i] - SQRT_HALF) & MANTISSA) + SQRT_HALF
+    for i in range(m):
+        exponent = float((bits[i] - SQRT_HALF) >> 52)
+        f = out[i]
+        z = (f - 1.0) / (f + 1.0)
+        w = z * z
+        p = 1.0 / 19.0 + w * (1.0 / 21.0)
+        p = 1.0 / 15.0 + w * (1.0 / 17.0 + w * p)
+        p = 1.0 / 11.0 + w * (1.0 / 13.0 + w * p)
+        p = 1.0 / 7.0 + w * (1.0 / 9.0 + w * p)
+        p = 1.0 / 3.0 + w * (1.0 / 5.0 + w * p)
+        out[i] = exponent * LN2_HIGH + (2.0 * z + (2.0 * z * (w * p) + exponent * LN2_LOW))
+
+
+@compiled
+def _scaled(x: F64, factor: float, by: F64, out: F32) -> None:
+    for i in range(len(out)):
+        out[i] = single(x[i] * factor * by[i])
+
+
+@compiled
+def _spread(q: F64, n: float, by: F64, out: F32) -> None:
+    for i in range(len(out)):
+        out[i] = single(math.sqrt(q[i] * (1.0 / (n - 1.0))) * by[i])
+
+
+@compiled
+def _regression(
+    c: F64, s: F64, q: F64, trend: F64,
+    n: float, sxx: float, inverse: F64, beta: F32, rsqr: F32, resi: F32,
+) -> None:  # fmt: skip
+    for i in range(len(beta)):
+        slope = trend[i] * (1.0 / sxx)
+        beta[i] = single(slope * inverse[i])
+        resi[i] = single(((c[i] - s[i] * (1.0 / n)) - slope * (0.5 * (n - 1.0))) * inverse[i])
+        share = trend[i] * slope / q[i]
+        rsqr[i] = (share if share < 1.0 else 1.0) if q[i] > 0.0 else 0.0
+
+
+@compiled
+def _correlation(xy: F64, xx: F64, yy: F64, out: F32) -> None:
+    for i in range(len(out)):
+        size = math.sqrt(xx[i] * yy[i])
+        r = xy[i] / size
+        r = r if r < 1.0 else 1.0
+        r = r if r > -1.0 else -1.0
+        out[i] = r if (size > 0.0) & (size < np.inf) else 0.0
+
+
+@compiled
+def _shares(gain: F64, loss: F64, p: F32, n: F32, d: F32) -> None:
+    for i in range(len(p)):
+        by = 1.0 / (gain[i] + loss[i] + EPS)
+        p[i] = single(gain[i] * by)
+        n[i] = single(loss[i] * by)
+        d[i] = single((gain[i] - loss[i]) * by)
