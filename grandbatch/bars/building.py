@@ -29,6 +29,7 @@ from grandbatch.bars.checking import (
     HopelessError,
     check_bad_rows,
     count_changes,
+    count_left_out,
     count_reasons,
 )
 from grandbatch.bars.digests import PartDigests, file_crc
@@ -36,6 +37,7 @@ from grandbatch.bars.evidence import Evidence, total
 from grandbatch.bars.inputs import (
     LEAF_BYTES,
     InputFile,
+    describe_source,
     hash_leaves,
     join_leaves,
     remember_digest,
@@ -156,9 +158,7 @@ class _Build:
         for source in self.sources:
             assert source.digest is not None
             remember_digest(source.file, source.digest, cache_dir)
-            identity.append(
-                {"name": source.file.name, "bytes": source.file.size, "digest": source.digest}
-            )
+            identity.append(describe_source(source.file, source.digest, self.rules))
         fingerprint = bars_fingerprint(identity, self.rules)
         if not self.rules.sort:
             parts = self._join(planned)
@@ -174,7 +174,8 @@ class _Build:
         """
         total = sum(_size_of(task) for task in self.tasks)
         done = 0
-        watch = BadRowsWatch(self.tasks, self.rules)
+        names = [file.full_name for file in self.files]
+        watch = BadRowsWatch(self.tasks, names, self.rules)
 
         def heard(result: Any) -> None:
             nonlocal done
@@ -376,6 +377,7 @@ class _Build:
             "n_rows": sum(part.rows for part in parts),
             "quarantined": count_reasons(self.pieces),
             "clock_changes": count_changes(self.pieces),
+            "left_out": count_left_out(self.pieces),
             "quarantine": {
                 "bytes": quarantine.stat().st_size,
                 "crc32c": file_crc(self.target, QUARANTINE),

@@ -59,6 +59,9 @@ class Bars(Deferred):
         self.clock_changes: dict[str, int] = manifest["clock_changes"]
         """Bars whose local time comes twice (``repeated``), rows with one that there is not
         (``skipped``)."""
+        self.left_out: int = manifest.get("left_out", 0)
+        """Rows that are none of those asked for (``where``), or empty where symbols stand side by
+        side."""
         self.parts: tuple[Part, ...] = tuple(map(Part.of, manifest["parts"]))
         self._quarantine: dict[str, int] = manifest["quarantine"]
         self._sha256: str = manifest["sha256"]

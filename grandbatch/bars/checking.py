@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from grandbatch.bars.assembly import merge_bad_rows
+from grandbatch.bars.instruments import ColumnsWatch
 from grandbatch.bars.layout import CsvLayout
 from grandbatch.bars.pieces import Piece, PieceTask
 from grandbatch.bars.planning import Source
@@ -28,19 +29,22 @@ class HopelessError(Exception):
 
 
 class BadRowsWatch:
-    """Watches bad rows while blocks are read.
+    """Watches bad rows, and columns that must not change, while blocks are read.
 
     Counted are only those that stay bad: where timestamps may turn out to be meant otherwise
     nothing is, where clocks change nothing that depends on time.
     """
 
-    def __init__(self, tasks: Sequence[PieceTask], rules: BarRules) -> None:
+    def __init__(self, tasks: Sequence[PieceTask], names: Sequence[str], rules: BarRules) -> None:
         self._rules = rules
         self._rows_to_come = sum(_most_rows(task) for task in tasks)
         self._tasks = tasks
         self._waiting: dict[int, Piece] = {}
         self._pieces: list[Piece] = []
         self._n_rows = self._n_bad = 0
+        self._columns = ColumnsWatch(rules)
+        self._untimely = 0
+        self._names = names
 
     def hear(self, piece: Piece) -> None:
         """Take note of a block.
@@ -49,6 +53,8 @@ class BadRowsWatch:
         ------
         HopelessError
             If too many rows are bad, whatever comes.
+        ColumnError
+            If a column that is read over tells instruments apart.
         """
         self._waiting[piece.index] = piece
         while len(self._pieces) in self._waiting:
@@ -57,8 +63,20 @@ class BadRowsWatch:
             self._n_rows += following.n_rows
             self._n_bad += self._surely_bad(following)
             self._pieces.append(following)
+            self._watch_columns(following)
             if not self._rules.allows(self._n_bad, self._n_rows + self._rows_to_come):
                 raise HopelessError(self._pieces)
+
+    def _watch_columns(self, piece: Piece) -> None:
+        columns = self._tasks[piece.index].layout.columns
+        watched = [column for column in columns.texts if column.is_watched]
+        if watched:
+            found = {held.name: held.texts for held in piece.symbols}
+            n_untimely = sum(piece.reasons[DUPLICATE_TIMESTAMP:])
+            self._untimely += n_untimely
+            self._columns.hear(watched, found)
+            in_order = self._rules.allows(self._untimely, self._n_rows)
+            self._columns.check(self._names[piece.file], columns, in_order=in_order)
 
     def _surely_bad(self, piece: Piece) -> int:
         rules = self._rules
@@ -84,6 +102,11 @@ def count_reasons(pieces: Sequence[Piece]) -> dict[str, int]:
         counts += piece.reasons
     counts = counts[ACCEPTED + 1 :]
     return {name: int(n) for name, n in zip(REASONS, counts, strict=True) if n}
+
+
+def count_left_out(pieces: Sequence[Piece]) -> int:
+    """Rows that are none of those asked for."""
+    return sum(piece.left_out for piece in pieces)
 
 
 def count_changes(pieces: Sequence[Piece]) -> dict[str, int]:
@@ -131,6 +154,13 @@ def check_bad_rows(
     n_rows = sum(piece.n_rows for piece in pieces)
     counts = count_reasons(pieces)
     n_bad = sum(counts.values())
+    left_out = count_left_out(pieces)
+    if left_out and not n_rows and rules.where:
+        wanted = "; ".join(f"{name}={' or '.join(of)}" for name, of in rules.where.items())
+        raise InputError(
+            f"{', '.join(names[:5])}: none of {left_out:,} rows has {wanted}; mend what rows are "
+            "chosen by"
+        )
     if not rules.allows(n_bad, n_rows):
         raise bad_rows(path, counts, n_rows, rules, is_all=is_all)
     if n_bad == n_rows:

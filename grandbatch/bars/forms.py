@@ -1,53 +1,18 @@
-"""What the first rows of a text tell: columns without a header, commas before decimals."""
+"""What texts of the first rows tell: times, and what stands before decimals or thousands."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from grandbatch.bars.evidence import Tally
-from grandbatch.bars.header import fields_of, is_number
+from grandbatch.bars.header import is_number
 from grandbatch.bars.times import TimeForm, read_texts
 from grandbatch.errors import InputError
 from grandbatch.kernels.timestamps import ABSOLUTE, NAIVE
-
-_NUMBERS = ("open", "high", "low", "close", "volume")
-_WITHOUT_HEADER = {
-    6: ("timestamp", *_NUMBERS),  # histdata, NinjaTrader
-    7: ("date", "time", *_NUMBERS),  # MetaTrader 4
-    12: (  # Binance
-        *("timestamp", *_NUMBERS, "close_time", "quote_volume", "count"),
-        *("taker_buy_volume", "taker_buy_quote_volume", "ignore"),
-    ),
-}
-_SAMPLE_LINES = 1000
-
-
-def names_without_header(fields: Sequence[str], *, is_certain: bool) -> tuple[str, ...] | None:
-    """Names of the columns of a usual form without a header; None if the fields are of none.
-
-    Parameters
-    ----------
-    fields : sequence of str
-        Of the first line.
-    is_certain : bool
-        Whether there is no header for certain. Else the line must be a bar.
-    """
-    names = _WITHOUT_HEADER.get(len(fields))
-    if names is None:
-        return None
-    texts = dict(zip(names, fields, strict=True))
-    is_row = all(is_number(texts[name]) for name in _NUMBERS)
-    if len(fields) == 7:
-        # with a number in place of the time it may be any of several forms
-        is_form = is_time(f"{texts['date']} {texts['time']}")
-    elif len(fields) == 12:
-        is_form = is_time(texts["timestamp"]) and is_time(texts["close_time"])
-    else:
-        is_form = is_certain or is_time(texts["timestamp"])
-    return names if is_form and (is_row or is_certain) else None
 
 
 def is_time(text: str) -> bool:
@@ -62,24 +27,23 @@ def is_time(text: str) -> bool:
     return status[0] in (NAIVE, ABSOLUTE)
 
 
-def likely_decimal(body: bytes, delimiter: str, columns: Sequence[int], where: str) -> str:
-    """Tell whether numbers have a decimal point or a decimal comma, from the first lines.
+def likely_decimal(
+    rows: Sequence[Sequence[str]], columns: Sequence[int], where: str, *, grouped: bool
+) -> str:
+    """Tell whether numbers have a decimal point or a decimal comma, from the first rows.
 
-    A comma with exactly three digits after it may group thousands; it says nothing by itself.
+    A comma with exactly three digits after it may group thousands; it says nothing by itself,
+    unless numbers are `grouped`.
 
     Raises
     ------
     InputError
         If there are such commas only.
     """
-    if delimiter == "," or b"," not in body:
-        return "."
     points = commas = either = 0
-    lines = body.decode("utf-8", "replace").splitlines()[:_SAMPLE_LINES]
-    for line in lines:
-        fields = fields_of(line, delimiter)
+    for fields in rows:
         for column in columns:
-            text = fields[column].strip() if column < len(fields) else ""
+            text = fields[column].strip() if 0 <= column < len(fields) else ""
             points += "," not in text and "." in text
             if re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", text):
                 either += 1
@@ -87,9 +51,56 @@ def likely_decimal(body: bytes, delimiter: str, columns: Sequence[int], where: s
                 commas += 1
             elif re.search(r",\d{3}[,.]", text):
                 points += 1
-    if either and not points and not commas:
+    if either and not points and not commas and not grouped:
         raise InputError(
             f"{where}: numbers such as 1,234 have decimals after the comma or grouped thousands? "
-            f"The first {len(lines):,} lines don't tell; say which with --decimal , or --decimal ."
+            f"The first {len(rows):,} rows don't tell. Add --decimal , if these are decimals, or "
+            "--grouped if they are thousands"
         )
     return "," if commas > points else "."
+
+
+def are_grouped(
+    rows: Sequence[Sequence[str]], columns: Sequence[int], decimal: str, share: float
+) -> bool:
+    """Whether more than a share of rows are read if their numbers may be grouped, and not else."""
+    n_grouped = 0
+    for row in rows:
+        texts = [row[column].strip() for column in columns if 0 <= column < len(row)]
+        plain = [text for text in texts if is_number(text)]
+        others = [text for text in texts if text and text not in plain]
+        n_grouped += bool(others) and all(is_grouped_number(text, decimal) for text in others)
+    return n_grouped > share * len(rows)
+
+
+def is_grouped_number(text: str, decimal: str = ".") -> bool:
+    """Whether a text is a number with marks between thousands, or a letter for their power."""
+    return ungroup(text, decimal) != text
+
+
+def ungroup(text: str, decimal: str) -> str:
+    """Write a number plainly that has marks between thousands, or K, M, B or T behind it.
+
+    Any other text is returned as it is.
+    """
+    found = _grouped(decimal).fullmatch(text.strip())
+    if found is None:
+        return text
+    mark, power = found["mark"], _POWERS[(found["power"] or "").upper()]
+    if not mark and not power:
+        return text
+    whole = found["whole"].replace(mark, "") if mark else found["whole"]
+    return f"{found['sign']}{whole}{found['rest'] or ''}{power}"
+
+
+_MARKS = ".,' _\u2019\u00a0\u202f"
+_POWERS = {"": "", "K": "e3", "M": "e6", "B": "e9", "T": "e12"}
+
+
+@lru_cache
+def _grouped(decimal: str) -> re.Pattern[str]:
+    marks = _MARKS.replace(decimal, "")
+    return re.compile(
+        rf"(?P<sign>[+-]?)(?P<whole>\d{{1,3}}(?P<mark>[{marks}])(\d{{2,3}}(?P=mark))*\d{{3}}|\d+)"
+        rf"(?P<rest>{re.escape(decimal)}\d*)?\s?(?P<power>[kKmMbBtT]?)"
+    )

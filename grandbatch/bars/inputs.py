@@ -9,29 +9,29 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from grandbatch import digested
+from grandbatch.bars.hive import hive_columns, hive_folders, is_hive_folder
 from grandbatch.bars.opening import expand_url, is_url, local_path, look_at_url, open_raw
+from grandbatch.bars.packing import PACKINGS, SUFFIXES, has_known_form, members_of, stem_of
+from grandbatch.bars.rules import BarRules
 from grandbatch.errors import InputError
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 LEAF_BYTES = 4 * 1024 * 1024
 
-_TEXT_SUFFIXES = (".csv", ".txt", ".tsv")
-_SUFFIXES = (
-    *_TEXT_SUFFIXES,
-    *(f"{suffix}.gz" for suffix in _TEXT_SUFFIXES),
-    ".parquet",
-    ".pq",
-)
+_PACKED = 8  # about as much text as bytes
+
+log = logging.getLogger("grandbatch")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class InputFile:
     """Bytes."""
     mtime_ns: int
     """When it was last changed; of a remote file a number that stands for its version."""
+    member: str = ""
+    """Which of the files in a .zip it is."""
 
     @property
     def path(self) -> Path:
@@ -56,45 +58,64 @@ class InputFile:
         return is_url(self.location)
 
     @property
+    def path_columns(self) -> Mapping[str, str]:
+        """Columns that hive folders right above it stand for: ``symbol=NQ/part-0.parquet``."""
+        return hive_columns(self.location)
+
+    @property
+    def base(self) -> str:
+        """Base name, of a file within a .zip its own."""
+        return Path(self.member or self.location).name
+
+    @property
     def name(self) -> str:
-        """Base name."""
-        return self.path.name
+        """What tells files apart: base name with hive folders above it, and the place in a .zip."""
+        inside = [self.member] if self.member else []
+        return "/".join([*hive_folders(self.location), self.path.name, *inside])
+
+    @property
+    def full_name(self) -> str:
+        """What errors call it: its location, and the place in a .zip."""
+        return f"{self.location}/{self.member}" if self.member else self.location
 
     @property
     def stem(self) -> str:
         """Base name without the suffixes that say how the file is written."""
-        name = self.name
-        for suffix in sorted(_SUFFIXES, key=len, reverse=True):
-            if name.lower().endswith(suffix):
-                return name[: -len(suffix)]
-        return self.path.stem
+        return stem_of(self.base)
 
     @property
     def kind(self) -> str:
-        """How it is written: "csv", "gzip" or "parquet"."""
+        """How it is written: "csv", "parquet", or how text is packed."""
         suffix = self.path.suffix.lower()
-        if suffix == ".gz":
-            return "gzip"
+        if suffix in PACKINGS:
+            return PACKINGS[suffix]
         return "parquet" if suffix in (".parquet", ".pq") else "csv"
 
     @property
     def text_bytes(self) -> int:
-        """Bytes of its text, about: packed, it is an eighth."""
-        return self.size * (8 if self.kind == "gzip" else 1)
+        """Bytes of its text, about."""
+        return self.size * (_PACKED if self.kind in PACKINGS.values() else 1)
 
     def is_unchanged(self) -> bool:
         """Whether size and modification time are still those that were seen."""
         try:
-            return _look_at(self.location) == self
+            return _look_at(self.location) == (self.size, self.mtime_ns)
         except InputError:
             return False
 
 
-def resolve_inputs(inputs: Inputs) -> tuple[InputFile, ...]:
+def resolve_inputs(inputs: Inputs, *, tell: bool = False) -> tuple[InputFile, ...]:
     """Find the files that paths, patterns and folders stand for.
 
-    Order is that given; what a pattern or a folder stands for comes sorted by path. A file that is
-    named twice is read once, at its first place.
+    Order is that given; what a pattern or a folder stands for comes sorted by path, the texts in a
+    .zip by name. A file that is named twice is read once, at its first place. Folders in a folder
+    are looked into where they are hive folders (``symbol=NQ``).
+
+    Parameters
+    ----------
+    inputs : path, or sequence of paths
+    tell : bool
+        Whether to name in the log what lies in a folder or a .zip and isn't read.
 
     Raises
     ------
@@ -104,43 +125,72 @@ def resolve_inputs(inputs: Inputs) -> tuple[InputFile, ...]:
     given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     locations: dict[str, None] = {}
     for entry in (local_path(os.fspath(entry)) for entry in given):
-        if is_url(entry):
-            locations.update(dict.fromkeys(expand_url(entry, _SUFFIXES)))
-        else:
-            for path in _expand(entry):
-                locations[os.path.abspath(path)] = None  # noqa: PTH100 (keeps links as named)
+        found, left = _expand(entry)
+        if left and tell:
+            log.warning("%s: not read, of no known form: %s", entry, _listed(left))
+        for location in found:
+            # as named, with links
+            locations[location if is_url(location) else os.path.abspath(location)] = None  # noqa: PTH100
     if not locations:
         raise InputError("no input given; name at least one file of bars")
-    return tuple(_look_at(location) for location in locations)
+    return tuple(file for location in locations for file in _files_at(location, tell=tell))
 
 
-def _expand(entry: str) -> Iterable[Path]:
-    path = Path(entry)
-    if path.is_dir():
-        found = sorted(
-            child
-            for child in path.iterdir()
-            if child.is_file()
-            and not child.name.startswith(".")
-            and child.name.lower().endswith(_SUFFIXES)
-        )
-        if not found:
-            raise InputError(f"{entry}: the folder has no file that ends in {', '.join(_SUFFIXES)}")
-        return found
-    if not path.exists() and glob.has_magic(entry):
-        matches = sorted(Path(match) for match in glob.glob(entry, recursive=True))  # noqa: PTH207 (absolute patterns)
-        found = [match for match in matches if match.is_file()]
-        if not found:
+def _files_at(location: str, *, tell: bool) -> Iterator[InputFile]:
+    """Describe a file, or those that a .zip holds."""
+    size, mtime_ns = _look_at(location)
+    file = InputFile(location, size, mtime_ns)
+    if file.kind != "zip":
+        yield file
+        return
+    members, left = members_of(location)
+    if left and tell:
+        log.warning("%s: not read, of no known form: %s", location, _listed(left))
+    for member in members:
+        yield replace(file, member=member)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+    return ", ".join(names[:20]) + more
+
+
+def _expand(entry: str) -> tuple[Sequence[str], Sequence[str]]:
+    """Files that an entry stands for, and those that lie beside them in its folder."""
+    if is_url(entry):
+        names, is_folder = expand_url(entry)
+    elif Path(entry).is_dir():
+        names, is_folder = sorted(_walk(Path(entry)), key=Path), True
+    elif not Path(entry).exists() and glob.has_magic(entry):
+        matches = glob.glob(entry, recursive=True)  # noqa: PTH207 (absolute patterns)
+        names, is_folder = sorted(filter(os.path.isfile, matches), key=Path), False
+    else:
+        return [entry], ()
+    if not is_folder:
+        if not names:
             raise InputError(f"{entry}: no file matches the pattern")
-        return found
-    return [path]
+        return names, ()
+    found = [name for name in names if has_known_form(Path(name).name)]
+    if not found:
+        raise InputError(f"{entry}: the folder has no file that ends in {', '.join(SUFFIXES)}")
+    others = sorted({Path(name).name for name in names} - {Path(name).name for name in found})
+    return found, [name for name in others if not name.startswith((".", "_"))]
 
 
-def _look_at(location: str) -> InputFile:
+def _walk(folder: Path) -> Iterator[str]:
+    """Files of a folder, and of hive folders in it."""
+    for child in folder.iterdir():
+        if child.is_file():
+            yield str(child)
+        elif is_hive_folder(child.name) and child.is_dir():
+            yield from _walk(child)
+
+
+def _look_at(location: str) -> tuple[int, int]:
     size, mtime_ns = look_at_url(location) if is_url(location) else _look_at_path(Path(location))
     if size == 0:
         raise InputError(f"{location}: the file is empty; it needs a header and bars")
-    return InputFile(location, size, mtime_ns)
+    return size, mtime_ns
 
 
 def _look_at_path(path: Path) -> tuple[int, int]:
@@ -244,7 +294,20 @@ def ends_line(file: InputFile, n_bytes: int) -> bool:
     return any(byte in b"\r\n" for byte in around)
 
 
-def input_digests(inputs: Inputs, cache_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def describe_source(file: InputFile, digest: str, rules: BarRules) -> dict[str, Any]:
+    """Describe an input as a fingerprint does: what its bars depend on.
+
+    ``{"name": name, "bytes": size, "digest": sha256 in hexadecimal}``, and its ``symbol`` where a
+    pattern finds it in the path.
+    """
+    entry = {"name": file.name, "bytes": file.size, "digest": digest}
+    symbol = rules.symbol_of(file.base, file.location)
+    return entry if symbol is None else {**entry, "symbol": symbol}
+
+
+def input_digests(
+    inputs: Inputs, cache_dir: str | os.PathLike[str], rules: BarRules | None = None
+) -> list[dict[str, Any]]:
     """Return name, bytes and content digest of each input file.
 
     Files whose size and modification time are on record are not read.
@@ -255,19 +318,20 @@ def input_digests(inputs: Inputs, cache_dir: str | os.PathLike[str]) -> list[dic
         Files, folders, patterns.
     cache_dir : path
         Where bars caches and the record of digests lie.
+    rules : BarRules, optional
+        How they are read: `symbol_from` may take symbols from paths.
 
     Returns
     -------
     list of dict
-        ``{"name": base name, "bytes": size, "digest": sha256 in hexadecimal}``, in input order.
+        As `describe_source` writes them, in input order.
 
     Raises
     ------
     InputError
         If a path is wrong.
     """
-    folder = Path(cache_dir)
+    folder, rules = Path(cache_dir), rules or BarRules()
     return [
-        {"name": file.name, "bytes": file.size, "digest": digest_of(file, folder)}
-        for file in resolve_inputs(inputs)
+        describe_source(file, digest_of(file, folder), rules) for file in resolve_inputs(inputs)
     ]

@@ -13,8 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from grandbatch.bars.columns import NOWHERE
+from grandbatch.bars.forms import ungroup
 from grandbatch.bars.layout import CsvLayout
-from grandbatch.bars.rows import Rows, rows_of
+from grandbatch.bars.rows import Rows, plain_codes, rows_of
 from grandbatch.bars.times import TimeForm
 from grandbatch.kernels.bar_rules import UNPARSEABLE
 from grandbatch.kernels.texts import copy_field
@@ -63,7 +65,12 @@ def read_odd_lines(
     if len(parts) == 2:
         times = pc.binary_join_element_wise(*parts, pa.scalar(b" ", pa.binary()))
     unread = np.zeros(len(starts), np.bool_)
-    numbers = [to_numbers(texts(field), layout.decimal, unread) for field in columns.numbers]
+    numbers = [
+        no_numbers(len(starts))
+        if field == NOWHERE
+        else to_numbers(texts(field), layout.decimal, unread, grouped=layout.grouped)
+        for field in columns.numbers
+    ]
     symbols: Any = symbol
     if symbol is None:
         assert columns.symbol is not None
@@ -73,12 +80,21 @@ def read_odd_lines(
     return rows
 
 
-def to_numbers(column: Any, decimal: str, unread: npt.NDArray[np.bool_]) -> Any:
+def no_numbers(count: int) -> Any:
+    """Write zeros for a column that there isn't."""
+    return pa.chunked_array([np.zeros(count)])
+
+
+def to_numbers(
+    column: Any, decimal: str, unread: npt.NDArray[np.bool_], *, grouped: bool = False
+) -> Any:
     """Convert texts to float64, null where missing; mark in `unread` what is no number."""
     unchecked = pc.CastOptions(pa.string(), allow_invalid_utf8=True)
     text = pc.cast(column, options=unchecked)
     plain = pc.ascii_trim(text, characters=" \t")
     is_null = pc.or_(pc.is_in(text, value_set=pa.array(NULL_WORDS)), pc.equal(plain, ""))
+    if grouped:
+        plain = _without_groups(plain, decimal)
     if decimal != ".":
         # a point groups thousands there, which no number may have
         plain = pc.replace_substring(plain, ".", "?")
@@ -91,6 +107,13 @@ def to_numbers(column: Any, decimal: str, unread: npt.NDArray[np.bool_]) -> Any:
         unread |= is_bad.to_numpy()
         is_null = pc.or_(is_null, is_bad)
     return pc.cast(pc.if_else(is_null, pa.scalar(None, pa.string()), plain), pa.float64())
+
+
+def _without_groups(texts: Any, decimal: str) -> Any:
+    """Write grouped numbers plainly, each different one once; leave other texts as they are."""
+    codes, raw = plain_codes(pc.cast(texts, pa.binary()).dictionary_encode())
+    plain = [ungroup(text.decode("utf-8", "replace"), decimal) for text in raw]
+    return pa.chunked_array([pa.array(plain, pa.string()).take(pa.array(codes))])
 
 
 def _is_number(text: Any) -> bool:

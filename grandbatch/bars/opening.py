@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from grandbatch.bars.hive import is_hive_folder
 from grandbatch.errors import InputError
 
 _MARK = "://"
@@ -119,37 +120,35 @@ def look_at_url(location: str) -> tuple[int, int]:
     return size, int.from_bytes(hashlib.sha256(version.encode()).digest()[:7])
 
 
-def expand_url(entry: str, suffixes: tuple[str, ...]) -> Iterable[str]:
-    """Return the files that a URL, a pattern or a folder stands for, sorted.
+def expand_url(entry: str) -> tuple[list[str], bool]:
+    """Return the files that a URL stands for, sorted, and whether it is a folder.
+
+    Hive folders in a folder are looked into.
 
     Raises
     ------
     InputError
-        If there are none, or the place can't be reached.
+        If the place can't be reached.
     """
     with _plain_errors(entry):
         system, path = _system_of(entry)
+        is_folder = False
         if any(mark in path for mark in "*?["):
             found = sorted(system.glob(path))
-            if not found:
-                raise InputError(f"{entry}: no file matches the pattern")
         elif system.isdir(path):
-            names = (info["name"] for info in system.ls(path, detail=True) if _is_file(info))
-            found = sorted(name for name in names if _has_suffix(name, suffixes))
-            if not found:
-                raise InputError(f"{entry}: the folder has no file that ends in {suffixes}")
+            is_folder = True
+            found = sorted(_walk(system, path))
         else:
-            return [entry]
-        return [str(system.unstrip_protocol(name)) for name in found]
+            return [entry], False
+        return [str(system.unstrip_protocol(name)) for name in found], is_folder
 
 
-def _is_file(info: Any) -> bool:
-    return bool(info["type"] == "file" and info["size"])
-
-
-def _has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
-    base = os.path.basename(name)  # noqa: PTH119 (no local path)
-    return base.lower().endswith(suffixes) and not base.startswith(".")
+def _walk(system: Any, folder: str) -> Iterator[str]:
+    for info in system.ls(folder, detail=True):
+        if info["type"] == "file" and info["size"]:
+            yield info["name"]
+        elif info["type"] == "directory" and is_hive_folder(info["name"].rpartition("/")[2]):
+            yield from _walk(system, info["name"])
 
 
 def _system_of(location: str) -> tuple[Any, str]:

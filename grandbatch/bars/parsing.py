@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from grandbatch.bars.blocks import BlockText
+from grandbatch.bars.columns import NOWHERE, TextColumn
 from grandbatch.bars.evidence import Tally
 from grandbatch.bars.layout import CsvLayout
 from grandbatch.bars.odd_lines import read_odd_lines
-from grandbatch.bars.rows import Codes, Rows, mark_times, name_symbols, recode
+from grandbatch.bars.rows import Codes, Rows, Texts, mark_times, name_symbols, recode
 from grandbatch.bars.times import NO_CHANGES, TimeForm, join_changes, read_texts
 from grandbatch.kernels.csv_rows import DATE, N_TEXTS, SKIPPED, SYMBOL, TIME, read_lines
 from grandbatch.kernels.texts import join_texts, number_texts
@@ -29,10 +31,16 @@ def parse_rows(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str |
     size, tile = len(text.data), max(1, min(_TILE_ROWS, text.n_lines))
     times, codes = np.empty(text.n_lines, np.int64), np.zeros(text.n_lines, np.int32)
     numbers, reasons = np.empty((5, text.n_lines)), np.empty(text.n_lines, np.uint8)
-    texts, status = np.empty((N_TEXTS, 2, tile), np.int64), np.empty(tile, np.uint8)
+    if layout.series:
+        numbers[:] = np.nan  # where prices stay so, a symbol has no bar
+    if layout.columns.numbers[-1] == NOWHERE:
+        numbers[-1] = 0
+    beside = _Beside(text.padded, layout.columns.texts, text.n_lines)
+    texts = np.zeros((N_TEXTS + len(beside.columns), 2, tile), np.int64)
+    status = np.empty(tile, np.uint8)
     odd, odd_lines = np.empty((3, tile), np.int64), [np.empty((3, 0), np.int64)]
     tally, changes = Tally(), [NO_CHANGES]
-    symbols = _Symbols(text.padded)
+    symbols = _Names(text.padded)
     roles = _roles(layout, symbol is None)
     marks = ord(layout.delimiter), ord(layout.decimal)
     at = row = 0
@@ -52,13 +60,15 @@ def parse_rows(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str |
         mark_times(status[:count], reasons[rows])
         if symbol is None:
             symbols.number(texts[SYMBOL - DATE], codes[rows])
+        beside.number(texts[N_TEXTS:], rows)
     codes = codes[:row]
     names: tuple[str, ...] = (symbol or "",)
     if symbol is None:
         codes, names = name_symbols(symbols.texts(), codes, reasons[:row])
     o, h, l, c, v = (numbers[_first_role(layout, number), :row] for number in range(5))
     clock = join_changes(changes)
-    read = Rows(times[:row], (o, h, l, c, v), codes, names, reasons[:row], tally.evidence(), clock)
+    evidence, told = tally.evidence(), beside.texts(row)
+    read = Rows(times[:row], (o, h, l, c, v), codes, names, reasons[:row], evidence, clock, told)
     places, starts, stops = np.concatenate(odd_lines, axis=1)
     if not len(places):
         return read
@@ -69,10 +79,14 @@ def _roles(layout: CsvLayout, has_column: bool) -> npt.NDArray[np.uint8]:
     """Return what each field of a line is."""
     roles = np.full(layout.n_fields, SKIPPED, np.uint8)
     columns = layout.columns
+    for role, column in enumerate(columns.texts, start=SKIPPED + 1):
+        if column.field != NOWHERE:
+            roles[column.field] = role
     for role, field in enumerate(columns.timestamp, start=DATE):
         roles[field] = role
     for number, field in enumerate(columns.numbers):
-        roles[field] = _first_role(layout, number)
+        if field != NOWHERE:
+            roles[field] = _first_role(layout, number)
     if has_column and columns.symbol is not None:
         roles[columns.symbol] = SYMBOL
     return roles
@@ -94,8 +108,8 @@ def _join(data: Bytes, dates: Int64, times: Int64, count: int) -> tuple[Bytes, I
     return joined, places
 
 
-class _Symbols:
-    """Numbers for the symbols of a block, as they come."""
+class _Names:
+    """Numbers for the texts of a column in a block, as they come."""
 
     def __init__(self, data: Bytes) -> None:
         self.data = data
@@ -125,6 +139,36 @@ class _Symbols:
         places = self.known[:, : self.n_known].T.tolist()
         return [self.data[a:b].tobytes() for a, b in places]
 
+    def decoded(self) -> tuple[str, ...]:
+        """Text of each number, as one that a user may write."""
+        return tuple(text.decode("utf-8", "replace").strip() for text in self.texts())
+
+
+class _Beside:
+    """Texts of a block that stand beside its bars."""
+
+    def __init__(self, data: Bytes, columns: Sequence[TextColumn], n_lines: int) -> None:
+        self.columns = columns
+        self._names = [_Names(data) for _ in columns]
+        self._codes = np.zeros((len(columns), n_lines), np.int32)
+
+    def number(self, texts: Int64, rows: slice) -> None:
+        """Take note of some rows' texts."""
+        for column, names, codes, places in zip(
+            self.columns, self._names, self._codes, texts, strict=True
+        ):
+            if column.field != NOWHERE:
+                names.number(places, codes[rows])
+
+    def texts(self, n_rows: int) -> tuple[Texts, ...]:
+        """Return the texts of the rows so far."""
+        return tuple(
+            Texts(
+                codes[:n_rows], (column.constant,) if column.field == NOWHERE else names.decoded()
+            )
+            for column, names, codes in zip(self.columns, self._names, self._codes, strict=True)
+        )
+
 
 def _insert(rows: Rows, places: Int64, others: Rows) -> Rows:
     """Put other rows at some places."""
@@ -138,4 +182,4 @@ def _insert(rows: Rows, places: Int64, others: Rows) -> Rows:
     evidence = rows.evidence + others.evidence
     moved = replace(others.changes, rows=places[others.changes.rows])
     changes = join_changes([rows.changes, moved])
-    return Rows(rows.times, rows.numbers, codes, kept, rows.reasons, evidence, changes)
+    return replace(rows, codes=codes, symbols=kept, evidence=evidence, changes=changes)

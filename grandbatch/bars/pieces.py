@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grandbatch.bars.blocks import Block, BlockText, find_lines, read_text
+from grandbatch.bars.choosing import leave_out, texts_by_symbol
 from grandbatch.bars.digests import PartDigests
 from grandbatch.bars.evidence import Evidence
 from grandbatch.bars.layout import CsvLayout
@@ -25,13 +26,14 @@ from grandbatch.bars.parsing import parse_rows
 from grandbatch.bars.parts import write_part
 from grandbatch.bars.raw import write_raw
 from grandbatch.bars.row_groups import OpenGroups, TableBlock
-from grandbatch.bars.rows import Rows
+from grandbatch.bars.rows import Rows, scale_prices
 from grandbatch.bars.tables import TableLayout, read_table, table_texts
 from grandbatch.bars.times import TimeForm
 from grandbatch.files import written_aside
 from grandbatch.kernels.bar_rules import (
     ACCEPTED,
     DUPLICATE_TIMESTAMP,
+    LEFT_OUT,
     NEVER,
     OUT_OF_ORDER,
     choose_second_times,
@@ -67,6 +69,10 @@ class PieceTask:
     """Where to write."""
     sort: bool = False
     """Whether to write bars of any order, sorted by symbol and time, with their rows."""
+    price_scale: float = 1.0
+    """What prices are multiplied by."""
+    ends_block: bool = True
+    """Whether no other task reads the same rows after this one, for another symbol."""
     carry: Mapping[str, int] = field(default_factory=dict)
     """Latest time of each symbol in the blocks before, where that matters."""
 
@@ -86,6 +92,8 @@ class SymbolRows:
     """Latest time of such rows; the last bar's, if there are bars."""
     sample: tuple[int, ...] = ()
     """Time of every `SAMPLE_ROWS`-th bar, where bars are sorted."""
+    texts: tuple[tuple[str, ...], ...] = ()
+    """The first different texts of each column that must not change."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +105,11 @@ class Piece:
     n_bytes: int
     """Bytes of the block."""
     n_lines: int
+    """Lines by which the next block's are further down."""
     n_rows: int
     """Rows, good or bad."""
+    left_out: int
+    """Rows that are none of those asked for."""
     leaves: tuple[bytes, ...]
     evidence: Evidence
     reasons: tuple[int, ...]
@@ -185,21 +196,27 @@ def read_piece(task: PieceTask, groups: OpenGroups | None = None) -> Piece:
         text = read_text(task.block, task.hashed)
         rows = parse_rows(text, task.layout, task.form, task.symbol)
         n_bytes, n_lines = task.block.stop - task.block.start, text.n_lines
+    if task.price_scale != 1:
+        rows = scale_prices(rows, task.price_scale)
+    columns = task.layout.columns
+    left_out = leave_out(rows, columns, task.symbol, side_by_side=bool(task.layout.series))
     n_bad, first, last = _judge(task, rows)
-    symbols, part = _write_bars(task, rows, n_bad, first, last)
-    if n_bad:
-        bad = np.flatnonzero(rows.reasons != ACCEPTED)
+    beside = texts_by_symbol(rows, columns.texts)
+    symbols, part = _write_bars(task, rows, n_bad, first, last, beside)
+    if n_bad > left_out:
+        bad = np.flatnonzero((rows.reasons != ACCEPTED) & (rows.reasons != LEFT_OUT))
         table = _describe(task, text, groups, bad, rows.reasons[bad])
         _write_bad_rows(task, table)
     return Piece(
         index=task.index,
         file=task.file,
         n_bytes=n_bytes,
-        n_lines=n_lines,
-        n_rows=len(rows),
+        n_lines=n_lines if task.ends_block else 0,
+        n_rows=len(rows) - left_out,
+        left_out=left_out,
         leaves=text.leaves if text is not None else (),
         evidence=rows.evidence,
-        reasons=tuple(np.bincount(rows.reasons, minlength=OUT_OF_ORDER + 1).tolist()),
+        reasons=tuple(np.bincount(rows.reasons, minlength=256)[: OUT_OF_ORDER + 1].tolist()),
         symbols=symbols,
         changes=(
             int((rows.reasons[rows.changes.rows] == ACCEPTED).sum()),
@@ -220,15 +237,21 @@ def _judge(task: PieceTask, rows: Rows) -> tuple[int, Int64, Int64]:
     n_bad = judge_rows(*shared, last, rows.reasons)
     if task.sort:
         # time is settled where bars of all blocks meet
-        rows.reasons[rows.reasons >= DUPLICATE_TIMESTAMP] = ACCEPTED
+        of_time = (rows.reasons >= DUPLICATE_TIMESTAMP) & (rows.reasons != LEFT_OUT)
+        rows.reasons[of_time] = ACCEPTED
         n_bad = int(np.count_nonzero(rows.reasons))
     return n_bad, first, last
 
 
 def _write_bars(
-    task: PieceTask, rows: Rows, n_bad: int, first: Int64, last: Int64
+    task: PieceTask,
+    rows: Rows,
+    n_bad: int,
+    first: Int64,
+    last: Int64,
+    beside: Mapping[str, tuple[tuple[str, ...], ...]],
 ) -> tuple[tuple[SymbolRows, ...], PartDigests | None]:
-    """Write a block's bars in bars order."""
+    """Write a block's bars in bars order; `n_bad` rows are none, `beside` are the texts to tell."""
     folder = Path(task.folder)
     times, numbers, codes = rows.times, list(rows.numbers), rows.codes
     order = _bars_order(rows, n_bad, sort=task.sort)
@@ -245,6 +268,7 @@ def _write_bars(
             first_candidate=int(first[code]),
             last_candidate=int(last[code]),
             sample=_sample(times, starts[code], counts[code]) if task.sort else (),
+            texts=beside.get(name, ()),
         )
         for code, name in enumerate(rows.symbols)
         if first[code] != NEVER

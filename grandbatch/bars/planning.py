@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import secrets
-import shutil
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,23 +13,23 @@ import numpy as np
 from dask import delayed
 
 from grandbatch.bars.blocks import Block, cut_file, text_of
+from grandbatch.bars.columns import ColumnMap
 from grandbatch.bars.evidence import UNSETTLED, Evidence, Meaning, total
 from grandbatch.bars.inputs import LEAF_BYTES, InputFile, hash_leaves, join_leaves
 from grandbatch.bars.layout import SAMPLE_BYTES, CsvLayout, read_layout
 from grandbatch.bars.opening import open_raw
+from grandbatch.bars.packing import is_utf8, unpack
 from grandbatch.bars.parsing import parse_rows
 from grandbatch.bars.pieces import PieceTask
 from grandbatch.bars.row_groups import TableBlock
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.bars.tables import TableLayout, read_table_layout, sniff_table
 from grandbatch.bars.times import TimeForm
-from grandbatch.errors import InputError
 from grandbatch.kernels.csv_rows import PADDING
 from grandbatch.scheduling import Schedule
 
 DEFAULT_BLOCK_BYTES = 2 * LEAF_BYTES
 _numbers = itertools.count(10**12 - 1, -1)
-_UNPACK_BYTES = 1024 * 1024
 _TEXT_BYTES_PER_ROW = 64  # for Parquet, so that its blocks hold about as many rows as CSV's
 
 
@@ -84,7 +81,7 @@ def plan_reading(
     tasks : list of PieceTask
         One for each block, in input order; they write into the folder ``pieces`` of `staging`.
     """
-    unpacked = _unpack_all(files, schedule, staging)
+    unpacked = _unpack_all(files, rules, schedule, staging)
     sources: list[Source] = []
     tasks: list[PieceTask] = []
     for number, file in enumerate(files):
@@ -92,20 +89,27 @@ def plan_reading(
         source, blocks = _look_into(file, text, rules, block_bytes)
         source.digest = digest
         sources.append(source)
+        layouts = [replace(source.layout, columns=one) for one in source.layout.series]
         for block in blocks:
-            task = PieceTask(
-                index=len(tasks),
-                file=number,
-                block=block,
-                layout=source.layout,
-                form=TimeForm(source.meaning, rules.timezone, rules.timestamp_format),
-                symbol=_symbol_of(source, rules),
-                allow_non_positive=rules.allow_non_positive,
-                hashed=file.kind == "csv" and block_bytes % LEAF_BYTES == 0,
-                folder=str(staging / "pieces"),
-                sort=rules.sort,
-            )
-            tasks.append(task)
+            for place, layout in enumerate(layouts or [source.layout], start=1):
+                task = PieceTask(
+                    index=len(tasks),
+                    file=number,
+                    block=block,
+                    layout=layout,
+                    form=TimeForm(source.meaning, rules.timezone, rules.timestamp_format),
+                    symbol=_symbol_of(file, layout.columns, rules),
+                    allow_non_positive=rules.allow_non_positive,
+                    hashed=text is None
+                    and place == 1
+                    and file.kind == "csv"
+                    and block_bytes % LEAF_BYTES == 0,
+                    folder=str(staging / "pieces"),
+                    sort=rules.sort,
+                    price_scale=rules.price_scale,
+                    ends_block=place >= len(layouts),
+                )
+                tasks.append(task)
     everywhere = total([source.sniffed for source in sources])
     for source in sources:
         source.meaning = source.meaning.settled(source.sniffed, everywhere, rules)
@@ -124,12 +128,12 @@ def _look_into(
 ) -> tuple[Source, Sequence[Block | TableBlock]]:
     if file.kind == "parquet":
         rows = max(block_bytes // _TEXT_BYTES_PER_ROW, 1)
-        layout, table_blocks = read_table_layout(file.location, rules, rows)
+        layout, table_blocks = read_table_layout(file.location, rules, rows, file.path_columns)
         return Source(file, layout, sniff_table(table_blocks[0], layout, rules)), table_blocks
     location = file.location if unpacked is None else str(unpacked)
     size = file.size if unpacked is None else unpacked.stat().st_size
     with open_raw(location, SAMPLE_BYTES + 1) as raw:
-        csv_layout, sample = read_layout(raw, file.location, rules)
+        csv_layout, sample = read_layout(raw, file.full_name, rules, file.path_columns)
     blocks = cut_file(location, size, csv_layout.data_start, block_bytes)
     return Source(file, csv_layout, _sniff(csv_layout, sample, rules)), blocks
 
@@ -138,43 +142,46 @@ def _sniff(layout: CsvLayout, sample: bytes, rules: BarRules) -> Evidence:
     """Evidence of a file's first rows."""
     text = text_of(np.frombuffer(bytearray(sample + bytes(PADDING)), np.uint8))
     form = TimeForm(strptime=rules.timestamp_format)
+    layout = replace(layout, columns=replace(layout.columns, texts=()))
     return parse_rows(text, layout, form, DEFAULT_SYMBOL).evidence
 
 
-def _symbol_of(source: Source, rules: BarRules) -> str | None:
+def _symbol_of(file: InputFile, columns: ColumnMap, rules: BarRules) -> str | None:
     if rules.symbol is not None:
         return rules.symbol
     if rules.symbol_from == "filename":
-        return source.file.stem
-    return DEFAULT_SYMBOL if source.layout.columns.symbol is None else None
+        return file.stem
+    symbol = rules.symbol_of(file.base, file.location)
+    if symbol is not None:
+        return symbol
+    if columns.symbol_name is not None:
+        return columns.symbol_name
+    return DEFAULT_SYMBOL if columns.symbol is None else None
 
 
 def _unpack_all(
-    files: Sequence[InputFile], schedule: Schedule, staging: Path
+    files: Sequence[InputFile], rules: BarRules, schedule: Schedule, staging: Path
 ) -> dict[int, tuple[Path, str]]:
-    """Unpack compressed files, so that all workers can read their text; path and digest of each."""
-    numbers = [number for number, file in enumerate(files) if file.kind == "gzip"]
+    """Unpack files, so that all workers can read their text; path and digest of each."""
+    numbers = [number for number, file in enumerate(files) if _must_unpack(file, rules)]
     paths = [staging / f"{number:07d}.csv" for number in numbers]
-    digests = schedule.run(
-        [
-            task_of(unpack, files[number].location, files[number].size, path)
-            for number, path in zip(numbers, paths, strict=True)
-        ]
-    )
-    return dict(zip(numbers, zip(paths, digests, strict=True), strict=True))
+    packed = {files[number].location: files[number].size for number in numbers}
+    tasks = [
+        task_of(unpack, file.location, file.kind, file.member, rules.encoding, path)
+        for file, path in (
+            (files[number], path) for number, path in zip(numbers, paths, strict=True)
+        )
+    ]
+    tasks += [task_of(hash_leaves, location, 0, size) for location, size in packed.items()]
+    leaves = schedule.run(tasks)[len(numbers) :]
+    digests = dict(zip(packed, map(join_leaves, leaves), strict=True))
+    return {
+        number: (path, digests[files[number].location])
+        for number, path in zip(numbers, paths, strict=True)
+    }
 
 
-def unpack(packed: str, size: int, target: Path) -> str:
-    """Unpack a .gz file in bounded memory; return the digest of the packed bytes."""
-    try:
-        with (
-            open_raw(packed, LEAF_BYTES) as file,
-            gzip.open(file, "rb") as source,
-            target.open("wb") as out,
-        ):
-            shutil.copyfileobj(source, out, _UNPACK_BYTES)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{packed}: not a whole .gz file ({error}); copy it again") from None
-    if not target.stat().st_size:
-        raise InputError(f"{packed}: the file is empty; it needs a header and bars")
-    return join_leaves(hash_leaves(packed, 0, size))
+def _must_unpack(file: InputFile, rules: BarRules) -> bool:
+    if file.kind == "csv":
+        return not is_utf8(rules.encoding)
+    return file.kind != "parquet"

@@ -19,7 +19,14 @@ from grandbatch.bars.cache import (
     throw_away_unreadable,
     total_rows,
 )
-from grandbatch.bars.inputs import InputFile, Inputs, digest_of, known_digest, resolve_inputs
+from grandbatch.bars.inputs import (
+    InputFile,
+    Inputs,
+    describe_source,
+    digest_of,
+    known_digest,
+    resolve_inputs,
+)
 from grandbatch.bars.keeping import remove_abandoned
 from grandbatch.bars.manifest import bars_fingerprint, cached_sources
 from grandbatch.bars.rules import BarRules
@@ -74,7 +81,7 @@ def _find(
             return None
         digests = [digest_of(file, cache_dir) for file in files]
     source = [
-        {"name": file.name, "bytes": file.size, "digest": digest}
+        describe_source(file, str(digest), rules)
         for file, digest in zip(files, digests, strict=True)
     ]
     path = cache_dir / bars_fingerprint(source, rules)
@@ -100,7 +107,7 @@ def prepare_bars(
     Parameters
     ----------
     inputs : path, or sequence of paths
-        Files (CSV, .csv.gz, Parquet), folders, patterns. Files follow each other in the order
+        Files (CSV, packed CSV, Parquet), folders, patterns. Files follow each other in the order
         given, sorted within a folder or pattern; a symbol's bars must rise in time across them.
     cache_dir : path
         Where bars caches lie; made if it isn't there.
@@ -126,7 +133,7 @@ def prepare_bars(
     refuse_url(str(cache_dir), "the bars cache (--cache)")
     rules = rules or BarRules()
     folder = Path(cache_dir)
-    files = resolve_inputs(inputs)
+    files = resolve_inputs(inputs, tell=True)
     remove_abandoned(folder)
     bars = _find(files, folder, rules)
     if bars is not None:
@@ -186,7 +193,7 @@ def read_bars(
     Parameters
     ----------
     inputs : path, or sequence of paths
-        Files (CSV, .csv.gz, Parquet), folders, patterns.
+        Files (CSV, packed CSV, Parquet), folders, patterns.
     rules : BarRules, optional
         How rows are read; or name single fields of it as keywords: ``dayfirst=True``.
     cache : path, optional

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from grandbatch.bars.evidence import Clocks, Dates, Evidence, Numbers, first_verdict
+from grandbatch.bars.flags import offer
 from grandbatch.bars.inputs import InputFile
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import BadRowsError, DiskFullError, TimestampError
@@ -70,14 +72,14 @@ def check_dated(file: InputFile, found: Evidence, n_rows: int) -> None:
 
 
 def _which_first(dates: Dates) -> str:
-    why = (
-        f"{dates.day_first:,} rows can only be day-first and as many only month-first"
-        if dates.day_first
-        else f"none of its {dates.rows:,} dates that could be either has a day above 12"
-    )
+    if dates.day_first:
+        return (
+            f"days or months first? {dates.day_first:,} rows can only be day-first and as many "
+            "only month-first; part the file by the form of its dates"
+        )
     return (
-        f"days or months first? {why}. Say which with --dayfirst or "
-        "--no-dayfirst, or give the form with --timestamp-format %d/%m/%Y"
+        f"days or months first? none of its {dates.rows:,} dates that could be either has a day "
+        "above 12. Add --dayfirst for days, or --no-dayfirst for months"
     )
 
 
@@ -119,14 +121,14 @@ def bad_rows(
         first = next(file.iter_batches(batch_size=5)).to_pylist()
     lines = [f"{row['file']}:{row['line']}: {row['reason']}: {row['text']}" for row in first]
     if rules.on_bad_rows == "raise":
-        return BadRowsError(f"{lines[0]}. Mend the row, or quarantine it with --on-bad-rows")
+        return BadRowsError(f"{lines[0]}. Mend the row, or let bad rows be quarantined")
     n_bad = sum(counts.values())
     worst = max(counts, key=lambda reason: counts[reason])
     remedies = {
-        "out_of_order": "--sort sorts rows by time; check first that symbols are told apart",
+        "out_of_order": "check that symbols are told apart; then --sort sorts rows by time",
         "duplicate_timestamp": "check that its symbols are told apart",
         "non_positive_price": "if such prices are meant, add --allow-non-positive",
-        "unparseable": "check --timestamp-format, --delimiter and --decimal",
+        "unparseable": "check how times, fields and decimals are written",
     }
     remedy = remedies.get(worst, "mend the file")
     abbreviation = _zone_abbreviation(row["text"] for row in first)
@@ -141,7 +143,7 @@ def bad_rows(
         f"{n_bad:,} of {'' if is_all else 'the first '}{n_rows:,} rows are no bars "
         f"({n_bad / n_rows:.2%}; allowed are {rules.max_bad_fraction:.2%}): {table}. The first:\n"
         f"  {listed}\n"
-        f"Remedy: {remedy}; or allow more with --max-bad-fraction"
+        f"Remedy: {remedy}{_allowing(n_bad, n_rows) if is_all else ''}"
     )
 
 
@@ -152,3 +154,11 @@ def _zone_abbreviation(texts: Iterable[str]) -> str | None:
         if found and found[1] not in ("AM", "PM", "UTC", "GMT"):
             return found[1]
     return None
+
+
+def _allowing(n_bad: int, n_rows: int) -> str:
+    """Offer to go without the bad rows, where others are left."""
+    if n_bad == n_rows:
+        return ""
+    fraction = math.ceil(n_bad / n_rows * 1000) / 1000
+    return f", or go without them: {offer('--max-bad-fraction', str(fraction))}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,16 @@ UInt8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
+class Texts:
+    """Texts of a column that is no part of a bar, one for each row."""
+
+    codes: Codes
+    """Index into `names`."""
+    names: tuple[str, ...]
+    """In the order in which they first come, without blanks around them."""
+
+
+@dataclass(frozen=True)
 class Rows:
     """The rows of a block: one for each line that is not empty, in order."""
 
@@ -36,9 +47,30 @@ class Rows:
     """`UNPARSEABLE`, `MISSING` or `ACCEPTED` so far."""
     evidence: Evidence
     changes: ClockChanges
+    texts: tuple[Texts, ...] = ()
+    """Of each of `ColumnMap.texts`."""
 
     def __len__(self) -> int:
         return len(self.times)
+
+
+def scale_prices(rows: Rows, scale: float) -> Rows:
+    """Multiply prices by a decimal number.
+
+    A price times its digits is divided by their power of ten: rounded once, as if it stood in the
+    file with its point.
+    """
+    _, digits, exponent = Decimal(repr(scale)).as_tuple()
+    assert isinstance(exponent, int)  # it is finite
+    factor = float(int("".join(map(str, digits))))
+    power = float(10 ** abs(exponent))
+    done: dict[int, Floats] = {}
+    for values in rows.numbers[:4]:  # one array may stand for several
+        if id(values) not in done:
+            scaled = values * factor
+            done[id(values)] = scaled / power if exponent < 0 else scaled * power
+    o, h, l, c = (done[id(values)] for values in rows.numbers[:4])
+    return replace(rows, numbers=(o, h, l, c, rows.numbers[4]))
 
 
 def rows_of(times: Any, numbers: list[Any], symbols: Any, form: TimeForm) -> Rows:
@@ -65,12 +97,18 @@ def rows_of(times: Any, numbers: list[Any], symbols: Any, form: TimeForm) -> Row
         codes = np.zeros(len(ns), np.int32)
         names: tuple[str, ...] = (symbols,)
     else:
-        whole = symbols.unify_dictionaries().combine_chunks()
-        if isinstance(whole, pa.ChunkedArray):
-            whole = whole.chunk(0)
-        codes, names = name_symbols(whole.dictionary.to_pylist(), whole.indices.to_numpy(), reasons)
+        codes, raw = plain_codes(symbols)
+        codes, names = name_symbols(raw, codes, reasons)
     o, h, l, c, v = (column.to_numpy() for column in numbers)
     return Rows(ns, (o, h, l, c, v), codes, names, reasons, evidence, changes)
+
+
+def plain_codes(texts: Any) -> tuple[Codes, list[bytes]]:
+    """Codes and dictionary of a ChunkedArray of dictionary-encoded binary."""
+    whole = texts.unify_dictionaries().combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):
+        whole = whole.chunk(0)
+    return whole.indices.to_numpy(), whole.dictionary.to_pylist()
 
 
 def mark_times(status: UInt8, reasons: UInt8) -> None:

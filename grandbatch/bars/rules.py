@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from grandbatch.errors import UsageError
+from grandbatch.errors import InputError, UsageError
 
 REASONS = (
     "unparseable",
@@ -82,8 +82,23 @@ class BarRules:
     """Whether bad rows go to the quarantine, or the first is an error."""
     symbol: str | None = None
     """The symbol of all bars."""
-    symbol_from: Literal["filename"] | None = None
-    """Take each file's symbol from its name (without suffixes)."""
+    symbol_from: str | None = None
+    """Where each file's symbol stands: ``filename`` (without suffixes), or a regular expression
+    whose first group finds it in the file's name, or, where it doesn't, in the path."""
+    ignore_columns: Sequence[str] = ()
+    """Headers of text columns that may change along a file and don't tell instruments apart."""
+    where: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    """Header → text, or texts: rows with another text in that column are left out, and counted."""
+    no_volume: bool = False
+    """There is no volume; it is 0 everywhere."""
+    price_scale: float = 1.0
+    """What prices are multiplied by; decimal fractions such as 1e-9 without an error of their
+    own."""
+    grouped: bool = False
+    """Numbers may have marks between thousands, and K, M, B or T behind them (``1,234.5``,
+    ``1.2M``)."""
+    encoding: str | None = None
+    """How text is written, such as gbk or utf-16; None is UTF-8."""
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.columns) - set(MAPPABLE))
@@ -109,8 +124,15 @@ class BarRules:
             raise UsageError(f"max_bad_fraction must be from 0 to 1, got {self.max_bad_fraction}")
         if self.on_bad_rows not in ("quarantine", "raise"):
             raise UsageError(f"on_bad_rows must be quarantine or raise, got {self.on_bad_rows!r}")
-        if self.symbol_from not in (None, "filename"):
-            raise UsageError(f"symbol_from must be filename, got {self.symbol_from!r}")
+        object.__setattr__(self, "ignore_columns", _checked_list(self.ignore_columns))
+        object.__setattr__(self, "where", _checked_where(self.where))
+        _check_pattern(self.symbol_from)
+        if not (math.isfinite(self.price_scale) and self.price_scale > 0):
+            raise UsageError(f"price_scale must be above 0, got {self.price_scale}")
+        if self.no_volume and "volume" in self.columns:
+            raise UsageError("no_volume and columns for the volume contradict each other")
+        if self.encoding is not None:
+            _check_encoding(self.encoding)
         if self.symbol is not None and self.symbol_from is not None:
             raise UsageError(
                 f"symbol {self.symbol!r} and symbol_from {self.symbol_from!r} contradict each "
@@ -145,13 +167,81 @@ class BarRules:
             "allow_non_positive": self.allow_non_positive,
             "symbol": self.symbol,
             "symbol_from": self.symbol_from,
+            "ignore_columns": sorted(self.ignore_columns),
+            "where": {header: list(texts) for header, texts in sorted(self.where.items())},
+            "no_volume": self.no_volume,
+            "price_scale": self.price_scale,
+            "grouped": self.grouped,
+            "encoding": self.encoding,
         }
+
+    def symbol_of(self, file_name: str, location: str) -> str | None:
+        """Return the symbol that a pattern for `symbol_from` finds; None where there is none.
+
+        Raises
+        ------
+        InputError
+            If it finds nothing.
+        """
+        if self.symbol_from in (None, "filename"):
+            return None
+        assert self.symbol_from is not None
+        for text in (file_name, location):
+            found = re.search(self.symbol_from, text)
+            if found and found[1]:
+                return found[1].strip()
+        raise InputError(
+            f"{location}: the pattern {self.symbol_from} finds no symbol in its name or path; "
+            "mend symbol_from: the pattern's first group is the symbol"
+        )
 
     def allows(self, n_bad: int, n_rows: int) -> bool:
         """Whether `n_bad` bad rows of `n_rows` are few enough."""
         if self.on_bad_rows == "raise":
             return n_bad == 0
         return n_bad <= self.max_bad_fraction * n_rows
+
+
+def _checked_list(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise UsageError(f"ignore_columns must be a list of headers, got the text {names!r}")
+    return tuple(names)
+
+
+def _checked_where(where: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    if not isinstance(where, Mapping):
+        raise UsageError(f"where must map headers to texts, such as {{'x': '2'}}, got {where!r}")
+    return {
+        header: tuple(str(text) for text in ([texts] if _is_one(texts) else texts))
+        for header, texts in where.items()
+    }
+
+
+def _is_one(texts: Any) -> bool:
+    return isinstance(texts, str) or not isinstance(texts, Sequence)
+
+
+def _check_pattern(pattern: str | None) -> None:
+    if pattern in (None, "filename"):
+        return
+    try:
+        groups = re.compile(str(pattern)).groups
+    except re.error as error:
+        raise UsageError(f"symbol_from {pattern!r} is no regular expression: {error}") from None
+    if not groups:
+        raise UsageError(
+            "symbol_from must be filename, or a regular expression with a group that is the "
+            f"symbol, such as '([A-Z]+)-1m-', got {pattern!r}"
+        )
+
+
+def _check_encoding(name: str) -> None:
+    try:
+        "1".encode(name).decode(name)
+    except (LookupError, UnicodeError, TypeError, ValueError):
+        raise UsageError(
+            f"encoding {name!r} is unknown; write one such as gbk, cp1252 or utf-16"
+        ) from None
 
 
 def _checked_names(names: Sequence[str], columns: Mapping[str, str]) -> tuple[str, ...]:

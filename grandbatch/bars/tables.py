@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,14 +11,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from grandbatch.bars.columns import NOWHERE, ColumnMap, TextColumn
 from grandbatch.bars.evidence import Evidence
-from grandbatch.bars.header import ColumnMap, match_columns
-from grandbatch.bars.odd_lines import to_numbers
+from grandbatch.bars.header import match_columns
+from grandbatch.bars.instruments import text_columns
+from grandbatch.bars.odd_lines import no_numbers, to_numbers
 from grandbatch.bars.row_groups import OpenGroups, TableBlock, open_table, told_plainly
-from grandbatch.bars.rows import Rows, rows_of
+from grandbatch.bars.rows import Rows, Texts, plain_codes, rows_of
 from grandbatch.bars.rules import BarRules
+from grandbatch.bars.side_by_side import match_frame, read_pairs
 from grandbatch.bars.times import TimeForm, read_times
-from grandbatch.errors import InputError
+from grandbatch.errors import ColumnError, InputError
 from grandbatch.kernels.bar_rules import UNPARSEABLE
 
 _EXACT = 2**53
@@ -32,10 +36,14 @@ class TableLayout:
 
     names: tuple[str, ...]
     columns: ColumnMap
+    grouped: bool = False
+    """Whether numbers that are texts may have marks between thousands."""
+    series: tuple[ColumnMap, ...] = ()
+    """Where a row holds bars of several symbols side by side: the columns of each."""
 
 
 def read_table_layout(
-    location: str, rules: BarRules, rows_per_block: int
+    location: str, rules: BarRules, rows_per_block: int, folders: Mapping[str, str]
 ) -> tuple[TableLayout, list[TableBlock]]:
     """Read a Parquet file's schema, and cut its row groups into blocks.
 
@@ -48,7 +56,8 @@ def read_table_layout(
     """
     with told_plainly(location, "not a Parquet file"), open_table(location) as file:
         footer = file.metadata
-        names = tuple(file.schema_arrow.names)
+        schema = file.schema_arrow
+        names = tuple(schema.names)
         _check_counts(location, footer)
     if not footer.num_rows:
         raise InputError(f"{location}: the file has columns and no rows")
@@ -59,7 +68,37 @@ def read_table_layout(
         for start in range(0, n_rows, rows_per_block):
             stop = min(start + rows_per_block, n_rows)
             blocks.append(TableBlock(location, group, start, stop, size * (stop - start) // n_rows))
-    return TableLayout(names, match_columns(names, rules.columns, location)), blocks
+    pairs = read_pairs(names)
+    if pairs is not None:
+        series = match_frame(pairs, rules, location)
+        return TableLayout(names, series[0], rules.grouped, series), blocks
+    columns = match_columns(names, rules, location, folders)
+    _refuse_nested(schema, columns, location)
+    may_be_text = [_is_text(schema.field(i).type) for i in range(len(names))]
+    texts = text_columns(names, columns, rules, folders, location, may_be_text)
+    return TableLayout(names, replace(columns, texts=texts), rules.grouped), blocks
+
+
+def _refuse_nested(schema: Any, columns: ColumnMap, location: str) -> None:
+    for i in sorted(columns.taken - {NOWHERE}):
+        kind = schema.field(i).type
+        if pa.types.is_nested(kind):
+            raise ColumnError(
+                f"{location}: the column {schema.field(i).name!r} holds {kind}, not one value a "
+                "row; write it as plain columns"
+            )
+
+
+def _is_text(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+    )
 
 
 def _check_counts(location: str, footer: Any) -> None:
@@ -97,14 +136,19 @@ def _read_table(
     block: TableBlock, layout: TableLayout, form: TimeForm, symbol: str | None, groups: OpenGroups
 ) -> Rows:
     columns = layout.columns
-    wanted = [*columns.timestamp, *columns.numbers]
+    fields = {*columns.timestamp, *columns.numbers, *(column.field for column in columns.texts)}
     if symbol is None and columns.symbol is not None:
-        wanted.append(columns.symbol)
-    table = groups.read(block, tuple(layout.names[i] for i in wanted))
+        fields.add(columns.symbol)
+    table = groups.read(block, tuple(layout.names[i] for i in sorted(fields - {NOWHERE})))
     times = _time_texts(table, layout)
     unread = np.zeros(len(table), np.bool_)
     try:
-        numbers = [_to_floats(table[layout.names[i]], unread) for i in columns.numbers]
+        numbers = [
+            no_numbers(len(table))
+            if i == NOWHERE
+            else _to_floats(table[layout.names[i]], unread, grouped=layout.grouped)
+            for i in columns.numbers
+        ]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{block.path}: a price or volume is no number ({error})") from None
     symbols: Any = symbol
@@ -113,7 +157,16 @@ def _read_table(
         symbols = _to_text(table[layout.names[columns.symbol]]).dictionary_encode()
     rows = rows_of(times, numbers, symbols, form)
     rows.reasons[unread] = UNPARSEABLE
-    return rows
+    return replace(rows, texts=tuple(_texts(table, layout, column) for column in columns.texts))
+
+
+def _texts(table: Any, layout: TableLayout, column: TextColumn) -> Texts:
+    """Texts of a column beside the bars."""
+    if column.field == NOWHERE:
+        return Texts(np.zeros(len(table), np.int32), (column.constant,))
+    coded = _to_text(table[layout.names[column.field]]).dictionary_encode()
+    codes, names = plain_codes(coded)
+    return Texts(codes, tuple(name.decode("utf-8", "replace").strip() for name in names))
 
 
 def sniff_table(block: TableBlock, layout: TableLayout, rules: BarRules) -> Evidence:
@@ -132,11 +185,11 @@ def _time_texts(table: Any, layout: TableLayout) -> Any:
     return parts[0]
 
 
-def _to_floats(column: Any, unread: npt.NDArray[np.bool_]) -> Any:
+def _to_floats(column: Any, unread: npt.NDArray[np.bool_], *, grouped: bool) -> Any:
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return to_numbers(column, ".", unread)
+        return to_numbers(column, ".", unread, grouped=grouped)
     if pa.types.is_decimal(column.type):
         chunks = [decimals_to_floats(chunk) for chunk in column.chunks]
         return pa.chunked_array(chunks, pa.float64())

@@ -347,6 +347,7 @@ def _attributes(target: Target, bars: Bars, plan: BuildPlan, fingerprint: str) -
         "time_numbers": list(bars.time_numbers),
         "quarantined": dict(bars.quarantined),
         "clock_changes": dict(bars.clock_changes),
+        "left_out": bars.left_out,
         "fingerprint": fingerprint,
         "content_id": target.settings.content_id(bars.fingerprint),
         "created_by": f"grandbatch {__version__}",

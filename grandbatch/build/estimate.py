@@ -5,15 +5,15 @@ Of much data only lines are counted; of little, bars are read, into a folder tha
 
 from __future__ import annotations
 
-import gzip
 from contextlib import suppress
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from grandbatch.bars.inputs import InputFile, resolve_inputs
 from grandbatch.bars.layout import read_layout
 from grandbatch.bars.opening import open_raw
+from grandbatch.bars.packing import open_text
 from grandbatch.bars.prepare import find_bars, prepare_bars
 from grandbatch.bars.rules import BarRules
 from grandbatch.build.plan import BuildPlan
@@ -142,19 +142,23 @@ def _count_rows(file: InputFile, rules: BarRules) -> int:
     InputError, ColumnError
         If it can't be read, or its header is not understood.
     """
-    count, last = 0, b"\n"
     try:
-        with open_raw(file.location, _BLOCK_BYTES) as raw:
-            if file.kind == "parquet":
-                import pyarrow.parquet as pq
-
-                return int(pq.read_metadata(raw).num_rows)
-            text = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if file.kind == "gzip" else raw
-            layout, _ = read_layout(text, file.location, rules)
-            text.seek(0)
-            while block := text.read(_BLOCK_BYTES):
-                count += block.count(b"\n")
-                last = block[-1:]
-    except (OSError, EOFError) as error:
+        return _count(file, rules)
+    except OSError as error:
         raise InputError(f"{file.location} can't be read ({error}); check the file") from None
+
+
+def _count(file: InputFile, rules: BarRules) -> int:
+    if file.kind == "parquet":
+        import pyarrow.parquet as pq
+
+        with open_raw(file.location, _BLOCK_BYTES) as raw:
+            return int(pq.read_metadata(raw).num_rows)
+    count, last = 0, b"\n"
+    with open_text(file.location, file.kind, file.member) as text:
+        layout, _ = read_layout(text, file.full_name, rules, file.path_columns)
+    with open_text(file.location, file.kind, file.member) as text:
+        while block := text.read(_BLOCK_BYTES):
+            count += block.count(b"\n")
+            last = block[-1:]
     return max(0, count - layout.header_lines + (last != b"\n"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from grandbatch.bars.inputs import (
     InputFile,
+    describe_source,
     digest_of,
     input_digests,
     prefix_digest,
@@ -62,7 +63,7 @@ class Target:
 
     def bars_fingerprint(self) -> str:
         """Fingerprint of the bars, from the inputs' digests; known inputs are not read."""
-        return bars_fingerprint(input_digests(self.inputs, self.cache), self.rules)
+        return bars_fingerprint(input_digests(self.inputs, self.cache, self.rules), self.rules)
 
 
 def is_free(path: Path) -> bool:
@@ -167,8 +168,12 @@ def _extension_of(store: MatrixStore, target: Target) -> Extension | None:
     has_grown = last.size > old_bytes
     if len(files) == n and not has_grown:
         return None
-    seen = [(file.name, file.size) for file in same] + [(last.name, old_bytes)]
-    if seen != [(entry["name"], entry["bytes"]) for entry in source]:
+    sizes = [*(file.size for file in same), old_bytes]
+    seen = [
+        {**describe_source(file, entry["digest"], target.rules), "bytes": size}
+        for file, size, entry in zip(files, sizes, source, strict=False)
+    ]
+    if seen != source:
         return None
     if target.settings.fingerprint(bars_fingerprint(source, target.rules)) != store.fingerprint:
         return None

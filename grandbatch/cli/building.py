@@ -173,5 +173,6 @@ def _describe(
         "quarantined": attrs["quarantined"],
         "worth_a_look": notes(attrs),
         "clock_changes": attrs.get("clock_changes", {}),
+        "left_out": attrs.get("left_out", 0),
         "fingerprint": store.fingerprint,
     }

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from grandbatch.bars.flags import split_columns, split_list
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import UsageError
 
@@ -100,7 +101,24 @@ AllowNonPositive = Annotated[
 MaxBadFraction = Annotated[float, typer.Option(help="Share of rows that may be quarantined.")]
 OnBadRows = Annotated[str, typer.Option(help="quarantine, or raise at the first bad row.")]
 Symbol = Annotated[str | None, typer.Option(help="The symbol of all bars.")]
-SymbolFrom = Annotated[str | None, typer.Option(help="filename: one symbol for each file.")]
+SymbolFrom = Annotated[
+    str | None,
+    typer.Option(help="filename, or a pattern with a group over the path, e.g. '([A-Z]+)-1m-'."),
+]
+IgnoreColumns = Annotated[
+    list[str] | None,
+    typer.Option(help="Text columns that may change along a file, e.g. exchange,note."),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(help="Rows to read, by a column's text, e.g. publisher_id=2; may be repeated."),
+]
+NoVolume = Annotated[bool, typer.Option("--no-volume", help="There is no volume; it is 0.")]
+PriceScale = Annotated[float, typer.Option(help="What prices are multiplied by, e.g. 1e-9.")]
+Grouped = Annotated[
+    bool, typer.Option("--grouped", help="Numbers may be written 1,234.5 or 1.2M (K, M, B, T).")
+]
+Encoding = Annotated[str | None, typer.Option(help="Of the text, e.g. gbk, utf-16 (UTF-8).")]
 
 
 def make_rules(
@@ -119,18 +137,30 @@ def make_rules(
     on_bad_rows: OnBadRows = "quarantine",
     symbol: Symbol = None,
     symbol_from: SymbolFrom = None,
+    ignore_columns: IgnoreColumns = None,
+    where: Where = None,
+    no_volume: NoVolume = False,
+    price_scale: PriceScale = 1.0,
+    grouped: Grouped = False,
+    encoding: Encoding = None,
 ) -> BarRules:
     """Turn the flags about bars into rules."""
     mapping = {}
-    for entry in (part for text in columns or [] for part in text.split(",")):
-        column, equals, called = entry.partition("=")
-        if not equals or not called:
-            raise UsageError(f"--columns wants name=header, such as low=Llow, got {entry!r}")
-        mapping[column.strip()] = called.strip()
+    for column, called in split_columns(columns or []):
+        if not column or not called:
+            given = column or called
+            raise UsageError(f"--columns wants name=header, such as low=Llow, got {given!r}")
+        mapping[column] = called
+    chosen: dict[str, list[str]] = {}
+    for entry in where or []:
+        name, equals, text = entry.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"--where wants header=text, such as publisher_id=2, got {entry!r}")
+        chosen.setdefault(name.strip(), []).append(text)
     return BarRules(
         columns=mapping,
         header=header,
-        names=[name.strip() for name in names.split(",")] if names else (),
+        names=split_list(names) if names else (),
         delimiter="\t" if delimiter in ("\\t", "tab") else delimiter,
         decimal=decimal,
         timestamp_format=timestamp_format,
@@ -142,7 +172,13 @@ def make_rules(
         max_bad_fraction=max_bad_fraction,
         on_bad_rows=on_bad_rows,  # type: ignore[arg-type]  # BarRules checks it
         symbol=symbol,
-        symbol_from=symbol_from,  # type: ignore[arg-type]  # likewise
+        symbol_from=symbol_from,
+        ignore_columns=[name for text in ignore_columns or [] for name in split_list(text)],
+        where=chosen,
+        no_volume=no_volume,
+        price_scale=price_scale,
+        grouped=grouped,
+        encoding=encoding,
     )
 
 

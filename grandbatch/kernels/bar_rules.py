@@ -17,6 +17,9 @@ NEGATIVE_VOLUME = 6
 DUPLICATE_TIMESTAMP = 7
 OUT_OF_ORDER = 8
 
+LEFT_OUT = 255
+"""No reason: the row is none of those asked for."""
+
 NEVER = np.iinfo(np.int64).min
 """Stands for "no bar yet"; no timestamp has this value."""
 

@@ -19,8 +19,10 @@ Bytes = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 
 DATE, TIME, SYMBOL, SKIPPED = 5, 6, 7, 8
-"""Roles of a field that is no number; 0 to 4 are open, high, low, close and volume."""
+"""Roles of a field that is no number; 0 to 4 are open, high, low, close and volume. Those above are
+texts beside a bar, told as they stand."""
 N_TEXTS = 4
+"""Texts of a line without those beside a bar."""
 PADDING = 8
 """Line feeds that must stand behind a text: words are read whole, and every field ends."""
 
@@ -249,8 +251,9 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
     """Read lines that are not empty. Byte order marks before one are passed over.
 
     A line that can't be read here, for a text with quotes in it or a number in another form, is
-    odd: its place is told, its row has empty texts. A line with too few or too many fields or a
-    quoted field that doesn't end on it is `UNPARSEABLE`.
+    odd: its place is told, its row has empty texts but for those beside a bar. A line with too few
+    or too many fields or a quoted field that doesn't end on it is `UNPARSEABLE`; a delimiter behind
+    the last field is none.
 
     Parameters
     ----------
@@ -270,8 +273,9 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
         Written.
     reasons : (T,) uint8
         Written: `ACCEPTED`, `MISSING` where a number is empty, or `UNPARSEABLE`.
-    texts : (4, 2, n_rows) int64
-        Written: where date, time, symbol and skipped fields start and stop in `data`.
+    texts : (4 or more, 2, n_rows) int64
+        Written: where date, time, symbol, skipped fields and texts beside a bar start and stop in
+        `data`.
     odd : (3, n_rows) int64
         Written: the rows of odd lines, and where these start and stop.
 
@@ -315,7 +319,7 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
                 if role < DATE:
                     is_odd = True
                 else:
-                    is_odd |= kind == ODD and role != SKIPPED
+                    is_odd |= kind == ODD and role < SKIPPED
                     texts[role - DATE, 0, found] = start - base
                     texts[role - DATE, 1, found] = stop - base
                 if kind == UNCLOSED:
@@ -324,6 +328,8 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
             if byte_at(at) != delimiter or field == n_fields:
                 break
             at += 1
+        if field == n_fields and byte_at(at) == delimiter:
+            at += byte_at(at + 1) == LINE_FEED or byte_at(at + 1) == RETURN  # behind the last field
         if field < n_fields or byte_at(at) == delimiter:
             reason = UNPARSEABLE
             while byte_at(at) != LINE_FEED and byte_at(at) != RETURN:
@@ -336,7 +342,7 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
             odd[2, n_odd] = at - base
             n_odd += 1
         if is_odd or reason == UNPARSEABLE:
-            for text in range(N_TEXTS):
+            for text in range(N_TEXTS if is_odd else len(texts)):
                 texts[text, 0, found] = texts[text, 1, found] = 0
         reasons[row] = reason
         row += 1

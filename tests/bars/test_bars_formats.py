@@ -2,12 +2,13 @@
 
 import datetime as dt
 import gzip
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from advice import follow
 
 from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.bars.upkeep import iter_bad_rows
@@ -102,8 +103,7 @@ VENDORS = {
         "Price,Close,High,Low,Open,Volume\nTicker,A,A,A,A,A\nDate,,,,,\n"
         "2024-01-02,11,12,9.25,10.5,100\n2024-01-03,12.5,13,10,11,200\n",
         DAYS,
-        bad=((2, "unparseable"), (3, "unparseable")),
-        rules={"columns": {"timestamp": "Price"}, "max_bad_fraction": 0.5},
+        symbols=("A", "A"),
     ),
     "Kaggle's S&P 500": Case(
         "date,open,high,low,close,volume,Name\n"
@@ -190,7 +190,8 @@ SPREADSHEETS = {
         f'"{JAN_2}","10.5","12","9.25","11","100"\n"{JAN_3}","11","13","10","12.5","200"\n'
     ),
     "quotes and delimiters in a note": Case(
-        f'note,timestamp,open,high,low,close,volume\n"a, ""b"" c",{FIRST}\n"x\u00e9;y",{SECOND}\n'
+        f'note,timestamp,open,high,low,close,volume\n"a, ""b"" c",{FIRST}\n"x\u00e9;y",{SECOND}\n',
+        rules={"ignore_columns": ["note"]},
     ),
     "a quote without its end, and a very long note": Case(
         plain(FIRST, f'{FIRST},"a, b', SECOND, header="timestamp,open,high,low,close,volume,note")
@@ -198,7 +199,7 @@ SPREADSHEETS = {
         .replace("11;100\n", "11;100;a, b\n")
         .replace("200\n", f"200;{'x' * 140_000}\n"),
         bad=((3, "unparseable"),),
-        rules={"max_bad_fraction": 0.5},
+        rules={"max_bad_fraction": 0.5, "ignore_columns": ["note"]},
     ),
     "columns in another order, and more of them": Case(
         "Volume|Close|rank|Low|High|Open|Timestamp\n"
@@ -288,7 +289,8 @@ FILES = {
 def prepare(case, tmp_path, block_bytes=None):
     path = tmp_path / case.name
     path.write_bytes(case.text if isinstance(case.text, bytes) else case.text.encode())
-    return prepare_bars(path, tmp_path / "cache", BarRules(**case.rules), HERE, block_bytes)
+    rules = case.rules if isinstance(case.rules, BarRules) else BarRules(**case.rules)
+    return prepare_bars(path, tmp_path / "cache", rules, HERE, block_bytes)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -311,8 +313,8 @@ ERRORS = {
     ),
     "no volume": (
         Case("date,open,high,low,close\n2024-01-02,1,1,1,1\n"),
-        "x.csv: no column volume among the headers date, open, high, low, close. "
-        "Name the header with --columns volume=HEADER, or add a header line",
+        "x.csv: no column volume among the headers date, open, high, low, close; nothing looks "
+        "like a volume. If so, add --no-volume",
     ),
     "a first line without fields": (
         Case("x" * 200_000 + ",1\n1,2\n"),
@@ -320,33 +322,34 @@ ERRORS = {
     ),
     "a row for a header": (
         Case("A,2024-01-02,1,1,1,1,1\n"),
-        "that line is no header but a row. Say what its columns are with "
-        "--no-header --names timestamp,open,high,low,close,volume",
+        "x.csv: without a header, 7 columns (A, 2024-01-02, 1, 1, 1, 1, 1) are of no usual form. "
+        "If they are those, add --no-header --names symbol,timestamp,open,high,low,close,volume",
     ),
     "a number of columns that says nothing": (
         Case("2024-01-02,1,1,1,1,1,1,1\n", rules={"header": False}),
         "x.csv: without a header, 8 columns (2024-01-02, 1, 1, 1, 1, 1, 1, 1) are of no usual "
-        "form; say what they are with --names timestamp,open,high,low,close,volume",
+        "form. If they are those, add --no-header --names "
+        "timestamp,open,high,low,close,volume,extra_7,extra_8",
     ),
     "a name too few": (
         Case("2024-01-02,1,1,1,1,1,1\n", rules={"names": ["timestamp", *NUMBERS]}),
-        "x.csv: --names has 6 names and the first line 7 fields",
+        "x.csv: there are 6 names and the first line 7 fields",
     ),
     "commas that group or part": (
         Case("timestamp;open;high;low;close;volume\n2024-01-02;1,234;1,234;1,234;1,234;100\n"),
         "x.csv: numbers such as 1,234 have decimals after the comma or grouped thousands? "
-        "The first 1 lines don't tell; say which with --decimal , or --decimal .",
+        "The first 1 rows don't tell. Add --decimal , if these are decimals, or --grouped if they "
+        "are thousands",
     ),
     "a comma for both": (
         Case(plain(FIRST), rules={"decimal": ","}),
         "x.csv: commas part its fields, so they can't stand before decimals; "
-        "check --decimal and --delimiter",
+        "check the settings of decimal and delimiter",
     ),
     "days or months": (
         Case(plain("01/02/2024,1,1,1,1,1", "01/03/2024,1,1,1,1,1")),
         "x.csv: days or months first? none of its 2 dates that could be either has a day above 12. "
-        "Say which with --dayfirst or --no-dayfirst, or give the form with --timestamp-format "
-        "%d/%m/%Y",
+        "Add --dayfirst for days, or --no-dayfirst for months",
     ),
     "days and months": (
         Case(plain("13/02/2024,1,1,1,1,1", "02/13/2024,1,1,1,1,1")),
@@ -356,8 +359,8 @@ ERRORS = {
         Case(plain(SECOND, FIRST)),
         "1 of 2 rows are no bars (50.00%; allowed are 1.00%): out_of_order 1. The first:\n"
         f"  x.csv:3: out_of_order: {FIRST}\n"
-        "Remedy: --sort sorts rows by time; check first that symbols are told apart; "
-        "or allow more with --max-bad-fraction",
+        "Remedy: check that symbols are told apart; then --sort sorts rows by time, "
+        "or go without them: --max-bad-fraction 0.5",
     ),
     "dollars and words for numbers": (
         Case(plain("2024-01-02,$1,$1,$1,$1,1.2M")),
@@ -365,9 +368,12 @@ ERRORS = {
     ),
     "two columns of one name": (
         Case("date,open,Open,high,low,close,volume\n2024-01-02,1,1,1,1,1,1\n"),
-        "x.csv: 2 columns are named 'open'; rename one, or say which with --columns open=HEADER",
+        "x.csv: 2 columns are named 'open'; for the first of them, add --columns open=open",
     ),
-    "UTF-16": (Case(plain(FIRST).encode("utf-16")), "x.csv: not UTF-8 text (UTF-16"),
+    "UTF-16": (
+        Case(plain(FIRST).encode("utf-16")),
+        "x.csv: not UTF-8 text; it looks like utf-16. If so, add --encoding utf-16",
+    ),
     "nothing": (Case(""), "x.csv: the file is empty; it needs a header and bars"),
     "blank lines": (Case("\n\r\n\n"), "the file holds blank lines only"),
     "a header alone": (Case(plain()), "the file has a header and no bars after it"),
@@ -385,6 +391,8 @@ def test_a_file_is_refused_with_this_error(name, tmp_path):
     with pytest.raises(InputError) as caught:
         prepare(case, tmp_path)
     assert text in str(caught.value)
+    for rules in follow(str(caught.value), BarRules(**case.rules)):
+        assert prepare(replace(case, rules=rules), tmp_path).n_rows
 
 
 def moments(*texts, zone=None, unit="us"):

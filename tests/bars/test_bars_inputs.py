@@ -46,7 +46,7 @@ def test_a_file_without_bars_is_an_error(tmp_path, text):
 
 def test_text_that_is_no_utf8_and_a_torn_gzip_are_errors(tmp_path):
     utf16 = write(tmp_path / "a.csv", f"{HEADER}\n{body(3)}".encode("utf-16"))
-    with pytest.raises(InputError, match="UTF-16"):
+    with pytest.raises(InputError, match="utf-16"):
         prepare(utf16, tmp_path)
     packed = gzip.compress(f"{HEADER}\n{body(50)}".encode())
     with pytest.raises(InputError, match="not a whole"):
@@ -100,7 +100,7 @@ def test_quoted_fields_are_read_as_plain_ones(tmp_path):
     ],
 )
 def test_usual_headers_are_understood_and_exact_ones_come_first(headers, timestamp, numbers):
-    found = match_columns(headers.split(","), {}, "x.csv")
+    found = match_columns(headers.split(","), BarRules(), "x.csv")
     assert (found.timestamp, found.numbers) == (timestamp, numbers)
 
 
@@ -116,7 +116,9 @@ def test_a_close_header_is_an_error_that_names_the_flag(tmp_path):
 
 def test_a_header_that_stands_there_twice_is_an_error():
     with pytest.raises(ColumnError, match="2 columns"):
-        match_columns(["timestamp", "open", "Open", "high", "low", "close", "volume"], {}, "x.csv")
+        match_columns(
+            ["timestamp", "open", "Open", "high", "low", "close", "volume"], BarRules(), "x.csv"
+        )
 
 
 @pytest.mark.parametrize(

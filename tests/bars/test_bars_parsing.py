@@ -15,8 +15,8 @@ from pyarrow import csv as pa_csv
 
 from grandbatch.bars import BarRules, parsing, prepare_bars
 from grandbatch.bars.blocks import PADDING, find_lines, text_of
+from grandbatch.bars.columns import ColumnMap
 from grandbatch.bars.evidence import Dates, Evidence
-from grandbatch.bars.header import ColumnMap
 from grandbatch.bars.layout import CsvLayout
 from grandbatch.bars.odd_lines import NULL_WORDS
 from grandbatch.bars.times import TimeForm
@@ -154,21 +154,23 @@ def plain_reading(text, delimiter, dates):
             continue
         fields = next(csv.reader([line + "\n"], delimiter=delimiter))
         unclosed = any("\n" in field for field in fields)
+        if len(fields) == 7 + dates and line.endswith(delimiter):
+            fields.pop()  # a delimiter behind the last field
         if unclosed or len(fields) != 6 + dates:
             reasons.append(UNPARSEABLE)
             continue
         moment = " ".join(fields[:dates]).strip(" \t")
-        symbol, volume = fields[dates].strip(), fields[-1]
+        symbol, numbers = fields[dates].strip(), [text.strip(" \t") for text in fields[dates + 1 :]]
         try:
             minute = moment and (dt.datetime.fromisoformat(moment) - EPOCH) // dt.timedelta(0, 60)
-            number = 0.0 if volume.strip(" \t") in NULL_WORDS else float(volume.strip(" \t"))
+            read = [0.0 if text in NULL_WORDS else float(text) for text in numbers]
         except ValueError:
             reasons.append(UNPARSEABLE)
             continue
-        is_missing = not moment or not symbol or volume.strip(" \t") in NULL_WORDS
+        is_missing = not moment or not symbol or any(text in NULL_WORDS for text in numbers)
         reasons.append(MISSING if is_missing else ACCEPTED)
         if not is_missing:
-            rows.append((symbol, minute, number))
+            rows.append((symbol, minute, read[-1]))
     return rows, reasons
 
 
