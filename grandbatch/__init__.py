@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         FeatureSet,
         add_features,
         alpha158,
+        check,
     )
     from grandbatch.indicators import ema, wilder_rsi
     from grandbatch.live import LiveFeatures
@@ -64,6 +65,7 @@ _HOMES = {
     "alpha158": "features",
     "build_store": "build",
     "calculate_optimal_batch_size": "config",
+    "check": "features",
     "create_large_dataset_simulation": "simulate",
     "ema": "indicators",
     "evaluate": "evaluation",
@@ -101,6 +103,7 @@ __all__ = [
     "alpha158",
     "build_store",
     "calculate_optimal_batch_size",
+    "check",
     "create_large_dataset_simulation",
     "ema",
     "evaluate",

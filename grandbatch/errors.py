@@ -19,6 +19,7 @@ Every message says what was got, what was wanted, where, and what to do:
     │   └── DamagedStoreError     bytes that are not those written
     ├── CheckpointError       a checkpoint can't be used
     │   └── DamagedCheckpointError  bytes that are not those written
+    ├── KernelError           a kernel that does not keep what a feature promises
     ├── TrainingError         a batch that can't be learnt from
     ├── DiskFullError         no room for a file
     └── MemoryLimitError      a run that does not fit
@@ -36,6 +37,7 @@ __all__ = [
     "DiskFullError",
     "GrandbatchError",
     "InputError",
+    "KernelError",
     "MemoryLimitError",
     "MissingExtraError",
     "NoWindowsError",
@@ -126,6 +128,10 @@ class CheckpointError(GrandbatchError):
 
 class DamagedCheckpointError(CheckpointError):
     """Bytes of a checkpoint differ from those that were written; an older one may do."""
+
+
+class KernelError(GrandbatchError):
+    """A kernel that looks ahead, reads past its lookback, or depends on more than its bars."""
 
 
 class TrainingError(GrandbatchError):

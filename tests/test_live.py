@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import grandbatch as gb
-from grandbatch.errors import BadRowsError, ColumnError, UsageError
+from grandbatch.errors import BadRowsError, ColumnError, KernelError, UsageError
 from grandbatch.features import FIELDS, compute_rows, segment_starts
 
 MINUTE = 60 * 10**9
@@ -213,7 +213,7 @@ def test_a_kernel_that_fails_leaves_the_bar_out():
     for bar in bars[:5]:
         live.push(bar)
     failing.append(True)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(KernelError, match="feature change raised ZeroDivisionError"):
         live.push(bars[5])
     failing.clear()
     close = [bar["close"] for bar in (*bars[3:5], *bars[6:])]

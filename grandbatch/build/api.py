@@ -34,6 +34,7 @@ def build_store(
     partition_bars: int | None = None,
     overwrite: bool = False,
     durable: bool = True,
+    check: bool = True,
     cache: str | os.PathLike[str] | None = None,
     rules: BarRules | None = None,
     progress: Any = None,
@@ -79,6 +80,9 @@ def build_store(
         Replace another store at the path.
     durable : bool
         Put every file on the disk before its name appears, not only in the page cache.
+    check : bool
+        Run kernels that aren't built in on a few thousand bars before anything is written, as
+        `check` does: on simulated ones, and on the first of a few segments.
     cache : path, optional
         Folder of the bars cache; by default `.grandbatch/bars` beside the store.
     rules : BarRules, optional
@@ -96,6 +100,8 @@ def build_store(
         If the inputs are missing or bad.
     UsageError
         If a setting makes no sense.
+    KernelError
+        If a kernel looks ahead, reads past its lookback, or depends on more than its bars.
     StoreMismatchError
         If another store stands at the path.
     MemoryLimitError
@@ -115,6 +121,7 @@ def build_store(
         memory_limit_bytes=None if memory_limit is None else parse_bytes(memory_limit),
         overwrite=overwrite,
         durable=durable,
+        check=check,
     )
     target = Target.of(inputs, store, settings, rules or BarRules(), cache)
     return build(target, options, progress).store

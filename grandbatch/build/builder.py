@@ -14,6 +14,7 @@ import numpy as np
 
 from grandbatch.allocator import kept_memory
 from grandbatch.bars import Bars, prepare_bars, with_bars
+from grandbatch.build.check import check_on_bars, check_on_simulated
 from grandbatch.build.engines import (
     ENGINES,
     choose_engine,
@@ -79,6 +80,7 @@ class BuildOptions:
     overwrite: bool = False
     wait: bool = True
     durable: bool = True
+    check: bool = True
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -130,6 +132,8 @@ def build(target: Target, options: BuildOptions, progress: Progress | None = Non
         if store is not None:
             clean_staging(target.path)
             return BuildResult(store, True)
+        if options.check:
+            check_on_simulated(target.settings.feature_set)
         schedule = stack.enter_context(prepare_workers(schedule, target))
         extension = None if options.overwrite else find_extension(target)
 
@@ -144,6 +148,8 @@ def build(target: Target, options: BuildOptions, progress: Progress | None = Non
 
         def write(bars: Bars) -> BuildResult:
             plan = plan_build(target, bars, options, schedule)
+            if options.check:
+                check_on_bars(target.settings.feature_set, bars, plan.segments)
             result = _build_locked(target, options, schedule, bars, plan, extension, told)
             _record(target, plan, result, clock, memory_limit(options.memory_limit_bytes))
             return result

@@ -102,6 +102,9 @@ def build(
     durable: Annotated[
         bool, typer.Option("--durable/--no-durable", help="Sync every file to the disk.")
     ] = True,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Try kernels of your own on some bars first.")
+    ] = True,
     cache: o.Cache = None,
     *,
     rules: BarRules,
@@ -138,6 +141,7 @@ def build(
                     overwrite=overwrite,
                     wait=wait,
                     durable=durable,
+                    check=check,
                 ),
                 stages.tell,
             )

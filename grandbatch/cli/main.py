@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from grandbatch.cli import building, demo, monitoring, report, stores, training, upkeep
+from grandbatch.cli import building, checking, demo, monitoring, report, stores, training, upkeep
 from grandbatch.cli.options import Quiet, Verbose, tell_as_much, with_verbosity
 from grandbatch.cli.settings import FILE_VARIABLE, adopt, find_file
 from grandbatch.errors import GrandbatchError
@@ -37,6 +37,7 @@ for command in (
     building.simulate,
     building.plan,
     building.build,
+    checking.check,
     stores.inspect,
     stores.verify,
     stores.stream,

@@ -2,7 +2,8 @@
 
 `sets.py` says what they are, `built_in.py` holds those that come with the package, `named.py` finds
 a set by its name, `fused.py` groups columns that are computed together, `rows.py` is the way over
-arrays, `overlap.py` the one `map_overlap`.
+arrays, `overlap.py` the one `map_overlap`. `checking.py` says which kernels are checked on which
+bars, `trial.py` how.
 Importing this imports neither Dask, pandas nor numba.
 """
 
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from grandbatch.features.alpha import ALPHA158, alpha158
 from grandbatch.features.built_in import STRATEGIC, TACTICAL
+from grandbatch.features.checking import check
 from grandbatch.features.named import resolve_feature_set
 from grandbatch.features.rows import compute_rows, segment_starts
 from grandbatch.features.sets import BAR_COLUMNS, FIELDS, Feature, FeatureSet
@@ -29,6 +31,7 @@ __all__ = [
     "FeatureSet",
     "add_features",
     "alpha158",
+    "check",
     "compute_rows",
     "resolve_feature_set",
     "segment_starts",

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from grandbatch.errors import KernelError
+
 if TYPE_CHECKING:
     from grandbatch.features.sets import Feature
 
@@ -72,6 +74,8 @@ class Producer:
 
     Parameters
     ----------
+    names : tuple of str
+        Of the features that it is for.
     kernel : callable or FusedKernel
     inputs : tuple of str
         What is read of the bars.
@@ -81,19 +85,35 @@ class Producer:
         Columns.
     """
 
+    names: tuple[str, ...]
     kernel: Kernel | FusedKernel
     inputs: tuple[str, ...]
     lookback: int
     width: int = 1
 
     def write(self, bars: Mapping[str, F64], first: int, stop: int, out: F32) -> None:
-        """Write the columns of the bars from `first` to before `stop`, (width, stop - first)."""
+        """Write the columns of the bars from `first` to before `stop`, (width, stop - first).
+
+        Raises
+        ------
+        KernelError
+            If the kernel raises anything.
+        """
         begin = max(0, first - self.lookback)
         own = {name: bars[name][begin:stop] for name in self.inputs}
-        if isinstance(self.kernel, FusedKernel):
-            self.kernel.write(own, first - begin, out)
-        else:
-            self.kernel(*own.values(), first - begin, out[0])
+        try:
+            if isinstance(self.kernel, FusedKernel):
+                self.kernel.write(own, first - begin, out)
+            else:
+                self.kernel(*own.values(), first - begin, out[0])
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise KernelError(
+                f"the kernel of feature {', '.join(self.names)} raised {type(error).__name__} "
+                f"({error}) on {stop - begin:,} bars; it must take any finite ones: "
+                "grandbatch.check runs it on awkward ones"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -124,11 +144,10 @@ class Production:
     @classmethod
     def of(cls, features: Sequence[Feature]) -> Production:
         """Group features by their fused kernel; each of the others stands alone."""
-        inputs: dict[FusedKernel, dict[str, None]] = {}
+        columns: dict[FusedKernel, list[Feature]] = {}
         for feature in features:
             if isinstance(feature.kernel, FusedColumn):
-                read = inputs.setdefault(feature.kernel.fused, {})
-                read.update(dict.fromkeys(feature.inputs))
+                columns.setdefault(feature.kernel.fused, []).append(feature)
         producers: list[Producer] = []
         begins: dict[FusedKernel, int] = {}
         order, width = [], 0
@@ -138,12 +157,15 @@ class Production:
                 if kernel.fused not in begins:
                     begins[kernel.fused] = width
                     fused = kernel.fused
-                    read_by_any = tuple(inputs[fused])
-                    producers.append(Producer(fused, read_by_any, fused.lookback, fused.width))
+                    names = tuple(column.name for column in columns[fused])
+                    read = tuple(dict.fromkeys(n for one in columns[fused] for n in one.inputs))
+                    producers.append(Producer(names, fused, read, fused.lookback, fused.width))
                     width += fused.width
                 order.append(begins[kernel.fused] + kernel.column)
             else:
-                producers.append(Producer(kernel, feature.inputs, feature.lookback))
+                producers.append(
+                    Producer((feature.name,), kernel, feature.inputs, feature.lookback)
+                )
                 order.append(width)
                 width += 1
         return cls(tuple(producers), np.array(order, np.int64))
