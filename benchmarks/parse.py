@@ -59,7 +59,9 @@ def to_columns(task: PieceTask) -> object:
 def to_checked_columns(task: PieceTask) -> object:
     rows = to_columns(task)
     first, last = np.full((2, 1), NEVER)
-    return judge_rows(rows.times, *rows.numbers, rows.codes, False, first, last, rows.reasons)
+    holders, twins = np.full(1, -1), np.empty((2, len(rows)), np.int64)
+    columns = rows.times, *rows.numbers, rows.codes
+    return judge_rows(*columns, False, 1e-9, False, first, last, holders, rows.reasons, twins)
 
 
 def digested(task: PieceTask) -> object:

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.arrays import Array, Float32
-from grandbatch.bars.rules import DEFAULT_SYMBOL, REASONS
+from grandbatch.bars.rules import DEFAULT_SYMBOL, REASONS, BarRules
 from grandbatch.errors import BadRowsError, ColumnError
 from grandbatch.features import FIELDS, FeatureSet, compute_rows, resolve_feature_set
-from grandbatch.kernels.bar_rules import ACCEPTED, MISSING, NEVER, UNPARSEABLE, judge_rows
+from grandbatch.kernels.bar_rules import ACCEPTED, MISSING, NEVER, UNPARSEABLE, judge_rows, widen
 from grandbatch.times import shown, to_duration, to_nanoseconds
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class LiveFeatures:
         As of `build_store`: a larger distance in time starts a new segment.
     allow_non_positive : bool
         As of `BarRules`: accept prices at or below zero.
+    ohlc_tolerance : float
+        As of `BarRules`: share of a price by which high and low may miss the others.
 
     Raises
     ------
@@ -55,12 +57,14 @@ class LiveFeatures:
         *,
         max_gap: Duration | None = None,
         allow_non_positive: bool = False,
+        ohlc_tolerance: float = 1e-9,
     ) -> None:
         self.feature_set = resolve_feature_set(feature_set)
         self._max_gap_ns = (
             None if max_gap is None else to_duration(max_gap, "max_gap", positive=True)
         )
         self._allow_non_positive = allow_non_positive
+        self._ohlc_tolerance = BarRules(ohlc_tolerance=ohlc_tolerance).ohlc_tolerance
         self._symbols: dict[str, _Segment] = {}
 
     @classmethod
@@ -156,13 +160,18 @@ class LiveFeatures:
             v,
             np.zeros(1, np.int32),
             self._allow_non_positive,
+            self._ohlc_tolerance,
+            False,
             np.zeros(1, np.int64),
             np.array([last]),
+            np.array([-1]),
             reasons,
+            np.empty((2, 1), np.int64),
         )
         if reasons[0] != ACCEPTED:
             raise _refusal(bar, symbol, last, int(reasons[0]))
-        return int(times[0]), numbers
+        h, l = widen(o, h, l, c)
+        return int(times[0]), [float(value[0]) for value in (o, h, l, c, v)]
 
 
 class _Segment:

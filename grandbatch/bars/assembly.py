@@ -120,7 +120,7 @@ def _plan_symbol(
             path=f"{folder}/part-{number:05d}.parquet",
             rows=sum(piece.symbols[place].rows for piece, place, _ in group),
             first_time=first.symbols[first_place].first_time,
-            last_time=last.symbols[last_place].last_candidate,
+            last_time=last.symbols[last_place].last_time,
             finished=first.index if first.is_part else None,
             slices=slices,
         )

@@ -24,6 +24,7 @@ from grandbatch.bars.assembly import (
     join_parts,
     plan_parts,
 )
+from grandbatch.bars.carries import tasks_to_repeat
 from grandbatch.bars.checking import (
     BadRowsWatch,
     HopelessError,
@@ -58,7 +59,7 @@ from grandbatch.bars.rules import BarRules
 from grandbatch.bars.sorting import MergedPart, merge_parts, plan_sorted_parts
 from grandbatch.errors import DamagedBarsError, InputError
 from grandbatch.files import is_full, remove_temporaries, sync_folder
-from grandbatch.kernels.bar_rules import DUPLICATE_TIMESTAMP, NEVER
+from grandbatch.kernels.bar_rules import DUPLICATE_TIMESTAMP
 from grandbatch.scheduling import Schedule
 
 Progress = Callable[[int, int], None]
@@ -127,6 +128,7 @@ class _Build:
         self.tasks: list[PieceTask] = []
         self.pieces: list[Piece] = []
         self.found: list[Evidence] = [Evidence() for _ in files]
+        self.n_differing = 0
 
     def run(
         self, cache_dir: Path, block_bytes: int | None, on_progress: Progress | None
@@ -265,26 +267,14 @@ class _Build:
     def _settle_carries(self) -> tuple[list[str], list[PlannedPart]]:
         """Read blocks again that begin before the latest bar of the blocks before them.
 
-        Once, but where clocks show times twice: the latest bar of a block depends on the block
-        before it there.
+        Once, but where clocks show times twice, or the last of several rows of a time stands: the
+        latest bar of a block depends on the blocks beside it there.
         """
-        while True:
-            latest: dict[str, int] = {}
-            late = []
-            for number, (piece, task) in enumerate(zip(self.pieces, self.tasks, strict=True)):
-                carry = {
-                    held.name: latest[held.name]
-                    for held in piece.symbols
-                    if held.first_candidate <= latest.get(held.name, NEVER)
-                }
-                if carry != task.carry:
-                    self.tasks[number] = replace(task, carry=carry)
-                    late.append(self.tasks[number])
-                for held in piece.symbols:
-                    latest[held.name] = max(latest.get(held.name, NEVER), held.last_candidate)
-            if not late:
-                return plan_parts(self.pieces)
+        while late := tasks_to_repeat(self.pieces, self.tasks):
+            for task in late:
+                self.tasks[task.index] = task
             self._read_again(late)
+        return plan_parts(self.pieces)
 
     def _sort(self) -> tuple[list[str], list[Part]]:
         """Merge the blocks' sorted bars into parts; a time that comes again is a bad row."""
@@ -292,10 +282,11 @@ class _Build:
         for plan in planned:
             (self.target / plan.path).parent.mkdir(exist_ok=True)
         groups = group_parts(planned)
-        folders = str(self.pieces_folder), str(self.target)
+        shared = str(self.pieces_folder), str(self.target), self.rules.duplicates == "last"
         merged: list[MergedPart] = []
-        for found in self.schedule.run([task_of(merge_parts, group, *folders) for group in groups]):
+        for found in self.schedule.run([task_of(merge_parts, group, *shared) for group in groups]):
             merged += found
+        self.n_differing = sum(now.n_differing for now in merged)
         parts = [
             Part(plan.symbol, plan.path, now.first_time, now.last_time, now.digests)
             for plan, now in zip(planned, merged, strict=True)
@@ -378,6 +369,9 @@ class _Build:
             "quarantined": count_reasons(self.pieces),
             "clock_changes": count_changes(self.pieces),
             "left_out": count_left_out(self.pieces),
+            "widened": sum(piece.n_widened for piece in self.pieces),
+            "differing_duplicates": self.n_differing
+            + sum(piece.n_differing for piece in self.pieces),
             "quarantine": {
                 "bytes": quarantine.stat().st_size,
                 "crc32c": file_crc(self.target, QUARANTINE),

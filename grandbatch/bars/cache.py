@@ -62,6 +62,10 @@ class Bars(Deferred):
         self.left_out: int = manifest.get("left_out", 0)
         """Rows that are none of those asked for (``where``), or empty where symbols stand side by
         side."""
+        self.widened: int = manifest["widened"]
+        """Rows whose high or low was widened, for a rounding, to hold the other prices."""
+        self.differing_duplicates: int = manifest["differing_duplicates"]
+        """Rows with the time of a row before of their symbol, and other numbers."""
         self.parts: tuple[Part, ...] = tuple(map(Part.of, manifest["parts"]))
         self._quarantine: dict[str, int] = manifest["quarantine"]
         self._sha256: str = manifest["sha256"]
@@ -314,9 +318,3 @@ def _reopen(path: str, sha256: str) -> Bars:
             "run the same command again",
         )
     return bars
-
-
-def total_rows(bars: Bars) -> tuple[int, int]:
-    """Rows that are no bars, and rows in all."""
-    bad = sum(bars.quarantined.values())
-    return bad, bad + bars.n_rows

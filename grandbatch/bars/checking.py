@@ -12,11 +12,11 @@ from grandbatch.bars.instruments import ColumnsWatch
 from grandbatch.bars.layout import CsvLayout
 from grandbatch.bars.pieces import Piece, PieceTask
 from grandbatch.bars.planning import Source
-from grandbatch.bars.problems import bad_rows
+from grandbatch.bars.problems import bad_rows, duplicate
 from grandbatch.bars.row_groups import TableBlock
 from grandbatch.bars.rules import REASONS, BarRules
 from grandbatch.errors import InputError
-from grandbatch.kernels.bar_rules import ACCEPTED, DUPLICATE_TIMESTAMP, OUT_OF_ORDER
+from grandbatch.kernels.bar_rules import ACCEPTED, DUPLICATE_TIMESTAMP, N_REASONS
 
 
 class HopelessError(Exception):
@@ -82,7 +82,7 @@ class BadRowsWatch:
         rules = self._rules
         if piece.evidence.is_open(rules):
             return 0
-        stop = OUT_OF_ORDER + 1 if rules.timezone == "UTC" else DUPLICATE_TIMESTAMP
+        stop = N_REASONS if rules.timezone == "UTC" else DUPLICATE_TIMESTAMP
         return sum(piece.reasons[ACCEPTED + 1 : stop])
 
 
@@ -97,7 +97,7 @@ def _most_rows(task: PieceTask) -> int:
 
 def count_reasons(pieces: Sequence[Piece]) -> dict[str, int]:
     """Rows of each reason, without zeros."""
-    counts = np.zeros(OUT_OF_ORDER + 1, np.int64)
+    counts = np.zeros(N_REASONS, np.int64)
     for piece in pieces:
         counts += piece.reasons
     counts = counts[ACCEPTED + 1 :]
@@ -161,6 +161,8 @@ def check_bad_rows(
             f"{', '.join(names[:5])}: none of {left_out:,} rows has {wanted}; mend what rows are "
             "chosen by"
         )
+    if rules.duplicates == "raise" and counts.get("duplicate_timestamp"):
+        raise duplicate(path)
     if not rules.allows(n_bad, n_rows):
         raise bad_rows(path, counts, n_rows, rules, is_all=is_all)
     if n_bad == n_rows:

@@ -21,23 +21,22 @@ from grandbatch.bars.blocks import Block, BlockText, find_lines, read_text
 from grandbatch.bars.choosing import leave_out, texts_by_symbol
 from grandbatch.bars.digests import PartDigests
 from grandbatch.bars.evidence import Evidence
+from grandbatch.bars.judging import Carry, Judged, digests_of, judge
 from grandbatch.bars.layout import CsvLayout
 from grandbatch.bars.parsing import parse_rows
 from grandbatch.bars.parts import write_part
 from grandbatch.bars.raw import write_raw
 from grandbatch.bars.row_groups import OpenGroups, TableBlock
 from grandbatch.bars.rows import Rows, scale_prices
+from grandbatch.bars.rules import BarRules
 from grandbatch.bars.tables import TableLayout, read_table, table_texts
 from grandbatch.bars.times import TimeForm
 from grandbatch.files import written_aside
 from grandbatch.kernels.bar_rules import (
     ACCEPTED,
-    DUPLICATE_TIMESTAMP,
     LEFT_OUT,
+    N_REASONS,
     NEVER,
-    OUT_OF_ORDER,
-    choose_second_times,
-    judge_rows,
 )
 
 Int64 = npt.NDArray[np.int64]
@@ -62,19 +61,18 @@ class PieceTask:
     form: TimeForm
     symbol: str | None
     """Symbol of all rows; None for those of the symbol column."""
-    allow_non_positive: bool
+    rules: BarRules
+    """Where they sort, bars of any order are written sorted by symbol and time, with their rows."""
     hashed: bool
     """Whether to digest the block's bytes."""
     folder: str
     """Where to write."""
-    sort: bool = False
-    """Whether to write bars of any order, sorted by symbol and time, with their rows."""
-    price_scale: float = 1.0
-    """What prices are multiplied by."""
     ends_block: bool = True
     """Whether no other task reads the same rows after this one, for another symbol."""
-    carry: Mapping[str, int] = field(default_factory=dict)
-    """Latest time of each symbol in the blocks before, where that matters."""
+    carry: Mapping[str, Carry] = field(default_factory=dict)
+    """The last accepted bar of each symbol in the blocks before, where that matters."""
+    gives_way: frozenset[str] = frozenset()
+    """Symbols whose last bar here has a later row of its time, in the blocks behind."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,15 @@ class SymbolRows:
     first_candidate: int
     """Time of the first row that breaks no rule but those of time, the first of two."""
     last_candidate: int
-    """Latest time of such rows; the last bar's, if there are bars."""
+    """Latest time of such rows, those in the blocks before among them."""
+    last_time: int
+    """Of the last bar; `NEVER` where there is none."""
+    last_digest: int
+    """Digest of the numbers of the last row of that latest time, if it is here."""
+    holds_last: bool
+    """Whether it is."""
+    replaces: bool
+    """Whether rows here stand instead of the last accepted bar in the blocks before."""
     sample: tuple[int, ...] = ()
     """Time of every `SAMPLE_ROWS`-th bar, where bars are sorted."""
     texts: tuple[tuple[str, ...], ...] = ()
@@ -118,6 +124,10 @@ class Piece:
     """Sorted by name."""
     changes: tuple[int, int]
     """Bars with a time that clocks show twice; rows with one that they skip."""
+    n_widened: int
+    """Rows that break no rule but those of time since their high and low were widened."""
+    n_differing: int
+    """Rows with the time of a row before and other numbers; none where bars are sorted."""
     part: PartDigests | None
     """Where the bars are written as a finished part (`parquet`), what that is; else they are `raw`,
     symbol by symbol: times, five numbers, and, where bars are sorted, their rows in the block."""
@@ -196,14 +206,15 @@ def read_piece(task: PieceTask, groups: OpenGroups | None = None) -> Piece:
         text = read_text(task.block, task.hashed)
         rows = parse_rows(text, task.layout, task.form, task.symbol)
         n_bytes, n_lines = task.block.stop - task.block.start, text.n_lines
-    if task.price_scale != 1:
-        rows = scale_prices(rows, task.price_scale)
+    if task.rules.price_scale != 1:
+        rows = scale_prices(rows, task.rules.price_scale)
     columns = task.layout.columns
     left_out = leave_out(rows, columns, task.symbol, side_by_side=bool(task.layout.series))
-    n_bad, first, last = _judge(task, rows)
+    judged = judge(rows, task.rules, task.carry, task.gives_way)
+    rows = judged.rows
     beside = texts_by_symbol(rows, columns.texts)
-    symbols, part = _write_bars(task, rows, n_bad, first, last, beside)
-    if n_bad > left_out:
+    symbols, part = _write_bars(task, judged, beside)
+    if judged.n_bad > left_out:
         bad = np.flatnonzero((rows.reasons != ACCEPTED) & (rows.reasons != LEFT_OUT))
         table = _describe(task, text, groups, bad, rows.reasons[bad])
         _write_bad_rows(task, table)
@@ -216,69 +227,55 @@ def read_piece(task: PieceTask, groups: OpenGroups | None = None) -> Piece:
         left_out=left_out,
         leaves=text.leaves if text is not None else (),
         evidence=rows.evidence,
-        reasons=tuple(np.bincount(rows.reasons, minlength=256)[: OUT_OF_ORDER + 1].tolist()),
+        reasons=tuple(np.bincount(rows.reasons, minlength=256)[:N_REASONS].tolist()),
         symbols=symbols,
         changes=(
             int((rows.reasons[rows.changes.rows] == ACCEPTED).sum()),
             rows.changes.skipped,
         ),
+        n_widened=judged.n_widened,
+        n_differing=judged.n_differing,
         part=part,
     )
 
 
-def _judge(task: PieceTask, rows: Rows) -> tuple[int, Int64, Int64]:
-    """Give rows their reasons; return how many are no bars, and what joins blocks, per symbol."""
-    first = np.full(len(rows.symbols), NEVER, np.int64)
-    last = np.array([task.carry.get(name, NEVER) for name in rows.symbols], np.int64)
-    shared = rows.times, *rows.numbers, rows.codes, task.allow_non_positive, first
-    if len(rows.changes.rows) and not task.sort:
-        twice = rows.changes.rows, rows.changes.second
-        choose_second_times(*shared, last.copy(), rows.reasons, *twice)
-    n_bad = judge_rows(*shared, last, rows.reasons)
-    if task.sort:
-        # time is settled where bars of all blocks meet
-        of_time = (rows.reasons >= DUPLICATE_TIMESTAMP) & (rows.reasons != LEFT_OUT)
-        rows.reasons[of_time] = ACCEPTED
-        n_bad = int(np.count_nonzero(rows.reasons))
-    return n_bad, first, last
-
-
 def _write_bars(
-    task: PieceTask,
-    rows: Rows,
-    n_bad: int,
-    first: Int64,
-    last: Int64,
-    beside: Mapping[str, tuple[tuple[str, ...], ...]],
+    task: PieceTask, judged: Judged, beside: Mapping[str, tuple[tuple[str, ...], ...]]
 ) -> tuple[tuple[SymbolRows, ...], PartDigests | None]:
-    """Write a block's bars in bars order; `n_bad` rows are none, `beside` are the texts to tell."""
-    folder = Path(task.folder)
+    """Write a block's bars in bars order; `beside` are the texts to tell."""
+    folder, rows = Path(task.folder), judged.rows
     times, numbers, codes = rows.times, list(rows.numbers), rows.codes
-    order = _bars_order(rows, n_bad, sort=task.sort)
+    sort, holders = task.rules.sort, judged.holders
+    order = _bars_order(rows, judged.n_bad, sort=sort)
     if order is not None:
         times, codes = times[order], codes[order]
         numbers = [column[order] for column in numbers]
     counts = np.bincount(codes, minlength=len(rows.symbols))
     starts = np.cumsum(counts) - counts
+    digests = digests_of(rows, holders)
     symbols = tuple(
         SymbolRows(
             name,
             rows=int(counts[code]),
             first_time=int(times[starts[code]]) if counts[code] else NEVER,
-            first_candidate=int(first[code]),
-            last_candidate=int(last[code]),
-            sample=_sample(times, starts[code], counts[code]) if task.sort else (),
+            first_candidate=int(judged.first[code]),
+            last_candidate=int(judged.last[code]),
+            last_time=int(times[starts[code] + counts[code] - 1]) if counts[code] else NEVER,
+            last_digest=int(digests[code]),
+            holds_last=bool(holders[code] >= 0),
+            replaces=bool(judged.replaces[code]),
+            sample=_sample(times, starts[code], counts[code]) if sort else (),
             texts=beside.get(name, ()),
         )
         for code, name in enumerate(rows.symbols)
-        if first[code] != NEVER
+        if judged.first[code] != NEVER
     )
     part = None
-    if len(symbols) == 1 and len(times) >= WHOLE_PART_ROWS and not task.sort:
+    if len(symbols) == 1 and len(times) >= WHOLE_PART_ROWS and not sort:
         part = write_part(piece_path(folder, task.index, "parquet"), times, numbers)
     elif len(times):
         columns = [times, *(values.view(np.int64) for values in numbers)]
-        if task.sort:
+        if sort:
             columns.append(np.arange(len(times)) if order is None else order)
         write_raw(piece_path(folder, task.index, "raw"), np.array(columns, np.int64))
     return symbols, part

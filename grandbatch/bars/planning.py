@@ -99,14 +99,12 @@ def plan_reading(
                     layout=layout,
                     form=TimeForm(source.meaning, rules.timezone, rules.timestamp_format),
                     symbol=_symbol_of(file, layout.columns, rules),
-                    allow_non_positive=rules.allow_non_positive,
+                    rules=rules,
                     hashed=text is None
                     and place == 1
                     and file.kind == "csv"
                     and block_bytes % LEAF_BYTES == 0,
                     folder=str(staging / "pieces"),
-                    sort=rules.sort,
-                    price_scale=rules.price_scale,
                     ends_block=place >= len(layouts),
                 )
                 tasks.append(task)

@@ -17,7 +17,6 @@ from grandbatch.bars.cache import (
     load_bars,
     throw_away_damaged,
     throw_away_unreadable,
-    total_rows,
 )
 from grandbatch.bars.inputs import (
     InputFile,
@@ -91,7 +90,8 @@ def _find(
         if mend:
             throw_away_unreadable(path)
         return None
-    return bars if rules.allows(*total_rows(bars)) else None
+    n_bad = sum(bars.quarantined.values())
+    return bars if rules.allows(n_bad, n_bad + bars.n_rows) else None
 
 
 def prepare_bars(

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grandbatch.bars.evidence import Clocks, Dates, Evidence, Numbers, first_verdict
@@ -110,6 +111,18 @@ def _which_clocks(clocks: Clocks) -> str:
         f"its times of day are numbers of which {clocks.seconds + clocks.millis:,} of "
         f"{clocks.rows:,} are too long for HHMM, and the others too short for HHMMSS. Write all of "
         "them as HHMMSS, with zeros before them"
+    )
+
+
+def duplicate(path: Path) -> BadRowsError:
+    """Name the first row of the quarantine whose time its symbol had before."""
+    is_one = pc.field("reason") == "duplicate_timestamp"
+    with pq.ParquetFile(path) as file:
+        found = (batch.filter(is_one) for batch in file.iter_batches())
+        row = next(batch for batch in found if len(batch)).slice(0, 1).to_pylist()[0]
+    return BadRowsError(
+        f"{row['file']}:{row['line']}: duplicate_timestamp: {row['text']}. Of two rows of a symbol "
+        "and time --duplicates first keeps the first, --duplicates last the last"
     )
 
 

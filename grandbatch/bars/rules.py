@@ -16,11 +16,13 @@ REASONS = (
     "unparseable",
     "missing",
     "not_finite",
+    "out_of_range",
     "non_positive_price",
     "ohlc_inconsistent",
     "negative_volume",
     "duplicate_timestamp",
     "out_of_order",
+    "spike",
 )
 """Why a row is no bar, in the order in which the reasons apply; code k + 1 stands for the k-th."""
 
@@ -76,6 +78,11 @@ class BarRules:
     """Sort all bars by symbol and time. A time that comes twice is the first of the two then."""
     allow_non_positive: bool = False
     """Accept prices at or below zero."""
+    duplicates: Literal["first", "last", "raise"] = "first"
+    """Which row of a symbol and time stands where there are several; "raise" makes it an error."""
+    ohlc_tolerance: float = 1e-9
+    """Share of a price by which the high may lie below the other prices, or the low above: it is
+    widened to hold them. 0 accepts none."""
     max_bad_fraction: float = 0.01
     """Share of rows, from 0 to 1, that may be quarantined."""
     on_bad_rows: Literal["quarantine", "raise"] = "quarantine"
@@ -120,10 +127,7 @@ class BarRules:
                 "decimal must be a point or a comma, and not the delimiter, "
                 f"got {self.decimal!r} with delimiter {self.delimiter!r}"
             )
-        if not (math.isfinite(self.max_bad_fraction) and 0 <= self.max_bad_fraction <= 1):
-            raise UsageError(f"max_bad_fraction must be from 0 to 1, got {self.max_bad_fraction}")
-        if self.on_bad_rows not in ("quarantine", "raise"):
-            raise UsageError(f"on_bad_rows must be quarantine or raise, got {self.on_bad_rows!r}")
+        self._check_judgement()
         object.__setattr__(self, "ignore_columns", _checked_list(self.ignore_columns))
         object.__setattr__(self, "where", _checked_where(self.where))
         _check_pattern(self.symbol_from)
@@ -145,6 +149,20 @@ class BarRules:
         _check_form(self.timestamp_format, self.epoch_unit)
         split_zone(self.timezone)
 
+    def _check_judgement(self) -> None:
+        """Check what decides which rows are bars."""
+        if not (math.isfinite(self.max_bad_fraction) and 0 <= self.max_bad_fraction <= 1):
+            raise UsageError(f"max_bad_fraction must be from 0 to 1, got {self.max_bad_fraction}")
+        if self.duplicates not in ("first", "last", "raise"):
+            raise UsageError(f"duplicates must be first, last or raise, got {self.duplicates!r}")
+        if not 0 <= self.ohlc_tolerance < 1:
+            raise UsageError(
+                f"ohlc_tolerance must be a share of the price from 0 to below 1, "
+                f"got {self.ohlc_tolerance}"
+            )
+        if self.on_bad_rows not in ("quarantine", "raise"):
+            raise UsageError(f"on_bad_rows must be quarantine or raise, got {self.on_bad_rows!r}")
+
     def __hash__(self) -> int:
         return hash((tuple(sorted(self.columns.items())), self.timestamp_format, self.symbol))
 
@@ -165,6 +183,8 @@ class BarRules:
             "timezone": self.timezone,
             "sort": self.sort,
             "allow_non_positive": self.allow_non_positive,
+            "duplicates": self.duplicates,
+            "ohlc_tolerance": self.ohlc_tolerance,
             "symbol": self.symbol,
             "symbol_from": self.symbol_from,
             "ignore_columns": sorted(self.ignore_columns),

@@ -1,7 +1,7 @@
 """Sorting bars out of core: blocks that are each sorted, merged by ranges of a symbol's time.
 
 What a merge holds is bounded by the size of a part, not of a file. The bars of a time all meet in
-one part: of those the first in the input is kept.
+one part: of those the first in the input stands, or the last.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class MergedPart:
     first_time: int
     last_time: int
     again: tuple[tuple[int, Int64], ...]
-    """Bars whose time stood there before: pieces, and rows in their blocks."""
+    """Bars with whose time another stands: pieces, and rows in their blocks."""
+    n_differing: int
+    """Bars with the time of a bar before, and other numbers."""
 
 
 def plan_sorted_parts(pieces: Sequence[Piece]) -> tuple[list[str], list[PlannedPart]]:
@@ -98,22 +100,29 @@ def _cut_times(held: Sequence[SymbolRows]) -> list[int]:
     return [int(time) for time in np.unique(times[order][places]) if time > times.min()]
 
 
-def merge_parts(parts: Sequence[PlannedPart], pieces_folder: str, target: str) -> list[MergedPart]:
+def merge_parts(
+    parts: Sequence[PlannedPart], pieces_folder: str, target: str, keeps_last: bool
+) -> list[MergedPart]:
     """Write parts from what their slices hold of their time."""
-    return [_merge_part(part, Path(pieces_folder), Path(target)) for part in parts]
+    return [_merge_part(part, Path(pieces_folder), Path(target), keeps_last) for part in parts]
 
 
-def _merge_part(part: PlannedPart, pieces_folder: Path, target: Path) -> MergedPart:
+def _merge_part(
+    part: PlannedPart, pieces_folder: Path, target: Path, keeps_last: bool
+) -> MergedPart:
     columns, origins = _gather(part, pieces_folder)
     order = np.argsort(columns[0], kind="stable")
     times = columns[0][order]
-    is_again = np.zeros(len(times), np.bool_)
-    np.equal(times[1:], times[:-1], out=is_again[1:])
-    kept, again = order[~is_again], order[is_again]
+    is_twin = times[1:] == times[:-1]
+    gives_way = np.append(is_twin, False) if keeps_last else np.append(False, is_twin)
+    kept, again = order[~gives_way], order[gives_way]
+    numbers = columns[1:6].view(np.float64)
+    later, earlier = order[1:][is_twin], order[:-1][is_twin]
+    differs = (numbers[:, later] != numbers[:, earlier]).any(axis=0)
     times = columns[0][kept]
     path = target / part.path
     path.parent.mkdir(exist_ok=True)
-    digests = write_part(path, times, [values[kept].view(np.float64) for values in columns[1:6]])
+    digests = write_part(path, times, [values[kept] for values in numbers])
     pieces = origins[again]
     return MergedPart(
         digests=digests,
@@ -122,6 +131,7 @@ def _merge_part(part: PlannedPart, pieces_folder: Path, target: Path) -> MergedP
         again=tuple(
             (int(piece), columns[6][again[pieces == piece]]) for piece in np.unique(pieces)
         ),
+        n_differing=int(differs.sum()),
     )
 
 

@@ -246,7 +246,15 @@ def _build_locked(
     skipped = set(finished)
     if extension is not None:
         skipped |= keep_files(
-            extension, bars, plan, staging, skipped, schedule, heard, durable=options.durable
+            extension,
+            bars,
+            plan,
+            staging,
+            skipped,
+            schedule,
+            heard,
+            rules=target.rules,
+            durable=options.durable,
         )
     kept = done - resumed
     jobs = group_jobs(plan, bars, staging, skipped, durable=options.durable)
@@ -354,6 +362,9 @@ def _attributes(target: Target, bars: Bars, plan: BuildPlan, fingerprint: str) -
         "quarantined": dict(bars.quarantined),
         "clock_changes": dict(bars.clock_changes),
         "left_out": bars.left_out,
+        "widened": bars.widened,
+        "differing_duplicates": bars.differing_duplicates,
+        "duplicates": target.rules.duplicates,
         "fingerprint": fingerprint,
         "content_id": target.settings.content_id(bars.fingerprint),
         "created_by": f"grandbatch {__version__}",

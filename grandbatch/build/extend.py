@@ -1,12 +1,13 @@
 """Take over the files of an older store that new bars at the end of its inputs leave as they are.
 
 Bars are read row by row: a row's values, and whether it is a bar, depend on the rows before it
-alone. So where the inputs begin with those of the older store, each symbol's bars do too, and a
-window of the same symbol that ends at the same time holds the same bars. A file of chunks is kept
-where that holds for each of its windows. It is linked into the staging folder, checked by the
-sha256 in the older store's manifest, and gets its record as if it had been written just now: its
-statistics are computed again. The per-window arrays are written anew: a window that was a symbol's
-last has a next return now.
+alone; but a symbol's last bar may give way to a new row, of its time (`duplicates="last"`) or
+behind a spike (`max_jump`). So where the inputs begin with those of the older store, each symbol's
+bars do too, but for the last, and a window of the same symbol that ends at the same time before
+that holds the same bars. A file of chunks is kept where that holds for each of its windows. It is
+linked into the staging folder, checked by the sha256 in the older store's manifest, and gets its
+record as if it had been written just now: its statistics are computed again. The per-window arrays
+are written anew: a window that was a symbol's last has a next return now.
 
 Three things could change a row after the fact, and each leads to a full build: a verdict on the
 order of days and months, a last line without an end, and text that is compressed as a whole.
@@ -25,6 +26,7 @@ import numpy.typing as npt
 
 from grandbatch.bars import Bars
 from grandbatch.bars.inputs import ends_line
+from grandbatch.bars.rules import BarRules
 from grandbatch.build.chunks import FileJob, file_record
 from grandbatch.build.engines import GroupJob, direct_rows, group_jobs
 from grandbatch.build.labels import Labels, window_labels
@@ -50,6 +52,8 @@ class KeepJob:
     """Of the chunks of each file, by its number."""
     codes: npt.NDArray[np.int64]
     """The index that each of the older store's symbols has now; -1 where it has none."""
+    last_bars_stay: bool
+    """Whether no symbol's last bar of then can have given way to a later row of its time."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def keep_files(
     schedule: Schedule,
     on_result: Callable[[int], None],
     *,
+    rules: BarRules,
     durable: bool,
 ) -> set[int]:
     """Stage the files of the older store that stay as they are, each with its record.
@@ -86,6 +91,8 @@ def keep_files(
     schedule : Schedule
     on_result : callable
         Called with the chunks kept by each task.
+    rules : BarRules
+        By which both stores' bars were read.
     durable : bool
 
     Returns
@@ -102,9 +109,14 @@ def keep_files(
     """
     _check_inputs_stayed(extension, bars)
     old = extension.store
+    gave_way = rules.duplicates == "last" and _duplicates(bars) != _duplicates(old)
     obstacle = _obstacle(extension, bars, plan)
+    if gave_way and rules.sort:
+        obstacle = "later rows stand instead of bars of the same time, which may be anywhere"
     if obstacle is None:
-        jobs = _keep_jobs(old, bars, plan, staging, finished, durable=durable)
+        jobs = _keep_jobs(
+            old, bars, plan, staging, finished, last_bars_stay=not gave_way, durable=durable
+        )
         # a graph as it is: `delayed` would walk through every array of every job
         graph = {("keep", number): (keep_group, job) for number, job in enumerate(jobs)}
         results: list[Kept] = schedule.run_graph(
@@ -123,6 +135,12 @@ def keep_files(
         obstacle = moved or "no file of chunks is full before the first window that changes"
     log.info("%s grows and is built from scratch: %s", old.path, obstacle)
     return set()
+
+
+def _duplicates(counted: Bars | MatrixStore) -> int:
+    """Rows that were left out for another one of their time."""
+    counts = counted.quarantined if isinstance(counted, Bars) else counted.attrs["quarantined"]
+    return int(counts.get("duplicate_timestamp", 0))
 
 
 def keep_group(job: KeepJob) -> Kept:
@@ -174,6 +192,11 @@ def _has_same_windows(job: KeepJob, file: FileJob, labels: Labels) -> bool:
     spec, old = job.group.spec, job.store
     first = file.number * spec.data.shard_chunks * spec.chunk_windows
     stop = first + len(labels["end_time"])
+    if not job.last_bars_stay:
+        # a window that holds a symbol's last bar is that symbol's last
+        of_next = old.symbol[first + 1 : stop + 1]
+        if len(of_next) < stop - first or (old.symbol[first:stop] != of_next).any():
+            return False
     return (
         np.array_equal(job.codes[old.symbol[first:stop]], labels["symbol"])
         and np.array_equal(old.end_time[first:stop], labels["end_time"])
@@ -188,6 +211,7 @@ def _keep_jobs(
     staging: Path,
     finished: set[int],
     *,
+    last_bars_stay: bool,
     durable: bool,
 ) -> list[KeepJob]:
     """Describe the groups with files that hold the windows of the same numbers in both stores."""
@@ -212,7 +236,7 @@ def _keep_jobs(
                 digests.sha256[chunks],
                 digests.part_crc32c[:0],
             )
-        jobs.append(KeepJob(group, old, of_files, codes))
+        jobs.append(KeepJob(group, old, of_files, codes, last_bars_stay))
     return jobs
 
 

@@ -175,6 +175,8 @@ def _describe(
         "seconds": round(seconds, 3),
         "rows_per_second": round(attrs["n_rows"] / seconds),
         "quarantined": attrs["quarantined"],
+        "widened": attrs.get("widened", 0),
+        "differing_duplicates": attrs.get("differing_duplicates", 0),
         "worth_a_look": notes(attrs),
         "clock_changes": attrs.get("clock_changes", {}),
         "left_out": attrs.get("left_out", 0),

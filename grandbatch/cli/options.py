@@ -98,6 +98,12 @@ Timezone = Annotated[
 AllowNonPositive = Annotated[
     bool, typer.Option("--allow-non-positive", help="Accept prices at or below zero.")
 ]
+Duplicates = Annotated[
+    str, typer.Option(help="Which row of a symbol and time stands: first, last, or raise.")
+]
+OhlcTolerance = Annotated[
+    float, typer.Option(help="Share of a price by which high and low may miss the others.")
+]
 MaxBadFraction = Annotated[float, typer.Option(help="Share of rows that may be quarantined.")]
 OnBadRows = Annotated[str, typer.Option(help="quarantine, or raise at the first bad row.")]
 Symbol = Annotated[str | None, typer.Option(help="The symbol of all bars.")]
@@ -133,6 +139,8 @@ def make_rules(
     timezone: Timezone = "UTC",
     sort: Sort = False,
     allow_non_positive: AllowNonPositive = False,
+    duplicates: Duplicates = "first",
+    ohlc_tolerance: OhlcTolerance = 1e-9,
     max_bad_fraction: MaxBadFraction = 0.01,
     on_bad_rows: OnBadRows = "quarantine",
     symbol: Symbol = None,
@@ -169,6 +177,8 @@ def make_rules(
         timezone=timezone,
         sort=sort,
         allow_non_positive=allow_non_positive,
+        duplicates=duplicates,  # type: ignore[arg-type]  # BarRules checks it
+        ohlc_tolerance=ohlc_tolerance,
         max_bad_fraction=max_bad_fraction,
         on_bad_rows=on_bad_rows,  # type: ignore[arg-type]  # BarRules checks it
         symbol=symbol,

@@ -11,11 +11,22 @@ ACCEPTED = 0
 UNPARSEABLE = 1
 MISSING = 2
 NOT_FINITE = 3
-NON_POSITIVE_PRICE = 4
-OHLC_INCONSISTENT = 5
-NEGATIVE_VOLUME = 6
-DUPLICATE_TIMESTAMP = 7
-OUT_OF_ORDER = 8
+OUT_OF_RANGE = 4
+NON_POSITIVE_PRICE = 5
+OHLC_INCONSISTENT = 6
+NEGATIVE_VOLUME = 7
+DUPLICATE_TIMESTAMP = 8
+OUT_OF_ORDER = 9
+SPIKE = 10
+N_REASONS = 11
+_WIDENED = 254
+"""Accepted, once high and low hold the other prices."""
+
+SMALLEST_PRICE, LARGEST_PRICE = 1e-18, 1e18
+"""A price's magnitude, unless it is 0: the ratio of two prices is a float32, and whatever is made
+of squares and products of prices and volumes neither vanishes nor overflows in float64."""
+SMALLEST_VOLUME, LARGEST_VOLUME = 1e-12, 1e24
+"""A volume's magnitude, unless it is 0."""
 
 LEFT_OUT = 255
 """No reason: the row is none of those asked for."""
@@ -27,21 +38,43 @@ Floats = npt.NDArray[np.float64]
 
 
 @compiled
-def _judge(o, h, l, c, v, allow_non_positive):  # type: ignore[no-untyped-def]
+def _judge(  # type: ignore[no-untyped-def]  # noqa: PLR0911 (a reason each)
+    o, h, l, c, v, allow_non_positive, tolerance
+):
     """Reason code of one bar's numbers."""
-    # a sum is finite unless one of its terms is not, or it overflows
-    total = o + h + l + c + v
-    if not np.isfinite(total) and not (
+    if (
+        l >= SMALLEST_PRICE
+        and h <= LARGEST_PRICE
+        and l <= o
+        and o <= h
+        and l <= c
+        and c <= h
+        and (v == 0 or (v >= SMALLEST_VOLUME and v <= LARGEST_VOLUME))
+    ):
+        return ACCEPTED
+    if not (
         np.isfinite(o) and np.isfinite(h) and np.isfinite(l) and np.isfinite(c) and np.isfinite(v)
     ):
         return NOT_FINITE
+    # what is 0 has no magnitude: it counts as 1
+    least = min(abs(o) or 1.0, abs(h) or 1.0, abs(l) or 1.0, abs(c) or 1.0)
+    most = max(abs(o), abs(h), abs(l), abs(c))
+    size = abs(v) or 1.0
+    if (
+        least < SMALLEST_PRICE
+        or most > LARGEST_PRICE
+        or size < SMALLEST_VOLUME
+        or size > LARGEST_VOLUME
+    ):
+        return OUT_OF_RANGE
     if not allow_non_positive and (o <= 0 or h <= 0 or l <= 0 or c <= 0):
         return NON_POSITIVE_PRICE
-    if h < o or h < c or h < l or l > o or l > c:
+    top, bottom = max(o, h, l, c), min(o, h, l, c)
+    if top - h > tolerance * abs(top) or l - bottom > tolerance * abs(bottom):
         return OHLC_INCONSISTENT
     if v < 0:
         return NEGATIVE_VOLUME
-    return ACCEPTED
+    return _WIDENED if top > h or bottom < l else ACCEPTED
 
 
 @compiled
@@ -54,10 +87,14 @@ def judge_rows(
     v: Floats,
     codes: npt.NDArray[np.int32],
     allow_non_positive: bool,
+    tolerance: float,
+    keeps_last: bool,
     first: npt.NDArray[np.int64],
     last: npt.NDArray[np.int64],
+    holders: npt.NDArray[np.int64],
     reasons: npt.NDArray[np.uint8],
-) -> int:
+    twins: npt.NDArray[np.int64],
+) -> tuple[int, int, int]:
     """Give each row the reason why it is no bar, or `ACCEPTED`.
 
     A row's time is compared with the latest time among the symbol's rows before it that break no
@@ -74,38 +111,70 @@ def judge_rows(
         Index of each row's symbol in `first` and `last`.
     allow_non_positive : bool
         Accept prices at or below zero.
+    tolerance : float
+        Share of a price by which high and low may miss the others.
+    keeps_last : bool
+        Of rows of one time the last stands, not the first.
     first : (S,) int64
         Written: the time of each symbol's first row that breaks no rule but those of time, or
         left as it is.
     last : (S,) int64
         Read and written: the latest such time, `NEVER` before the first.
+    holders : (S,) int64
+        Read and written: the last row of that time, -1 where there is none among these.
     reasons : (T,) uint8
         Read and written: rows that come with a reason keep it.
+    twins : (2, T) int64
+        Written: rows that have the time of a row before, and that row, or -1.
 
     Returns
     -------
-    int
+    n_bad : int
         Rows that are no bars.
+    n_widened : int
+        Rows that break no rule but those of time once their high and low are widened.
+    n_twins : int
+        How many `twins` there are.
     """
-    n_bad = 0
+    n_bad = n_widened = n_twins = 0
     for row in range(len(times)):
         reason = reasons[row]
         if reason == ACCEPTED:
-            reason = _judge(o[row], h[row], l[row], c[row], v[row], allow_non_positive)
+            reason = _judge(o[row], h[row], l[row], c[row], v[row], allow_non_positive, tolerance)
+            if reason == _WIDENED:
+                reason = ACCEPTED
+                n_widened += 1
             if reason == ACCEPTED:
                 code = codes[row]
                 if first[code] == NEVER:
                     first[code] = times[row]
                 if times[row] > last[code]:
                     last[code] = times[row]
+                    holders[code] = row
                 elif times[row] == last[code]:
-                    reason = DUPLICATE_TIMESTAMP
+                    before = holders[code]
+                    twins[0, n_twins] = row
+                    twins[1, n_twins] = before
+                    n_twins += 1
+                    holders[code] = row
+                    if not keeps_last:
+                        reason = DUPLICATE_TIMESTAMP
+                    elif before >= 0:
+                        reasons[before] = DUPLICATE_TIMESTAMP
+                        n_bad += 1
                 else:
                     reason = OUT_OF_ORDER
             reasons[row] = reason
         if reason != ACCEPTED:
             n_bad += 1
-    return n_bad
+    return n_bad, n_widened, n_twins
+
+
+def widen(o: Floats, h: Floats, l: Floats, c: Floats) -> tuple[Floats, Floats]:
+    """Return high and low that hold the other prices; where they do so already, as they are."""
+    top = np.maximum(np.maximum(o, c), np.maximum(h, l))
+    bottom = np.minimum(np.minimum(o, c), np.minimum(h, l))
+    return np.where(h < top, top, h), np.where(l > bottom, bottom, l)
 
 
 @compiled
@@ -118,6 +187,7 @@ def choose_second_times(
     v: Floats,
     codes: npt.NDArray[np.int32],
     allow_non_positive: bool,
+    tolerance: float,
     first: npt.NDArray[np.int64],
     latest: npt.NDArray[np.int64],
     reasons: npt.NDArray[np.uint8],
@@ -133,7 +203,7 @@ def choose_second_times(
     ----------
     times : (T,) int64
         Read and written.
-    o, h, l, c, v, codes, allow_non_positive, reasons
+    o, h, l, c, v, codes, allow_non_positive, tolerance, reasons
         As of `judge_rows`; only read.
     first : (S,) int64
         Written as by `judge_rows`, with the first of two times.
@@ -144,10 +214,10 @@ def choose_second_times(
     """
     at = row = 0
     while at < len(rows):
-        if (
-            reasons[row] == ACCEPTED
-            and _judge(o[row], h[row], l[row], c[row], v[row], allow_non_positive) == ACCEPTED
-        ):
+        reason = reasons[row]
+        if reason == ACCEPTED:
+            reason = _judge(o[row], h[row], l[row], c[row], v[row], allow_non_positive, tolerance)
+        if reason in (ACCEPTED, _WIDENED):
             code = codes[row]
             if first[code] == NEVER:
                 first[code] = times[row]

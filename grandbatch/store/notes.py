@@ -20,13 +20,25 @@ def notes(attrs: Mapping[str, Any]) -> list[str]:
     attrs : mapping
         The attributes of a store.
     """
-    return [line for line in (_short_symbols(attrs),) if line]
+    return [line for line in (_differing(attrs), _short_symbols(attrs)) if line]
 
 
 def tell_notes(path: Path, attrs: Mapping[str, Any]) -> None:
     """Log the notes about a store as warnings."""
     for line in notes(attrs):
         log.warning("%s, worth a look: %s", path.name, line)
+
+
+def _differing(attrs: Mapping[str, Any]) -> str:
+    count = attrs.get("differing_duplicates", 0)
+    if not count:
+        return ""
+    stands, other = ("last", "first") if attrs["duplicates"] == "last" else ("first", "last")
+    has, differ = ("row has", "differs") if count == 1 else ("rows have", "differ")
+    return (
+        f"{count:,} {has} the time of a row before of the same symbol, and {differ} from it; the "
+        f"{stands} of a time stands (--duplicates {other} takes the other)"
+    )
 
 
 def _short_symbols(attrs: Mapping[str, Any]) -> str:

@@ -85,10 +85,17 @@ def judge(fields, last, rules, read_time=dt.datetime.fromisoformat):
         return "missing", None, None
     if not all(map(math.isfinite, (o, h, l, c, v))):
         return "not_finite", None, None
+    prices = [abs(price) for price in (o, h, l, c) if price]
+    if prices and (min(prices) < 1e-18 or max(prices) > 1e18):
+        return "out_of_range", None, None
+    if v and not 1e-12 <= abs(v) <= 1e24:
+        return "out_of_range", None, None
     if min(o, h, l, c) <= 0 and not rules.allow_non_positive:
         return "non_positive_price", None, None
-    if h < max(o, l, c) or l > min(o, h, c):
+    top, bottom = max(o, h, l, c), min(o, h, l, c)
+    if top - h > 1e-9 * abs(top) or l - bottom > 1e-9 * abs(bottom):
         return "ohlc_inconsistent", None, None
+    h, l = top, bottom
     if v < 0:
         return "negative_volume", None, None
     seconds = int((moment - dt.datetime(1970, 1, 1)).total_seconds())
@@ -139,6 +146,13 @@ bad_values = st.sampled_from(
         "10,9,9,11,100",
         "10,12,11,11,100",
         "10,12,9,11,-1",
+        "10,12,9,12.00000001,100",
+        "10,12,9,12.0000001,100",
+        "8.999999999,12,9,11,100",
+        "10,12,1e-19,11,100",
+        "10,1e19,9,11,100",
+        "10,12,9,11,1e25",
+        "10,12,9,11,1e-13",
         "1_0,12,9,11,100",
         " 10 ,12,9,11,100",
         '"10",12,9,11,100',

@@ -229,3 +229,23 @@ def test_any_growth_gives_the_bytes_of_a_build_from_scratch(tmp_path_factory, da
         else:
             files[list(files)[-1]] += "".join(part)
         growing.grow(**files)
+
+
+@pytest.mark.parametrize("rules", [{}, {"sort": True}], ids=str)
+@pytest.mark.parametrize("way", ["rows", "file"])
+@pytest.mark.parametrize("more", [0, 1, 200])
+def test_a_last_bar_that_gives_way_to_a_later_row_changes_its_windows(tmp_path, rules, way, more):
+    """Only its volume does: time and close, by which windows are compared, are the same."""
+    (bars,) = lines(1300 + more)
+    new = [bars[1299].rpartition(",")[0] + ",123456\n", *bars[1300:]]
+    growing = Growing(tmp_path, rules=gb.BarRules(duplicates="last", **rules), overlap=47)
+    growing.write(a=text(bars[:1300]))
+    before = growing.build().store.matrices[-1:]
+    first = text(bars[:1300])
+    after = growing.grow(**({"a": first + "".join(new)} if way == "rows" else
+                            {"a": first, "b": text(new)}))  # fmt: skip
+    assert after.store.attrs["differing_duplicates"] == 1
+    last = 1300 - 88
+    assert not np.array_equal(before[0], after.store.matrices[last])
+    if not rules and not more:
+        assert after.kept_chunks > 0
