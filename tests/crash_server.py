@@ -1,4 +1,4 @@
-"""Runs builds in forked children that can be struck at any instant.
+"""Runs command lines in forked children, which can be struck at any instant.
 
 `CrashServer` starts this file as a process of its own. That imports everything once, so that a
 child costs a fork and not the imports. It reads a JSON list of requests a line, runs them side by
@@ -8,6 +8,7 @@ and may have `strike` (the fields of a `Saboteur`) or `kill_after` (seconds unti
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from sabotage import Saboteur, sabotaged
+
+import grandbatch as gb
 
 _TESTS = Path(__file__).parent
 
@@ -43,12 +46,16 @@ class Outcome:
 
 
 class CrashServer:
-    """Starts the server, and asks it to run command lines."""
+    """Starts the server, and asks it to run command lines; `modules` are imported once, too."""
+
+    def __init__(self, *modules: str):
+        self.modules = modules
 
     def __enter__(self) -> CrashServer:
-        paths = [str(_TESTS), str(_TESTS.parent), os.environ.get("PYTHONPATH", "")]
+        package = Path(gb.__file__).parents[1]
+        paths = [str(_TESTS), str(package), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, "-W", "error::UserWarning", __file__, *self.modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -132,9 +139,10 @@ def warm_up(folder: Path) -> None:
     from simulated import write_bars
     from typer.main import get_command
 
-    import grandbatch as gb
     from grandbatch.cli.main import app
 
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     get_command(app)
     source = write_bars(folder / "warm.csv", 200)
     for engine in ("overlap", "direct"):

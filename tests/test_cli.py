@@ -9,23 +9,26 @@ import sys
 
 import numpy as np
 import pytest
+from crash_server import CrashServer
 from simulated import write_bars
 
 import grandbatch as gb
 
+SERVER = CrashServer("grandbatch.mappo")
 
-def run(*arguments, cwd=None, check=None):
+
+@pytest.fixture(scope="module", autouse=True)
+def server():
+    with SERVER:
+        yield
+
+
+def run(*arguments, check=None):
     """Run the command line in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-m", "grandbatch", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=False,
-    )
+    done = SERVER.run([str(argument) for argument in arguments])
     if check is not None:
-        assert done.returncode == check, done.stderr
-        assert "Traceback" not in done.stderr
+        assert done.code == check, done.err
+        assert "Traceback" not in done.err
     return done
 
 
@@ -40,13 +43,13 @@ def folder(tmp_path_factory):
 
 
 def as_json(done):
-    value = json.loads(done.stdout)
-    assert done.stdout.count("\n") == 1
+    value = json.loads(done.out)
+    assert done.out.count("\n") == 1
     return value
 
 
 def test_help_names_every_command():
-    out = run("--help", check=0).stdout
+    out = run("--help", check=0).out
     commands = ["simulate", "plan", "build", "inspect", "verify", "stream", "train", "demo"]
     assert all(command in out for command in commands)
 
@@ -99,7 +102,7 @@ def test_a_plan_that_does_not_fit_exits_1_and_shows_the_arithmetic(folder):
         "--memory-limit", "10MiB", "--json", check=1,
     )  # fmt: skip
     assert as_json(done)["fits"] is False
-    assert "may use 10,485,760 (--memory-limit)" in done.stderr
+    assert "may use 10,485,760 (--memory-limit)" in done.err
 
 
 def test_inspect_shows_the_attributes(folder):
@@ -110,7 +113,7 @@ def test_inspect_shows_the_attributes(folder):
 def test_brackets_in_a_path_are_shown_as_they_are(folder, tmp_path):
     store = tmp_path / "es[cash]" / "[" / "s].zarr"
     shutil.copytree(folder / "strategic.zarr", store)
-    assert "es[cash]/[/s].zarr" in run("verify", store, check=0).stdout.replace("\n", "")
+    assert "es[cash]/[/s].zarr" in run("verify", store, check=0).out.replace("\n", "")
 
 
 def test_stream_counts_every_window(folder):
@@ -138,14 +141,14 @@ def test_verify_finds_a_flipped_byte_and_train_does_not_train_on_it(tmp_path):
     assert (found["bad_chunks"][0]["array"], found["bad_chunks"][0]["chunk"]) == ("matrices", 0)
     done = run("train", "strategic", "--store", store.path, "--checkpoint-dir", tmp_path / "c",
                check=1)  # fmt: skip
-    assert "chunk 0 of matrices is damaged" in done.stderr
+    assert "chunk 0 of matrices is damaged" in done.err
 
 
 def test_an_unknown_header_names_the_column_and_the_flag_which_then_works(tmp_path):
     bars = write_bars(tmp_path / "b.csv", 300)
     bars.write_text(bars.read_text().replace("low", "Llow", 1))
     build = ("build", "strategic", bars, "--store", tmp_path / "s.zarr")
-    assert "--columns low=Llow" in run(*build, check=1).stderr
+    assert "--columns low=Llow" in run(*build, check=1).err
     run(*build, "--columns", "low=Llow", check=0)
 
 
@@ -198,29 +201,29 @@ def mistakes(folder):
 def test_a_mistake_is_one_line_that_says_what_to_do(folder, number):
     code, text, arguments = mistakes(folder)[number]
     done = run(*arguments, check=code)
-    assert text in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
+    assert text in done.err
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert done.out == ""
 
 
 def test_flags_for_more_and_less_to_read_stand_before_a_command_or_after_it(folder, tmp_path):
     build = ("build", "strategic", folder / "bars.csv", "--store")
-    assert "writing chunks" in run(*build, tmp_path / "a", check=0).stderr
-    assert run("-q", *build, tmp_path / "b", "--workers", 1, check=0).stderr == ""
-    assert run(*build, tmp_path / "c", "--quiet", check=0).stderr == ""
+    assert "writing chunks" in run(*build, tmp_path / "a", check=0).err
+    assert run("-q", *build, tmp_path / "b", "--workers", 1, check=0).err == ""
+    assert run(*build, tmp_path / "c", "--quiet", check=0).err == ""
 
 
 def test_training_that_is_finished_says_how_to_go_on(folder, tmp_path):
     train = ("train", "strategic", "--store", folder / "strategic.zarr", "--checkpoint-dir",
              tmp_path / "c")  # fmt: skip
-    assert "nothing was left" not in run(*train, check=0).stderr
+    assert "nothing was left" not in run(*train, check=0).err
     again = run(*train, "--json", check=0)
-    assert "nothing was left to train on; --epochs 2 would go on" in again.stderr
+    assert "nothing was left to train on; --epochs 2 would go on" in again.err
     assert as_json(again)["steps"] > 0
     run(*train, "--epochs", 3, check=0)
     fewer = run(*train, "--epochs", 2, "--json", check=0)
-    assert "--epochs 4 would go on" in fewer.stderr
+    assert "--epochs 4 would go on" in fewer.err
     assert as_json(fewer)["epochs"] == 3
 
 
@@ -237,7 +240,7 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(folder, tmp_path):
     manager.save(1, {"x": torch.zeros(1)}, {}, {"avg_reward": 0.0})
     torch.save({"x": Code()}, manager.latest())
     done = run("train", "strategic", "--store", store.path, "--checkpoint-dir", directory, check=1)
-    assert done.stderr.count("\n") == 1
+    assert done.err.count("\n") == 1
     assert not (tmp_path / "ran").exists()
 
 

@@ -54,11 +54,13 @@ def collected():
     return {line.split("[")[0] for line in done.stdout.splitlines() if "::" in line}
 
 
+@pytest.mark.slow
 def test_pytest_collects_every_file_of_tests(collected):
     written = {str(path.relative_to(ROOT)) for path in TESTS.rglob("test_*.py")}
     assert {name.split("::")[0] for name in collected} == written
 
 
+@pytest.mark.slow
 def test_every_test_that_a_page_names_is_run(collected):
     known = collected | {name.split("::")[0] for name in collected}
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]

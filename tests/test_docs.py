@@ -36,6 +36,7 @@ SLOW = {
     "README.md",
     "docs/evaluation.md",
     "docs/howto/cluster.md",
+    "docs/howto/s3.md",
     "docs/reference/commands.md",
     "docs/training.md",
     "docs/tutorial.md",

@@ -122,6 +122,7 @@ def scene(tmp_path_factory, server):
 # kills
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_ten_kills_at_random_instants_change_nothing(scene, mode):
     rng = random.Random(f"kills of a {mode} build")
