@@ -64,10 +64,10 @@ def are_grouped(
     rows: Sequence[Sequence[str]], columns: Sequence[int], decimal: str, share: float
 ) -> bool:
     """Whether more than a share of rows are read if their numbers may be grouped, and not else."""
-    n_grouped = 0
+    n_grouped, other = 0, "," if decimal == "." else "."
     for row in rows:
         texts = [row[column].strip() for column in columns if 0 <= column < len(row)]
-        plain = [text for text in texts if is_number(text)]
+        plain = [text for text in texts if is_number(text) and other not in text]
         others = [text for text in texts if text and text not in plain]
         n_grouped += bool(others) and all(is_grouped_number(text, decimal) for text in others)
     return n_grouped > share * len(rows)

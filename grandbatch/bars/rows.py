@@ -60,15 +60,15 @@ def scale_prices(rows: Rows, scale: float) -> Rows:
     A price times its digits is divided by their power of ten: rounded once, as if it stood in the
     file with its point.
     """
-    _, digits, exponent = Decimal(repr(scale)).as_tuple()
-    assert isinstance(exponent, int)  # it is finite
-    factor = float(int("".join(map(str, digits))))
-    power = float(10 ** abs(exponent))
+    factor, power = scale, 1.0
+    if Decimal(scale) != Decimal(repr(scale)):
+        _, digits, exponent = Decimal(repr(scale)).as_tuple()
+        assert isinstance(exponent, int)  # it is finite
+        factor, power = float(int("".join(map(str, digits)))), float(10**-exponent)
     done: dict[int, Floats] = {}
     for values in rows.numbers[:4]:  # one array may stand for several
         if id(values) not in done:
-            scaled = values * factor
-            done[id(values)] = scaled / power if exponent < 0 else scaled * power
+            done[id(values)] = values * factor / power
     o, h, l, c = (done[id(values)] for values in rows.numbers[:4])
     return replace(rows, numbers=(o, h, l, c, rows.numbers[4]))
 

@@ -1,0 +1,226 @@
+"""Texts that need a word: no header, no volume, grouped or scaled numbers, other encodings."""
+
+import numpy as np
+import pytest
+from advice import follow, offers
+
+from grandbatch.bars import BarRules, prepare_bars
+from grandbatch.bars.forms import ungroup
+from grandbatch.errors import InputError, UsageError
+from grandbatch.scheduling import Schedule
+
+HERE = Schedule.local("sync")
+N = 30
+DAYS = [f"2024-01-{day:02d}" for day in range(1, N + 1)]
+BARS = [(10 + i, 12 + i, 9 + i, 11.25 + i, 1000 * i) for i in range(N)]
+HEADER = "timestamp,open,high,low,close,volume"
+
+
+def lines(form, header=None):
+    rows = [
+        form.format(*bar, day=day, i=i) for i, (day, bar) in enumerate(zip(DAYS, BARS, strict=True))
+    ]
+    return "\n".join([*([header] if header else []), *rows, ""])
+
+
+def write(tmp_path, text, name="x.csv"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def prepare(path, tmp_path, rules=None, **given):
+    return prepare_bars(path, tmp_path / "cache", rules or BarRules(**given), HERE)
+
+
+def assert_bars(bars, volume=True):
+    rows = bars.read(0, bars.n_rows)
+    for place, name in enumerate(("open", "high", "low", "close")):
+        np.testing.assert_array_equal(rows[name], [bar[place] for bar in BARS])
+    np.testing.assert_array_equal(rows["volume"], [bar[4] * volume for bar in BARS])
+
+
+def refused(path, tmp_path, **given):
+    with pytest.raises(InputError) as caught:
+        prepare(path, tmp_path, **given)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [
+        ("{day},{0},{1},{2},{3},{4},25000{i}", "timestamp,open,high,low,close,volume,extra_7"),
+        ("{day},{0},{1},{2},{3},{3},{4}", "timestamp,open,high,low,close,extra_6,volume"),
+        ("A,{day},{0},{1},{2},{3},{4}", "symbol,timestamp,open,high,low,close,volume"),
+        ("{day},A,{0},{1},{2},{3},{4}", "timestamp,symbol,open,high,low,close,volume"),
+        ("{day};09:30;{0};{1};{2};{3};{4};7", "date,time,open,high,low,close,volume,extra_8"),
+    ],
+)
+def test_rows_without_a_header_name_the_flags_that_read_them(tmp_path, form, names):
+    path = write(tmp_path, lines(form))
+    text = refused(path, tmp_path)
+    assert offers(text) == [f"--no-header --names {names}"]
+    [rules] = follow(text)
+    assert_bars(prepare(path, tmp_path, rules))
+
+
+def test_rows_that_are_no_bars_at_all_are_refused_without_advice(tmp_path):
+    path = write(tmp_path, lines("{day},{1},{0},{3},{2},{4},1,2,3"))
+    assert not offers(refused(path, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("form", "header"),
+    [
+        ("{day},{0},{1},{2},{3}", "DATE,OPEN,HIGH,LOW,CLOSE"),
+        ("{day},{0},{1},{2},{3}", None),
+        ("{day},09:30,{0},{1},{2},{3}", None),
+    ],
+)
+def test_without_volume_the_flag_is_named_and_it_is_zero(tmp_path, form, header):
+    path = write(tmp_path, lines(form, header))
+    text = refused(path, tmp_path)
+    assert "--no-volume" in text
+    [rules] = follow(text)
+    assert_bars(prepare(path, tmp_path, rules), volume=False)
+    assert_bars(prepare(path, tmp_path, no_volume=True), volume=False)
+
+
+def test_a_volume_that_there_is_can_be_passed_over(tmp_path):
+    path = write(tmp_path, lines("{day},{0},{1},{2},{3},{4}", HEADER))
+    assert_bars(prepare(path, tmp_path, no_volume=True), volume=False)
+
+
+def test_scaled_prices_are_those_that_a_point_would_give(tmp_path):
+    random = np.random.default_rng(3)
+    prices = random.integers(1, 10**15, 500)
+    rows = [f"{1_700_000_000 + 60 * i},{p},{p},{p},{p},7" for i, p in enumerate(prices)]
+    path = write(tmp_path, "\n".join([HEADER, *rows, ""]))
+    for scale in (1e-9, 0.01, 0.25, 5e-5, 10):
+        close = prepare(path, tmp_path, price_scale=scale).read(0, 500)["close"]
+        digits, _, exponent = f"{scale:e}".partition("e")
+        factor = round(float(digits) * 100)
+        expected = [float(f"{int(p) * factor}e{int(exponent) - 2}") for p in prices]
+        np.testing.assert_array_equal(close, expected)
+    assert set(prepare(path, tmp_path, price_scale=0.01).read(0, 500)["volume"]) == {7}
+    with pytest.raises(UsageError, match="price_scale"):
+        BarRules(price_scale=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "decimal", "plain"),
+    [
+        ("1,234.5", ".", "1234.5"),
+        ("1,234,567", ".", "1234567"),
+        ("12,34,567.8", ".", "1234567.8"),
+        ("1.234,5", ",", "1234,5"),
+        ("1'234.50", ".", "1234.50"),
+        ("1 234", ".", "1234"),
+        ("-1,234", ".", "-1234"),
+        ("1.2M", ".", "1.2e6"),
+        ("350k", ".", "350e3"),
+        ("1,5 B", ",", "1,5e9"),
+        ("1,234.5K", ".", "1234.5e3"),
+        ("2T", ".", "2e12"),
+    ],
+)
+def test_grouped_numbers_are_written_plainly(text, decimal, plain):
+    assert ungroup(text, decimal) == plain
+
+
+@pytest.mark.parametrize(
+    "text", ["1,23", "1,2345", ",123", "1,234,56", "1.2X", "M", "", "12.5", "1,234.5.6"]
+)
+def test_what_is_no_grouped_number_stays(text):
+    assert ungroup(text, ".") == text
+
+
+@pytest.mark.parametrize(
+    ("form", "header"),
+    [
+        ('"{day}","{0:,}","{1:,}","{2:,}","{3:,}","{4:,}"', HEADER),
+        ("{day};{0};{1};{2};{3};{4:,}", HEADER.replace(",", ";")),
+        ("{day},{0},{1},{2},{3},{i}K", HEADER),
+        ('{day},{0},{1},{2},{3},"{4:,}.0"', HEADER),
+    ],
+)
+def test_grouped_numbers_name_the_flag_that_reads_them(tmp_path, form, header):
+    path = write(tmp_path, lines(form, header))
+    text = refused(path, tmp_path)
+    rules = list(follow(text))
+    assert "--grouped" in offers(text)
+    assert_bars(prepare(path, tmp_path, rules[-1]))
+
+
+def test_decimal_commas_with_points_between_thousands(tmp_path):
+    german = lines("{day};{0};{1};{2};{3};{4:,}", HEADER.replace(",", ";"))
+    path = write(tmp_path, german.translate(str.maketrans(",.", ".,")))
+    assert_bars(prepare(path, tmp_path, grouped=True))
+
+
+def test_a_delimiter_at_the_end_of_rows_only_or_of_the_header_only_is_passed_over(tmp_path):
+    plain = "{day},{0},{1},{2},{3},{4}"
+    for name, form, header in (
+        ("rows", plain + ",", HEADER),
+        ("header", plain, HEADER + ","),
+        ("both", plain + ",", HEADER + ","),
+        ("no header", plain + ",", None),
+        ("odd", "{day},{0}.{i:025d},{1},{2},{3},{4},", None),
+    ):
+        bars = prepare(write(tmp_path, lines(form, header), f"{name}.csv"), tmp_path)
+        assert bars.n_rows == N, name
+        if name != "odd":
+            assert_bars(bars)
+
+
+GERMAN = "Datum;Eröffnung;Hoch;Tief;Schluss;Stück"
+ENCODED = {
+    "gbk": ("日期,开盘,最高,最低,收盘,成交量", "{day},{0},{1},{2},{3},{4}"),
+    "big5": ("日期,開盤價,最高價,最低價,收盤價,成交量", "{day},{0},{1},{2},{3},{4}"),
+    "shift_jis": ("日付,始値,高値,安値,終値,出来高", "{day},{0},{1},{2},{3},{4}"),
+    "euc_kr": ("날짜,시가,고가,저가,종가,거래량", "{day},{0},{1},{2},{3},{4}"),
+    "cp1252": (GERMAN, "{day};{0};{1};{2};{3};{4}"),
+    "utf-16": (HEADER, "{day},{0},{1},{2},{3},{4}"),
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODED)
+def test_text_of_another_encoding_names_it_and_is_read_as_it(tmp_path, encoding):
+    header, form = ENCODED[encoding]
+    path = write(tmp_path, lines(form, header).encode(encoding))
+    text = refused(path, tmp_path)
+    assert offers(text) == [f"--encoding {encoding}"]
+    [rules] = follow(text)
+    assert_bars(prepare(path, tmp_path, rules))
+
+
+def test_names_of_symbols_in_another_encoding(tmp_path):
+    text = lines(
+        "{day},贵州茅台,{0},{1},{2},{3},{4}", "timestamp,symbol,open,high,low,close,volume"
+    )
+    path = write(tmp_path, text.encode("gbk"))
+    [rules] = follow(refused(path, tmp_path))
+    assert prepare(path, tmp_path, rules).symbols == ("贵州茅台",)
+
+
+def test_a_note_in_another_encoding_doesnt_matter(tmp_path):
+    text = lines("{day},{0},{1},{2},{3},{4},é", HEADER + ",note")
+    assert_bars(prepare(write(tmp_path, text.encode("latin-1")), tmp_path))
+
+
+def test_a_wrong_encoding_is_an_error(tmp_path):
+    path = write(tmp_path, lines("{day},{0},{1},{2},{3},{4}", HEADER)[:-2].encode("utf-16"))
+    with pytest.raises(InputError):
+        prepare(path, tmp_path, encoding="gbk")
+    with pytest.raises(UsageError, match="encoding 'nothing' is unknown"):
+        BarRules(encoding="nothing")
+
+
+@pytest.mark.parametrize("header", ["the low", "a,low", "low'; rm -rf x", '"low"', "$low", "low %"])
+def test_a_headers_name_is_quoted_for_the_shell(tmp_path, header):
+    quoted = '"' + header.replace('"', '""') + '"'
+    path = write(tmp_path, lines("{day},{0},{1},{2},{3},{4}", HEADER.replace("low", quoted)))
+    text = refused(path, tmp_path) if header != '"low"' else ""
+    for rules in follow(text):
+        assert_bars(prepare(path, tmp_path, rules))
+    assert header == '"low"' or offers(text)
