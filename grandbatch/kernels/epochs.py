@@ -12,7 +12,7 @@ import numpy.typing as npt
 from grandbatch.kernels.calendar import days_of, is_date
 from grandbatch.kernels.compilation import compiled
 from grandbatch.kernels.loads import address_of, byte_at
-from grandbatch.kernels.timestamps import ABSOLUTE, NAIVE, NUMBER, UNPARSEABLE
+from grandbatch.kernels.timestamps import ABSOLUTE, DIGITS, NAIVE, NUMBER, UNPARSEABLE
 
 NO_TIME, COMPACT = -1, 4
 """What numbers may mean besides 0 to 3: seconds, milliseconds, microseconds, nanoseconds."""
@@ -27,6 +27,8 @@ _SECOND = np.int64(1_000_000_000)
 _LARGEST = np.int64(2**63 - 1)
 _ROOM = (_LARGEST - 9) // 10
 _TENS = np.array([10**i for i in range(19)], np.int64)
+_LIMITS = np.array([(2**63 - 1) // 10 ** (9 - 3 * unit) for unit in range(4)], np.int64)
+"""What an epoch of each unit is below, so that it fits into int64 nanoseconds."""
 
 
 @compiled
@@ -35,12 +37,14 @@ def _number(at, end):  # type: ignore[no-untyped-def]
 
     Form 0 is digits alone, or with decimals that are zeros; 1 is anything else.
     """
+    while byte_at(at) == 32 or byte_at(at) == 9:
+        at += 1
     negative = byte_at(at) == 45
     at += negative
     digits, scale = np.int64(0), np.int64(0)
     form = np.int64(negative)
     decimals = False
-    while at < end and (byte_at(at) | 32) != 101:
+    while at < end and (byte_at(at) == 46 or 48 <= byte_at(at) <= 57):
         if byte_at(at) == 46:
             decimals = True
         elif digits <= _ROOM:
@@ -49,16 +53,9 @@ def _number(at, end):  # type: ignore[no-untyped-def]
         elif not decimals:
             scale += 1
         at += 1
-    if at < end:  # an exponent
+    if at < end and (byte_at(at) | 32) == 101:
         form = np.int64(1)
-        at += 1
-        below = byte_at(at) == 45
-        at += below or byte_at(at) == 43
-        power = np.int64(0)
-        while at < end and power < 1000:
-            power = power * 10 + (byte_at(at) - 48)
-            at += 1
-        scale += -power if below else power
+        scale += _exponent(at + 1, end)
     if digits == 0 or scale < -36:
         return np.int64(0), np.int64(0), form, negative
     if scale >= 0:
@@ -67,7 +64,7 @@ def _number(at, end):  # type: ignore[no-untyped-def]
         return digits * _TENS[scale], np.int64(0), form, negative
     places = -scale
     if places > 18:
-        part = digits // _TENS[places - 9] if places - 9 <= 18 else np.int64(0)
+        part = digits // _TENS[places - 9] if places <= 27 else np.int64(0)
         return np.int64(0), part, np.int64(1), negative
     rest = digits % _TENS[places]
     part = rest * _TENS[9 - places] if places <= 9 else rest // _TENS[places - 9]
@@ -75,44 +72,52 @@ def _number(at, end):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _exponent(at, end):  # type: ignore[no-untyped-def]
+    below = byte_at(at) == 45
+    at += below or byte_at(at) == 43
+    power = np.int64(0)
+    while at < end and power < 1000 and 48 <= byte_at(at) <= 57:
+        power = power * 10 + (byte_at(at) - 48)
+        at += 1
+    return -power if below else power
+
+
+@compiled
 def _compact(value):  # type: ignore[no-untyped-def]
     """Nanoseconds of YYYYMMDD[HH[MM[SS[mmm]]]], and whether it is a date."""
     date, clock, millis = value, np.int64(0), np.int64(0)
-    if value >= _TENS[16]:
+    if value >= 10**16:
         millis = value % 1000
         value //= 1000
-    if value >= _TENS[13] and value < _TENS[14]:
+    if value >= 10**13:
         date, clock = value // 1_000_000, value % 1_000_000
-    elif value >= _TENS[11] and value < _TENS[12]:
+    elif value >= 10**11:
         date, clock = value // 10_000, value % 10_000 * 100
-    elif value >= _TENS[9] and value < _TENS[10]:
+    elif value >= 10**9:
         date, clock = value // 100, value % 100 * 10_000
-    hour, minute, second = clock // 10_000, clock // 100 % 100, clock % 100
     year, month, day = date // 10_000, date // 100 % 100, date % 100
-    is_clock = hour <= 23 and minute <= 59 and second <= 59
-    is_clock |= hour == 24 and clock == 240_000 and millis == 0
-    is_clock |= clock == 235_960
-    good = is_clock and is_date(year, month, day)
-    if not good:
+    if not is_date(year, month, day):
+        return np.int64(0), False
+    hour, minute, second = clock // 10_000, clock // 100 % 100, clock % 100
+    good = hour <= 23 and minute <= 59 and second <= 59 + (clock == 235_960)
+    if not good and (clock != 240_000 or millis > 0):
         return np.int64(0), False
     seconds = days_of(year, month, day) * 86400 + hour * 3600 + minute * 60 + second
     return seconds * _SECOND + millis * 1_000_000, True
 
 
 @compiled
-def _count(value, size, is_whole, tally):  # type: ignore[no-untyped-def]
-    """Count what a number of some size says on its unit."""
-    if size < EARLY:
-        is_first = tally[EARLY_ROWS] == 0
-        tally[LOWEST] = value if is_first else min(tally[LOWEST], value)
-        tally[HIGHEST] = value if is_first else max(tally[HIGHEST], value)
-        tally[EARLY_ROWS] += 1
-    is_first = True
-    for unit in range(4):
-        if size < _LARGEST // _TENS[9 - 3 * unit]:
-            is_minute = is_whole and size % (60 * _TENS[3 * unit]) == 0
-            tally[UNIT_ROWS + unit] += is_first or is_minute
-            is_first = False
+def _units(size, is_whole):  # type: ignore[no-untyped-def]
+    """Bits of the units that a number of some size fits."""
+    unit = 0
+    while unit < 3 and size >= _LIMITS[unit]:
+        unit += 1
+    units = 1 << unit
+    if is_whole and size % 60_000 == 0:
+        while unit < 3:
+            unit += 1
+            units |= (size % (60 * _TENS[3 * unit]) == 0) << unit
+    return units
 
 
 @compiled
@@ -137,7 +142,8 @@ def read_numbers(
         What numbers are: an epoch's unit from 0 (seconds) to 3 (nanoseconds), `COMPACT`, or
         `NO_TIME`.
     out, status : (T,) int64, (T,) uint8
-        Read and written, as `parse_timestamps` writes them, where the status is `NUMBER`.
+        Read and written, as `parse_timestamps` writes them, where the status is `DIGITS` or
+        `NUMBER`.
     tally : (N_TALLY,) int64
         Added to, whatever the meaning: numbers; those that are a date; those nearer to zero than
         `EARLY`, and the lowest and the highest of these; and for each unit those that it fits:
@@ -145,28 +151,31 @@ def read_numbers(
     """
     base = address_of(data)
     for row in range(len(starts)):
-        if status[row] != NUMBER:
+        if status[row] < DIGITS:
             continue
-        at, end = base + starts[row], base + stops[row]
-        while byte_at(at) == 32 or byte_at(at) == 9:
-            at += 1
-        while byte_at(end - 1) == 32 or byte_at(end - 1) == 9:
-            end -= 1
-        whole, part, form, negative = _number(at, end)
+        whole, part, form, negative = out[row], np.int64(0), np.int64(0), False
+        if status[row] == NUMBER:
+            whole, part, form, negative = _number(base + starts[row], base + stops[row])
         out[row], status[row] = 0, UNPARSEABLE
         if whole < 0:
             continue
+        date, is_compact = _compact(whole)
+        is_compact &= form == 0
         tally[ROWS] += 1
-        date, is_compact = np.int64(0), False
-        if form == 0:
-            date, is_compact = _compact(whole)
-            tally[COMPACT_ROWS] += is_compact
+        tally[COMPACT_ROWS] += is_compact
         value = -whole if negative else whole
-        _count(value, whole, part == 0, tally)
-        if meaning >= 0 and meaning < COMPACT:
-            scale = _TENS[9 - 3 * meaning]
-            if whole < _LARGEST // scale:
-                ns = whole * scale + part // _TENS[3 * meaning]
-                out[row], status[row] = (-ns if negative else ns), ABSOLUTE
-        if meaning == COMPACT and is_compact:
+        if whole < EARLY:
+            is_first = tally[EARLY_ROWS] == 0
+            tally[LOWEST] = value if is_first else min(tally[LOWEST], value)
+            tally[HIGHEST] = value if is_first else max(tally[HIGHEST], value)
+            tally[EARLY_ROWS] += 1
+        units = _units(whole, part == 0)
+        for unit in range(4):
+            tally[UNIT_ROWS + unit] += units >> unit & 1
+        if meaning >= 0 and meaning < COMPACT and whole < _LIMITS[meaning]:
+            ns = whole * _TENS[9 - 3 * meaning]
+            if part > 0:
+                ns += part // _TENS[3 * meaning]
+            out[row], status[row] = (-ns if negative else ns), ABSOLUTE
+        elif meaning == COMPACT and is_compact:
             out[row], status[row] = date, NAIVE

@@ -22,8 +22,10 @@ MISSING = 2
 """Nothing but blanks."""
 UNPARSEABLE = 3
 """No known form, or no such date."""
-NUMBER = 4
-"""Not read: an epoch or a compact date."""
+DIGITS = 4
+"""Not read: an epoch or a compact date of at most 18 digits, whose value stands in for the time."""
+NUMBER = 5
+"""Not read: a number with a sign, a point, an exponent, or more digits."""
 
 DAY_FIRST_EVIDENCE = 0
 MONTH_FIRST_EVIDENCE = 1
@@ -35,10 +37,13 @@ PADDED_CLOCKS = 6
 SECOND_CLOCKS = 7
 MILLI_CLOCKS = 8
 N_TALLY = 9
+"""What is counted of rows. A row's marks have the bit of each that it adds to: arrays that a kernel
+hands to others cost too much."""
 
 NO_CLOCK, MINUTES, SECONDS, MILLIS = 0, 1, 2, 3
 """What times of day without colons and leading zeros mean: HHMM, HHMMSS or HHMMSSmmm."""
 
+_NO_MARKS = np.int64(0)
 _SECOND = np.int64(1_000_000_000)
 _DAY = np.int64(86_400_000_000_000)
 
@@ -99,34 +104,38 @@ def _offset(at, end):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _bare_clock(value, width, padded, meaning, tally):  # type: ignore[no-untyped-def]
-    """Nanoseconds since midnight of digits without colons; -1 where they are no time of day."""
-    tally[CLOCK_ROWS] += 1
-    tally[SHORT_CLOCKS] += width <= 2
-    tally[PADDED_CLOCKS] += padded and width == 4
-    tally[SECOND_CLOCKS] += width == 5 or width == 6 or (width <= 4 and value > 2400)  # noqa: PLR1714
-    tally[MILLI_CLOCKS] += width > 6
-    if width > 6 and meaning != MILLIS:
-        return np.int64(-1)
-    if width <= 3 and meaning == NO_CLOCK:
-        return np.int64(-1)
-    if width == 5 and meaning < SECONDS:
-        return np.int64(-1)
+def _bare_clock(value, width, padded, meaning):  # type: ignore[no-untyped-def]
+    """Nanoseconds since midnight of digits without colons (-1 if they are no time), and marks."""
+    marks = np.int64(1 << CLOCK_ROWS)
     millis = np.int64(0)
+    if width == 5 or width == 6:  # noqa: PLR1714 (faster)
+        marks |= 1 << SECOND_CLOCKS
+        if width == 5 and meaning < SECONDS:
+            return np.int64(-1), marks
+    elif width <= 4:
+        marks |= (width <= 2) << SHORT_CLOCKS
+        marks |= (padded and width == 4) << PADDED_CLOCKS
+        marks |= (value > 2400) << SECOND_CLOCKS
+        if width != 4 and meaning == NO_CLOCK:
+            return np.int64(-1), marks
+        if meaning < SECONDS:
+            value *= 100
+    else:
+        marks |= 1 << MILLI_CLOCKS
+        if meaning != MILLIS:
+            return np.int64(-1), marks
     if meaning == MILLIS:
         millis = value % 1000
         value //= 1000
-    elif width <= 4 and meaning < SECONDS:
-        value *= 100
     hour, minute, second = value // 10_000, value // 100 % 100, value % 100
     if minute > 59 or second > 59 + (value == 235_960):
-        return np.int64(-1)
-    return ((hour * 60 + minute) * 60 + second) * _SECOND + millis * 1_000_000
+        return np.int64(-1), marks
+    return (hour * 3600 + minute * 60 + second) * _SECOND + millis * 1_000_000, marks
 
 
 @compiled
-def _clock_digits(at, end, meaning, tally):  # type: ignore[no-untyped-def]
-    """Nanoseconds since midnight of `HH:MM[:SS]` or digits alone, where it stops, has it seconds.
+def _clock_digits(at, end, meaning):  # type: ignore[no-untyped-def]
+    """Nanoseconds since midnight of `HH:MM[:SS]` or digits, its end, has it seconds, marks.
 
     An hour of 24 and above is left for the caller to see. The place is -1 where there is no time.
     """
@@ -134,21 +143,21 @@ def _clock_digits(at, end, meaning, tally):  # type: ignore[no-untyped-def]
     hour, at = _digits(at, end)
     width = at - start
     if width > 0 and width <= 9 and (at == end or byte_at(at) != 58):
-        nanos = _bare_clock(hour, width, byte_at(start) == 48, meaning, tally)
-        return nanos, (at if nanos >= 0 else -1), width > 4 or meaning >= SECONDS
+        nanos, marks = _bare_clock(hour, width, byte_at(start) == 48, meaning)
+        return nanos, (at if nanos >= 0 else -1), width > 4 or meaning >= SECONDS, marks
     if width not in (1, 2) or at == end:
-        return np.int64(0), -1, False
+        return np.int64(0), -1, False, _NO_MARKS
     start = at + 1
     minute, at = _digits(start, end)
     if at - start != 2 or minute > 59:
-        return np.int64(0), -1, False
+        return np.int64(0), -1, False, _NO_MARKS
     seconds = hour * 3600 + minute * 60
     if at == end or byte_at(at) != 58:
-        return seconds * _SECOND, at, False
+        return seconds * _SECOND, at, False, _NO_MARKS
     start = at + 1
     second, at = _digits(start, end)
     good = at - start == 2 and (second <= 59 or (second == 60 and seconds == 86340))
-    return (seconds + second) * _SECOND, (at if good else -1), True
+    return (seconds + second) * _SECOND, (at if good else -1), True, _NO_MARKS
 
 
 @compiled
@@ -159,12 +168,12 @@ def _skip_blanks(at, end):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _clock(at, end, meaning, tally):  # type: ignore[no-untyped-def]
-    """Nanoseconds since midnight of a time with all that may follow but a zone, and its end.
+def _clock(at, end, meaning):  # type: ignore[no-untyped-def]
+    """Nanoseconds since midnight of a time with all that may follow but a zone, its end, and marks.
 
     24:00 and 23:59:60 are the end of the day. The place is -1 where there is no such time.
     """
-    clock, at, has_seconds = _clock_digits(at, end, meaning, tally)
+    clock, at, has_seconds, marks = _clock_digits(at, end, meaning)
     if at >= 0 and at < end and (byte_at(at) == 46 or byte_at(at) == 44):
         start = at + 1
         part, at = _fraction(start, end)
@@ -172,103 +181,108 @@ def _clock(at, end, meaning, tally):  # type: ignore[no-untyped-def]
         if at == start or not (has_seconds or part == 0):
             at = -1
     if at < 0:
-        return np.int64(0), -1
+        return np.int64(0), -1, marks
     at = _skip_blanks(at, end)
     if (
         end - at >= 2 and (byte_at(at + 1) | 32) == 109 and (byte_at(at) | 32) in (97, 112)
     ):  # AM, PM
         if clock < 3600 * _SECOND or clock >= 13 * 3600 * _SECOND:
-            return np.int64(0), -1
+            return np.int64(0), -1, marks
         afternoon = np.int64(43200) if (byte_at(at) | 32) == 112 else np.int64(0)
         clock = clock % (43200 * _SECOND) + afternoon * _SECOND
         at = _skip_blanks(at + 2, end)
     if clock > _DAY:
-        return np.int64(0), -1
-    return clock, at
+        return np.int64(0), -1, marks
+    return clock, at, marks
 
 
 @compiled
-def _date(at, end, day_first, tally):  # type: ignore[no-untyped-def]
-    """Days since 1970 of the date written at `at`, and where it stops; -1 if there is none."""
+def _date(at, end, day_first):  # type: ignore[no-untyped-def]
+    """Days since 1970 of the date written at `at`, its end (-1 if there is none), and marks."""
     start = at
     first, at = _digits(at, end)
     width = at - start
     if width == 8:
         year, month, day = first // 10_000, first // 100 % 100, first % 100
-        return days_of(year, month, day), (at if is_date(year, month, day) else -1)
+        return days_of(year, month, day), (at if is_date(year, month, day) else -1), _NO_MARKS
     if at == end or byte_at(at) < 45 or byte_at(at) > 47:  # - . /
-        tally[UNDATED_ROWS] += at < end and byte_at(at) == 58 and (width == 1 or width == 2)  # noqa: PLR1714
-        return np.int64(0), -1
+        undated = at < end and byte_at(at) == 58 and (width == 1 or width == 2)  # noqa: PLR1714
+        return np.int64(0), -1, np.int64(undated << UNDATED_ROWS)
     mark = byte_at(at)
     start = at + 1
     second, at = _digits(start, end)
     if at - start < 1 or at - start > 2 or at == end or byte_at(at) != mark:
-        return np.int64(0), -1
+        return np.int64(0), -1, _NO_MARKS
     start = at + 1
     third, at = _digits(start, end)
     year, month, day = first, second, third
+    marks = _NO_MARKS
     if width <= 2 and at - start == 4:
-        tally[ORDERED_ROWS] += first != second
-        tally[DAY_FIRST_EVIDENCE] += first > 12 and second <= 12
-        tally[MONTH_FIRST_EVIDENCE] += second > 12 and first <= 12
+        marks |= (first != second) << ORDERED_ROWS
+        marks |= (first > 12 and second <= 12) << DAY_FIRST_EVIDENCE
+        marks |= (second > 12 and first <= 12) << MONTH_FIRST_EVIDENCE
         year, month, day = third, first, second
         if day_first:
             month, day = second, first
     elif width != 4 or at == start or at - start > 2:
-        return np.int64(0), -1
-    return days_of(year, month, day), (at if is_date(year, month, day) else -1)
+        return np.int64(0), -1, _NO_MARKS
+    return days_of(year, month, day), (at if is_date(year, month, day) else -1), marks
 
 
 @compiled
-def _is_number(at, end):  # type: ignore[no-untyped-def]
-    """Whether a text is digits with no more than a minus, a point and an exponent."""
-    start = at + (byte_at(at) == 45)
-    count, at = np.int64(0), start
-    while at < end and (48 <= byte_at(at) <= 57 or (byte_at(at) == 46 and count == at - start)):
-        count += byte_at(at) != 46
-        at += 1
-    if count == 0:
-        return False
-    if at < end and (byte_at(at) | 32) == 101:
+def _is_number(start, at, end):  # type: ignore[no-untyped-def]
+    """Whether digits, from `start` to `at`, and what follows up to `end` are one number."""
+    count = at - start
+    if at < end and byte_at(at) == 46:
+        start = at + 1
+        _, at = _digits(start, end)
+        count += at - start
+    if count > 0 and at < end and (byte_at(at) | 32) == 101:
         at += 1
         at += at < end and (byte_at(at) == 45 or byte_at(at) == 43)
         start = at
-        _, at = _digits(at, end)
+        _, at = _digits(start, end)
         count = at - start
     return at == end and count > 0
 
 
 @compiled
-def _parse(at, end, day_first, clocks, tally):  # type: ignore[no-untyped-def]  # noqa: PLR0911 (a chain of refusals)
-    """Nanoseconds, status and days of the text from address `at` up to `end`."""
+def _parse(at, end, day_first, clocks):  # type: ignore[no-untyped-def]  # noqa: PLR0911 (a chain of refusals)
+    """Nanoseconds, status, days and marks of the text from address `at` up to `end`."""
     none = np.int64(0)
     while at < end and (byte_at(at) == 32 or byte_at(at) == 9):
         at += 1
     while end > at and (byte_at(end - 1) == 32 or byte_at(end - 1) == 9):
         end -= 1
     if at == end:
-        return none, MISSING, none
-    if _is_number(at, end):
-        return none, NUMBER, none
-    days, at = _date(at, end, day_first, tally)
+        return none, MISSING, none, none
+    signed = byte_at(at) == 45
+    value, stop = _digits(at + signed, end)
+    if stop == end and not signed and end - at <= 18:
+        return value, DIGITS, none, none
+    is_open = stop == end or byte_at(stop) == 46 or (byte_at(stop) | 32) == 101
+    if is_open and _is_number(at + signed, stop, end):
+        return none, NUMBER, none, none
+    days, at, marks = _date(at, end, day_first)
     if at < 0:
-        return none, UNPARSEABLE, none
+        return none, UNPARSEABLE, none, marks
     ns = days * _DAY
     if at == end:
-        return ns, NAIVE, days
+        return ns, NAIVE, days, marks
     if byte_at(at) != 32 and (byte_at(at) | 32) != 116:  # a blank or T
-        return none, UNPARSEABLE, none
-    clock, at = _clock(_skip_blanks(at + 1, end), end, clocks, tally)
+        return none, UNPARSEABLE, none, marks
+    clock, at, more = _clock(_skip_blanks(at + 1, end), end, clocks)
+    marks |= more
     if at < 0:
-        return none, UNPARSEABLE, none
+        return none, UNPARSEABLE, none, marks
     if at == end:
-        return ns + clock, NAIVE, days
+        return ns + clock, NAIVE, days, marks
     east, good = _offset(at, end)
-    return ns + clock - east, (ABSOLUTE if good else UNPARSEABLE), days
+    return ns + clock - east, (ABSOLUTE if good else UNPARSEABLE), days, marks
 
 
 @compiled
-def parse_timestamps(
+def parse_timestamps(  # noqa: C901 (a call that is handed arrays costs too much)
     data: npt.NDArray[np.uint8],
     starts: npt.NDArray[np.int64],
     stops: npt.NDArray[np.int64],
@@ -298,7 +312,7 @@ def parse_timestamps(
     out : (T,) int64
         Nanoseconds since 1970 in UTC, or in wall-clock time where the status is `NAIVE`.
     status : (T,) uint8
-        `NAIVE`, `ABSOLUTE`, `MISSING`, `UNPARSEABLE` or `NUMBER`.
+        `NAIVE`, `ABSOLUTE`, `MISSING`, `UNPARSEABLE`, `DIGITS` or `NUMBER`.
     tally : (N_TALLY,) int64
         Added to, whatever `day_first` and `clocks`: rows that can only be day-first, only
         month-first, and all of form `a/b/yyyy` with a unlike b; times of day without a date;
@@ -308,12 +322,10 @@ def parse_timestamps(
     Returns
     -------
     int
-        Rows with the status `NUMBER`.
+        Rows with the status `DIGITS` or `NUMBER`.
     """
     base = address_of(data)
-    before = np.zeros(3, np.int64)
-    added = np.zeros(3, np.int64)
-    date_at, date_width, date_ns = 0, 0, np.int64(0)
+    date_at, date_width, date_ns, date_marks = 0, 0, np.int64(0), _NO_MARKS
     n_numbers = 0
     for row in range(len(starts)):
         at, end = base + starts[row], base + stops[row]
@@ -343,18 +355,18 @@ def parse_timestamps(
             if unlike == 0 and seconds < 86400:
                 out[row] = date_ns + seconds * _SECOND
                 status[row] = NAIVE
-                for i in range(3):
-                    tally[i] += added[i]
+                if date_marks != 0:
+                    for slot in range(3):
+                        tally[slot] += date_marks >> slot & 1
                 continue
             at = base + starts[row]
-        for i in range(3):
-            before[i] = tally[i]
-        out[row], status[row], days = _parse(at, end, day_first, clocks, tally)
-        n_numbers += status[row] == NUMBER
+        out[row], status[row], days, marks = _parse(at, end, day_first, clocks)
+        if marks != 0:
+            for slot in range(N_TALLY):
+                tally[slot] += marks >> slot & 1
+        n_numbers += status[row] >= DIGITS
         if status[row] == NAIVE:
-            for i in range(3):  # an expression of whole arrays takes a second to compile
-                added[i] = tally[i] - before[i]
-            date_at, date_width, date_ns = at, 0, days * _DAY
+            date_at, date_width, date_ns, date_marks = at, 0, days * _DAY, marks
             while at + date_width < end and byte_at(at + date_width) not in (32, 84):
                 date_width += 1
             if date_width > 10:  # no mark between date and time
