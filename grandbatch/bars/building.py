@@ -34,7 +34,6 @@ from grandbatch.bars.checking import (
     count_reasons,
 )
 from grandbatch.bars.digests import PartDigests, file_crc
-from grandbatch.bars.evidence import Evidence, total
 from grandbatch.bars.inputs import (
     LEAF_BYTES,
     InputFile,
@@ -53,9 +52,10 @@ from grandbatch.bars.planning import (
     task_of,
     under_verdicts,
 )
-from grandbatch.bars.problems import check_dated, check_times, disk_full
+from grandbatch.bars.problems import disk_full
 from grandbatch.bars.row_groups import TableBlock
 from grandbatch.bars.rules import BarRules
+from grandbatch.bars.settling import refuse_undated, settle_meanings, settle_sessions
 from grandbatch.bars.sorting import MergedPart, merge_parts, plan_sorted_parts
 from grandbatch.errors import DamagedBarsError, InputError
 from grandbatch.files import is_full, remove_temporaries, sync_folder
@@ -127,7 +127,6 @@ class _Build:
         self.sources: list[Source] = []
         self.tasks: list[PieceTask] = []
         self.pieces: list[Piece] = []
-        self.found: list[Evidence] = [Evidence() for _ in files]
         self.n_differing = 0
 
     def run(
@@ -144,10 +143,10 @@ class _Build:
         )
         hopeless = self._read_all(on_progress)
         if hopeless:
-            for source, (found, n_rows) in zip(self.sources, self._hear(hopeless), strict=True):
-                check_dated(source.file, found, n_rows)
+            refuse_undated(hopeless, self.sources)
             self._check_bad_rows(hopeless)
         self._settle_meanings()
+        self._settle_sessions()
         if self.rules.sort:
             symbols, parts = self._sort()
         else:
@@ -239,30 +238,20 @@ class _Build:
     # settling what spans blocks
 
     def _settle_meanings(self) -> None:
-        """Read files again whose timestamps turn out to be meant otherwise.
-
-        A file's own rows decide; where they don't, those of all files together.
-        """
-        heard = self._hear(self.pieces)
-        self.found = [found for found, _ in heard]
-        everywhere = total(self.found)
-        wrong = set()
-        for number, (source, (found, n_rows)) in enumerate(zip(self.sources, heard, strict=True)):
-            check_times(source.file, found, everywhere, n_rows, self.rules)
-            meaning = source.meaning.settled(found, everywhere, self.rules)
-            if meaning != source.meaning:
-                source.meaning = meaning
-                wrong.add(number)
+        """Read files again whose timestamps turn out to be meant otherwise."""
+        wrong = settle_meanings(self.pieces, self.sources, self.rules)
         self.tasks = under_verdicts(self.tasks, self.sources)
         self._read_again([task for task in self.tasks if task.file in wrong])
 
-    def _hear(self, pieces: Sequence[Piece]) -> list[tuple[Evidence, int]]:
-        """Return what each file's rows say, and how many there are."""
-        heard = [(Evidence(), 0) for _ in self.sources]
-        for piece in pieces:
-            found, n_rows = heard[piece.file]
-            heard[piece.file] = found + piece.evidence, n_rows + piece.n_rows
-        return heard
+    def _settle_sessions(self) -> None:
+        """Read blocks again whose evenings belong to other days than these could know."""
+        if self.rules.session_start is None:
+            return
+        calendar, wrong = settle_sessions(self.pieces)
+        for number in wrong:
+            task = self.tasks[number]
+            self.tasks[number] = replace(task, form=replace(task.form, calendar=calendar))
+        self._read_again([self.tasks[number] for number in wrong])
 
     def _settle_carries(self) -> tuple[list[str], list[PlannedPart]]:
         """Read blocks again that begin before the latest bar of the blocks before them.
@@ -313,8 +302,8 @@ class _Build:
 
     def _check_bad_rows(self, pieces: Sequence[Piece]) -> None:
         path = self.target / QUARANTINE
-        is_all = len(pieces) == len(self.tasks)
-        check_bad_rows(path, pieces, self.pieces_folder, self.sources, self.rules, is_all=is_all)
+        where = path, self.pieces_folder, self.sources
+        check_bad_rows(*where, self.tasks, pieces, self.rules)
         self.syncer.add(path)
 
     def _join(self, parts: Sequence[PlannedPart]) -> list[Part]:
@@ -357,13 +346,10 @@ class _Build:
             "source": source,
             "rules": self.rules.identity(),
             "day_first": [
-                source.meaning.day_first if found.dates.rows else None
-                for source, found in zip(self.sources, self.found, strict=True)
+                source.meaning.day_first if source.found.dates.rows else None
+                for source in self.sources
             ],
-            "time_numbers": [
-                source.meaning.name_of(found)
-                for source, found in zip(self.sources, self.found, strict=True)
-            ],
+            "time_numbers": [source.meaning.name_of(source.found) for source in self.sources],
             "symbols": symbols,
             "n_rows": sum(part.rows for part in parts),
             "quarantined": count_reasons(self.pieces),

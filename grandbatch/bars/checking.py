@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from grandbatch.bars.assembly import merge_bad_rows
+from grandbatch.bars.disorder import likely_remedy
 from grandbatch.bars.instruments import ColumnsWatch
 from grandbatch.bars.layout import CsvLayout
 from grandbatch.bars.pieces import Piece, PieceTask
@@ -32,7 +33,7 @@ class BadRowsWatch:
     """Watches bad rows, and columns that must not change, while blocks are read.
 
     Counted are only those that stay bad: where timestamps may turn out to be meant otherwise
-    nothing is, where clocks change nothing that depends on time.
+    nothing is, where clocks change or evenings belong to days before, nothing that depends on time.
     """
 
     def __init__(self, tasks: Sequence[PieceTask], names: Sequence[str], rules: BarRules) -> None:
@@ -82,7 +83,8 @@ class BadRowsWatch:
         rules = self._rules
         if piece.evidence.is_open(rules):
             return 0
-        stop = N_REASONS if rules.timezone == "UTC" else DUPLICATE_TIMESTAMP
+        is_time_settled = rules.timezone == "UTC" and rules.session_start is None
+        stop = N_REASONS if is_time_settled else DUPLICATE_TIMESTAMP
         return sum(piece.reasons[ACCEPTED + 1 : stop])
 
 
@@ -120,12 +122,11 @@ def count_changes(pieces: Sequence[Piece]) -> dict[str, int]:
 
 def check_bad_rows(
     path: Path,
-    pieces: Sequence[Piece],
     folder: Path,
     sources: Sequence[Source],
+    tasks: Sequence[PieceTask],
+    pieces: Sequence[Piece],
     rules: BarRules,
-    *,
-    is_all: bool,
 ) -> None:
     """Write the quarantine, and refuse more bad rows than are allowed.
 
@@ -133,14 +134,12 @@ def check_bad_rows(
     ----------
     path : Path
         The quarantine.
-    pieces : sequence of Piece
-        Blocks of the sources from the first on.
     folder : Path
         Where the blocks' bad rows are.
     sources : sequence of Source
+    tasks, pieces : sequence of PieceTask, sequence of Piece
+        All blocks of the sources, and those read, from the first on.
     rules : BarRules
-    is_all : bool
-        Whether these are all blocks.
 
     Raises
     ------
@@ -164,7 +163,9 @@ def check_bad_rows(
     if rules.duplicates == "raise" and counts.get("duplicate_timestamp"):
         raise duplicate(path)
     if not rules.allows(n_bad, n_rows):
-        raise bad_rows(path, counts, n_rows, rules, is_all=is_all)
+        is_order = max(counts, key=lambda reason: counts[reason]) == "out_of_order"
+        order = likely_remedy(tasks, pieces) if is_order else ""
+        raise bad_rows(path, counts, n_rows, rules, is_all=len(pieces) == len(tasks), order=order)
     if n_bad == n_rows:
         found = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
         raise InputError(

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.bars.rules import UNITS, BarRules
+from grandbatch.bars.sessions import Placements
 from grandbatch.kernels import epochs, timestamps
 
 Int64 = npt.NDArray[np.int64]
@@ -120,6 +121,10 @@ class Evidence:
     clocks: Clocks = Clocks()
     undated: int = 0
     """Times of day with colons that stand alone."""
+    days: frozenset[int] = frozenset()
+    """Dates, as days since 1970, where sessions start before midnight."""
+    taken: frozenset[tuple[int, int]] = frozenset()
+    """Dates of evenings, each with the day that they were put on."""
 
     def __add__(self, other: Evidence) -> Evidence:
         numbers = _sum(self.numbers, other.numbers)
@@ -134,6 +139,8 @@ class Evidence:
             numbers,
             _sum(self.clocks, other.clocks),
             self.undated + other.undated,
+            self.days | other.days,
+            self.taken | other.taken,
         )
 
     def is_open(self, rules: BarRules) -> bool:
@@ -142,6 +149,8 @@ class Evidence:
         is_number_open = self.numbers.rows and rules.epoch_unit is None
         return bool(is_date_open or is_number_open or self.clocks.rows)
 
+
+NOTHING = Evidence()
 
 _Counts = TypeVar("_Counts", Dates, Numbers, Clocks)
 
@@ -156,12 +165,15 @@ class Tally:
     def __init__(self) -> None:
         self.texts = np.zeros(timestamps.N_TALLY, np.int64)
         self.numbers = np.zeros(epochs.N_TALLY, np.int64)
+        self.placements = Placements()
 
     def evidence(self) -> Evidence:
         """Return what was counted."""
         texts = self.texts.tolist()
         dates, undated, clocks = texts[:3], texts[3], texts[4:]
-        return Evidence(Dates(*dates), Numbers(*self.numbers.tolist()), Clocks(*clocks), undated)
+        numbers = Numbers(*self.numbers.tolist())
+        days, taken = frozenset(self.placements.days), frozenset(self.placements.taken)
+        return Evidence(Dates(*dates), numbers, Clocks(*clocks), undated, days, taken)
 
 
 @dataclass(frozen=True)
@@ -214,4 +226,4 @@ def first_verdict(*counts: Dates | Numbers | Clocks) -> int | None:
 
 def total(evidence: Sequence[Evidence]) -> Evidence:
     """Return what all of these say together."""
-    return sum(evidence, Evidence())
+    return sum(evidence, NOTHING)

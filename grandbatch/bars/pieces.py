@@ -196,23 +196,12 @@ def read_piece(task: PieceTask, groups: OpenGroups | None = None) -> Piece:
         Where the row groups of Parquet files stand open that other blocks are read from, too.
     """
     groups = groups or OpenGroups()
-    text: BlockText | None = None
-    if isinstance(task.block, TableBlock):
-        assert isinstance(task.layout, TableLayout)
-        rows = read_table(task.block, task.layout, task.form, task.symbol, groups)
-        n_bytes, n_lines = task.block.n_bytes, len(rows)
-    else:
-        assert isinstance(task.layout, CsvLayout)
-        text = read_text(task.block, task.hashed)
-        rows = parse_rows(text, task.layout, task.form, task.symbol)
-        n_bytes, n_lines = task.block.stop - task.block.start, text.n_lines
-    if task.rules.price_scale != 1:
-        rows = scale_prices(rows, task.rules.price_scale)
-    columns = task.layout.columns
-    left_out = leave_out(rows, columns, task.symbol, side_by_side=bool(task.layout.series))
+    rows, text = read_rows(task, groups)
+    n_bytes, n_lines = _size_of(task), len(rows) if text is None else text.n_lines
+    left_out = int(np.count_nonzero(rows.reasons == LEFT_OUT))
     judged = judge(rows, task.rules, task.carry, task.gives_way)
     rows = judged.rows
-    beside = texts_by_symbol(rows, columns.texts)
+    beside = texts_by_symbol(rows, task.layout.columns.texts)
     symbols, part = _write_bars(task, judged, beside)
     if judged.n_bad > left_out:
         bad = np.flatnonzero((rows.reasons != ACCEPTED) & (rows.reasons != LEFT_OUT))
@@ -237,6 +226,27 @@ def read_piece(task: PieceTask, groups: OpenGroups | None = None) -> Piece:
         n_differing=judged.n_differing,
         part=part,
     )
+
+
+def read_rows(task: PieceTask, groups: OpenGroups) -> tuple[Rows, BlockText | None]:
+    """Read a block's rows, before any is judged, and the text of them if it is text."""
+    text: BlockText | None = None
+    if isinstance(task.block, TableBlock):
+        assert isinstance(task.layout, TableLayout)
+        rows = read_table(task.block, task.layout, task.form, task.symbol, groups)
+    else:
+        assert isinstance(task.layout, CsvLayout)
+        text = read_text(task.block, task.hashed)
+        rows = parse_rows(text, task.layout, task.form, task.symbol)
+    if task.rules.price_scale != 1:
+        rows = scale_prices(rows, task.rules.price_scale)
+    leave_out(rows, task.layout.columns, task.symbol, side_by_side=bool(task.layout.series))
+    return rows, text
+
+
+def _size_of(task: PieceTask) -> int:
+    block = task.block
+    return block.n_bytes if isinstance(block, TableBlock) else block.stop - block.start
 
 
 def _write_bars(

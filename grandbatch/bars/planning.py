@@ -14,7 +14,7 @@ from dask import delayed
 
 from grandbatch.bars.blocks import Block, cut_file, text_of
 from grandbatch.bars.columns import ColumnMap
-from grandbatch.bars.evidence import UNSETTLED, Evidence, Meaning, total
+from grandbatch.bars.evidence import NOTHING, UNSETTLED, Evidence, Meaning, total
 from grandbatch.bars.inputs import LEAF_BYTES, InputFile, hash_leaves, join_leaves
 from grandbatch.bars.layout import SAMPLE_BYTES, CsvLayout, read_layout
 from grandbatch.bars.opening import open_raw
@@ -43,6 +43,8 @@ class Source:
     """Of the file's first rows."""
     digest: str | None = None
     """None until the file is read."""
+    found: Evidence = NOTHING
+    """Of all rows."""
     meaning: Meaning = UNSETTLED
     """The verdict so far."""
 
@@ -97,7 +99,7 @@ def plan_reading(
                     file=number,
                     block=block,
                     layout=layout,
-                    form=TimeForm(source.meaning, rules.timezone, rules.timestamp_format),
+                    form=form_of(source.meaning, rules),
                     symbol=_symbol_of(file, layout.columns, rules),
                     rules=rules,
                     hashed=text is None
@@ -112,6 +114,12 @@ def plan_reading(
     for source in sources:
         source.meaning = source.meaning.settled(source.sniffed, everywhere, rules)
     return sources, under_verdicts(tasks, sources)
+
+
+def form_of(meaning: Meaning, rules: BarRules) -> TimeForm:
+    """Return how timestamps of some meaning are read under rules."""
+    start = rules.session_start_ns
+    return TimeForm(meaning, rules.timezone, rules.timestamp_format, start)
 
 
 def under_verdicts(tasks: Sequence[PieceTask], sources: Sequence[Source]) -> list[PieceTask]:

@@ -127,9 +127,12 @@ def duplicate(path: Path) -> BadRowsError:
 
 
 def bad_rows(
-    path: Path, counts: Mapping[str, int], n_rows: int, rules: BarRules, *, is_all: bool
+    path: Path, counts: Mapping[str, int], n_rows: int, rules: BarRules, *, is_all: bool, order: str
 ) -> BadRowsError:
-    """Say what is wrong with the rows, from the quarantine; `is_all` if all were read."""
+    """Say what is wrong with the rows, from the quarantine; `is_all` if all were read.
+
+    `order` says what to do about rows out of order.
+    """
     with pq.ParquetFile(path) as file:
         first = next(file.iter_batches(batch_size=5)).to_pylist()
     lines = [f"{row['file']}:{row['line']}: {row['reason']}: {row['text']}" for row in first]
@@ -138,7 +141,7 @@ def bad_rows(
     n_bad = sum(counts.values())
     worst = max(counts, key=lambda reason: counts[reason])
     remedies = {
-        "out_of_order": "check that symbols are told apart; then --sort sorts rows by time",
+        "out_of_order": order,
         "duplicate_timestamp": "check that its symbols are told apart",
         "non_positive_price": "if such prices are meant, add --allow-non-positive",
         "unparseable": "check how times, fields and decimals are written",
@@ -156,7 +159,7 @@ def bad_rows(
         f"{n_bad:,} of {'' if is_all else 'the first '}{n_rows:,} rows are no bars "
         f"({n_bad / n_rows:.2%}; allowed are {rules.max_bad_fraction:.2%}): {table}. The first:\n"
         f"  {listed}\n"
-        f"Remedy: {remedy}{_allowing(n_bad, n_rows) if is_all else ''}"
+        f"Remedy: {remedy}{_allowing(n_bad, n_rows) if is_all and not order else ''}"
     )
 
 

@@ -37,6 +37,7 @@ MAPPABLE = (*FIELDS, "date", "time")
 
 DEFAULT_SYMBOL = "default"
 
+_CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
 _YEAR = r"%-?[YyGcxDF]"
 _AHEAD = r"([+-])(\d\d):([0-5]\d)"
 
@@ -74,6 +75,9 @@ class BarRules:
     ``America/New_York+07:00``. Where clocks go back, a time that comes twice is the first
     of the two unless its symbol's last bar is as late already; a time that clocks skip is
     unparseable."""
+    session_start: str | None = None
+    """Time of day, such as ``18:00``: times at or after it belong to the last date before the one
+    they stand under, where night sessions are dated by their trading day."""
     sort: bool = False
     """Sort all bars by symbol and time. A time that comes twice is the first of the two then."""
     allow_non_positive: bool = False
@@ -148,6 +152,7 @@ class BarRules:
             raise UsageError(f"epoch_unit must be s, ms, us or ns, got {self.epoch_unit!r}")
         _check_form(self.timestamp_format, self.epoch_unit)
         split_zone(self.timezone)
+        _check_start(self.session_start)
 
     def _check_judgement(self) -> None:
         """Check what decides which rows are bars."""
@@ -181,6 +186,7 @@ class BarRules:
             "dayfirst": self.dayfirst,
             "epoch_unit": self.epoch_unit,
             "timezone": self.timezone,
+            "session_start": self.session_start,
             "sort": self.sort,
             "allow_non_positive": self.allow_non_positive,
             "duplicates": self.duplicates,
@@ -214,6 +220,14 @@ class BarRules:
             f"{location}: the pattern {self.symbol_from} finds no symbol in its name or path; "
             "mend symbol_from: the pattern's first group is the symbol"
         )
+
+    @property
+    def session_start_ns(self) -> int | None:
+        """`session_start` in nanoseconds since midnight."""
+        if self.session_start is None:
+            return None
+        hours, minutes = self.session_start.split(":")
+        return (int(hours) * 60 + int(minutes)) * 60_000_000_000
 
     def allows(self, n_bad: int, n_rows: int) -> bool:
         """Whether `n_bad` bad rows of `n_rows` are few enough."""
@@ -274,6 +288,11 @@ def _checked_names(names: Sequence[str], columns: Mapping[str, str]) -> tuple[st
     if lost:
         raise UsageError(f"columns names {lost[0]!r}, which is not among names {', '.join(names)}")
     return tuple(names)
+
+
+def _check_start(start: str | None) -> None:
+    if start is not None and not re.fullmatch(_CLOCK, start):
+        raise UsageError(f"session_start must be a time of day such as 18:00, got {start!r}")
 
 
 def _check_form(form: str | None, epoch_unit: str | None) -> None:

@@ -33,6 +33,10 @@ class TimeForm:
     meaning: Meaning = UNSETTLED
     timezone: str = "UTC"
     strptime: str | None = None
+    session_start: int | None = None
+    """Nanoseconds since midnight from which on times belong to the day before their date."""
+    calendar: tuple[int, ...] | None = None
+    """Days since 1970 that stand in all inputs, once that is known."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,28 @@ def read_texts(
     else:
         raw = [data[a:b].tobytes() for a, b in places.T.tolist()]
         times[:], status[:] = _read_strptime(raw, form.strptime)
+    if form.session_start is not None:
+        _put_back(times, status, form, tally)
     return NO_CHANGES if form.timezone == "UTC" else _localize(times, status, form.timezone)
+
+
+def _put_back(times: Int64, status: UInt8, form: TimeForm, tally: Tally) -> None:
+    """Put the evenings of trading days on the days before, in place."""
+    assert form.session_start is not None
+    rows = np.flatnonzero(status <= kernel.ABSOLUTE)
+    wall, is_absolute = times[rows], status[rows] == kernel.ABSOLUTE
+    wall[is_absolute] = to_wall(wall[is_absolute], form.timezone)
+    moved = tally.placements.put_back(wall, form.session_start, form.calendar)
+    times[rows[moved]] = wall[moved]
+    status[rows[moved]] = kernel.NAIVE
+
+
+def to_wall(times: Int64, timezone: str) -> Int64:
+    """Turn UTC into what the clock of a zone shows."""
+    zone, ahead = split_zone(timezone)
+    zoned = pd.DatetimeIndex(times.view("datetime64[ns]")).tz_localize("UTC").tz_convert(zone)
+    wall: Int64 = zoned.tz_localize(None).to_numpy().astype("datetime64[ns]").view(np.int64) + ahead
+    return wall
 
 
 def _read_strptime(texts: list[bytes], form: str) -> tuple[Int64, UInt8]:

@@ -95,6 +95,10 @@ Timezone = Annotated[
     str,
     typer.Option(help="Zone of timestamps that name none, or e.g. America/New_York+07:00."),
 ]
+SessionStart = Annotated[
+    str | None,
+    typer.Option(help="Times from e.g. 18:00 on belong to the last date before theirs."),
+]
 AllowNonPositive = Annotated[
     bool, typer.Option("--allow-non-positive", help="Accept prices at or below zero.")
 ]
@@ -137,6 +141,7 @@ def make_rules(
     dayfirst: DayFirst = None,
     epoch_unit: EpochUnit = None,
     timezone: Timezone = "UTC",
+    session_start: SessionStart = None,
     sort: Sort = False,
     allow_non_positive: AllowNonPositive = False,
     duplicates: Duplicates = "first",
@@ -175,6 +180,7 @@ def make_rules(
         dayfirst=dayfirst,
         epoch_unit=epoch_unit,  # type: ignore[arg-type]  # BarRules checks it
         timezone=timezone,
+        session_start=session_start,
         sort=sort,
         allow_non_positive=allow_non_positive,
         duplicates=duplicates,  # type: ignore[arg-type]  # BarRules checks it
