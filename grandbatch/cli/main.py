@@ -10,7 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
-from grandbatch.cli import building, checking, demo, monitoring, report, stores, training, upkeep
+from grandbatch.cli import (
+    building,
+    checking,
+    demo,
+    features,
+    monitoring,
+    report,
+    stores,
+    training,
+    upkeep,
+)
 from grandbatch.cli.options import Quiet, Verbose, tell_as_much, with_verbosity
 from grandbatch.cli.settings import FILE_VARIABLE, adopt, find_file
 from grandbatch.errors import GrandbatchError
@@ -43,6 +53,7 @@ for command in (
     stores.stream,
     training.train,
     report.report,
+    features.features,
     monitoring.monitor,
     upkeep.quarantine,
     upkeep.doctor,

@@ -12,6 +12,7 @@ back, so no lookback bounds it.
 
 from __future__ import annotations
 
+from grandbatch.features.sets import Feature
 from grandbatch.indicators.averages import dema, ema, kama, sma, t3, tema, trima, wilder, wma
 from grandbatch.indicators.momentum import (
     aroon,
@@ -41,6 +42,7 @@ __all__ = [
     "atr",
     "beta",
     "bollinger",
+    "catalogue",
     "cci",
     "cmo",
     "correl",
@@ -76,3 +78,10 @@ __all__ = [
     "williams_r",
     "wma",
 ]
+
+
+def catalogue() -> tuple[Feature, ...]:
+    """Return every indicator once, with its default parameters."""
+    made = [globals()[name]() for name in __all__ if name != "catalogue"]
+    flat = [one for each in made for one in ((each,) if isinstance(each, Feature) else each)]
+    return tuple(dict.fromkeys(flat))

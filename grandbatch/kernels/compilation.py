@@ -1,22 +1,57 @@
 """How kernels are compiled: lazily, kept on disk, without the GIL.
 
-Covers the decorators. Kernels must not call compiled functions of other files: numba's cache
-of a kernel is renewed when the kernel's own file changes, and only then.
+Covers the decorators, and a word about what takes so long. Kernels must not call compiled functions
+of other files: numba's cache of a kernel is renewed when the kernel's own file changes, and only
+then.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
+from numba.core import event
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_log = logging.getLogger("grandbatch")
+_PATIENCE = 2.0
+"""Seconds of compiling that need no explanation."""
+
+
+class _Telling(event.Listener):  # type: ignore[misc]  # numba is untyped
+    """Tells once, while it lasts, that kernels are being compiled."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._depth, self._has_told = 0, False
+
+    def on_start(self, _: object) -> None:
+        if self._depth == 0:
+            self._began = time.monotonic()
+        self._depth += 1
+        self._tell()
+
+    def on_end(self, _: object) -> None:
+        self._tell()
+        self._depth -= 1
+
+    def _tell(self) -> None:
+        lasts = self._began is not None and time.monotonic() - self._began > _PATIENCE
+        if lasts and not self._has_told:
+            self._has_told = True
+            _log.info("compiling kernels for this processor: once, it may take 15 seconds")
+
+
+event.register("numba:compile", _Telling())
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:

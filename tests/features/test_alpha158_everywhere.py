@@ -1,6 +1,7 @@
 """Alpha158 from the command line to a training, a report, and live bars."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -67,3 +68,28 @@ def test_any_set_can_be_trained(store):
     done = run("train", "alpha158", "--store", store, "--checkpoint-dir", store.parent / "c",
                "--batch-size", 512, "--json")  # fmt: skip
     assert json.loads(done.stdout)["windows"] == len(gb.MatrixStore.open(store))
+
+
+def test_features_are_listed_with_what_they_cost():
+    listed = json.loads(run("features", "--json").stdout)["features"]
+    names = {row["set"]: [r["feature"] for r in listed if r["set"] == row["set"]] for row in listed}
+    assert tuple(names["alpha158"]) == gb.ALPHA158.feature_names
+    assert list(names) == ["strategic", "tactical", "alpha158", "indicators"]
+    assert names["indicators"] == [f.name for f in gb.indicators.catalogue()]
+    assert all(0 < row["ns"] < 10_000 for row in listed)
+    atr = next(row for row in listed if row["feature"] == "atr_14")
+    assert (atr["lookback"], atr["inputs"]) == (281, ["high", "low", "close"])
+    assert "rsi_14 " in run("features", "indicators").stdout
+    assert "unknown feature set" in run("features", "nothing", check=2).stderr
+
+
+@pytest.mark.slow
+def test_compiling_is_told_while_it_lasts(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "grandbatch", "features", "alpha158"]
+    told = [
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
+        for _ in range(2)
+    ]
+    assert told[0].count("compiling kernels") == 1
+    assert told[1] == ""

@@ -1,0 +1,82 @@
+"""`features`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from grandbatch.cli import options as o
+from grandbatch.features.built_in import BUILT_IN
+from grandbatch.features.named import resolve_features
+from grandbatch.features.sets import Feature
+
+_WIDTH = 100
+"""Of the table where it goes to a file or another program."""
+
+
+def features(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[SET]", help="A set, or indicators (all).", show_default=False),
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """List features with their lookback, what they read, and their cost, measured here and now.
+
+    Example: grandbatch features indicators
+    """
+    from grandbatch.features.costs import costs_of
+
+    found = []
+    for group, members in _groups(name).items():
+        costs = costs_of(members)
+        found += [
+            {
+                "set": group,
+                "feature": feature.name,
+                "lookback": feature.lookback,
+                "inputs": list(feature.inputs),
+                "version": feature.version,
+                "ns": round(cost, 2),
+            }
+            for feature, cost in zip(members, costs, strict=True)
+        ]
+    if as_json:
+        print(json.dumps({"features": found}))
+        return
+    console = Console()
+    console.print(_table(found), width=None if console.is_terminal else _WIDTH)
+
+
+def _groups(name: str | None) -> dict[str, Sequence[Feature]]:
+    """Return features by where they come from."""
+    from grandbatch.indicators import catalogue
+
+    if name is None:
+        sets = {each.name: each.features for each in BUILT_IN.values()}
+        return {**sets, "indicators": catalogue()}
+    if name == "indicators":
+        return {name: catalogue()}
+    meant = resolve_features(name)
+    return {name: (meant,) if isinstance(meant, Feature) else meant.features}
+
+
+def _table(found: Sequence[dict[str, Any]]) -> Table:
+    table = Table(box=None)
+    for title in ("set", "feature", "lookback", "reads", "ns a bar"):
+        table.add_column(title, justify="right" if title in ("lookback", "ns a bar") else "left")
+    for row in found:
+        table.add_row(
+            Text(row["set"]),
+            Text(row["feature"]),
+            f"{row['lookback']:,}",
+            Text(", ".join(row["inputs"])),
+            f"{row['ns']:,.2f}",
+        )
+    return table
