@@ -70,8 +70,12 @@ def folder_of(symbol: str) -> str:
     return f"symbol={encoded}"
 
 
-def plan_parts(pieces: Sequence[Piece]) -> tuple[list[str], list[PlannedPart]]:
+def plan_parts(
+    pieces: Sequence[Piece], part_rows: int = PART_ROWS
+) -> tuple[list[str], list[PlannedPart]]:
     """Order all pieces' bars by symbol, then by place in the input.
+
+    A part has at most `part_rows` bars, unless one piece alone has more.
 
     Returns
     -------
@@ -90,12 +94,12 @@ def plan_parts(pieces: Sequence[Piece]) -> tuple[list[str], list[PlannedPart]]:
     symbols = sorted(by_symbol)
     parts: list[PlannedPart] = []
     for code, name in enumerate(symbols):
-        parts += _plan_symbol(code, folder_of(name), by_symbol[name])
+        parts += _plan_symbol(code, folder_of(name), by_symbol[name], part_rows)
     return symbols, parts
 
 
 def _plan_symbol(
-    code: int, folder: str, held: Sequence[tuple[Piece, int, int]]
+    code: int, folder: str, held: Sequence[tuple[Piece, int, int]], part_rows: int
 ) -> Iterable[PlannedPart]:
     groups: list[list[tuple[Piece, int, int]]] = []
     rows = 0
@@ -103,7 +107,7 @@ def _plan_symbol(
         piece, place, _ = entry
         count = piece.symbols[place].rows
         joins = groups and not piece.is_part and not groups[-1][-1][0].is_part
-        if joins and rows + count <= PART_ROWS:
+        if joins and rows + count <= part_rows:
             groups[-1].append(entry)
             rows += count
         else:
@@ -126,14 +130,16 @@ def _plan_symbol(
         )
 
 
-def group_parts(parts: Iterable[PlannedPart]) -> list[list[PlannedPart]]:
-    """Gather parts that must be joined into tasks of about `PART_ROWS` bars."""
+def group_parts(
+    parts: Iterable[PlannedPart], part_rows: int = PART_ROWS
+) -> list[list[PlannedPart]]:
+    """Gather parts that must be joined into tasks of about `part_rows` bars."""
     groups: list[list[PlannedPart]] = []
-    rows = PART_ROWS
+    rows = part_rows
     for part in parts:
         if part.finished is not None:
             continue
-        if rows + part.rows > PART_ROWS:
+        if rows + part.rows > part_rows:
             groups.append([])
             rows = 0
         groups[-1].append(part)

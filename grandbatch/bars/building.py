@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from grandbatch import digested
+from grandbatch.allocator import give_back
 from grandbatch.bars import cache
 from grandbatch.bars.assembly import (
     PlannedPart,
@@ -42,24 +41,25 @@ from grandbatch.bars.inputs import (
     join_leaves,
     remember_digest,
 )
-from grandbatch.bars.keeping import STAGING, Use, build_lock
+from grandbatch.bars.keeping import STAGING, build_lock
 from grandbatch.bars.manifest import FORMAT, MANIFEST, QUARANTINE, Part, bars_fingerprint
 from grandbatch.bars.pieces import Piece, PieceTask, add_bad_rows, in_runs, piece_path, read_pieces
 from grandbatch.bars.planning import (
     Source,
-    likely_block_bytes,
     plan_reading,
     task_of,
     under_verdicts,
 )
 from grandbatch.bars.problems import disk_full
+from grandbatch.bars.reading_plan import ReadingPlan, limits_of_workers, plan_memory
 from grandbatch.bars.row_groups import TableBlock
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.settling import refuse_undated, settle_meanings, settle_sessions
 from grandbatch.bars.sorting import MergedPart, merge_parts, plan_sorted_parts
-from grandbatch.errors import DamagedBarsError, InputError
+from grandbatch.errors import InputError
 from grandbatch.files import is_full, remove_temporaries, sync_folder
 from grandbatch.kernels.bar_rules import DUPLICATE_TIMESTAMP
+from grandbatch.memory import MemoryLimit
 from grandbatch.scheduling import Schedule
 
 Progress = Callable[[int, int], None]
@@ -73,6 +73,7 @@ def build_bars(
     rules: BarRules,
     schedule: Schedule,
     block_bytes: int | None,
+    limit: MemoryLimit,
     on_progress: Progress | None,
     find: Callable[[], cache.Bars | None],
 ) -> cache.Bars:
@@ -93,17 +94,27 @@ def build_bars(
             shutil.rmtree(left, ignore_errors=True)
         # a name of its own: a cluster's tasks may outlive the build that they belonged to
         staging = cache_dir / f"{STAGING}{key}.{secrets.token_hex(4)}"
+        plan = plan_memory(
+            files,
+            sort=rules.sort,
+            workers=schedule.workers,
+            limit=limit,
+            worker_limits=limits_of_workers(schedule),
+            block_bytes=block_bytes,
+        )
+        plan.check(limit)
         try:
             staging.mkdir()
             with Syncer() as syncer:
-                build = _Build(files, staging, rules, schedule, syncer)
-                return build.run(cache_dir, block_bytes, on_progress)
+                build = _Build(files, staging, rules, schedule, syncer, plan, limit)
+                return build.run(cache_dir, on_progress)
         except OSError as error:
             if not is_full(error):
                 raise
             raise disk_full(files, cache_dir) from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+            give_back()
 
 
 class _Build:
@@ -116,30 +127,28 @@ class _Build:
         rules: BarRules,
         schedule: Schedule,
         syncer: Syncer,
+        plan: ReadingPlan,
+        limit: MemoryLimit,
     ) -> None:
         self.files = files
         self.staging = staging
         self.pieces_folder = staging / "pieces"
         self.target = staging / "cache"
         self.rules = rules
-        self.schedule = schedule
+        self.reading = schedule.limited_to(plan.at_once(plan.read_bytes, limit))
+        self.joining = schedule.limited_to(plan.at_once(plan.join_bytes, limit))
+        self.block_bytes, self.part_rows = plan.block_bytes, plan.part_rows
         self.syncer = syncer
         self.sources: list[Source] = []
         self.tasks: list[PieceTask] = []
         self.pieces: list[Piece] = []
         self.n_differing = 0
 
-    def run(
-        self, cache_dir: Path, block_bytes: int | None, on_progress: Progress | None
-    ) -> cache.Bars:
+    def run(self, cache_dir: Path, on_progress: Progress | None) -> cache.Bars:
         self.pieces_folder.mkdir()
         self.target.mkdir()
         self.sources, self.tasks = plan_reading(
-            self.files,
-            self.rules,
-            self.schedule,
-            self.staging,
-            block_bytes or likely_block_bytes(self.files, self.schedule.workers),
+            self.files, self.rules, self.reading, self.staging, self.block_bytes
         )
         hopeless = self._read_all(on_progress)
         if hopeless:
@@ -147,6 +156,7 @@ class _Build:
             self._check_bad_rows(hopeless)
         self._settle_meanings()
         self._settle_sessions()
+        give_back()  # what some threads have kept is no use to others
         if self.rules.sort:
             symbols, parts = self._sort()
         else:
@@ -164,7 +174,7 @@ class _Build:
         if not self.rules.sort:
             parts = self._join(planned)
         self._write_manifest(identity, fingerprint, symbols, parts)
-        return _publish(self.target, cache_dir / fingerprint)
+        return cache.publish(self.target, cache_dir / fingerprint)
 
     # reading
 
@@ -189,14 +199,14 @@ class _Build:
                 on_progress(done, total)
 
         ranges = self._unhashed_ranges()
-        runs = in_runs(self.tasks, self.schedule.workers)
+        runs = in_runs(self.tasks, self.reading.workers)
         tasks = [task_of(read_pieces, run) for run in runs]
         tasks += [
             task_of(hash_leaves, self.files[number].location, start, stop)
             for number, start, stop in ranges
         ]
         try:
-            results = self.schedule.run(tasks, heard)
+            results = self.reading.run(tasks, heard)
         except HopelessError as stopped:
             return stopped.pieces
         self.pieces = [piece for pieces in results[: len(runs)] for piece in pieces]
@@ -225,8 +235,8 @@ class _Build:
             for suffix in ("parquet", "raw", "bad"):
                 piece_path(self.pieces_folder, task.index, suffix).unlink(missing_ok=True)
         tasks = [replace(task, hashed=False) for task in tasks]
-        runs = in_runs(tasks, self.schedule.workers)
-        for pieces in self.schedule.run([task_of(read_pieces, run) for run in runs]):
+        runs = in_runs(tasks, self.reading.workers)
+        for pieces in self.reading.run([task_of(read_pieces, run) for run in runs]):
             for piece in pieces:
                 self._sync_piece(piece)
                 self.pieces[piece.index] = piece
@@ -263,17 +273,17 @@ class _Build:
             for task in late:
                 self.tasks[task.index] = task
             self._read_again(late)
-        return plan_parts(self.pieces)
+        return plan_parts(self.pieces, self.part_rows)
 
     def _sort(self) -> tuple[list[str], list[Part]]:
         """Merge the blocks' sorted bars into parts; a time that comes again is a bad row."""
-        symbols, planned = plan_sorted_parts(self.pieces)
+        symbols, planned = plan_sorted_parts(self.pieces, self.part_rows)
         for plan in planned:
             (self.target / plan.path).parent.mkdir(exist_ok=True)
-        groups = group_parts(planned)
+        groups = group_parts(planned, self.part_rows)
         shared = str(self.pieces_folder), str(self.target), self.rules.duplicates == "last"
         merged: list[MergedPart] = []
-        for found in self.schedule.run([task_of(merge_parts, group, *shared) for group in groups]):
+        for found in self.joining.run([task_of(merge_parts, group, *shared) for group in groups]):
             merged += found
         self.n_differing = sum(now.n_differing for now in merged)
         parts = [
@@ -291,7 +301,7 @@ class _Build:
             for run in in_runs([self.tasks[number] for number in sorted(again)], 1)
         ]
         tasks = [task_of(add_bad_rows, run, DUPLICATE_TIMESTAMP) for run in runs]
-        for pieces in self.schedule.run(tasks):
+        for pieces in self.reading.run(tasks):
             for piece in pieces:
                 self.pieces[piece.index] = piece
         for part in parts:
@@ -317,14 +327,16 @@ class _Build:
                 finished = piece_path(self.pieces_folder, part.finished, "parquet")
                 finished.rename(self.target / part.path)
         folders = str(self.pieces_folder), str(self.target)
-        tasks = [task_of(join_parts, group, *folders) for group in group_parts(parts)]
+        tasks = [
+            task_of(join_parts, group, *folders) for group in group_parts(parts, self.part_rows)
+        ]
 
         def heard(written: list[tuple[PlannedPart, PartDigests]]) -> None:
             for part, found in written:
                 digests[part.path] = found
                 self.syncer.add(self.target / part.path)
 
-        self.schedule.run(tasks, heard)
+        self.joining.run(tasks, heard)
         joined = []
         for part in parts:
             found = digests[part.path]
@@ -377,21 +389,3 @@ class _Build:
 def _size_of(task: PieceTask) -> int:
     block = task.block
     return block.n_bytes if isinstance(block, TableBlock) else block.stop - block.start
-
-
-def _publish(built: Path, target: Path) -> cache.Bars:
-    """Give a finished cache its name, unless one of that name is whole already."""
-    with suppress(FileNotFoundError, DamagedBarsError):
-        return cache.load_bars(target, use=True)
-    claim = Use(target)  # from before it is there to be cleared
-    try:
-        cache.throw_away_unreadable(target)
-        try:
-            built.rename(target)
-        except OSError as error:  # another process published the same bars just now
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        sync_folder(target.parent)
-        return cache.load_bars(target, use=True)
-    finally:
-        claim.end()

@@ -6,6 +6,7 @@ Opening it and reading rows import neither dask nor pandas nor pyarrow.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from grandbatch.bars.manifest import QUARANTINE, Part, read_manifest
 from grandbatch.bars.rules import FIELDS
 from grandbatch.deferred import Deferred, Opening
 from grandbatch.errors import DamagedBarsError, UsageError
+from grandbatch.files import sync_folder
 from grandbatch.grid import Segments
 
 if TYPE_CHECKING:
@@ -272,6 +274,24 @@ def load_bars(path: Path, *, use: bool = False) -> Bars:
         if claim is not None:
             claim.end()
         raise
+
+
+def publish(built: Path, target: Path) -> Bars:
+    """Give a finished cache its name, unless one of that name is whole already."""
+    with suppress(FileNotFoundError, DamagedBarsError):
+        return load_bars(target, use=True)
+    claim = Use(target)  # from before it is there to be cleared
+    try:
+        throw_away_unreadable(target)
+        try:
+            built.rename(target)
+        except OSError as error:  # another process published the same bars just now
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        sync_folder(target.parent)
+        return load_bars(target, use=True)
+    finally:
+        claim.end()
 
 
 def throw_away_unreadable(path: Path) -> None:

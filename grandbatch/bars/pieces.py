@@ -96,7 +96,7 @@ class SymbolRows:
     """Whether it is."""
     replaces: bool
     """Whether rows here stand instead of the last accepted bar in the blocks before."""
-    sample: tuple[int, ...] = ()
+    sample: Int64 | None = field(default=None, compare=False)
     """Time of every `SAMPLE_ROWS`-th bar, where bars are sorted."""
     texts: tuple[tuple[str, ...], ...] = ()
     """The first different texts of each column that must not change."""
@@ -274,7 +274,7 @@ def _write_bars(
             last_digest=int(digests[code]),
             holds_last=bool(holders[code] >= 0),
             replaces=bool(judged.replaces[code]),
-            sample=_sample(times, starts[code], counts[code]) if sort else (),
+            sample=_sample(times, starts[code], counts[code]) if sort else None,
             texts=beside.get(name, ()),
         )
         for code, name in enumerate(rows.symbols)
@@ -305,8 +305,8 @@ def _bars_order(rows: Rows, n_bad: int, *, sort: bool) -> Int64 | None:
     return order if good is None else good[order]
 
 
-def _sample(times: Int64, start: int, count: int) -> tuple[int, ...]:
-    return tuple(times[start : start + count : SAMPLE_ROWS].tolist())
+def _sample(times: Int64, start: int, count: int) -> Int64:
+    return times[start : start + count : SAMPLE_ROWS].copy()
 
 
 def add_bad_rows(entries: Sequence[tuple[PieceTask, Piece, Int64]], reason: int) -> list[Piece]:

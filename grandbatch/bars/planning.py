@@ -21,6 +21,7 @@ from grandbatch.bars.opening import open_raw
 from grandbatch.bars.packing import is_utf8, unpack
 from grandbatch.bars.parsing import parse_rows
 from grandbatch.bars.pieces import PieceTask
+from grandbatch.bars.reading_plan import TEXT_BYTES_PER_ROW
 from grandbatch.bars.row_groups import TableBlock
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.bars.tables import TableLayout, read_table_layout, sniff_table
@@ -28,9 +29,7 @@ from grandbatch.bars.times import TimeForm
 from grandbatch.kernels.csv_rows import PADDING
 from grandbatch.scheduling import Schedule
 
-DEFAULT_BLOCK_BYTES = 2 * LEAF_BYTES
 _numbers = itertools.count(10**12 - 1, -1)
-_TEXT_BYTES_PER_ROW = 64  # for Parquet, so that its blocks hold about as many rows as CSV's
 
 
 @dataclass
@@ -59,12 +58,6 @@ def task_of(function: Callable[..., Any], *values: Any) -> Any:
     # Dask takes independent tasks by their keys, the last first; its own keys are random
     key = f"{function.__name__}-{next(_numbers):012d}-{secrets.token_hex(8)}"
     return delayed(function, pure=False, traverse=False)(*values, dask_key_name=key)
-
-
-def likely_block_bytes(files: Sequence[InputFile], workers: int) -> int:
-    """Bytes of a block: less for little data, so that all workers have some."""
-    leaves = sum(file.size for file in files) // (2 * max(workers, 1) * LEAF_BYTES)
-    return min(DEFAULT_BLOCK_BYTES, max(leaves, 1) * LEAF_BYTES)
 
 
 def plan_reading(
@@ -133,7 +126,7 @@ def _look_into(
     file: InputFile, unpacked: Path | None, rules: BarRules, block_bytes: int
 ) -> tuple[Source, Sequence[Block | TableBlock]]:
     if file.kind == "parquet":
-        rows = max(block_bytes // _TEXT_BYTES_PER_ROW, 1)
+        rows = max(block_bytes // TEXT_BYTES_PER_ROW, 1)
         layout, table_blocks = read_table_layout(file.location, rules, rows, file.path_columns)
         return Source(file, layout, sniff_table(table_blocks[0], layout, rules)), table_blocks
     location = file.location if unpacked is None else str(unpacked)

@@ -101,6 +101,7 @@ def prepare_bars(
     schedule: Schedule | None = None,
     block_bytes: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    memory_limit_bytes: int | None = None,
 ) -> Bars:
     """Return the clean bars of some inputs, from the cache or by reading them.
 
@@ -119,6 +120,8 @@ def prepare_bars(
         Bytes of text a task reads; nothing but speed and memory depends on it.
     on_progress : callable, optional
         Called with the bytes done and the bytes in all.
+    memory_limit_bytes : int, optional
+        That all processes may use together; what the system allows by default.
 
     Raises
     ------
@@ -127,6 +130,8 @@ def prepare_bars(
         `TimestampError` and `BadRowsError` for what their names say.
     DiskFullError
         If the cache doesn't fit on its disk.
+    MemoryLimitError
+        If the reading can't fit into the limit; nothing has been done then.
     """
     if block_bytes is not None and block_bytes < 1:
         raise UsageError(f"block_bytes must be at least 1, got {block_bytes}")
@@ -139,6 +144,7 @@ def prepare_bars(
     if bars is not None:
         return bars
     from grandbatch.bars.building import build_bars
+    from grandbatch.memory import memory_limit
     from grandbatch.scheduling import Schedule
 
     return build_bars(
@@ -147,6 +153,7 @@ def prepare_bars(
         rules,
         schedule or Schedule.local(),
         block_bytes,
+        memory_limit(memory_limit_bytes),
         on_progress,
         find=lambda: _find(files, folder, rules, mend=True),
     )

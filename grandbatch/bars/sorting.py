@@ -40,8 +40,10 @@ class MergedPart:
     """Bars with the time of a bar before, and other numbers."""
 
 
-def plan_sorted_parts(pieces: Sequence[Piece]) -> tuple[list[str], list[PlannedPart]]:
-    """Cut all pieces' sorted bars by symbol and time.
+def plan_sorted_parts(
+    pieces: Sequence[Piece], part_rows: int = PART_ROWS
+) -> tuple[list[str], list[PlannedPart]]:
+    """Cut all pieces' sorted bars by symbol and time, into about `part_rows` each.
 
     Returns
     -------
@@ -51,6 +53,7 @@ def plan_sorted_parts(pieces: Sequence[Piece]) -> tuple[list[str], list[PlannedP
         In bars order, with bars from `first_time` up to but without `last_time`; their `rows` are
         about as many as they will have.
     """
+    part_rows = min(part_rows, PART_ROWS)
     by_symbol: dict[str, list[tuple[Slice, SymbolRows]]] = {}
     for piece in pieces:
         start = 0
@@ -62,14 +65,14 @@ def plan_sorted_parts(pieces: Sequence[Piece]) -> tuple[list[str], list[PlannedP
     symbols = sorted(by_symbol)
     parts: list[PlannedPart] = []
     for code, name in enumerate(symbols):
-        parts += _plan_symbol(code, folder_of(name), by_symbol[name])
+        parts += _plan_symbol(code, folder_of(name), by_symbol[name], part_rows)
     return symbols, parts
 
 
 def _plan_symbol(
-    code: int, folder: str, held: Sequence[tuple[Slice, SymbolRows]]
+    code: int, folder: str, held: Sequence[tuple[Slice, SymbolRows]], part_rows: int
 ) -> Iterable[PlannedPart]:
-    bounds = [NEVER, *_cut_times([rows for _, rows in held]), _FOREVER]
+    bounds = [NEVER, *_cut_times([rows for _, rows in held], part_rows), _FOREVER]
     for number, (low, high) in enumerate(pairwise(bounds)):
         slices = tuple(
             place for place, rows in held if rows.first_time < high and rows.last_candidate >= low
@@ -77,7 +80,7 @@ def _plan_symbol(
         yield PlannedPart(
             symbol=code,
             path=f"{folder}/part-{number:05d}.parquet",
-            rows=min(sum(place.stop - place.start for place in slices), PART_ROWS),
+            rows=min(sum(place.stop - place.start for place in slices), part_rows),
             first_time=low,
             last_time=high,
             finished=None,
@@ -85,18 +88,19 @@ def _plan_symbol(
         )
 
 
-def _cut_times(held: Sequence[SymbolRows]) -> list[int]:
-    """Choose times that part a symbol's bars into runs of about `PART_ROWS`."""
-    if sum(rows.rows for rows in held) <= PART_ROWS:
+def _cut_times(held: Sequence[SymbolRows], part_rows: int) -> list[int]:
+    """Choose times that part a symbol's bars into runs of about `part_rows`."""
+    if sum(rows.rows for rows in held) <= part_rows:
         return []
-    times = np.concatenate([np.array(rows.sample, np.int64) for rows in held])
+    samples = [rows.sample for rows in held if rows.sample is not None]
+    times = np.concatenate(samples)
     weights = [
-        np.minimum(SAMPLE_ROWS, rows.rows - SAMPLE_ROWS * np.arange(len(rows.sample)))
-        for rows in held
+        np.minimum(SAMPLE_ROWS, rows.rows - SAMPLE_ROWS * np.arange(len(sample)))
+        for rows, sample in zip(held, samples, strict=True)
     ]
     order = np.argsort(times, kind="stable")
     before = np.cumsum(np.concatenate(weights)[order])
-    places = np.searchsorted(before, np.arange(PART_ROWS, before[-1], PART_ROWS))
+    places = np.searchsorted(before, np.arange(part_rows, before[-1], part_rows))
     return [int(time) for time in np.unique(times[order][places]) if time > times.min()]
 
 

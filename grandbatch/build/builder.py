@@ -144,6 +144,7 @@ def build(target: Target, options: BuildOptions, progress: Progress | None = Non
                 target.rules,
                 schedule=schedule,
                 on_progress=lambda done, total: told("bars", done, total),
+                memory_limit_bytes=options.memory_limit_bytes,
             )
 
         def write(bars: Bars) -> BuildResult:

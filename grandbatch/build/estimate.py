@@ -15,10 +15,11 @@ from grandbatch.bars.layout import read_layout
 from grandbatch.bars.opening import open_raw
 from grandbatch.bars.packing import open_text
 from grandbatch.bars.prepare import find_bars, prepare_bars
+from grandbatch.bars.reading_plan import ReadingPlan, plan_memory
 from grandbatch.bars.rules import BarRules
 from grandbatch.build.plan import BuildPlan
 from grandbatch.build.reuse import Target, is_free
-from grandbatch.errors import DiskFullError, InputError
+from grandbatch.errors import DiskFullError, InputError, MemoryLimitError
 from grandbatch.grid import Segments
 from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.scheduling import available_cores
@@ -45,6 +46,8 @@ class Estimate:
     plan: BuildPlan
     limit: MemoryLimit
     exact: bool
+    reading: ReadingPlan | None = None
+    """None where the bars are cached."""
 
     @property
     def tasks_in_flight(self) -> int:
@@ -54,16 +57,20 @@ class Estimate:
 
     @property
     def projected_bytes(self) -> int:
-        """Peak memory of the build."""
-        return self.plan.projected_bytes(self.tasks_in_flight)
+        """Peak memory of the build: of the reading of bars, or of the writing of chunks."""
+        writing = self.plan.projected_bytes(self.tasks_in_flight)
+        return max(writing, self.reading.projected_bytes(self.limit) if self.reading else 0)
 
     @property
     def fits(self) -> bool:
         """Whether the peak is within the limit."""
-        return self.projected_bytes <= self.limit.limit_bytes
+        can_read = self.reading is None or self.reading.fits(self.limit)
+        return can_read and self.projected_bytes <= self.limit.limit_bytes
 
     def check(self) -> None:
         """Raise MemoryLimitError where the build does not fit."""
+        if self.reading is not None:
+            self.reading.check(self.limit)
         self.plan.admitted(self.limit)
 
     def to_json(self) -> dict[str, Any]:
@@ -83,6 +90,7 @@ class Estimate:
             "held_bytes": plan.held_bytes,
             "task_bytes": plan.task_bytes,
             "tasks_in_flight": self.tasks_in_flight,
+            **({} if self.reading is None else self.reading.to_json(self.limit)),
             "projected_bytes": self.projected_bytes,
             "limit_bytes": self.limit.limit_bytes,
             "limit_source": self.limit.source,
@@ -107,28 +115,44 @@ def estimate_build(
         As their classes say.
     """
     is_free(target.path)
-    segments, n_rows, exact = _segments(target, exact_bytes)
+    limit = memory_limit(memory_limit_bytes)
+    in_flight = workers or processes or available_cores()
+    reading = None
+    if find_bars(target.inputs, target.cache, target.rules) is None:
+        reading = plan_memory(
+            resolve_inputs(target.inputs),
+            sort=target.rules.sort,
+            workers=in_flight,
+            limit=limit,
+            worker_limits=((limit.limit_bytes // (processes + 1), 1),) * processes,
+        )
+    segments, n_rows, exact = _segments(target, exact_bytes, memory_limit_bytes)
     plan = BuildPlan(
         target.settings,
         segments,
         n_rows,
         partition_bars,
-        workers or processes or available_cores(),
+        in_flight,
         processes,
     )
-    return Estimate(plan, memory_limit(memory_limit_bytes), exact)
+    return Estimate(plan, limit, exact, reading)
 
 
-def _segments(target: Target, exact_bytes: int) -> tuple[Segments, int, bool]:
+def _segments(
+    target: Target, exact_bytes: int, memory_limit_bytes: int | None
+) -> tuple[Segments, int, bool]:
     """Return segments and number of the bars, and whether they are known for sure."""
     bars = find_bars(target.inputs, target.cache, target.rules)
     if bars is not None:
         return bars.segments(target.settings.max_gap_ns), bars.n_rows, True
     files = resolve_inputs(target.inputs)
     if sum(file.text_bytes for file in files) <= exact_bytes:
-        # where temporary files have no room, lines are counted as for large inputs
-        with suppress(DiskFullError), TemporaryDirectory(prefix="grandbatch-plan-") as folder:
-            bars = prepare_bars(target.inputs, folder, target.rules)
+        # where there is no room for it, lines are counted as for large inputs
+        no_room = (DiskFullError, MemoryLimitError)
+        with suppress(*no_room), TemporaryDirectory(prefix="grandbatch-plan-") as folder:
+            bars = prepare_bars(
+                target.inputs, folder, target.rules, memory_limit_bytes=memory_limit_bytes
+            )
             return bars.segments(target.settings.max_gap_ns), bars.n_rows, True
     n_rows = sum(_count_rows(file, target.rules) for file in files)
     return Segments.single(n_rows), n_rows, False

@@ -11,14 +11,10 @@ from grandbatch.build.settings import StoreSettings
 from grandbatch.errors import MemoryLimitError, NoWindowsError, UsageError
 from grandbatch.grid import Grid, Piece, Segments
 from grandbatch.memory import MemoryLimit
+from grandbatch.memory.costs import BASE_BYTES, WORKER_BYTES
 from grandbatch.store.format import StoreSpec
 
 DEFAULT_PARTITION_BARS = 131_072
-
-# measured: interpreter, numpy, pandas, pyarrow, dask, numba, zarr and compiled kernels
-BASE_BYTES = 370 * 2**20
-# one more process of a LocalCluster, and the scheduler's share in the first
-WORKER_BYTES = 280 * 2**20
 
 
 @dataclass(frozen=True)

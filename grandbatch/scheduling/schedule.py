@@ -60,6 +60,10 @@ class Schedule:
         """Whether tasks run in this process."""
         return self.client is None
 
+    def limited_to(self, tasks: int) -> Schedule:
+        """Return the same with at most so many tasks in flight; a cluster as it is."""
+        return Schedule(workers=max(1, min(tasks, self.workers))) if self.is_local else self
+
     def run(
         self, tasks: Sequence[Delayed], on_result: Callable[[Any], None] | None = None
     ) -> list[Any]:

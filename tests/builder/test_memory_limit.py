@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 
-import psutil
 import pytest
-from cgroups import inside, memory_cgroup
+from cgroups import run_within
 
 import grandbatch as gb
 
@@ -24,36 +22,16 @@ def bars(tmp_path_factory):
     return path
 
 
-def tree_bytes(process):
-    total = 0
-    try:
-        for member in (process, *process.children(recursive=True)):
-            total += member.memory_info().rss
-    except psutil.NoSuchProcess:
-        pass
-    return total
-
-
 @pytest.mark.slow
 def test_ten_million_bars_build_under_700_mib_inside_a_cgroup_of_1_gib(bars, tmp_path):
     call = [
         sys.executable, "-m", "grandbatch", "build", "strategic", str(bars), "--store",
         str(tmp_path / "s.zarr"), "--memory-limit", "700MiB", "--no-durable", "--json",
     ]  # fmt: skip
-    with (
-        memory_cgroup(HARD_LIMIT_BYTES) as group,
-        subprocess.Popen(
-            inside(group, call), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as child,
-    ):
-        process, peak = psutil.Process(child.pid), 0
-        while child.poll() is None:
-            peak = max(peak, tree_bytes(process))
-            time.sleep(0.02)
-        out, errors = child.communicate()
-    assert child.returncode == 0, errors
-    assert json.loads(out)["n_rows"] == 10_000_000
-    assert peak <= LIMIT_BYTES
+    done = run_within(HARD_LIMIT_BYTES, call)
+    assert done.returncode == 0, done.errors
+    assert json.loads(done.out)["n_rows"] == 10_000_000
+    assert done.peak_bytes <= LIMIT_BYTES
 
 
 @pytest.mark.slow

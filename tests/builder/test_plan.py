@@ -133,7 +133,7 @@ def test_a_plan_of_little_data_is_the_build_itself(tmp_path):
 def test_without_room_for_bars_lines_are_counted(tmp_path, monkeypatch):
     source = write_bars(tmp_path / "b.csv", 300)
 
-    def fail(*_):
+    def fail(*_, **__):
         raise DiskFullError("no room")
 
     monkeypatch.setattr(estimate, "prepare_bars", fail)

@@ -1,0 +1,9 @@
+"""What processes hold before they do anything, as measured."""
+
+from __future__ import annotations
+
+BASE_BYTES = 370 * 2**20
+"""Interpreter, numpy, pandas, pyarrow, dask, numba, zarr and compiled kernels."""
+
+WORKER_BYTES = 280 * 2**20
+"""One more process of a LocalCluster, and the scheduler's share in the first."""

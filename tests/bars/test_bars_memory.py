@@ -1,0 +1,177 @@
+"""Reading bars stays under its limit, whatever the input: inside a cgroup a fifth above it."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from cgroups import run_within
+from simulated import write_bars
+
+import grandbatch as gb
+from grandbatch.bars import BarRules, prepare_bars
+from grandbatch.bars.inputs import resolve_inputs
+from grandbatch.bars.reading_plan import plan_memory
+from grandbatch.errors import MemoryLimitError
+from grandbatch.memory import MemoryLimit
+from grandbatch.scheduling import Schedule
+
+MIB = 2**20
+N_ROWS = 2_000_000
+
+BUILD = """
+import json, sys
+import grandbatch as gb
+from grandbatch.bars import BarRules
+from grandbatch.scheduling import open_schedule
+
+def main():
+    source, store, limit, workers, processes, sort = json.loads(sys.argv[1])
+    with open_schedule(None, processes, limit) as schedule:
+        built = gb.build_store(
+            source, store, workers=workers, memory_limit=limit, rules=BarRules(sort=sort),
+            client=schedule.client, durable=False,
+        )
+    print(built.attrs["n_rows"])
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Two million bars in each of the ways that used to take too much."""
+    folder = tmp_path_factory.mktemp("inputs")
+    plain = folder / "plain.csv"
+    gb.create_large_dataset_simulation(plain, N_ROWS)
+    frame = pd.read_csv(plain, parse_dates=["timestamp"])
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    pq.write_table(table, folder / "one_group.parquet", row_group_size=N_ROWS)
+    shuffled = frame.take(np.random.default_rng(0).permutation(N_ROWS))
+    shuffled.to_csv(folder / "shuffled.csv", index=False)
+    gb.create_large_dataset_simulation(folder / "interleaved.csv", N_ROWS, symbols=40)
+    (folder / "build.py").write_text(BUILD)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 16, 64])
+@pytest.mark.parametrize(
+    ("name", "sort"),
+    [
+        ("plain.csv", False),
+        ("one_group.parquet", False),
+        ("interleaved.csv", False),
+        ("shuffled.csv", True),
+    ],
+)
+def test_a_build_on_threads_stays_under_500_mib(inputs, tmp_path, name, sort, workers):
+    limit = 500 * MIB
+    asked = [str(inputs / name), str(tmp_path / "s.zarr"), limit, workers, None, sort]
+    call = [sys.executable, str(inputs / "build.py"), json.dumps(asked)]
+    done = run_within(limit * 6 // 5, call)
+    assert done.returncode == 0, done.errors[-2000:]
+    assert int(done.out) == N_ROWS
+    assert done.peak_bytes <= limit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["shuffled.csv", "one_group.parquet"])
+def test_two_processes_stay_under_1500_mib(inputs, tmp_path, name):
+    limit = 1500 * MIB
+    sort = name == "shuffled.csv"
+    asked = [str(inputs / name), str(tmp_path / "s.zarr"), limit, None, 2, sort]
+    call = [sys.executable, str(inputs / "build.py"), json.dumps(asked)]
+    done = run_within(limit * 6 // 5, call)
+    assert done.returncode == 0, done.errors[-2000:]
+    assert "ended for memory" not in done.errors
+    assert done.peak_bytes <= limit
+
+
+@pytest.mark.slow
+def test_a_plan_stays_under_the_limit_that_it_plans_for(inputs, tmp_path):
+    limit = 450 * MIB
+    for name in ("one_group.parquet", "plain.csv"):
+        store = str(tmp_path / "s.zarr")
+        call = [sys.executable, "-m", "grandbatch", "plan", "strategic", str(inputs / name)]
+        call += ["--store", store, "--memory-limit", str(limit), "--json"]
+        done = run_within(limit * 6 // 5, call)
+        assert done.returncode == 0, done.errors
+        assert done.peak_bytes <= limit
+        assert json.loads(done.out)["n_rows"] == N_ROWS
+
+
+def plan_of(path, limit_bytes, **options):
+    options = {"sort": False, "workers": 2, **options}
+    limit = MemoryLimit(limit_bytes, "test")
+    return plan_memory(resolve_inputs(path), limit=limit, **options), limit
+
+
+def large(tmp_path):
+    """A file of 400 MB that takes no room."""
+    path = tmp_path / "large.csv"
+    with path.open("wb") as file:
+        file.truncate(400 * 10**6)
+    return path
+
+
+@pytest.mark.parametrize("workers", [1, 2, 16, 64])
+def test_tasks_at_once_fit_into_the_limit_and_use_it(tmp_path, workers):
+    path = large(tmp_path)
+    for limit_mib in (450, 500, 700, 2_000, 16_000):
+        plan, limit = plan_of(path, limit_mib * MIB, workers=workers)
+        at_once = plan.at_once(plan.read_bytes, limit)
+        assert 1 <= at_once <= workers
+        fixed = plan.base_bytes + plan.held_bytes
+        assert fixed + at_once * plan.read_bytes <= limit.limit_bytes
+        if at_once < workers:
+            assert fixed + (at_once + 1) * plan.read_bytes > limit.limit_bytes
+        assert plan.projected_bytes(limit) <= limit.limit_bytes
+    assert at_once == workers
+
+
+def test_what_can_not_fit_is_refused_with_the_arithmetic_before_anything_is_done(tmp_path):
+    source = write_bars(tmp_path / "b.csv", 300)
+    with pytest.raises(MemoryLimitError, match="reading the bars needs") as told:
+        prepare_bars(source, tmp_path / "c", BarRules(), memory_limit_bytes=300 * MIB)
+    remedy = int(str(told.value).rpartition("--memory-limit ")[2].partition("MiB")[0])
+    assert not list((tmp_path / "c").glob(".staging*"))
+    bars = prepare_bars(source, tmp_path / "c", BarRules(), memory_limit_bytes=remedy * MIB)
+    assert bars.n_rows == 300
+
+
+def test_a_worker_too_small_for_a_block_is_refused_before_the_first_task(tmp_path):
+    small = ((300 * MIB, 1), (4_000 * MIB, 2))
+    plan, limit = plan_of(large(tmp_path), 8_000 * MIB, worker_limits=small, sort=True)
+    with pytest.raises(MemoryLimitError, match=f"in each worker and one has {300 * MIB:,}"):
+        plan.check(limit)
+    plan, limit = plan_of(large(tmp_path), 8_000 * MIB, worker_limits=((500 * MIB, 1),), sort=True)
+    plan.check(limit)
+
+
+def test_columns_of_a_wide_parquet_file_count(tmp_path):
+    tables = []
+    for width in (1, 400):
+        path = tmp_path / f"{width}.parquet"
+        pq.write_table(pa.table({f"c{i}": [1.0] for i in range(width)}), path)
+        tables.append(plan_of(path, 16_000 * MIB, workers=1)[0])
+    assert tables[1].read_bytes > tables[0].read_bytes + 400 * MIB
+
+
+def test_bars_are_the_same_whatever_the_limit(tmp_path):
+    source = write_bars(tmp_path / "b.csv", 60_000, symbols=3)
+    schedule = Schedule.local("threads", 4)
+    bars = [
+        prepare_bars(
+            source, tmp_path / str(mib), BarRules(), schedule, memory_limit_bytes=mib * MIB
+        )
+        for mib in (400, 4_000)
+    ]
+    for name, values in bars[0].read(0, 180_000).items():
+        np.testing.assert_array_equal(values, bars[1].read(0, 180_000)[name])
