@@ -7,6 +7,9 @@ from typing import Any
 
 from grandbatch.errors import CheckpointError
 
+_LIMIT_BITS = 62
+_LIMIT = 2**_LIMIT_BITS
+
 
 @dataclass(frozen=True)
 class Span:
@@ -80,24 +83,30 @@ class Position:
             If the value is not a position.
         """
         try:
+            size, opened = value.get("batch_size"), value["open_spans"]
+            if not isinstance(opened, list):
+                raise TypeError(f"{opened!r} are no open spans")
             return cls(
-                epoch=int(value["epoch"]),
-                step=int(value["step"]),
-                chunk_index=int(value["chunk_index"]),
-                offset=int(value["offset"]),
-                next_block=int(value["next_block"]),
+                epoch=_count(value["epoch"]),
+                step=_count(value["step"]),
+                chunk_index=_count(value["chunk_index"], least=-1),
+                offset=_count(value["offset"]),
+                next_block=_count(value["next_block"]),
                 open_spans=tuple(
-                    tuple(Span(int(c), int(o), int(s)) for c, o, s in spans)
-                    for spans in value["open_spans"]
+                    tuple(Span(_count(c), _count(o), _count(s)) for c, o, s in spans)
+                    for spans in opened
                 ),
-                batch_size=_optional_int(value.get("batch_size")),
+                batch_size=None if size is None else _count(size, least=1),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
-                f"not a position: {value!r} ({type(error).__name__}: {error}); "
+                f"not a position: {str(value)[:300]} ({type(error).__name__}: {error}); "
                 "load another checkpoint, or start again without it (--no-resume)"
             ) from None
 
 
-def _optional_int(value: Any) -> int | None:
-    return None if value is None else int(value)
+def _count(value: Any, least: int = 0) -> int:
+    """Take a whole number as it is: nothing is rounded, or read from text."""
+    if type(value) is not int or not least <= value < _LIMIT:
+        raise ValueError(f"{value!r} is no whole number from {least} to 2^{_LIMIT_BITS}")
+    return value

@@ -21,6 +21,7 @@ from grandbatch.loader import SlidingWindowDataLoader
 from grandbatch.loader.windows import SLAB_WINDOWS
 from grandbatch.memory import MemoryMonitor
 from grandbatch.memory.records import TrainingLog
+from grandbatch.position import Position
 from grandbatch.ranks import Ranks
 from grandbatch.store import MatrixStore
 from grandbatch.stream import DataStreamer
@@ -35,6 +36,17 @@ _log = logging.getLogger("grandbatch")
 
 _RESUME_COPIES = 2
 """A checkpoint is in memory twice while it is read: as bytes, and as what they say."""
+
+_MISFITS = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    RuntimeError,
+)
+"""What trainers, torch's among them, raise where a state isn't theirs."""
 
 
 class BatchProcessor:
@@ -324,15 +336,16 @@ class BatchProcessor:
         state = checkpoint.loader_state
         try:
             trainer.load_state_dict(checkpoint.trainer_state)
-            totals = Totals(**state["totals"])
-        except (KeyError, TypeError) as error:
+            totals = Totals.from_json(state["totals"])
+            position = Position.from_json(state["loader"]["position"])
+        except _MISFITS as error:
             raise CheckpointError(
                 f"{checkpoint.path} does not fit this trainer ({type(error).__name__}: {error}); "
                 "use the trainer that wrote it, another --checkpoint-dir, or --no-resume"
             ) from None
         self._totals, self._state = totals, state["loader"]
         if state.get("batch_size") == self.config.batch_size:
-            self._recorded_size = state["loader"]["position"]["batch_size"]
+            self._recorded_size = position.batch_size
         _log.info("resuming from %s, after step %d", checkpoint.path, checkpoint.step)
 
     def _save(self, trainer: Trainer, *, ends_stretch: bool = False) -> None:

@@ -30,6 +30,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from grandbatch.checkpoint.payload import (
+    MAX_PAYLOAD_BYTES,
+    check_archive,
+    check_state,
+    tensor_problem,
+)
 from grandbatch.errors import CheckpointError, DamagedCheckpointError, UsageError
 
 FORMAT = 1
@@ -61,6 +67,11 @@ def encode(
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise UsageError(
+            f"trainer_state takes {len(payload):,} bytes, above the {MAX_PAYLOAD_BYTES:,} that a "
+            "checkpoint may have; leave out what can be made anew"
+        )
     header = {
         "format": FORMAT,
         "step": step,
@@ -98,7 +109,17 @@ def check_plain(value: Any, where: str, *, lazy: bool = False) -> None:
     """
     import torch
 
-    if type(value) in _SCALARS or type(value) in (torch.Tensor, torch.nn.Parameter):
+    if value == b"" and type(value) is bytes:
+        raise UsageError(f"{where} is b'', which torch can't read back; use None")
+    if type(value) in _SCALARS:
+        return
+    if type(value) in (torch.Tensor, torch.nn.Parameter):
+        problem = tensor_problem(value)
+        if problem is not None:
+            raise UsageError(
+                f"{where} is a tensor {problem}, and could not be read back; give a plain one, by "
+                ".contiguous(), .to_dense() or .dequantize()"
+            )
         return
     if lazy and torch.nn.parameter.is_lazy(value):
         return
@@ -162,6 +183,11 @@ def read_header(file: BinaryIO, path: Path) -> dict[str, Any]:
     if hashlib.sha256(head).digest() != digest:
         raise DamagedCheckpointError(f"{path} is damaged: its header does not match its checksum")
     header = _parse_header(head, path)
+    if not 0 <= header["payload_bytes"] <= MAX_PAYLOAD_BYTES:
+        raise DamagedCheckpointError(
+            f"{path} holds {header['payload_bytes']:,} bytes of state, at most "
+            f"{MAX_PAYLOAD_BYTES:,} are read"
+        )
     expected = _PREAMBLE.size + head_bytes + header["payload_bytes"]
     if n_bytes != expected:
         raise DamagedCheckpointError(f"{path} has {n_bytes:,} bytes, written were {expected:,}")
@@ -184,7 +210,7 @@ def _parse_header(head: bytes, path: Path) -> dict[str, Any]:
         "sha256": str,
     }
     try:
-        header = json.loads(head)
+        header = json.loads(head, parse_constant=_refuse_constant)
         version = header["format"]
         fits = version != FORMAT or all(isinstance(header[k], t) for k, t in wanted.items())
         if fits and version == FORMAT:
@@ -205,6 +231,10 @@ def _parse_header(head: bytes, path: Path) -> dict[str, Any]:
     return dict(header)
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def decode_payload(payload: bytes, path: Path) -> dict[str, Any]:
     """Read a trainer's state, tensors on the CPU. Nothing in it is executed.
 
@@ -216,7 +246,9 @@ def decode_payload(payload: bytes, path: Path) -> dict[str, Any]:
     import torch
 
     try:
+        check_archive(payload)
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        check_state(state, len(payload))
     except Exception as error:
         raise DamagedCheckpointError(
             f"{path} holds something else than tensors and plain values, and was not executed "

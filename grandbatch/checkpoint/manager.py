@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,14 @@ from grandbatch.checkpoint.encoding import (
     read_header,
 )
 from grandbatch.errors import CheckpointError, DamagedCheckpointError, UsageError
-from grandbatch.files import TEMPORARY_SUFFIX, refuse_url, room_for, sync_folder, write_whole
+from grandbatch.files import (
+    TEMPORARY_SUFFIX,
+    open_regular,
+    refuse_url,
+    room_for,
+    sync_folder,
+    write_whole,
+)
 
 _UNPUBLISHED = ".new"
 
@@ -111,7 +119,7 @@ def read_checkpoint(
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             header = read_header(file, path)
             if content_id is not None and header["content_id"] != content_id:
                 raise CheckpointError(
@@ -335,7 +343,7 @@ def _step_of(path: Path) -> int:
 
 def _info(path: Path) -> CheckpointInfo:
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             header = read_header(file, path)
         n_bytes = path.stat().st_size
     except (CheckpointError, OSError) as error:

@@ -18,7 +18,7 @@ from grandbatch.errors import UsageError
 from grandbatch.loader.batches import Handover, Turn, every_batch, some_batches
 from grandbatch.loader.blocks import BlockFeed
 from grandbatch.loader.buffers import Buffers
-from grandbatch.loader.state import make_state, read_state
+from grandbatch.loader.state import make_state, read_skip, read_state
 from grandbatch.loader.subset import select, symbol_names, within
 from grandbatch.loader.windows import WindowStream
 from grandbatch.loader.workers import WorkerEpochs
@@ -295,7 +295,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         self._resume, self._epoch, self._delivered = position, position.epoch, None
         # a worker process that loads its own state; states taken outside hold for all workers
         self._has_own_state = get_worker_info() is not None
-        self._skip = state.get("skip") if self._has_own_state else None
+        self._skip = read_skip(state) if self._has_own_state else None
         if not self._has_own_state:
             self._workers.choose(None)
 

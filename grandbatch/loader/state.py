@@ -11,6 +11,7 @@ from grandbatch.position import Position
 from grandbatch.store import MatrixStore
 
 STATE_FORMAT = 1
+_MOST_WORKERS = 2**16
 
 
 def make_state(position: Position, store: MatrixStore, settings: OrderSettings) -> dict[str, Any]:
@@ -43,9 +44,20 @@ def read_state(state: Mapping[str, Any], store: MatrixStore, settings: OrderSett
             "open the store it was taken on, or start again without it (--no-resume)"
         )
     settings.check_same(state.get("order"))
-    position = Position.from_json(state.get("position", {}))
-    if position.epoch < 0:
+    return Position.from_json(state.get("position", {}))
+
+
+def read_skip(state: Mapping[str, Any]) -> int | None:
+    """Return the turn that a state of a worker process has on its mind; None in any other.
+
+    Raises
+    ------
+    CheckpointError
+        If it is none.
+    """
+    skip: int | None = state.get("skip")
+    if skip is not None and (type(skip) is not int or not -1 <= skip < _MOST_WORKERS):
         raise CheckpointError(
-            f"{position} has a negative epoch; start again without it (--no-resume)"
+            f"not a loader's state: its skip is {skip!r}; start again without it (--no-resume)"
         )
-    return position
+    return skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,6 +14,9 @@ from grandbatch.ranks import Ranks
 if TYPE_CHECKING:
     from grandbatch.batch import MatrixBatch
     from grandbatch.training.trainer import Trainer
+
+_NO_NUMBERS = ("nan", "inf", "-inf")
+"""What JSON has no number for, as text."""
 
 
 class Totals:
@@ -39,6 +42,23 @@ class Totals:
         """False while, or after, a batch failed in the middle of the trainer's step."""
         self.must_stop = False
         """Whether a rank was asked to end: all of them do, after the same step."""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Totals:
+        """Read what `to_json` gave.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is something else.
+        """
+        for name in ("steps", "windows", "stretch_windows"):
+            if type(value[name]) is not int or value[name] < 0:
+                raise ValueError(f"{name} is {value[name]!r}, no count")
+        for name in ("reward", "loss", "stretch_reward"):
+            if type(value[name]) not in (int, float) and value[name] not in _NO_NUMBERS:
+                raise ValueError(f"{name} is {value[name]!r}, no number")
+        return cls(**value)
 
     def train(
         self, trainer: Trainer, batch: MatrixBatch, ranks: Ranks, *, stop: bool = False
