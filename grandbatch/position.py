@@ -84,7 +84,7 @@ class Position:
         """
         try:
             size, opened = value.get("batch_size"), value["open_spans"]
-            if not isinstance(opened, list):
+            if not isinstance(opened, list) or not all(isinstance(one, list) for one in opened):
                 raise TypeError(f"{opened!r} are no open spans")
             return cls(
                 epoch=_count(value["epoch"]),

@@ -318,8 +318,8 @@ def test_a_trainings_checkpoint_with_wrong_sums_or_state_is_a_checkpoint_error(
                 run()
             except CheckpointError:
                 continue
-            if place[-1] == "open_spans" and wrong == []:
-                continue  # of another number of ranks
+            if "open_spans" in place and wrong == []:
+                continue  # of another number of ranks, or one without open spans
             assert place[0] in ("batch_size", "settings") or place[-1] in (
                 "step", "chunk_index", "offset", "batch_size", "reward", "stretch_reward", "loss",
             ), (place, wrong)  # fmt: skip
