@@ -109,7 +109,7 @@ def check_plain(value: Any, where: str, *, lazy: bool = False) -> None:
     """
     import torch
 
-    if value == b"" and type(value) is bytes:
+    if type(value) is bytes and not value:
         raise UsageError(f"{where} is b'', which torch can't read back; use None")
     if type(value) in _SCALARS:
         return
