@@ -174,7 +174,7 @@ def test_whatever_a_state_may_hold_is_read_back(tmp_path):
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(2, 1, 3))[0].sum().backward()
     optimizer.step()
-    made |= {"model": dict(model.state_dict()), "optimizer": optimizer.state_dict()}
+    made |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     manager = CheckpointManager(tmp_path, content_id="x")
     manager.save(1, made, LOADER, {})
     read = manager.load().trainer_state

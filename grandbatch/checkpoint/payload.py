@@ -25,7 +25,7 @@ _OPCODES = frozenset(
         *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINPUT", "LONG_BINPUT"),
         *("BINGET", "LONG_BINGET", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "APPEND", "APPENDS"),
         *("SETITEM", "SETITEMS", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
-        *("GLOBAL", "REDUCE", "BINPERSID"),
+        *("GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
     }
 )
 _ENCODE = "_codecs encode"
