@@ -45,9 +45,9 @@ def offers(text):
 def words(flags):
     """Part flags as a shell does."""
     done = subprocess.run(
-        ["/bin/sh", "-c", f"printf '%s\\0' {flags}"], capture_output=True, text=True, check=True
+        ["/bin/sh", "-c", f"printf '%s\\0' end {flags}"], capture_output=True, text=True, check=True
     )
-    return done.stdout.split("\0")[:-1]
+    return done.stdout.split("\0")[1:-1]
 
 
 def rules_of(flags):

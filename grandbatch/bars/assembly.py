@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,7 @@ PART_ROWS = 524_288
 """Bars that a part joined from pieces has at most, unless one piece alone has more."""
 
 _MAX_NAME_BYTES = 200
+_KEPT_BYTES = 120
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,22 @@ class PlannedPart:
 def folder_of(symbol: str) -> str:
     """Name of a symbol's folder: hive form, with all but plain characters percent-encoded.
 
+    Where that is too long, the name is cut, and a digest of it stands behind.
+
     Raises
     ------
     InputError
-        If it is too long for a file system.
+        If it has more bytes than any symbol.
     """
-    encoded = quote(symbol, safe=" ^=+@~")
-    if len(encoded) > _MAX_NAME_BYTES:
+    n_bytes = len(symbol.encode())
+    if n_bytes > _MAX_NAME_BYTES:
         raise InputError(
-            f"symbol {symbol[:40]!r}… is too long for a folder name ({len(encoded)} bytes encoded, "
-            f"at most {_MAX_NAME_BYTES}); is that column the symbol?"
+            f"symbol {symbol[:40]!r}… has {n_bytes} bytes, at most {_MAX_NAME_BYTES} may be; is "
+            "that column the symbol?"
         )
+    encoded = quote(symbol, safe=" ^=+@~")
+    if len(encoded) > _MAX_NAME_BYTES:  # a letter of other scripts takes up to twelve
+        encoded = f"{encoded[:_KEPT_BYTES]}~{hashlib.sha256(symbol.encode()).hexdigest()[:32]}"
     return f"symbol={encoded}"
 
 

@@ -119,5 +119,17 @@ def test_empty_names_are_missing_and_endless_ones_refused(tmp_path):
     assert bars.symbols == ("A",)
     assert {row.reason for row in iter_bad_rows(bars.path)} == {"missing"}
     path = write(tmp_path / "y.csv", [line_of(times_of(1)[0], "x" * 500, 5000)])
-    with pytest.raises(InputError, match="too long"):
+    with pytest.raises(InputError, match="at most 200 may be"):
         prepare_bars(path, tmp_path / "c", BarRules(), HERE)
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "茅", "/", "😀"])
+def test_a_symbol_of_200_bytes_is_one_whatever_its_letters(tmp_path, letter):
+    name = letter * (200 // len(letter.encode()))
+    names = [name, name[:-1] + "y"]
+    rows = [f"2024-01-02 00:{i:02d},{name},10,12,9,11,{i}" for i in range(20) for name in names]
+    path = tmp_path / "x.csv"
+    path.write_text("\n".join(["timestamp,symbol,open,high,low,close,volume", *rows, ""]))
+    bars = prepare_bars(path, tmp_path / "c", BarRules(), HERE)
+    assert bars.symbols == tuple(sorted(names))
+    assert bars.read(0, 40, ("volume",))["volume"].tolist() == [*range(20)] * 2
