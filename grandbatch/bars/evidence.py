@@ -67,9 +67,14 @@ class Numbers:
             return None if 2 * self.compact == self.rows else epochs.COMPACT
         if self.are_row_numbers:
             return epochs.NO_TIME
+        units = self.likely_units
+        return units[0] if len(units) == 1 else None
+
+    @property
+    def likely_units(self) -> list[int]:
+        """Units that most numbers fit."""
         counts = (self.s, self.ms, self.us, self.ns)
-        best = max(counts)
-        return counts.index(best) if counts.count(best) == 1 else None
+        return [unit for unit, count in enumerate(counts) if count == max(counts)]
 
     @property
     def are_row_numbers(self) -> bool:

@@ -21,7 +21,7 @@ _CLOSE = ("收盘", "收盘价", "收盤", "收盤價", "終値", "종가", "sch
 _VOLUME = ("成交量", "成交量(手)", "成交量(股)", "出来高", "거래량", "volumen", "stück")
 _SYMBOL = ("代码", "股票代码", "证券代码", "代碼", "종목코드", "kürzel")
 _DATE_NAMES = ("date", "day", "trade_date", "日期", "交易日期", "日付", "날짜", "일자", "datum")
-_CLOCK_NAMES = ("time", "时间", "時間", "時刻", "시간", "zeit", "uhrzeit")
+CLOCK_NAMES = ("time", "时间", "時間", "時刻", "시간", "zeit", "uhrzeit")
 
 # In order of preference: the first that a file has is taken.
 _NUMBER_NAMES: dict[str, tuple[str, ...]] = {
@@ -195,7 +195,7 @@ class _Match:
         whole = self.find("timestamp", _TIME_NAMES[:4])
         if whole is not None:
             return (whole,)
-        date, time = self.find("date", _DATE_NAMES), self.find("time", _CLOCK_NAMES)
+        date, time = self.find("date", _DATE_NAMES), self.find("time", CLOCK_NAMES)
         if date is not None and time is not None:
             return (date, time)
         for one in (date, time, self.find("timestamp", _TIME_NAMES[4:])):

@@ -21,6 +21,7 @@ from grandbatch.bars.instruments import SAMPLE_ROWS, may_be_texts, text_columns
 from grandbatch.bars.packing import likely_encodings
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.side_by_side import match_frame, read_frame_header
+from grandbatch.bars.undated import check_dated
 from grandbatch.errors import ColumnError, InputError
 
 SAMPLE_BYTES = 256 * 1024
@@ -157,6 +158,7 @@ def _read_sample(
         body = body[: max(body.rfind(b"\n"), body.rfind(b"\r")) + 1]
     rows = list(_rows(body, head.delimiter, SAMPLE_ROWS))
     if frame is None:
+        check_dated(headers, columns, rows, rules, name)
         columns = replace(
             columns,
             texts=text_columns(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from grandbatch.bars.evidence import Clocks, Dates, Evidence, Numbers, first_verdict
 from grandbatch.bars.flags import offer
 from grandbatch.bars.inputs import InputFile
-from grandbatch.bars.rules import BarRules
+from grandbatch.bars.rules import UNITS, BarRules
 from grandbatch.errors import BadRowsError, DiskFullError, TimestampError
 from grandbatch.kernels.epochs import NO_TIME
 from grandbatch.kernels.timestamps import NO_CLOCK
@@ -67,8 +67,8 @@ def check_dated(file: InputFile, found: Evidence, n_rows: int) -> None:
     """Refuse timestamps that are times of day and nothing else."""
     if 2 * found.undated > n_rows:
         raise TimestampError(
-            f"{file.location}: its timestamps are times of day without a date. Name the column of "
-            "dates, too: --columns date=HEADER --columns time=HEADER"
+            f"{file.location}: its timestamps are times of day without a date; map the columns of "
+            "both, as date and as time"
         )
 
 
@@ -85,27 +85,25 @@ def _which_first(dates: Dates) -> str:
 
 
 def _which_numbers(numbers: Numbers) -> str:
-    if numbers.are_row_numbers:
+    if numbers.are_row_numbers and 2 * numbers.compact != numbers.rows:
         return (
             f"its timestamps are numbers from {numbers.lowest:,} to {numbers.highest:,}: row "
-            "numbers, times of day or dates of another form rather than epochs. Name the column "
-            "of times with --columns timestamp=HEADER; if they are epochs, give their unit with "
-            "--epoch-unit s"
+            "numbers, times of day or dates of another form rather than epochs; map the column of "
+            f"times to timestamp. If these are epochs in seconds, add {offer('--epoch-unit', 's')}"
         )
-    why = "they fit more than one unit as well"
+    units = [UNITS[unit] for unit in numbers.likely_units]
+    why = f"they may count {' or '.join(units)}"
     if 2 * numbers.compact == numbers.rows:
         why = f"{numbers.compact:,} of {numbers.rows:,} could be dates written as digits"
-    return (
-        f"its timestamps are numbers, and {why}. Give their unit with --epoch-unit s, ms, us or "
-        "ns, or the form of dates with --timestamp-format %Y%m%d"
-    )
+    offers = [offer("--epoch-unit", unit) for unit in units]
+    return f"its timestamps are numbers, and {why}. If they are epochs, add {' or '.join(offers)}"
 
 
 def _which_clocks(clocks: Clocks) -> str:
     if clocks.short == clocks.rows:
         return (
-            "its times of day are numbers below 100: hours, minutes or seconds? Give the form of "
-            'date and time, with a blank between them, with --timestamp-format "%Y%m%d %H"'
+            "its times of day are numbers below 100: hours, minutes or seconds? If they are hours "
+            f"behind dates such as 20240102, add {offer('--timestamp-format', '%Y%m%d %H')}"
         )
     return (
         f"its times of day are numbers of which {clocks.seconds + clocks.millis:,} of "

@@ -18,7 +18,7 @@ from grandbatch.bars.instruments import text_columns
 from grandbatch.bars.odd_lines import no_numbers, to_numbers
 from grandbatch.bars.row_groups import OpenGroups, TableBlock, open_table, told_plainly
 from grandbatch.bars.rows import Rows, Texts, plain_codes, rows_of
-from grandbatch.bars.rules import BarRules
+from grandbatch.bars.rules import UNITS, BarRules
 from grandbatch.bars.side_by_side import match_frame, read_pairs
 from grandbatch.bars.times import TimeForm, read_times
 from grandbatch.errors import ColumnError, InputError
@@ -28,6 +28,7 @@ _EXACT = 2**53
 """Whole numbers up to it are doubles, and so are powers of ten up to the 22nd."""
 _EXACT_TENS = 22
 _SNIFFED_ROWS = 4096
+_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,12 @@ def _to_text(column: Any) -> Any:
         # exact to the nanosecond, and independent of a zone database
         zone = "" if kind.tz is None else "Z"
         plain = pc.cast(column, pa.timestamp(kind.unit))
-        column = pc.strftime(plain, format=f"%Y-%m-%dT%H:%M:%S{zone}")
+        text = pc.strftime(plain, format=f"%Y-%m-%dT%H:%M:%S{zone}")
+        # it takes years beyond 32767 for others
+        limit = _LARGEST // 10 ** (9 - 3 * UNITS.index(kind.unit))
+        ticks = pc.cast(plain, pa.int64())
+        is_near = pc.and_(pc.less_equal(ticks, limit), pc.greater_equal(ticks, -limit))
+        column = pc.if_else(is_near, text, "out of range")
     elif pa.types.is_floating(kind):
         column = pc.if_else(pc.is_finite(column), column, None)
         column = pc.cast(column, pa.decimal128(38, 9), safe=False)  # no exponents
@@ -244,10 +250,19 @@ def _to_text(column: Any) -> Any:
     return pc.fill_null(text, b"")
 
 
+def _values_of(column: Any) -> list[Any]:
+    """Return values as Python has them; times that it hasn't, as their numbers."""
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        is_day = pa.types.is_date32(column.type)
+        return list(column.cast(pa.int32() if is_day else pa.int64()).to_pylist())
+
+
 def table_texts(block: TableBlock, rows: npt.NDArray[np.int64], groups: OpenGroups) -> list[str]:
     """Write some of a block's rows as text, values parted by commas."""
     table = groups.read(block, None).take(pa.array(rows))
-    columns = [column.to_pylist() for column in table.columns]
+    columns = [_values_of(column) for column in table.columns]
     return [
         ",".join("" if value is None else str(value) for value in row)
         for row in zip(*columns, strict=True)

@@ -1,11 +1,16 @@
 """Numbers as timestamps: what they mean is decided by the whole file, once."""
 
+import shlex
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from advice import offers
 
 from grandbatch.bars import BarRules, pieces, prepare_bars
-from grandbatch.errors import InputError, TimestampError, UsageError
+from grandbatch.errors import ColumnError, InputError, TimestampError, UsageError
 from grandbatch.scheduling import Schedule
 
 HERE = Schedule.local("sync")
@@ -122,7 +127,7 @@ def test_where_nothing_decides_the_unit_must_be_said(tmp_path):
     steps = pd.date_range("2023-12-09", periods=60, freq="25D")
     for number, texts in enumerate([["20240102", "20240190"], epochs(steps, "s")]):
         path = write(tmp_path / f"{number}.csv", texts)
-        with pytest.raises(TimestampError, match="--epoch-unit s, ms, us or ns"):
+        with pytest.raises(TimestampError, match="add --epoch-unit s"):
             times_of(path)
         assert (
             times_of(path, epoch_unit="s") == pd.to_datetime([int(t) for t in texts], unit="s")
@@ -165,22 +170,60 @@ def test_numbers_that_are_neither_epochs_nor_dates_are_no_timestamps(tmp_path, t
     rows = [f"{text},10,12,9,11,100" for text in texts]
     for header in (HEADER, ",open,high,low,close,volume"):
         message = refused(tmp_path / "x.csv", header, rows)
-        assert "--columns timestamp=HEADER" in message
-        assert "--epoch-unit" in message
+        assert "rather than epochs" in message
+        assert "--epoch-unit s" in message
 
 
 def test_a_time_of_day_alone_is_no_timestamp(tmp_path):
     rows = [f"{9 + i // 60:02d}:{i % 60:02d}:00,10,12,9,11,100" for i in range(300)]
-    message = refused(tmp_path / "x.csv", "time,open,high,low,close,volume", rows)
-    assert "without a date" in message
-    dated = [f"02.01.2024,{row}" for row in rows]
-    (tmp_path / "y.csv").write_text(
-        "\n".join(["Trading day,time,open,high,low,close,volume", *dated])
-    )
-    columns = {"date": "Trading day", "time": "time"}  # as the error says
-    assert times_of(tmp_path / "y.csv", columns=columns, dayfirst=True)[0] == pd.Timestamp(
-        "2024-01-02 09:00"
-    )
+    for size in (3, 300):
+        message = refused(tmp_path / "x.csv", "time,open,high,low,close,volume", rows[:size])
+        assert "times of day without a date" in message
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "flags"),
+    [
+        ("Trading day,time", "2024.01.02,{:%H:%M}", {"date": "Trading day", "time": "time"}),
+        ("Trading day,time", "20240102,{:%-H%M}", {"date": "Trading day", "time": "time"}),
+        (",When", "{0.minute},2024-01-02 {0:%H:%M}", {"timestamp": "When"}),
+        (",When", "{0.minute},{0:%Y%m%d%H%M}", {"timestamp": "When"}),
+        (",Session,Clock", "{0.minute},1/13/2024,{0:%H:%M}", {"date": "Session", "time": "Clock"}),
+        ("time,When", "{0:%H:%M},2024-01-02T{0:%H:%M}", {"timestamp": "When"}),
+    ],
+)
+def test_where_another_column_has_the_dates_the_error_says_how_to_map_it(
+    tmp_path, header, row, flags
+):
+    moments = pd.date_range("2024-01-02 09:30", periods=300, freq="1min")
+    path = tmp_path / "x.csv"
+    rows = [f"{row.format(moment)},10,12,9,11,100" for moment in moments[:30]]
+    path.write_text("\n".join([f"{header},open,high,low,close,volume", *rows]))
+    with pytest.raises(ColumnError) as caught:
+        times_of(path)
+    [offered] = offers(str(caught.value))
+    words = shlex.split(offered)
+    assert dict(word.split("=") for word in words[1::2]) == flags
+    assert set(words[::2]) == {"--columns"}
+    assert (times_of(path, columns=flags)[:30].time == moments[:30].time).all()
+
+
+def test_times_of_years_that_nanoseconds_do_not_reach_are_unparseable(tmp_path):
+    far = {  # as strftime writes years, the first of each is one of ours
+        "ms": [2_070_000_000_000_000, 9_404_467_200_000_000, -9 * 10**15],
+        "us": [2_070_000_000_000_000_000, 9_004_467_200_000_000_000, -(2**62), -(2**63)],
+    }
+    for unit, values in far.items():
+        for zone in (None, "UTC", "Asia/Tokyo"):
+            good = epochs(RANGES[5], unit)
+            moments = pa.array([*good[:150], *values, *good[150:]], pa.timestamp(unit, zone))
+            numbers = {"open": 10.0, "high": 12.0, "low": 9.0, "close": 11.0, "volume": 1.0}
+            columns = {name: [value] * len(moments) for name, value in numbers.items()}
+            path = tmp_path / f"{unit}-{str(zone)[:3]}.parquet"
+            pq.write_table(pa.table({"timestamp": moments, **columns}), path)
+            bars = prepare_bars(path, tmp_path / "c", BarRules(max_bad_fraction=0.1), HERE)
+            assert (bars.n_rows, bars.quarantined) == (300, {"unparseable": len(values)})
+            assert bars.last_time == RANGES[5][-1].value
 
 
 @pytest.mark.parametrize("form", ["%H:%M:%S", "%H%M"])
@@ -235,7 +278,7 @@ def test_times_of_day_in_parquet_numbers_need_no_zeros_either(tmp_path):
 def test_hours_alone_are_refused_and_the_flag_reads_them(tmp_path):
     moments = pd.date_range("2024-01-02", periods=100, freq="h")
     path = with_clock(tmp_path / "x.csv", moments, lambda m: m.hour)
-    with pytest.raises(TimestampError, match='--timestamp-format "%Y%m%d %H"'):
+    with pytest.raises(TimestampError, match="add --timestamp-format '%Y%m%d %H'"):
         times_of(path)
     assert (times_of(path, timestamp_format="%Y%m%d %H") == moments).all()
 
