@@ -113,7 +113,7 @@ def assert_true(batch, truth):
 
 
 def wait_for_threads(before):
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.005)
     return threading.active_count()

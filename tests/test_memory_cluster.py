@@ -117,10 +117,10 @@ def test_a_build_under_pressure_finishes_and_the_command_shows_its_workers(clien
     wait_for(lambda: all(p.level for p in cluster_processes(client)))
     call = [sys.executable, "-m", "grandbatch", "monitor",
             "--scheduler", client.scheduler.address]  # fmt: skip
-    told = subprocess.run([*call, "--json"], capture_output=True, check=True, timeout=60).stdout
+    told = subprocess.run([*call, "--json"], capture_output=True, check=True, timeout=120).stdout
     processes = json.loads(told)["processes"]
     assert sorted(p["name"] for p in processes) == ["0", "1"]
     assert all(p["rss_bytes"] > 0 and p["level"] for p in processes)
-    table = subprocess.run(call, capture_output=True, text=True, check=True, timeout=60).stdout
+    table = subprocess.run(call, capture_output=True, text=True, check=True, timeout=120).stdout
     assert "worker 0" in table
     assert "worker 1" in table

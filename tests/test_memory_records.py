@@ -110,7 +110,7 @@ def test_metrics_are_served_while_a_run_lasts(store, tmp_path):
     told = {}
     for result in processor.process_batches(Idle(0.03)):
         if result["batch_idx"] == 10:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as page:
                 lines = page.read().decode().splitlines()
             told = dict(line.split() for line in lines if not line.startswith("#"))
     assert float(told["grandbatch_batch_size"]) == 5
@@ -120,7 +120,7 @@ def test_metrics_are_served_while_a_run_lasts(store, tmp_path):
         "grandbatch_memory_level", "grandbatch_wait_seconds_total", "grandbatch_chunks",
     } <= told.keys()  # fmt: skip
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5)
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60)
 
 
 def test_a_port_that_is_taken_is_an_error_before_any_work(store, tmp_path):
@@ -164,7 +164,7 @@ def test_a_rank_that_says_nothing_any_more_is_silent(tmp_path, monkeypatch):
 def monitor(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "grandbatch", "monitor", *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
 
 

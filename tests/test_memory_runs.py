@@ -264,5 +264,5 @@ def test_ctrl_c_while_memory_is_short_is_answered(store, tmp_path):
     with limited(call, 700 * MIB) as (child, _):
         wait_for(lambda: decisions(tmp_path / "c", "hold"), child)
         child.send_signal(signal.SIGINT)
-        child.communicate(timeout=20)
+        child.communicate(timeout=120)
     assert gb.CheckpointManager(tmp_path / "c", content_id=store.content_id).load() is not None

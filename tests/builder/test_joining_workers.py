@@ -89,7 +89,7 @@ def test_no_store_is_published_whose_files_were_not_all_seen(lost, tmp_path, mon
         if job.number == 0:
             spec = job.spec.data if lost == "chunks" else job.spec.labels[2]
             path = job.staging / "store" / spec.file(0)
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 120
             while not path.exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
             os.truncate(path, 10) if lost == "cut" else path.unlink()
@@ -154,7 +154,7 @@ def test_a_worker_of_another_version_that_joins_in_the_middle_ends_the_build(tmp
         scheduler, address = start_scheduler(tmp_path)
         started += [scheduler, start_worker(address, tmp_path / "w")]
         with open_schedule(address, None) as schedule:
-            schedule.client.wait_for_workers(1, timeout=30)
+            schedule.client.wait_for_workers(1, timeout=120)
             options = BuildOptions(
                 engine=engine, partition_bars=200, schedule=schedule, durable=False
             )
@@ -168,14 +168,14 @@ def test_a_worker_of_another_version_that_joins_in_the_middle_ends_the_build(tmp
                     started.append(
                         subprocess.Popen([*command, *flags], env=environment, cwd=tmp_path)
                     )
-                    schedule.client.wait_for_workers(2, timeout=30)
+                    schedule.client.wait_for_workers(2, timeout=120)
 
             with pytest.raises(StoreError, match=r"runs grandbatch 0\.0\.9, and this is"):
                 build(target, options, join)
             assert not target.path.exists()
             started[-1].kill()
             started[-1].wait()
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 120
             while len(schedule.client.nthreads()) > 1 and time.monotonic() < deadline:
                 time.sleep(0.1)
             assert contents(build(target, options).store.path) == contents(plain.path)
