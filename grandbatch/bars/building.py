@@ -28,9 +28,7 @@ from grandbatch.bars.checking import (
     BadRowsWatch,
     HopelessError,
     check_bad_rows,
-    count_changes,
-    count_left_out,
-    count_reasons,
+    count_rows,
 )
 from grandbatch.bars.digests import PartDigests, file_crc
 from grandbatch.bars.inputs import (
@@ -42,6 +40,7 @@ from grandbatch.bars.inputs import (
     remember_digest,
 )
 from grandbatch.bars.keeping import STAGING, build_lock
+from grandbatch.bars.looking import look_at
 from grandbatch.bars.manifest import FORMAT, MANIFEST, QUARANTINE, Part, bars_fingerprint
 from grandbatch.bars.pieces import Piece, PieceTask, add_bad_rows, in_runs, piece_path, read_pieces
 from grandbatch.bars.planning import (
@@ -56,6 +55,7 @@ from grandbatch.bars.row_groups import TableBlock
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.settling import refuse_undated, settle_meanings, settle_sessions
 from grandbatch.bars.sorting import MergedPart, merge_parts, plan_sorted_parts
+from grandbatch.bars.spikes import remove_spikes
 from grandbatch.errors import InputError
 from grandbatch.files import is_full, remove_temporaries, sync_folder
 from grandbatch.kernels.bar_rules import DUPLICATE_TIMESTAMP
@@ -173,6 +173,8 @@ class _Build:
         fingerprint = bars_fingerprint(identity, self.rules)
         if not self.rules.sort:
             parts = self._join(planned)
+        if self.rules.max_jump is not None:
+            parts = self._remove_spikes(symbols, parts, self.rules.max_jump)
         self._write_manifest(identity, fingerprint, symbols, parts)
         return cache.publish(self.target, cache_dir / fingerprint)
 
@@ -264,11 +266,7 @@ class _Build:
         self._read_again([self.tasks[number] for number in wrong])
 
     def _settle_carries(self) -> tuple[list[str], list[PlannedPart]]:
-        """Read blocks again that begin before the latest bar of the blocks before them.
-
-        Once, but where clocks show times twice, or the last of several rows of a time stands: the
-        latest bar of a block depends on the blocks beside it there.
-        """
+        """Read blocks again whose rows depend on bars of other blocks."""
         while late := tasks_to_repeat(self.pieces, self.tasks):
             for task in late:
                 self.tasks[task.index] = task
@@ -344,6 +342,16 @@ class _Build:
             joined.append(Part(part.symbol, part.path, part.first_time, part.last_time, found))
         return joined
 
+    def _remove_spikes(self, symbols: list[str], parts: list[Part], max_jump: float) -> list[Part]:
+        """Quarantine bars that leap out and back, and write the parts that held them anew."""
+        self.syncer.wait()  # it opens files by name, and they change here
+        shared = self.pieces, self.tasks, self.reading, self.joining, max_jump
+        self.pieces, kept = remove_spikes(self.target, symbols, parts, *shared)
+        self._check_bad_rows(self.pieces)
+        for part in kept:
+            self.syncer.add(self.target / part.path)
+        return kept
+
     def _write_manifest(
         self,
         source: list[dict[str, Any]],
@@ -364,10 +372,8 @@ class _Build:
             "time_numbers": [source.meaning.name_of(source.found) for source in self.sources],
             "symbols": symbols,
             "n_rows": sum(part.rows for part in parts),
-            "quarantined": count_reasons(self.pieces),
-            "clock_changes": count_changes(self.pieces),
-            "left_out": count_left_out(self.pieces),
-            "widened": sum(piece.n_widened for piece in self.pieces),
+            **count_rows(self.pieces),
+            "worth_a_look": look_at(self.target, symbols, parts, self.rules, self.joining),
             "differing_duplicates": self.n_differing
             + sum(piece.n_differing for piece in self.pieces),
             "quarantine": {

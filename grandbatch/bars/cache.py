@@ -68,6 +68,8 @@ class Bars(Deferred):
         """Rows whose high or low was widened, for a rounding, to hold the other prices."""
         self.differing_duplicates: int = manifest["differing_duplicates"]
         """Rows with the time of a row before of their symbol, and other numbers."""
+        self.worth_a_look: tuple[str, ...] = tuple(manifest["worth_a_look"])
+        """What a person should look at, a line for each kind."""
         self.parts: tuple[Part, ...] = tuple(map(Part.of, manifest["parts"]))
         self._quarantine: dict[str, int] = manifest["quarantine"]
         self._sha256: str = manifest["sha256"]

@@ -2,7 +2,8 @@
 
 A row's time is compared with the symbol's last accepted bar, which may lie in an earlier block. Of
 two rows of one time the last may be meant to stand: then a later block takes the bar of an earlier
-one away. Blocks for which that matters are read again; few do.
+one away. Blocks for which that matters are read again: once, but where clocks show times twice, or
+the last of several rows of a time stands: there the latest bar of a block depends on others.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -118,6 +119,16 @@ def count_changes(pieces: Sequence[Piece]) -> dict[str, int]:
         for place, name in enumerate(("repeated", "skipped"))
     }
     return {name: count for name, count in counts.items() if count}
+
+
+def count_rows(pieces: Sequence[Piece]) -> dict[str, Any]:
+    """Return what a cache's manifest says of rows, as JSON types."""
+    return {
+        "quarantined": count_reasons(pieces),
+        "clock_changes": count_changes(pieces),
+        "left_out": count_left_out(pieces),
+        "widened": sum(piece.n_widened for piece in pieces),
+    }
 
 
 def check_bad_rows(

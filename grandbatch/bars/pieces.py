@@ -205,8 +205,7 @@ def read_piece(task: PieceTask, groups: OpenGroups | None = None) -> Piece:
     symbols, part = _write_bars(task, judged, beside)
     if judged.n_bad > left_out:
         bad = np.flatnonzero((rows.reasons != ACCEPTED) & (rows.reasons != LEFT_OUT))
-        table = _describe(task, text, groups, bad, rows.reasons[bad])
-        _write_bad_rows(task, table)
+        write_bad_rows(task, describe_rows(task, text, groups, bad, rows.reasons[bad]))
     return Piece(
         index=task.index,
         file=task.file,
@@ -323,29 +322,31 @@ def _add_bad_rows(
     The block is read again for their text.
     """
     text = None if isinstance(task.block, TableBlock) else read_text(task.block, hashed=False)
-    table = _describe(task, text, groups, bad, np.full(len(bad), reason, np.uint8))
+    table = describe_rows(task, text, groups, bad, np.full(len(bad), reason, np.uint8))
     if piece.n_bad:
-        before = pq.ParquetFile(_bad_path(task)).read()
+        before = pq.ParquetFile(bad_path(task)).read()
         # without what another run of this very task has added
         before = before.filter(pc.invert(pc.is_in(before["line"], table["line"])))
         table = pa.concat_tables([before, table]).sort_by("line")
-    _write_bad_rows(task, table)
+    write_bad_rows(task, table)
     reasons = list(piece.reasons)
     reasons[ACCEPTED] -= len(bad)
     reasons[reason] += len(bad)
     return replace(piece, reasons=tuple(reasons))
 
 
-def _bad_path(task: PieceTask) -> Path:
+def bad_path(task: PieceTask) -> Path:
+    """Where a block's bad rows are."""
     return piece_path(Path(task.folder), task.index, "bad")
 
 
-def _write_bad_rows(task: PieceTask, table: Any) -> None:
-    with written_aside(_bad_path(task), shared=True) as aside:
+def write_bad_rows(task: PieceTask, table: Any) -> None:
+    """Write a block's bad rows, instead of those before."""
+    with written_aside(bad_path(task), shared=True) as aside:
         pq.write_table(table, aside, row_group_size=65_536)
 
 
-def _describe(
+def describe_rows(
     task: PieceTask,
     text: BlockText | None,
     groups: OpenGroups,

@@ -87,6 +87,9 @@ class BarRules:
     ohlc_tolerance: float = 1e-9
     """Share of a price by which the high may lie below the other prices, or the low above: it is
     widened to hold them. 0 accepts none."""
+    max_jump: float | None = None
+    """A bar whose high lies above those of both its neighbours, or its low below, by more than such
+    a share of theirs is a spike, and none. The only rule that looks at the bar behind."""
     max_bad_fraction: float = 0.01
     """Share of rows, from 0 to 1, that may be quarantined."""
     on_bad_rows: Literal["quarantine", "raise"] = "quarantine"
@@ -165,6 +168,10 @@ class BarRules:
                 f"ohlc_tolerance must be a share of the price from 0 to below 1, "
                 f"got {self.ohlc_tolerance}"
             )
+        if self.max_jump is not None and not (math.isfinite(self.max_jump) and self.max_jump > 0):
+            raise UsageError(
+                f"max_jump must be a share of the price above 0, such as 0.5, got {self.max_jump}"
+            )
         if self.on_bad_rows not in ("quarantine", "raise"):
             raise UsageError(f"on_bad_rows must be quarantine or raise, got {self.on_bad_rows!r}")
 
@@ -191,6 +198,7 @@ class BarRules:
             "allow_non_positive": self.allow_non_positive,
             "duplicates": self.duplicates,
             "ohlc_tolerance": self.ohlc_tolerance,
+            "max_jump": self.max_jump,
             "symbol": self.symbol,
             "symbol_from": self.symbol_from,
             "ignore_columns": sorted(self.ignore_columns),

@@ -363,6 +363,7 @@ def _attributes(target: Target, bars: Bars, plan: BuildPlan, fingerprint: str) -
         "quarantined": dict(bars.quarantined),
         "clock_changes": dict(bars.clock_changes),
         "left_out": bars.left_out,
+        "worth_a_look": list(bars.worth_a_look),
         "widened": bars.widened,
         "differing_duplicates": bars.differing_duplicates,
         "duplicates": target.rules.duplicates,

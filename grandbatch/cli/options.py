@@ -108,6 +108,10 @@ Duplicates = Annotated[
 OhlcTolerance = Annotated[
     float, typer.Option(help="Share of a price by which high and low may miss the others.")
 ]
+MaxJump = Annotated[
+    float | None,
+    typer.Option(help="Quarantine bars that leap out and back by a larger share, e.g. 0.5."),
+]
 MaxBadFraction = Annotated[float, typer.Option(help="Share of rows that may be quarantined.")]
 OnBadRows = Annotated[str, typer.Option(help="quarantine, or raise at the first bad row.")]
 Symbol = Annotated[str | None, typer.Option(help="The symbol of all bars.")]
@@ -146,6 +150,7 @@ def make_rules(
     allow_non_positive: AllowNonPositive = False,
     duplicates: Duplicates = "first",
     ohlc_tolerance: OhlcTolerance = 1e-9,
+    max_jump: MaxJump = None,
     max_bad_fraction: MaxBadFraction = 0.01,
     on_bad_rows: OnBadRows = "quarantine",
     symbol: Symbol = None,
@@ -185,6 +190,7 @@ def make_rules(
         allow_non_positive=allow_non_positive,
         duplicates=duplicates,  # type: ignore[arg-type]  # BarRules checks it
         ohlc_tolerance=ohlc_tolerance,
+        max_jump=max_jump,
         max_bad_fraction=max_bad_fraction,
         on_bad_rows=on_bad_rows,  # type: ignore[arg-type]  # BarRules checks it
         symbol=symbol,

@@ -20,7 +20,8 @@ def notes(attrs: Mapping[str, Any]) -> list[str]:
     attrs : mapping
         The attributes of a store.
     """
-    return [line for line in (_differing(attrs), _short_symbols(attrs)) if line]
+    lines = _differing(attrs), *attrs.get("worth_a_look", ()), _still(attrs), _short_symbols(attrs)
+    return [line for line in lines if line]
 
 
 def tell_notes(path: Path, attrs: Mapping[str, Any]) -> None:
@@ -39,6 +40,16 @@ def _differing(attrs: Mapping[str, Any]) -> str:
         f"{count:,} {has} the time of a row before of the same symbol, and {differ} from it; the "
         f"{stands} of a time stands (--duplicates {other} takes the other)"
     )
+
+
+def _still(attrs: Mapping[str, Any]) -> str:
+    names = [name for name, of in attrs["feature_stats"].items() if of["min"] == of["max"]]
+    if not names:
+        return ""
+    value = attrs["feature_stats"][names[0]]["min"]
+    if len(names) == 1:
+        return f"the feature {named(names)} never changes: it is always {value:.4g}"
+    return f"{len(names)} of {len(attrs['feature_names'])} features never change: {named(names)}"
 
 
 def _short_symbols(attrs: Mapping[str, Any]) -> str:

@@ -249,3 +249,18 @@ def test_a_last_bar_that_gives_way_to_a_later_row_changes_its_windows(tmp_path, 
     assert not np.array_equal(before[0], after.store.matrices[last])
     if not rules and not more:
         assert after.kept_chunks > 0
+
+
+@pytest.mark.parametrize("rules", [{}, {"sort": True}], ids=str)
+@pytest.mark.parametrize("more", [1, 2, 200])
+def test_a_last_bar_that_turns_out_to_be_a_spike_goes(tmp_path, rules, more):
+    (bars,) = lines(1300 + more)
+    time, symbol, *prices, volume = bars[1299].strip().split(",")
+    spike = ",".join([time, symbol, *(str(float(p) * 3) for p in prices), volume]) + "\n"
+    growing = Growing(tmp_path, rules=gb.BarRules(max_jump=0.5, **rules), overlap=47)
+    growing.write(a=text(bars[:1299], [spike]))
+    before = growing.build()
+    assert before.store.attrs["quarantined"] == {}
+    after = growing.grow(a=text(bars[:1299], [spike], bars[1300:]))
+    assert after.store.attrs["quarantined"] == {"spike": 1}
+    assert after.kept_chunks > 0
