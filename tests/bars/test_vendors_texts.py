@@ -224,3 +224,17 @@ def test_a_headers_name_is_quoted_for_the_shell(tmp_path, header):
     for rules in follow(text):
         assert_bars(prepare(path, tmp_path, rules))
     assert header == '"low"' or offers(text)
+
+
+@pytest.mark.parametrize(
+    ("form", "header"),
+    [
+        ("{i},{day},{0},{1},{2},{3},{4}", ",when,open,high,low,close,volume"),
+        ("{i},{0},{1},{2},{3},{4},{day}", "t,open,high,low,close,volume,my day"),
+        ("{day},09:30,{0},{1},{2},{3},{4}", "session,time,open,high,low,close,volume"),
+    ],
+)
+def test_a_column_that_holds_no_times_names_the_one_that_does(tmp_path, form, header):
+    path = write(tmp_path, lines(form, header))
+    [rules] = follow(refused(path, tmp_path))
+    assert_bars(prepare(path, tmp_path, rules))
