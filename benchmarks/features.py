@@ -1,7 +1,10 @@
-"""Nanoseconds per bar of each feature set on one thread, beside a plain loop and the goal.
+"""Nanoseconds of processor time per bar on one thread: feature sets, Alpha158, window functions.
 
-The plain loop is the obvious way to write the same features in numba: for each bar, for each
-feature, over its window. It runs in the same process, in turns with the kernels.
+The strategic and tactical sets run beside a plain loop, the obvious way to write the same features
+in numba: for each bar, for each feature, over its window. Alpha158 runs beside polars, KunQuant
+where it is installed, and the floor: what it takes to write so many bytes, and to do its additions,
+divisions and roots. Window functions run beside TA-Lib and pandas. All of one table run in one
+process, in turns; medians are told.
 
     python benchmarks/features.py [--json PATH] [--rounds N]
 """
@@ -20,8 +23,10 @@ from typing import Any
 
 import numba
 import numpy as np
+from peers import features as peers
 
-from grandbatch.features import FIELDS, STRATEGIC, TACTICAL, FeatureSet, compute_rows
+from grandbatch.features import ALPHA158, FIELDS, STRATEGIC, TACTICAL, FeatureSet, compute_rows
+from grandbatch.features.rows import _write_run as write_run
 
 ROWS = (65_536, 262_144)
 GOALS_NS = {"strategic": 80.0, "tactical": 40.0}
@@ -157,10 +162,93 @@ def loop_tactical(open_, high, low, c, v, first, out):
 LOOPS = {"strategic": loop_strategic, "tactical": loop_tactical}
 
 
+ALPHA158_ROWS = 100_000
+ALPHA158_GOAL_NS = 240.0
+# sums, squares, products, trends: 20 trees of five windows; ranks 120 compares, networks 187; roots
+# and divisions 90. Counted for the kernels as they are
+OPERATIONS, SLOW_OPERATIONS = 2_000, 90
+
+
 def seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    began = time.thread_time()
     work()
-    return time.perf_counter() - began
+    return time.thread_time() - began
+
+
+def process_seconds(work: Callable[[], object]) -> float:
+    """Of all threads: what peers start counts too."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def in_turns(
+    works: dict[str, Callable[[], object]], rounds: int, n: int, clock: Any = process_seconds
+) -> dict[str, float]:
+    """Return the median ns an item of each work."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
+        work()
+    for _ in range(rounds):
+        for name, work in works.items():
+            taken[name].append(clock(work) / n * 1e9)
+    return {name: round(statistics.median(values), 2) for name, values in taken.items()}
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def arithmetic(x, y, rounds):
+    """Additions of independent numbers in the nearest cache, four chains at once."""
+    for _ in range(rounds):
+        for i in range(len(x)):
+            x[i] += y[i]
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def slow_arithmetic(x, y, rounds):
+    for _ in range(rounds):
+        for i in range(len(x)):
+            y[i] = math.sqrt(x[i]) / 3.7
+
+
+def measure_alpha158(rounds: int) -> dict[str, Any]:
+    """Time Alpha158's whole route from bars to rows, its floor, and peers."""
+    n = ALPHA158_ROWS
+    bars = simulated_bars(n)
+    width = ALPHA158.n_features
+    out, copy = np.ones((n, width), np.float32), np.empty((n, width), np.float32)
+    x, y = np.ones(1_000), np.ones(1_000)
+    works: dict[str, Callable[[], object]] = {
+        "grandbatch": lambda: write_run(ALPHA158, bars, ALPHA158.lookback, out),
+        "grandbatch, fresh memory": lambda: compute_rows(ALPHA158, bars, NO_STARTS),
+        "floor: bytes": lambda: np.copyto(copy, out),
+        "floor: additions": lambda: arithmetic(x, y, OPERATIONS * n // 1_000 // 10),
+        "floor: divisions and roots": lambda: slow_arithmetic(
+            x, y, SLOW_OPERATIONS // 2 * n // 1_000 // 10
+        ),
+        "polars, 142 columns": peers.polars(bars),
+        "KunQuant, float64": peers.kunquant(bars),
+    }
+    present = {name: work for name, work in works.items() if work is not None}
+    found = in_turns(present, rounds, n)
+    for name in ("floor: additions", "floor: divisions and roots"):
+        found[name] = round(found[name] * 10, 2)
+    return {
+        "rows": n, "columns": width, "goal_ns": ALPHA158_GOAL_NS, "ns_per_bar": found,
+        "absent": sorted(set(works) - set(present)),
+        "reached": found["grandbatch"] <= ALPHA158_GOAL_NS,
+    }  # fmt: skip
+
+
+def measure_windows(rounds: int) -> list[dict[str, Any]]:
+    """Time window functions beside TA-Lib's and pandas'."""
+    n = ALPHA158_ROWS
+    results = []
+    for name, works in peers.indicators(simulated_bars(n)).items():
+        ours, talib, pandas = works
+        present = {"grandbatch": ours, "TA-Lib": talib, "pandas": pandas}
+        found = in_turns({k: work for k, work in present.items() if work is not None}, rounds, n)
+        results.append({"operation": name, "ns_per_value": found})
+    return results
 
 
 def measure(feature_set: FeatureSet, n: int, rounds: int) -> dict[str, Any]:
@@ -171,7 +259,7 @@ def measure(feature_set: FeatureSet, n: int, rounds: int) -> dict[str, Any]:
     arrays = [bars[name] for name in FIELDS]
     ours = np.empty((feature_set.n_features, n - first), np.float32)
     loops = np.empty((n - first, feature_set.n_features), np.float32)
-    works = {
+    works: dict[str, Callable[[], object]] = {
         "kernel_ns": lambda: producer.write(bars, first, n, ours),
         "compute_rows_ns": lambda: compute_rows(feature_set, bars, NO_STARTS),
         "plain_loop_ns": lambda: LOOPS[feature_set.name](*arrays, first, loops),
@@ -179,14 +267,9 @@ def measure(feature_set: FeatureSet, n: int, rounds: int) -> dict[str, Any]:
     for work in works.values():
         work()
     np.testing.assert_allclose(ours.T, loops, atol=2e-6, rtol=2e-6)
-    taken: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, work in works.items():
-            taken[name].append(seconds(work) / n * 1e9)
     goal = GOALS_NS[feature_set.name]
     result: dict[str, Any] = {"feature_set": feature_set.name, "rows": n, "goal_ns": goal}
-    for name, values in taken.items():
-        result[name] = round(statistics.median(values), 2)
+    result |= in_turns(works, rounds, n, seconds)
     result["reached"] = result["kernel_ns"] <= goal
     result["times_plain_loop"] = round(result["plain_loop_ns"] / result["kernel_ns"], 2)
     return result
@@ -210,13 +293,29 @@ def main() -> None:
                 f"{result['compute_rows_ns']:>8.1f} {result['plain_loop_ns']:>8.1f} "
                 f"{result['goal_ns']:>6.0f}   {'reached' if result['reached'] else 'MISSED'}"
             )
+    alpha = measure_alpha158(options.rounds)
+    print(f"\nAlpha158, {alpha['columns']} columns, {alpha['rows']:,} bars     ns per bar   ratio")
+    ours = alpha["ns_per_bar"]["grandbatch"]
+    for name, taken in alpha["ns_per_bar"].items():
+        print(f"  {name:<32} {taken:>10.1f} {taken / ours:>7.2f}")
+    for name in alpha["absent"]:
+        print(f"  {name:<32} not installed")
+    print(f"  goal: {ALPHA158_GOAL_NS:.0f}: {'reached' if alpha['reached'] else 'MISSED'}")
+    windows = measure_windows(options.rounds)
+    print("\nwindow            grandbatch   TA-Lib   pandas   ns per value")
+    for result in windows:
+        taken = result["ns_per_value"]
+        shown = (f"{taken[k]:>8.2f}" if k in taken else f"{'-':>8}" for k in ("TA-Lib", "pandas"))
+        print(f"{result['operation']:<17} {taken['grandbatch']:>10.2f} {' '.join(shown)}")
     options.json.parent.mkdir(parents=True, exist_ok=True)
     record = {
         "benchmark": "features",
-        "unit": "ns per bar, one thread, median",
+        "unit": "ns of processor time per bar, one thread, median",
         "rounds": options.rounds,
         "machine": {"cpu": platform.processor() or platform.machine(), "numba": numba.__version__},
         "results": results,
+        "alpha158": alpha,
+        "windows": windows,
     }
     options.json.write_text(json.dumps(record, indent=2) + "\n")
 

@@ -69,24 +69,25 @@ def decayed_sums(
 @compiled
 def means(x: F64, steps: Int64Array, out: F64) -> None:
     """Write the mean of each window; that of equal numbers is the number."""
-    reach = steps[-1, 3] + steps[-1, 4] - 1 if steps.size else 0
+    if steps.size == 0:
+        out[:] = x
+        return
+    reach = steps[-1, 3] + steps[-1, 4] - 1
     size = max(BLOCK, 2 * reach)
     w = np.empty((ROWS, size + reach))
     for t in range(reach, x.size, size):
         m = min(size, x.size - t)
         k = m + reach
         w[0, :k] = x[t - reach : t + m]
-        last = 0
         for s in range(len(steps)):
-            a, b, last = steps[s, 3], steps[s, 4], steps[s, 2]
-            _mean(w[steps[s, 0], a - 1 :], w[steps[s, 1], a + b - 1 : k], a, b, w[last])
-        out[t : t + m] = w[last, reach:k]
+            a, b = steps[s, 3], steps[s, 4]
+            to = w[steps[s, 2], a + b - 1 :] if s < len(steps) - 1 else out[t : t + m]
+            _mean(w[steps[s, 0], a - 1 :], w[steps[s, 1], a + b - 1 : k], a, b, to)
 
 
 @compiled
-def _mean(older: F64, newer: F64, a: int, b: int, row: F64) -> None:
+def _mean(older: F64, newer: F64, a: int, b: int, to: F64) -> None:
     share = a / (a + b)
-    to = row[a + b - 1 :]
     for i in range(len(newer)):
         to[i] = newer[i] + (older[i] - newer[i]) * share
 
@@ -108,7 +109,7 @@ def moments(x: F64, steps: Int64Array, mean: F64, squares: F64) -> None:
             a, b = steps[s, 3], steps[s, 4]
             older, newer = w[old, a - 1 :], w[new, a + b - 1 : k]
             _squares(older, newer, q[old, a - 1 :], q[new, a + b - 1 :], a, b, q[last])
-            _mean(older, newer, a, b, w[last])
+            _mean(older, newer, a, b, w[last, a + b - 1 :])
         mean[t : t + m] = w[last, reach:k]
         squares[t : t + m] = q[last, reach:k]
 
@@ -145,7 +146,7 @@ def trends(x: F64, steps: Int64Array, mean: F64, squares: F64, trend: F64) -> No
             weight = 0.5 * a * b
             for i in range(len(newer)):
                 to[i] = (c_older[i] + c_newer[i]) + (newer[i] - older[i]) * weight
-            _mean(older, newer, a, b, w[last])
+            _mean(older, newer, a, b, w[last, a + b - 1 :])
         mean[t : t + m] = w[last, reach:k]
         squares[t : t + m] = q[last, reach:k]
         trend[t : t + m] = c[last, reach:k]
@@ -177,8 +178,8 @@ def products(x: F64, y: F64, steps: Int64Array, x_squares: F64, y_squares: F64, 
             for i in range(len(u_new)):
                 both = (u_new[i] - u_old[i]) * (v_new[i] - v_old[i])
                 to[i] = (c_older[i] + c_newer[i]) + both * weight
-            _mean(u_old, u_new, a, b, u[last])
-            _mean(v_old, v_new, a, b, v[last])
+            _mean(u_old, u_new, a, b, u[last, a + b - 1 :])
+            _mean(v_old, v_new, a, b, v[last, a + b - 1 :])
         x_squares[t : t + m] = p[last, reach:k]
         y_squares[t : t + m] = q[last, reach:k]
         joint[t : t + m] = c[last, reach:k]
