@@ -103,24 +103,29 @@ def look_at_parts(target: str, parts: Sequence[Part]) -> list[Look]:
 
 
 def _look_at(target: Path, part: Part) -> Look:
-    times = np.empty(part.rows, np.int64)
     high, low, volume = np.empty((3, part.rows))
-    columns = "timestamp", "high", "low", "volume"
-    read_part(target, part.path, part.digests, (0, part.rows), columns, (times, high, low, volume))
+    columns = "high", "low", "volume"
+    read_part(target, part.path, part.digests, (0, part.rows), columns, (high, low, volume))
     n_leaps, row, largest = find_leaps(high, low, LEAP)
     bins = np.zeros(N_BINS, np.int64)
     most = count_volumes(volume, volume.view(np.int64), bins)
     return Look(
         n_leaps,
         float(largest),
-        int(times[row]),
+        _time_of(target, part, row) if n_leaps else part.first_time,
         float(volume[most]),
-        int(times[most]),
+        _time_of(target, part, most),
         bins,
         (float(high[0]), float(low[0])),
         (float(high[-1]), float(low[-1])),
-        int(times[0]),
+        part.first_time,
     )
+
+
+def _time_of(target: Path, part: Part, row: int) -> int:
+    time = np.empty(1, np.int64)
+    read_part(target, part.path, part.digests, (row, row + 1), ("timestamp",), (time,))
+    return int(time[0])
 
 
 def worth_a_look(

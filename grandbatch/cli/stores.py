@@ -13,6 +13,7 @@ from grandbatch.bars.opening import is_url
 from grandbatch.bars.upkeep import cache_problems
 from grandbatch.cli import options as o
 from grandbatch.cli.output import show
+from grandbatch.store.notes import notes
 from grandbatch.store.reader import MatrixStore
 from grandbatch.times import iso_time
 
@@ -23,7 +24,7 @@ def inspect(store: o.StoreArgument, as_json: o.Json = False) -> None:
     Example: grandbatch inspect bars.zarr
     """
     opened = MatrixStore.open(store)
-    attrs = dict(opened.attrs)
+    attrs = {**opened.attrs, "worth_a_look": notes(opened.attrs)}
     if not as_json:
         attrs.pop("feature_stats")
         for name in ("first_time", "last_time"):

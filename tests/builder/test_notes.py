@@ -41,7 +41,9 @@ def test_symbols_without_a_window_are_named(tmp_path, caplog, lengths, short):
     source, path = with_short(tmp_path, *lengths), tmp_path / "s.zarr"
     built = run("build", "strategic", source, "--store", path)
     assert built["symbols_without_windows"] == short
-    assert run("inspect", path)["symbols_without_windows"] == short
+    seen = run("inspect", path)
+    assert seen["symbols_without_windows"] == short
+    assert seen["worth_a_look"] == built["worth_a_look"]
     again = run("build", "strategic", source, "--store", path)
     assert again["reused"]
     assert again["symbols_without_windows"] == short
