@@ -13,15 +13,36 @@ from grandbatch.bars.flags import offer_columns
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import ColumnError
 
-# Chinese (simplified, traditional), Japanese, Korean, German
-_OPEN = ("开盘", "开盘价", "開盤", "開盤價", "始値", "시가", "eröffnung", "erster")
-_HIGH = ("最高", "最高价", "最高價", "高値", "고가", "hoch")
-_LOW = ("最低", "最低价", "最低價", "安値", "저가", "tief")
-_CLOSE = ("收盘", "收盘价", "收盤", "收盤價", "終値", "종가", "schluss", "schlusskurs")
-_VOLUME = ("成交量", "成交量(手)", "成交量(股)", "出来高", "거래량", "volumen", "stück")
+# Chinese (simplified, traditional), Japanese, Korean, German, Russian
+_OPEN = ("开盘", "开盘价", "開盤", "開盤價", "始値", "시가", "eröffnung", "erster", "открытие")
+_HIGH = ("最高", "最高价", "最高價", "高値", "고가", "hoch", "макс", "максимум")
+_LOW = ("最低", "最低价", "最低價", "安値", "저가", "tief", "мин", "минимум")
+_CLOSE = ("收盘", "收盘价", "收盤", "收盤價", "終値", "종가", "schluss", "schlusskurs", "закрытие")
+_VOLUME = (
+    "成交量",
+    "成交量(手)",
+    "成交量(股)",
+    "出来高",
+    "거래량",
+    "volumen",
+    "stück",
+    "объем",
+    "объём",
+)
 _SYMBOL = ("代码", "股票代码", "证券代码", "代碼", "종목코드", "kürzel")
-_DATE_NAMES = ("date", "day", "trade_date", "日期", "交易日期", "日付", "날짜", "일자", "datum")
-CLOCK_NAMES = ("time", "时间", "時間", "時刻", "시간", "zeit", "uhrzeit")
+_DATE_NAMES = (
+    "date",
+    "day",
+    "trade_date",
+    "日期",
+    "交易日期",
+    "日付",
+    "날짜",
+    "일자",
+    "datum",
+    "дата",
+)
+CLOCK_NAMES = ("time", "时间", "時間", "時刻", "시간", "zeit", "uhrzeit", "время")
 
 # In order of preference: the first that a file has is taken.
 _NUMBER_NAMES: dict[str, tuple[str, ...]] = {

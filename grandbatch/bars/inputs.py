@@ -127,7 +127,7 @@ def resolve_inputs(inputs: Inputs, *, tell: bool = False) -> tuple[InputFile, ..
     for entry in (local_path(os.fspath(entry)) for entry in given):
         found, left = _expand(entry)
         if left and tell:
-            log.warning("%s: not read, of no known form: %s", entry, _listed(left))
+            log.warning("%s: not read, of no known form or in folders: %s", entry, _listed(left))
         for location in found:
             # as named, with links
             locations[location if is_url(location) else os.path.abspath(location)] = None  # noqa: PTH100
@@ -174,7 +174,24 @@ def _expand(entry: str) -> tuple[Sequence[str], Sequence[str]]:
     if not found:
         raise InputError(f"{entry}: the folder has no file that ends in {', '.join(SUFFIXES)}")
     others = sorted({Path(name).name for name in names} - {Path(name).name for name in found})
+    others += [] if is_url(entry) else _passed_folders(Path(entry))
     return found, [name for name in others if not name.startswith((".", "_"))]
+
+
+def _passed_folders(folder: Path) -> list[str]:
+    """Folders in a folder with files that would be read, were they named."""
+    folders = (child for child in folder.iterdir() if child.is_dir())
+    return sorted(
+        f"{child.name}/"
+        for child in folders
+        if not is_hive_folder(child.name) and _holds_known_form(child)
+    )
+
+
+def _holds_known_form(folder: Path) -> bool:
+    with suppress(OSError):  # it may not be ours to look into
+        return any(child.is_file() and has_known_form(child.name) for child in folder.iterdir())
+    return False
 
 
 def _walk(folder: Path) -> Iterator[str]:

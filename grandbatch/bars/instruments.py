@@ -21,6 +21,7 @@ SAMPLE_ROWS = 50
 _MOST_TEXTS = 3
 _TELLING_NAMES = (
     *("symbol", "ticker", "sym", "instrument", "contract", "name", "ric", "isin", "cusip", "figi"),
+    *("permno", "gvkey", "stkcd", "sc_code", "ts_code", "conid", "instrument_token", "stock"),
     *("sedol", "code", "security", "root", "underlying", "pair", "market", "expiry", "expiration"),
     *("contract_month", "delivery", "delivery_month", "maturity", "exchange", "venue", "mic"),
     *("合约", "代码", "股票代码", "交易所"),

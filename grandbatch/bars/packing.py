@@ -67,8 +67,12 @@ def _is_hidden(name: str) -> bool:
 
 
 @contextmanager
-def open_text(location: str, kind: str, member: str = "") -> Iterator[BinaryIO]:
-    """Open a file's text, unpacked, to be read once from its start.
+def open_text(
+    location: str, kind: str, member: str = "", encoding: str | None = None
+) -> Iterator[BinaryIO]:
+    """Open a file's text, unpacked and in UTF-8, to be read once from its start.
+
+    Bytes that are none of the encoding stay as they are, and are no UTF-8.
 
     Parameters
     ----------
@@ -78,30 +82,45 @@ def open_text(location: str, kind: str, member: str = "") -> Iterator[BinaryIO]:
         How it is packed: a value of `PACKINGS`; anything else is plain.
     member : str
         Which of the files in a .zip.
+    encoding : str, optional
+        How it is written; UTF-8 by default.
 
     Raises
     ------
     InputError
-        While it is read, if it is damaged or cut off.
+        While it is read, if it is damaged or cut off, or isn't of the encoding at all.
     """
-    with _plain_errors(location, kind):
-        if kind == "zip":
-            with _open_zip(location) as archive, archive.open(member) as text:
-                yield cast(BinaryIO, text)
+    with _plain_errors(location, kind), _open_packed(location, kind, member) as text:
+        if is_utf8(encoding):
+            yield text
             return
-        with open_raw(location, 4 * _STEP_BYTES) as raw:
-            if kind == "gzip":
-                yield cast(BinaryIO, gzip.GzipFile(fileobj=raw))
-            elif kind == "bz2":
-                yield cast(BinaryIO, bz2.BZ2File(raw))
-            elif kind == "xz":
-                yield cast(BinaryIO, lzma.LZMAFile(raw))  # noqa: SIM115 (nothing of its own is open)
-            elif kind == "zstd":
-                import pyarrow as pa
+        assert encoding is not None
+        recoded = codecs.EncodedFile(text, "utf-8", encoding, "surrogateescape")
+        try:
+            yield cast(BinaryIO, recoded)
+        except UnicodeError as error:
+            raise InputError(f"{location}: not {encoding} text ({error}); mend that") from None
 
-                yield pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
-            else:
-                yield raw
+
+@contextmanager
+def _open_packed(location: str, kind: str, member: str) -> Iterator[BinaryIO]:
+    if kind == "zip":
+        with _open_zip(location) as archive, archive.open(member) as text:
+            yield cast(BinaryIO, text)
+        return
+    with open_raw(location, 4 * _STEP_BYTES) as raw:
+        if kind == "gzip":
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+        elif kind == "bz2":
+            yield cast(BinaryIO, bz2.BZ2File(raw))
+        elif kind == "xz":
+            yield cast(BinaryIO, lzma.LZMAFile(raw))  # noqa: SIM115 (nothing of its own is open)
+        elif kind == "zstd":
+            import pyarrow as pa
+
+            yield pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+        else:
+            yield raw
 
 
 @contextmanager
@@ -145,36 +164,17 @@ def is_utf8(encoding: str | None) -> bool:
 def unpack(location: str, kind: str, member: str, encoding: str | None, target: Path) -> None:
     """Write a file's text, unpacked and in UTF-8, in bounded memory.
 
-    Bytes that are none of the encoding stay as they are, and are no UTF-8.
-
     Raises
     ------
     InputError
-        If the file is damaged, or empty, or is not of the encoding at all.
+        As `open_text`, or if it is empty.
     """
-    with open_text(location, kind, member) as source, target.open("wb") as out:
-        if is_utf8(encoding):
-            while data := source.read(_STEP_BYTES):
-                out.write(data)
-        else:
-            assert encoding is not None
-            _transcode(source, out, location, encoding)
+    with open_text(location, kind, member, encoding) as source, target.open("wb") as out:
+        while data := source.read(_STEP_BYTES):
+            out.write(data)
     if not target.stat().st_size:
         inside = f" ({member})" if member else ""
         raise InputError(f"{location}{inside}: the file is empty; it needs a header and bars")
-
-
-def _transcode(source: BinaryIO, out: BinaryIO, location: str, encoding: str) -> None:
-    decoder = codecs.getincrementaldecoder(encoding)(errors="surrogateescape")
-    try:
-        while True:
-            data = source.read(_STEP_BYTES)
-            text = decoder.decode(data, final=not data)
-            out.write(text.encode("utf-8", "surrogateescape"))
-            if not data:
-                return
-    except UnicodeError as error:
-        raise InputError(f"{location}: not {encoding} text ({error}); mend --encoding") from None
 
 
 def likely_encodings(sample: bytes) -> Sequence[str]:

@@ -34,42 +34,40 @@ def read_frame_header(lines: Sequence[Sequence[str]]) -> FrameHeader | None:
     pairs = read_pairs(lines[0])
     if pairs is not None:
         return pairs
-    if len(lines) < 2 or len(lines[0]) != len(lines[1]) or len(lines[0]) <= len(_PRICES):
+    if len(lines) < 2 or len(lines[0]) != len(lines[1]):
         return None
-    corners = [line[0].strip().lower() for line in lines[:2]]
-    levels = [tuple(cell.strip() for cell in line[1:]) for line in lines[:2]]
-    found = _sort_levels(*levels)
-    if found is None or not set(corners) <= _CORNERS:
+    columns = [(one.strip(), other.strip()) for one, other in zip(lines[0], lines[1], strict=True)]
+    has_corner = all(cell.lower() in _CORNERS for cell in columns[0])
+    if not has_corner and all(columns[0]):
         return None
     has_name = (
-        len(lines) > 2
-        and lines[2]
-        and lines[2][0].strip()
+        has_corner
+        and len(lines) > 2
+        and bool(lines[2][0].strip())
         and not any(cell.strip() for cell in lines[2][1:])
     )
-    index = lines[2][0].strip() if has_name else ""
-    fields, symbols = found
-    return FrameHeader((index, *fields), ("", *symbols), 3 if has_name else 2)
+    if has_corner:
+        columns[0] = (lines[2][0].strip() if has_name else "", "")
+    return _header_of(columns, 3 if has_name else 2)
 
 
 def read_pairs(headers: Sequence[str]) -> FrameHeader | None:
     """Read headers that are pairs of texts, but for that of the time; None where they aren't."""
-    parsed = [_read_pair(header) for header in headers]
-    paired = [pair for pair in parsed if pair is not None and all(pair)]
-    if len(paired) < len(_PRICES):
+    return _header_of([_read_pair(header) or (header, "") for header in headers], 1)
+
+
+def _header_of(columns: Sequence[tuple[str, str]], n_lines: int) -> FrameHeader | None:
+    """Tell fields from symbols; a column with one of the two alone is one of all symbols."""
+    pairs = [column for column in columns if all(column)]
+    if len(pairs) < len(_PRICES):
         return None
-    found = _sort_levels(*zip(*paired, strict=True))
+    found = _sort_levels(*zip(*pairs, strict=True))
     if found is None:
         return None
     of_pairs = iter(zip(*found, strict=True))
-    columns = []
-    for header, pair in zip(headers, parsed, strict=True):
-        if pair is not None and all(pair):
-            columns.append(next(of_pairs))
-        else:
-            columns.append((header if pair is None else "".join(pair), ""))
-    fields, symbols = zip(*columns, strict=True)
-    return FrameHeader(fields, symbols, 1)
+    named = [next(of_pairs) if all(column) else ("".join(column), "") for column in columns]
+    fields, symbols = zip(*named, strict=True)
+    return FrameHeader(fields, symbols, n_lines)
 
 
 def _read_pair(header: str) -> tuple[str, str] | None:
@@ -94,7 +92,7 @@ def _sort_levels(
             for field, symbol in zip(fields, symbols, strict=True)
             if symbol == symbols[0]
         }
-        if of_first >= _PRICES and all(symbols):
+        if of_first >= _PRICES:
             return fields, symbols
     return None
 

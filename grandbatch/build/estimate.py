@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -179,9 +180,10 @@ def _count(file: InputFile, rules: BarRules) -> int:
         with open_raw(file.location, _BLOCK_BYTES) as raw:
             return int(pq.read_metadata(raw).num_rows)
     count, last = 0, b"\n"
-    with open_text(file.location, file.kind, file.member) as text:
+    opened = partial(open_text, file.location, file.kind, file.member, rules.encoding)
+    with opened() as text:
         layout, _ = read_layout(text, file.full_name, rules, file.path_columns)
-    with open_text(file.location, file.kind, file.member) as text:
+    with opened() as text:
         while block := text.read(_BLOCK_BYTES):
             count += block.count(b"\n")
             last = block[-1:]

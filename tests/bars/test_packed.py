@@ -90,13 +90,15 @@ def test_a_folder_of_all_packings_is_read_in_order_of_names_and_the_rest_is_name
     folder = tmp_path / "in"
     for i, (suffix, pack) in enumerate(PACK.items()):
         write(folder / f"{i}.{suffix}", pack(body(60 * i, 60 * i + 60)))
+    write(folder / "sub" / "more.csv", body(0, 9))
+    write(folder / "store.zarr" / "zarr.json", b"{}")
     for other in ("a.7z", "notes.md", "x.tar.gz", ".hidden", "_SUCCESS"):
         write(folder / other, b"x")
     with caplog.at_level(logging.WARNING, "grandbatch"):
         bars = prepare(folder, tmp_path)
     assert volumes(bars) == list(range(60 * len(PACK)))
     [told] = [record.message for record in caplog.records]
-    assert told.endswith("not read, of no known form: a.7z, notes.md, x.tar.gz")
+    assert told.endswith(": a.7z, notes.md, x.tar.gz, sub/")
 
 
 def test_a_zip_is_read_by_the_names_of_its_csv_members(tmp_path, caplog):
@@ -141,12 +143,15 @@ def test_packed_files_at_urls_are_read_too(tmp_path):
         system.rm("/packed", recursive=True)
 
 
+@pytest.mark.parametrize("encoding", [None, "utf-16"])
 @pytest.mark.parametrize("suffix", PACK)
-def test_a_plan_counts_the_lines_of_packed_files(tmp_path, suffix):
-    path = write(tmp_path / f"x.{suffix}", PACK[suffix](body(0, 300)))
+def test_a_plan_counts_the_lines_of_packed_files(tmp_path, suffix, encoding):
+    text = body(0, 300).decode().encode(encoding or "utf-8")
+    path = write(tmp_path / f"x.{suffix}", PACK[suffix](text))
+    rules = BarRules(encoding=encoding)
 
     settings = make_settings("strategic", None, None, "windows", None, "auto", None)
-    target = Target.of(path, tmp_path / "s.zarr", settings, BarRules(), tmp_path / "cache")
+    target = Target.of(path, tmp_path / "s.zarr", settings, rules, tmp_path / "cache")
     assert estimate_build(target, exact_bytes=0).plan.n_rows == 300
 
 

@@ -61,6 +61,14 @@ def test_a_parquet_with_pairs_for_names_is_read(tmp_path, order, tickers):
     assert_bars(prepare(tmp_path / "x.parquet", tmp_path), expected)
 
 
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("order", [("Price", "Ticker"), ("Ticker", "Price")])
+def test_a_frame_whose_time_is_a_column_is_read(tmp_path, index, order):
+    expected = frame(order=order)
+    expected.reset_index().to_csv(tmp_path / "x.csv", index=index)
+    assert_bars(prepare(tmp_path / "x.csv", tmp_path), expected)
+
+
 def test_pairs_for_names_are_read_in_csv_too_and_with_the_time_as_a_column(tmp_path):
     expected = frame()
     flat = expected.reset_index()
