@@ -59,7 +59,7 @@ from grandbatch.bars.spikes import remove_spikes
 from grandbatch.errors import InputError
 from grandbatch.files import is_full, remove_temporaries, sync_folder
 from grandbatch.kernels.bar_rules import DUPLICATE_TIMESTAMP
-from grandbatch.memory import MemoryLimit
+from grandbatch.memory import MemoryLimit, own_bytes
 from grandbatch.scheduling import Schedule
 
 Progress = Callable[[int, int], None]
@@ -114,7 +114,7 @@ def build_bars(
             raise disk_full(files, cache_dir) from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-            give_back()
+            _give_back_where_tight(limit)
 
 
 class _Build:
@@ -137,6 +137,7 @@ class _Build:
         self.rules = rules
         self.reading = schedule.limited_to(plan.at_once(plan.read_bytes, limit))
         self.joining = schedule.limited_to(plan.at_once(plan.join_bytes, limit))
+        self.limit = limit
         self.block_bytes, self.part_rows = plan.block_bytes, plan.part_rows
         self.syncer = syncer
         self.sources: list[Source] = []
@@ -156,7 +157,7 @@ class _Build:
             self._check_bad_rows(hopeless)
         self._settle_meanings()
         self._settle_sessions()
-        give_back()  # what some threads have kept is no use to others
+        _give_back_where_tight(self.limit)
         if self.rules.sort:
             symbols, parts = self._sort()
         else:
@@ -390,6 +391,12 @@ class _Build:
         for folder in {(self.target / part.path).parent for part in parts}:
             sync_folder(folder)
         sync_folder(self.target)
+
+
+def _give_back_where_tight(limit: MemoryLimit) -> None:
+    """Give back what tasks have freed and kept: threads can't use what others have kept."""
+    if own_bytes()[0] > limit.limit_bytes // 2:
+        give_back()
 
 
 def _size_of(task: PieceTask) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from grandbatch.bars.cache import Bars, load_bars, open_bars
 from grandbatch.bars.keeping import put_aside_unused, remove_abandoned
 from grandbatch.bars.manifest import MANIFEST, QUARANTINE
-from grandbatch.errors import DamagedBarsError, UsageError
+from grandbatch.errors import DamagedBarsError, InputError, UsageError
 from grandbatch.files import refuse_url
 
 _BATCH_ROWS = 4096
@@ -124,14 +124,20 @@ def iter_bad_rows(cache: Path) -> Iterator[BadRow]:
 
     Raises
     ------
-    FileNotFoundError
+    InputError
         If there is no such cache.
     DamagedBarsError
         If it is not what was written.
     """
     import pyarrow.parquet as pq
 
-    load_bars(cache).check_quarantine()
+    try:
+        load_bars(cache).check_quarantine()
+    except FileNotFoundError:
+        raise InputError(
+            f"{cache}: no bars cache of this version is there, and bad rows are in nothing else; "
+            "build again to see them"
+        ) from None
 
     with pq.ParquetFile(cache / QUARANTINE) as file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS):

@@ -20,7 +20,7 @@ from grandbatch.bars.reading_plan import ReadingPlan, plan_memory
 from grandbatch.bars.rules import BarRules
 from grandbatch.build.plan import BuildPlan
 from grandbatch.build.reuse import Target, is_free
-from grandbatch.errors import DiskFullError, InputError, MemoryLimitError
+from grandbatch.errors import DamagedBarsError, DiskFullError, InputError, MemoryLimitError
 from grandbatch.grid import Segments
 from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.scheduling import available_cores
@@ -145,7 +145,9 @@ def _segments(
     """Return segments and number of the bars, and whether they are known for sure."""
     bars = find_bars(target.inputs, target.cache, target.rules)
     if bars is not None:
-        return bars.segments(target.settings.max_gap_ns), bars.n_rows, True
+        # of a damaged cache the build will not be made either
+        with suppress(DamagedBarsError):
+            return bars.segments(target.settings.max_gap_ns), bars.n_rows, True
     files = resolve_inputs(target.inputs)
     if sum(file.text_bytes for file in files) <= exact_bytes:
         # where there is no room for it, lines are counted as for large inputs

@@ -19,7 +19,10 @@ from simulated import write_bars
 import grandbatch as gb
 from grandbatch.bars import BarRules, cache, keeping, open_bars, prepare_bars
 from grandbatch.bars.upkeep import cache_problems, clear_caches, iter_bad_rows
-from grandbatch.errors import DamagedBarsError, GrandbatchError
+from grandbatch.build.estimate import estimate_build
+from grandbatch.build.reuse import Target
+from grandbatch.build.settings import make_settings
+from grandbatch.errors import DamagedBarsError, GrandbatchError, InputError
 from grandbatch.scheduling import Schedule
 
 HERE = Schedule.local("sync")
@@ -198,6 +201,19 @@ def test_the_remedy_of_a_damaged_frame_works_while_the_frame_is_there(bars, csv)
     assert not bars.path.exists()
     again = prepare_bars(csv, csv.parent / ".grandbatch" / "bars", BarRules(), HERE)
     assert len(again.frame()) == bars.n_rows
+
+
+def test_a_plan_does_without_a_damaged_cache(bars, csv, tmp_path):
+    flip(bars.path / bars.parts[0].path, 5_000)
+    settings = make_settings("strategic", None, None, "windows", None, "auto", "1h")
+    target = Target.of(csv, tmp_path / "s.zarr", settings, BarRules())
+    assert estimate_build(target).plan.n_rows == bars.n_rows
+
+
+def test_a_quarantine_without_its_cache_is_one_line(bars):
+    (bars.path / "bars.json").unlink()
+    with pytest.raises(InputError, match="build again"):
+        list(iter_bad_rows(bars.path))
 
 
 # who may remove what
