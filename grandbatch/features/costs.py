@@ -27,7 +27,8 @@ def costs_of(features: Sequence[Feature]) -> list[float]:
     close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 1e-3, n)))
     spread = 0.05 * np.abs(rng.normal(size=(3, n)))
     walk = (close - 0.01, close + spread[0], close - spread[1], close, 1e5 * spread[2])
-    bars = dict(zip(FIELDS, walk, strict=True))
+    read = {name for producer in production.producers for name in producer.inputs}
+    bars = dict.fromkeys(read, close) | dict(zip(FIELDS, walk, strict=True))
     out = np.empty((production.width, n - lookback), np.float32)
     seconds: list[float] = []
     owners: list[int] = []

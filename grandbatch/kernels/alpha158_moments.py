@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from grandbatch.kernels.alpha158_columns import LOOKBACK, PLACE, WINDOWS
 from grandbatch.kernels.compilation import compiled, inlined
+from grandbatch.kernels.singles import single
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
@@ -26,7 +27,6 @@ Place = tuple[F32, int, int]
 BLOCK = 248
 """Bars done together. No power of two: rows 4 KiB apart would fall on the same cache lines."""
 ITEMS = BLOCK + LOOKBACK + 4
-LARGEST = float(np.finfo(np.float32).max)
 EPS = 1e-12
 SQRT_HALF = 0x3FE6A09E667F3BCD
 """The bits of the root of 1/2."""
@@ -40,14 +40,6 @@ ROC, MA, STD, BETA, RSQR, RESI = (PLACE[f] for f in ("ROC", "MA", "STD", "BETA",
 CORR, CORD, CNTP, CNTN, CNTD = (PLACE[f] for f in ("CORR", "CORD", "CNTP", "CNTN", "CNTD"))
 SUMP, SUMN, SUMD, VMA, VSTD = (PLACE[f] for f in ("SUMP", "SUMN", "SUMD", "VMA", "VSTD"))
 WVMA, VSUMP, VSUMN, VSUMD = (PLACE[f] for f in ("WVMA", "VSUMP", "VSUMN", "VSUMD"))
-
-
-@inlined
-def single(x: float) -> float:
-    """Limit a number to float32's range; 0 for what is undefined."""
-    limited = x if x < LARGEST else LARGEST
-    limited = limited if limited > -LARGEST else -LARGEST
-    return 0.0 if math.isnan(x) else limited
 
 
 @inlined

@@ -6,13 +6,12 @@ those of its parts by Batcher's networks, one comparator after the other over al
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
 from grandbatch.kernels.alpha158_columns import LOOKBACK, PLACE, WINDOWS
 from grandbatch.kernels.compilation import compiled, inlined
+from grandbatch.kernels.singles import single
 from grandbatch.kernels.vectors import merge_columns
 
 F64 = npt.NDArray[np.float64]
@@ -22,7 +21,6 @@ Place = tuple[F32, int, int]
 BLOCK = 248
 """Bars done together. No power of two: rows 4 KiB apart would fall on the same cache lines."""
 ITEMS = BLOCK + LOOKBACK + 4
-LARGEST = float(np.finfo(np.float32).max)
 EPS = 1e-12
 SIZES = np.array(WINDOWS, np.float64)
 
@@ -36,14 +34,6 @@ _merge10 = merge_columns(5, 5, ITEMS)
 _merge20 = merge_columns(10, 10, ITEMS)
 _merge30 = merge_columns(10, 20, ITEMS)
 _merge60 = merge_columns(30, 30, ITEMS, ranks=(11, 12, 47, 48))  # the neighbours of both quantiles
-
-
-@inlined
-def single(x: float) -> float:
-    """Limit a number to float32's range; 0 for what is undefined."""
-    limited = x if x < LARGEST else LARGEST
-    limited = limited if limited > -LARGEST else -LARGEST
-    return 0.0 if math.isnan(x) else limited
 
 
 @inlined

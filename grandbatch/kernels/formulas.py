@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
 from grandbatch.kernels.compilation import compiled
+from grandbatch.kernels.singles import single
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
 
 BLOCK = 2_040
-LARGEST = float(np.finfo(np.float32).max)
 
 
 @compiled
 def write_finite(x: F64, out: F32) -> None:
     """Write float32, limited to its range, and 0 for what is undefined."""
     for i in range(len(out)):
-        limited = x[i] if x[i] < LARGEST else LARGEST
-        limited = limited if limited > -LARGEST else -LARGEST
-        out[i] = 0.0 if math.isnan(x[i]) else limited
+        out[i] = single(x[i])
 
 
 @compiled

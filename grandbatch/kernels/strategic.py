@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.kernels.compilation import compiled
+from grandbatch.kernels.singles import single
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
@@ -31,7 +32,6 @@ LOOKBACK = 40
 BLOCK = 248
 """Bars done together. No power of two: columns 4 KiB apart would fall on the same cache lines."""
 
-LARGEST = float(np.finfo(np.float32).max)
 ALPHA_12 = 2.0 / 13.0
 ALPHA_26 = 2.0 / 27.0
 
@@ -263,7 +263,4 @@ def _store(columns: F64, m: int, at: int, out: F32) -> None:
     for f in range(N_FEATURES):
         column, to = columns[f], out[f, at : at + m]
         for i in range(m):
-            value = column[i]
-            limited = value if value < LARGEST else LARGEST
-            limited = limited if limited > -LARGEST else -LARGEST
-            to[i] = 0.0 if math.isnan(value) else limited
+            to[i] = single(column[i])

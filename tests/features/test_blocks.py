@@ -4,7 +4,17 @@ import numpy as np
 import oracles
 import pytest
 
-from grandbatch.features import STRATEGIC, TACTICAL, Feature, FeatureSet, compute_rows
+from grandbatch import indicators
+from grandbatch.features import (
+    ALPHA158,
+    STRATEGIC,
+    TACTICAL,
+    Feature,
+    FeatureSet,
+    alpha158,
+    compute_rows,
+)
+from grandbatch.features import rows as rows_module
 from grandbatch.features.fused import FusedColumn, FusedKernel
 from grandbatch.features.rows import _block_rows
 from grandbatch.kernels.layout import write_rows
@@ -42,14 +52,14 @@ def test_a_set_that_mixes_features_has_the_bits_of_each_across_blocks():
         10,
     )
     assert len(bars["close"]) > 3 * _block_rows(mixed.production)
-    rows = compute_rows(mixed, bars, NO_STARTS)[mixed.lookback :]
+    got = compute_rows(mixed, bars, NO_STARTS)[mixed.lookback :]
     tactical = compute_rows(TACTICAL, bars, NO_STARTS)[mixed.lookback :]
     strategic = compute_rows(STRATEGIC, bars, NO_STARTS)[mixed.lookback :]
-    np.testing.assert_array_equal(rows[:, :3], tactical[:, :3])
+    np.testing.assert_array_equal(got[:, :3], tactical[:, :3])
     np.testing.assert_array_equal(
-        rows[:, 3], (bars["high"] - bars["low"]).astype(np.float32)[mixed.lookback :]
+        got[:, 3], (bars["high"] - bars["low"]).astype(np.float32)[mixed.lookback :]
     )
-    np.testing.assert_array_equal(rows[:, 4:], np.delete(strategic, 1, axis=1))
+    np.testing.assert_array_equal(got[:, 4:], np.delete(strategic, 1, axis=1))
 
 
 def test_a_fused_kernel_runs_once_a_block_whichever_columns_are_taken():
@@ -81,3 +91,17 @@ def test_a_block_grows_with_the_lookback_but_not_without_limit():
     assert rows_of(3_000, 157) >= 6_000
     assert rows_of(10**6) < 20_000
     assert all(rows_of(0, width) % 1_024 for width in range(1, 300, 7))
+
+
+def test_no_bits_depend_on_how_many_bars_are_done_together(monkeypatch):
+    mixed = FeatureSet(
+        "mixed",
+        [*ALPHA158.features, *indicators.catalogue(), *alpha158((9,)).features[12:]],
+        10,
+    )
+    bars = oracles.random_bars(5_000, 9)
+    wanted = compute_rows(mixed, bars, NO_STARTS)
+    for block_rows in (40, 1_001, 10_000):
+        monkeypatch.setattr(rows_module, "_block_rows", lambda _, n=block_rows: n)
+        got = compute_rows(mixed, bars, NO_STARTS)
+        np.testing.assert_array_equal(got.view(np.uint32), wanted.view(np.uint32))
