@@ -297,7 +297,7 @@ def _decayed(x: npt.ArrayLike, n: int, weight: float, keep: float, *, rest: bool
     if rest:
         out[n - 1 : n] = np.nan
     factors, beyond = _factors(n, keep)
-    kernel.decayed_sums(x, weight, window_steps(n), factors, beyond if rest else 0.0, out)
+    kernel.decayed_sums(x, weight, window_steps(n), factors, rest, beyond, out)
     return out
 
 
@@ -310,7 +310,7 @@ def _factors(n: int, keep: float) -> tuple[F64, float]:
 
 
 def _power(base: float, exponent: int) -> float:
-    """By multiplications alone: the last bits of libm's pow change between its versions."""
+    """Multiply, and not by pow: the last bits of libm's change between its versions."""
     power = 1.0
     while exponent:
         power *= base if exponent & 1 else 1.0
@@ -332,6 +332,7 @@ def _prepared(x: npt.ArrayLike, n: int) -> tuple[F64, F64]:
 
 
 def _unknown(x: F64, n: int) -> F64:
+    """Return room for as many values, nan where there is no whole window."""
     out = np.empty(x.size)
     out[: n - 1] = np.nan
     return out
@@ -344,12 +345,12 @@ def _whole(n: int) -> int:
 
 
 def _spread_of_numbers(n: int) -> float:
-    """Sum of squared deviations of 1 to n from their mean."""
+    """Return the sum of squared deviations of 1 to n from their mean."""
     return n * (n * n - 1.0) / 12.0
 
 
 def _divided(x: F64, y: F64, most: float) -> F64:
-    """X / y where y is above 0, and 0 elsewhere, limited in size; into x, nan where y is."""
+    """Put x / y into x where y is above 0, and 0 elsewhere, limited in size; nan where y is."""
     unknown = np.isnan(y)
     positive = y > 0.0
     np.divide(x, y, out=x, where=positive)

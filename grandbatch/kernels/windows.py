@@ -34,14 +34,14 @@ BLOCK = 2_040
 
 @compiled
 def decayed_sums(
-    x: F64, weight: float, steps: Int64Array, factors: F64, rest: float, out: F64
+    x: F64, weight: float, steps: Int64Array, factors: F64, has_rest: bool, rest: float, out: F64
 ) -> None:
-    """Sum weight * keep**age * x over each window, and `rest` times the value before it.
+    """Sum weight * keep**age * x over each window; with a rest, and `rest` times the value before.
 
-    `factors` are keep to the power of each step's newer part. A `rest` of 0 reads nothing more.
+    `factors` are keep to the power of each step's newer part.
     """
     n = steps[-1, 3] + steps[-1, 4] if steps.size else 1
-    reach = n if rest != 0.0 else n - 1
+    reach = n if has_rest else n - 1
     size = max(BLOCK, 2 * n)
     w = np.empty((ROWS, size + reach))
     for t in range(reach, x.size, size):
@@ -58,7 +58,7 @@ def decayed_sums(
             for i in range(k - (a + b - 1)):
                 to[i] = newer[i] + factor * older[i]
         total, to = w[last, reach:], out[t : t + m]
-        if rest != 0.0:
+        if has_rest:
             for i in range(m):
                 to[i] = total[i] + rest * part[i]
         else:

@@ -96,6 +96,13 @@ def test_an_exponential_average_begins_at_the_oldest_value_it_reads():
     np.testing.assert_allclose(w.ema(x, 5)[t], average, rtol=1e-14)
 
 
+def test_an_average_over_one_is_the_value():
+    x = walk(50)
+    for function in (w.ema, w.wilder):
+        np.testing.assert_array_equal(function(x, 1)[1:], x[1:])
+        assert np.isnan(function(x, 1)[0])
+
+
 def test_a_change_reads_one_value_more():
     np.testing.assert_array_equal(w.change([1.0, 3.0, 7.0, 8.0], 2), [np.nan, np.nan, 6.0, 5.0])
 
