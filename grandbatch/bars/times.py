@@ -13,6 +13,7 @@ import pandas as pd
 
 from grandbatch.bars.evidence import UNSETTLED, Evidence, Meaning, Tally
 from grandbatch.bars.rules import split_zone
+from grandbatch.bars.sessions import DAY
 from grandbatch.errors import UsageError
 from grandbatch.kernels import timestamps as kernel
 from grandbatch.kernels.epochs import read_numbers
@@ -23,6 +24,7 @@ UInt8 = npt.NDArray[np.uint8]
 
 _FIRST_SECOND = -(2**63) // 10**9 + 1
 _LAST_SECOND = 2**63 // 10**9 - 1
+_DAY_END = r"(?<!\d)24(:00(?::00(?:\.0+)?)?)(?![\d:.])"
 _NAT = np.iinfo(np.int64).min
 
 
@@ -162,9 +164,25 @@ def to_wall(times: Int64, timezone: str) -> Int64:
 
 def _read_strptime(texts: list[bytes], form: str) -> tuple[Int64, UInt8]:
     plain = pd.Series([text.decode("utf-8", "replace").strip() for text in texts], dtype="str")
+    times, good = _strptime(plain, form)
+    # pandas knows no end of a day
+    start = plain[~good].str.replace(_DAY_END, r"00\1", regex=True)
+    ends = start[start != plain[~good]]
+    if len(ends):
+        times[ends.index], good[ends.index] = _strptime(ends, form)
+        times[ends.index] += DAY
+    is_absolute = "%z" in form or "%Z" in form
+    status = np.full(len(texts), kernel.UNPARSEABLE, np.uint8)
+    status[good] = kernel.ABSOLUTE if is_absolute else kernel.NAIVE
+    status[(plain == "").to_numpy()] = kernel.MISSING
+    return times, status
+
+
+def _strptime(texts: pd.Series, form: str) -> tuple[Int64, npt.NDArray[np.bool_]]:
+    """Nanoseconds since 1970 of texts, and which could be read."""
     is_absolute = "%z" in form or "%Z" in form
     try:
-        read = pd.to_datetime(plain, format=form, errors="coerce", utc=is_absolute)
+        read = pd.to_datetime(texts, format=form, errors="coerce", utc=is_absolute)
     except (ValueError, re.error) as error:
         raise UsageError(
             f"timestamp_format {form!r} is none that pandas.to_datetime understands: {error}; "
@@ -176,10 +194,7 @@ def _read_strptime(texts: list[bytes], form: str) -> tuple[Int64, UInt8]:
     seconds = values.astype("datetime64[s]").astype(np.int64)  # NaT lies outside all bounds
     good = (seconds >= _FIRST_SECOND) & (seconds <= _LAST_SECOND)
     times = np.where(good, values, values.dtype.type(0, "s")).astype("datetime64[ns]")
-    status = np.full(len(texts), kernel.UNPARSEABLE, np.uint8)
-    status[good] = kernel.ABSOLUTE if is_absolute else kernel.NAIVE
-    status[(plain == "").to_numpy()] = kernel.MISSING
-    return times.astype(np.int64), status
+    return times.astype(np.int64), good
 
 
 def _localize(times: Int64, status: UInt8, timezone: str) -> ClockChanges:

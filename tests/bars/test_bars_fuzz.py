@@ -243,7 +243,22 @@ def test_bytes_damaged_anywhere_give_bars_or_an_error_whatever_the_block_size(
             st.one_of(
                 st.binary(max_size=6),
                 st.sampled_from(
-                    [b'"', b"\n", b"\r", b"\r\n", b"\0", b",", b";;", b"inf", b"1e400", b"9" * 40]
+                    [
+                        *(
+                            b'"',
+                            b"\n",
+                            b"\r",
+                            b"\r\n",
+                            b"\0",
+                            b",",
+                            b";;",
+                            b"inf",
+                            b"1e400",
+                            b"9" * 40,
+                        ),
+                        *(b"\xef\xbb\xbf", b'"a\nb"', b'"a\rb"', b"1.0000000000000000000001"),
+                        b"\n\xef\xbb\xbf" + form.delimiter.join(form.columns).encode() + b"\r\n",
+                    ]
                 ),
                 st.just(bytes(reversed(text[at : at + stop]))),
             )

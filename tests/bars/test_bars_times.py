@@ -251,3 +251,15 @@ def test_widths_may_be_mixed_and_date_and_time_stand_apart(tmp_path):
     bars = prepare_bars(path, tmp_path / "c", BarRules(), HERE)
     assert bars.first_time == pd.Timestamp("2020-06-29 01:00").value
     assert bars.last_time == pd.Timestamp("2025-07-02 09:30").value
+
+
+def test_the_end_of_a_day_is_read_by_a_form_of_ones_own_too():
+    texts = ["02 Jan 2024 23:00", "02 Jan 2024 24:00", "31 Dec 2024 24:00", "02 Jan 2024 24:01", ""]
+    times, status, _ = read(texts, strptime="%d %b %Y %H:%M")
+    expected = ["2024-01-02 23:00", "2024-01-03", "2025-01-01"]
+    assert times[:3].tolist() == [pd.Timestamp(text).value for text in expected]
+    assert status.tolist() == [NAIVE, NAIVE, NAIVE, UNPARSEABLE, MISSING]
+    zoned = ["2024-01-02T24:00:00+0200", "2024-01-02T23:59:60+0200"]
+    times, status, _ = read(zoned, strptime="%Y-%m-%dT%H:%M:%S%z")
+    assert times.tolist() == [pd.Timestamp("2024-01-02 22:00").value] * 2
+    assert (status == ABSOLUTE).all()
