@@ -25,6 +25,10 @@ _FIRST_DAYS = 1_000_000
 """Times of day, years with a month and days of Excel are below it; in seconds, it is 12 days."""
 
 
+_GOES_ON = 120_000_000
+"""Seconds: what goes on from early epochs has some in 1973."""
+
+
 @dataclass(frozen=True)
 class Dates:
     """What rows of the form ``a/b/yyyy`` say on whether days or months come first."""
@@ -54,6 +58,8 @@ class Numbers:
     lowest: int = 0
     """Of those near zero."""
     highest: int = 0
+    nearest: int = 0
+    """Size of the one nearest to zero of the others; 0 where there is none."""
     s: int = 0
     """Numbers that an epoch in this unit fits best, or as well as another."""
     ms: int = 0
@@ -75,6 +81,10 @@ class Numbers:
         """Units that most numbers fit."""
         counts = (self.s, self.ms, self.us, self.ns)
         return [unit for unit, count in enumerate(counts) if count == max(counts)]
+
+    def has_early(self, unit: int) -> bool:
+        """Whether numbers near zero are epochs in a unit, as others go on from there."""
+        return self.early > 0 and self.nearest < _GOES_ON * 1000**unit
 
     @property
     def are_row_numbers(self) -> bool:
@@ -133,12 +143,12 @@ class Evidence:
 
     def __add__(self, other: Evidence) -> Evidence:
         numbers = _sum(self.numbers, other.numbers)
-        if self.numbers.early and other.numbers.early:
-            numbers = replace(
-                numbers,
-                lowest=min(self.numbers.lowest, other.numbers.lowest),
-                highest=max(self.numbers.highest, other.numbers.highest),
-            )
+        a, b = self.numbers, other.numbers
+        if a.early and b.early:
+            ends = {"lowest": min(a.lowest, b.lowest), "highest": max(a.highest, b.highest)}
+            numbers = replace(numbers, **ends)
+        if a.nearest and b.nearest:
+            numbers = replace(numbers, nearest=min(a.nearest, b.nearest))
         return Evidence(
             _sum(self.dates, other.dates),
             numbers,
@@ -188,6 +198,8 @@ class Meaning:
     day_first: bool = True
     numbers: int = epochs.NO_TIME
     """A meaning of `grandbatch.kernels.epochs`."""
+    early: bool = False
+    """Whether numbers near zero are epochs, too."""
     clocks: int = timestamps.NO_CLOCK
     """A meaning of `grandbatch.kernels.timestamps`."""
 
@@ -203,9 +215,13 @@ class Meaning:
             dates = rules.dayfirst
         if rules.epoch_unit is not None:
             numbers = UNITS.index(rules.epoch_unit)
+        early = own.numbers.early > 0 and rules.epoch_unit is not None
+        if numbers is not None and 0 <= numbers < epochs.COMPACT:
+            early |= own.numbers.has_early(numbers)
         return Meaning(
             self.day_first if dates is None else bool(dates),
             self.numbers if numbers is None else numbers,
+            early,
             self.clocks if clocks is None else clocks,
         )
 

@@ -134,7 +134,8 @@ def read_texts(
         meaning, texts = form.meaning, tally.texts
         first = meaning.day_first, meaning.clocks
         if parse_timestamps(data, starts, stops, *first, times, status, texts):
-            read_numbers(data, starts, stops, meaning.numbers, times, status, tally.numbers)
+            number = meaning.numbers, meaning.early
+            read_numbers(data, starts, stops, *number, times, status, tally.numbers)
     else:
         raw = [data[a:b].tobytes() for a, b in places.T.tolist()]
         times[:], status[:] = _read_strptime(raw, form.strptime)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
 from grandbatch.bars.columns import ColumnMap
-from grandbatch.bars.evidence import UNSETTLED, Meaning
+from grandbatch.bars.evidence import UNSETTLED
 from grandbatch.bars.flags import offer_columns
 from grandbatch.bars.header import CLOCK_NAMES, plain_name
 from grandbatch.bars.rules import BarRules
@@ -83,7 +84,7 @@ def _is_dated(rows: Sequence[Sequence[str]], field: int) -> tuple[bool, bool]:
     return 2 * n_dates > len(texts), bool((times[is_read] % DAY != 0).any())
 
 
-_AS_DATES = Meaning(UNSETTLED.day_first, COMPACT, UNSETTLED.clocks)
+_AS_DATES = replace(UNSETTLED, numbers=COMPACT)
 
 
 def _texts(rows: Sequence[Sequence[str]], field: int) -> pa.ChunkedArray:

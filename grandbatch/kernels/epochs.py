@@ -17,7 +17,7 @@ from grandbatch.kernels.timestamps import ABSOLUTE, DIGITS, NAIVE, NUMBER, UNPAR
 NO_TIME, COMPACT = -1, 4
 """What numbers may mean besides 0 to 3: seconds, milliseconds, microseconds, nanoseconds."""
 
-ROWS, COMPACT_ROWS, EARLY_ROWS, LOWEST, HIGHEST, UNIT_ROWS = range(6)
+ROWS, COMPACT_ROWS, EARLY_ROWS, LOWEST, HIGHEST, NEAREST, UNIT_ROWS = range(7)
 N_TALLY = UNIT_ROWS + 4
 
 EARLY = 100_000_000
@@ -126,6 +126,7 @@ def read_numbers(
     starts: npt.NDArray[np.int64],
     stops: npt.NDArray[np.int64],
     meaning: int,
+    early: bool,
     out: npt.NDArray[np.int64],
     status: npt.NDArray[np.uint8],
     tally: npt.NDArray[np.int64],
@@ -141,12 +142,15 @@ def read_numbers(
     meaning : int
         What numbers are: an epoch's unit from 0 (seconds) to 3 (nanoseconds), `COMPACT`, or
         `NO_TIME`.
+    early : bool
+        Whether numbers nearer to zero than `EARLY` are epochs, too.
     out, status : (T,) int64, (T,) uint8
         Read and written, as `parse_timestamps` writes them, where the status is `DIGITS` or
         `NUMBER`.
     tally : (N_TALLY,) int64
         Added to, whatever the meaning: numbers; those that are a date; those nearer to zero than
-        `EARLY`, and the lowest and the highest of these; and for each unit those that it fits:
+        `EARLY`, and the lowest and the highest of these; the size of that nearest to zero of the
+        others, 0 before there is one; and for each unit those that it fits:
         that lie within 1678 to 2261 in it and in none before it, or are whole minutes in it.
     """
     base = address_of(data)
@@ -169,10 +173,13 @@ def read_numbers(
             tally[LOWEST] = value if is_first else min(tally[LOWEST], value)
             tally[HIGHEST] = value if is_first else max(tally[HIGHEST], value)
             tally[EARLY_ROWS] += 1
+        elif tally[NEAREST] == 0 or whole < tally[NEAREST]:
+            tally[NEAREST] = whole
         units = _units(whole, part == 0)
         for unit in range(4):
             tally[UNIT_ROWS + unit] += units >> unit & 1
-        if meaning >= 0 and meaning < COMPACT and whole < _LIMITS[meaning]:
+        is_epoch = meaning >= 0 and meaning < COMPACT and (early or whole >= EARLY)
+        if is_epoch and whole < _LIMITS[meaning]:
             ns = whole * _TENS[9 - 3 * meaning]
             if part > 0:
                 ns += part // _TENS[3 * meaning]

@@ -239,6 +239,15 @@ def test_a_few_stray_numbers_among_dates_are_bad_rows_and_no_more(tmp_path):
     assert (bars.n_rows, bars.quarantined) == (300, {"unparseable": 2})
 
 
+def test_a_few_stray_numbers_near_zero_are_no_epochs_of_1970(tmp_path):
+    for unit in PER_SECOND:
+        values = epochs(RANGES[5], unit)
+        path = write(tmp_path / f"{unit}.csv", [0, 1, *values[:150], "5", *values[150:]])
+        bars = prepare_bars(path, tmp_path / "c", BarRules(), HERE, 400)
+        assert (bars.n_rows, bars.quarantined) == (300, {"unparseable": 3})
+        assert bars.first_time == RANGES[5][0].value
+
+
 def with_clock(path, moments, clock):
     text = [f"{m:%Y%m%d},{clock(m)},10,12,9,11,100" for m in moments]
     path.write_text("\n".join(["date,time,open,high,low,close,volume", *text]))

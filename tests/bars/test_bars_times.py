@@ -23,7 +23,9 @@ EPOCH = dt.datetime(1970, 1, 1)
 
 def read(texts, day_first=True, timezone="UTC", strptime=None, numbers=COMPACT, clocks=0):
     column = pa.chunked_array([pa.array([text.encode() for text in texts], pa.binary())])
-    return read_times(column, TimeForm(Meaning(day_first, numbers, clocks), timezone, strptime))[:3]
+    return read_times(
+        column, TimeForm(Meaning(day_first, numbers, True, clocks), timezone, strptime)
+    )[:3]
 
 
 def nanoseconds(moment):
