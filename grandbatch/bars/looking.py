@@ -20,6 +20,7 @@ from grandbatch.bars.planning import task_of
 from grandbatch.bars.rules import BarRules
 from grandbatch.kernels.looks import LOWEST_POWER, N_BINS, count_volumes, find_leaps
 from grandbatch.scheduling import Schedule
+from grandbatch.store.notes import shown_name
 from grandbatch.times import shown
 
 LEAP = 5.0
@@ -88,11 +89,13 @@ def look_at(
 def runs_of_parts(parts: Sequence[Part]) -> Iterator[list[Part]]:
     """Gather parts into runs of about as many bars as one has at most."""
     run: list[Part] = []
+    rows = 0
     for part in parts:
-        if run and sum(one.rows for one in run) + part.rows > PART_ROWS:
+        if run and rows + part.rows > PART_ROWS:
             yield run
-            run = []
+            run, rows = [], 0
         run.append(part)
+        rows += part.rows
     if run:
         yield run
 
@@ -147,8 +150,7 @@ def worth_a_look(
     for part, look in zip(parts, looks, strict=True):
         before = found.get(part.symbol)
         found[part.symbol] = look if before is None else before.joined(look)
-    shown_names = [name if name.isprintable() else ascii(name) for name in symbols]
-    by_name = {shown_names[code]: look for code, look in found.items()}
+    by_name = {shown_name(symbols[code]): look for code, look in found.items()}
     lines = [_leaps(by_name)]
     if has_volume:
         lines += [_rare_volumes(by_name), _no_volumes(by_name)]

@@ -64,7 +64,12 @@ def _short_symbols(attrs: Mapping[str, Any]) -> str:
 
 
 def named(names: Sequence[str]) -> str:
-    """Write the first of some names that data gave, safe for a terminal."""
-    shown = [name if name.isprintable() else ascii(name) for name in names[:_NAMED]]
+    """Write the first of some names that data gave."""
+    shown = [shown_name(name) for name in names[:_NAMED]]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more:,} more" if more else "")
+
+
+def shown_name(name: str) -> str:
+    """Write a name that data gave, without what a terminal would obey."""
+    return name if name.isprintable() else ascii(name)
