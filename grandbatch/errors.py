@@ -27,6 +27,8 @@ Every message says what was got, what was wanted, where, and what to do:
 
 from __future__ import annotations
 
+from grandbatch.texts import printable
+
 __all__ = [
     "BadRowsError",
     "CheckpointError",
@@ -56,6 +58,9 @@ class GrandbatchError(Exception):
     """Base of every error raised on purpose. `exit_code` is the command line's."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(GrandbatchError, ValueError):

@@ -20,6 +20,8 @@ from grandbatch.errors import DiskFullError, UsageError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY_SUFFIX = ".partial"
 
+_OF_A_STORE = ("manifest.json", "zarr.json")
+
 URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
 """What a URL begins with. A `Path` of one has one slash left of two."""
 
@@ -43,6 +45,11 @@ def room_for(path: Path, n_bytes: int | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise DiskFullError(
+                f"{error.filename or path} can't grow: files may not be larger here; raise ulimit "
+                "-f and run the same command again, what was finished is kept"
+            ) from None
         if not is_full(error):
             raise
         free = free_bytes(path)
@@ -81,6 +88,23 @@ def refuse_url(place: str | os.PathLike[str] | None, what: str) -> None:
         )
 
 
+def refuse_inside_store(path: Path, what: str) -> None:
+    """Refuse a place inside a store: what is there goes when the store grows or is built anew.
+
+    Raises
+    ------
+    UsageError
+        Naming the store; also where only a link leads there, or lies there.
+    """
+    for place in (Path(os.path.normpath(path.absolute())), path.resolve()):
+        for folder in (place, *place.parents):
+            if all((folder / name).is_file() for name in _OF_A_STORE):
+                raise UsageError(
+                    f"{what} can't be at {path}: that is inside the store {folder}, which is "
+                    "replaced with all that is in it when it grows; choose a place beside it"
+                )
+
+
 def open_regular(path: str | Path) -> int:
     """Open an ordinary file for reading; return its descriptor.
 
@@ -108,7 +132,7 @@ def read_whole(path: Path, max_bytes: int) -> bytes:
         n_bytes = os.fstat(file.fileno()).st_size
         if n_bytes > max_bytes:
             text = f"it has {n_bytes:,} bytes, at most {max_bytes:,} are read"
-            raise OSError(errno.EFBIG, text, str(path))
+            raise OSError(errno.EOVERFLOW, text, str(path))
         return file.read()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
+from grandbatch.errors import KernelError
 from grandbatch.grid import Piece
 from grandbatch.kernels.statistics import row_moments
 from grandbatch.store.codecs import encode, seal
@@ -57,8 +58,8 @@ def write_files(
     """
     for job in jobs:
         encoded = [_encode_chunk(spec, pieces, features, first_row) for pieces in job.chunks]
-        write_file(staging, spec.data, job.number, encoded, durable=durable)
         record = file_record(spec, job, digests_of(encoded), features, first_row)
+        write_file(staging, spec.data, job.number, encoded, durable=durable)
         write_record(staging, record, durable=durable)
     return sum(len(job.chunks) for job in jobs)
 
@@ -73,12 +74,40 @@ def file_record(
     """Describe a file of chunks; `digests` are its chunks' length, crc32c and sha256.
 
     The others are as in `write_files`.
+
+    Raises
+    ------
+    NotFiniteError
+        If a row of a window holds NaN or an infinity.
     """
+    found = _statistics(spec, job, features, first_row)
+    if not all(np.isfinite(found[name]).all() for name in ("mean", "low", "high")):
+        raise _not_finite(job, features, first_row)
     return FileRecord(
         number=np.int64(job.number),  # type: ignore[arg-type]  # a 0-d array once read back
         **digests,
-        **_statistics(spec, job, features, first_row),
+        **found,
     )
+
+
+class NotFiniteError(KernelError):
+    """A feature row with a value that is no number, of row `row` and feature number `feature`."""
+
+    def __init__(self, row: int, feature: int, value: float) -> None:
+        super().__init__(f"feature {feature} is {value} in row {row:,}: stores hold finite numbers")
+        self.row, self.feature, self.value = row, feature, value
+
+
+def _not_finite(job: FileJob, features: Float32Array, first_row: int) -> NotFiniteError:
+    """Find the first value that is not finite among the rows of a file's windows."""
+    for piece in (piece for pieces in job.chunks for piece in pieces):
+        start = piece.first_row - first_row
+        wrong = np.argwhere(~np.isfinite(features[start : start + piece.n_rows]))
+        if len(wrong):
+            row, feature = (int(place) for place in wrong[0])
+            value = float(features[start + row, feature])
+            return NotFiniteError(piece.first_row + row, feature, value)
+    raise AssertionError("statistics of finite rows are finite")
 
 
 def _encode_chunk(

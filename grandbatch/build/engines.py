@@ -20,8 +20,9 @@ import pandas as pd
 from dask.optimization import cull
 
 from grandbatch.bars import Bars
-from grandbatch.build.chunks import FileJob, write_files
+from grandbatch.build.chunks import FileJob, NotFiniteError, write_files
 from grandbatch.build.plan import BuildPlan, Group
+from grandbatch.errors import KernelError
 from grandbatch.features import FeatureSet, add_features, compute_rows
 from grandbatch.scheduling import Schedule
 from grandbatch.store.format import StoreSpec
@@ -128,11 +129,7 @@ def write_direct(jobs: _Literal) -> int:
 
 def _write_direct(value: GroupJob) -> int:
     """Read a group's bars, compute its features and write its files; return the chunks."""
-    features = direct_rows(value)
-    first_row = value.group.first_row
-    return write_files(
-        value.staging, value.spec, value.files, features, first_row, durable=value.durable
-    )
+    return _write(value, direct_rows(value))
 
 
 def direct_rows(job: GroupJob) -> npt.NDArray[np.float32]:
@@ -198,14 +195,30 @@ def take_rows(frame: pd.DataFrame, start: int, stop: int) -> npt.NDArray[np.floa
 def write_overlap(job: _Literal, parts: Sequence[pd.DataFrame | npt.NDArray[np.float32]]) -> int:
     """Join a group's feature rows and write its files; return the chunks."""
     value: GroupJob = job.value
-    group = value.group
     arrays = [part if isinstance(part, np.ndarray) else part.to_numpy() for part in parts]
     features = np.concatenate(arrays) if len(arrays) > 1 else np.ascontiguousarray(arrays[0])
-    return write_files(
-        value.staging,
-        value.spec,
-        value.files,
-        features,
-        group.first_row,
-        durable=value.durable,
-    )
+    return _write(value, features)
+
+
+def _write(job: GroupJob, features: npt.NDArray[np.float32]) -> int:
+    """Write a group's files from its feature rows; return the chunks.
+
+    Raises
+    ------
+    KernelError
+        If a feature isn't finite: a store never holds NaN or an infinity.
+    """
+    first_row = job.group.first_row
+    try:
+        return write_files(
+            job.staging, job.spec, job.files, features, first_row, durable=job.durable
+        )
+    except NotFiniteError as found:
+        bar = job.bars.read(found.row, found.row + 1, ("timestamp", "symbol"))
+        time = np.datetime64(int(bar["timestamp"][0]), "ns")
+        raise KernelError(
+            f"feature {job.feature_set.feature_names[found.feature]} of {job.feature_set.name} is "
+            f"{found.value} for {job.bars.symbols[int(bar['symbol'][0])]} at {time} UTC, and a "
+            "store holds finite numbers only; have its kernel give one there (as 0), or leave out "
+            "the bars that it can't take"
+        ) from None

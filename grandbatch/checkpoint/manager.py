@@ -27,6 +27,7 @@ from grandbatch.errors import CheckpointError, DamagedCheckpointError, UsageErro
 from grandbatch.files import (
     TEMPORARY_SUFFIX,
     open_regular,
+    refuse_inside_store,
     refuse_url,
     room_for,
     sync_folder,
@@ -165,7 +166,7 @@ class CheckpointManager:
     Raises
     ------
     UsageError
-        If `keep` is below 1, or the directory is a file or a URL.
+        If `keep` is below 1, or the directory is a file, a URL, or inside a store.
     """
 
     def __init__(
@@ -181,6 +182,7 @@ class CheckpointManager:
             raise UsageError(f"keep must be at least 1 checkpoint, got {keep}")
         refuse_url(directory, "checkpoints (--checkpoint-dir)")
         self.directory = Path(directory)
+        refuse_inside_store(self.directory, "checkpoints (--checkpoint-dir)")
         if self.directory.exists() and not self.directory.is_dir():
             raise UsageError(f"{self.directory} is a file; give a directory for checkpoints")
         self.content_id = content_id

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from grandbatch.cli import options as o
-from grandbatch.cli.output import Stages, show
+from grandbatch.cli.output import Stages, console, show
 from grandbatch.errors import GrandbatchError, UsageError
 from grandbatch.store.reader import MatrixStore
 
@@ -36,7 +35,7 @@ def demo(
 
     def run(name: str, step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         began = time.perf_counter()
-        Console(stderr=True).print(f"[bold]{name}[/bold]")
+        console(stderr=True).print(f"[bold]{name}[/bold]")
         found = step()
         stages.append({"stage": name, "seconds": round(time.perf_counter() - began, 1), **found})
         return found
@@ -147,7 +146,7 @@ def _print(stages: list[dict[str, Any]], folder: Path) -> None:
         table.add_column(column, justify="right" if column == "seconds" else "left")
     for stage in stages:
         table.add_row(stage["stage"], f"{stage['seconds']}", stage["made"], Text(stage["where"]))
-    Console().print(table)
+    console().print(table)
     print(
         f"The training was stopped after step {_STOP_AFTER} and went on at the very next batch.\n"
         f"Next: open {folder}/report.html in a browser"

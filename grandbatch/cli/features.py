@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from grandbatch.cli import options as o
+from grandbatch.cli.output import console
 from grandbatch.features.built_in import BUILT_IN
 from grandbatch.features.named import resolve_features
 from grandbatch.features.sets import Feature
+from grandbatch.texts import strict_json
 
 _WIDTH = 100
 """Of the table where it goes to a file or another program."""
@@ -48,10 +48,10 @@ def features(
             for feature, cost in zip(members, costs, strict=True)
         ]
     if as_json:
-        print(json.dumps({"features": found}))
+        print(strict_json({"features": found}))
         return
-    console = Console()
-    console.print(_table(found), width=None if console.is_terminal else _WIDTH)
+    shown = console()
+    shown.print(_table(found), width=None if shown.is_terminal else _WIDTH)
 
 
 def _groups(name: str | None) -> dict[str, Sequence[Feature]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +27,7 @@ from grandbatch.cli import (
 from grandbatch.cli.options import Quiet, Verbose, tell_as_much, with_verbosity
 from grandbatch.cli.settings import FILE_VARIABLE, adopt, find_file
 from grandbatch.errors import GrandbatchError
+from grandbatch.texts import printable
 from grandbatch.version import __version__
 
 # what typer raises for anything it can't parse; it has no public name of its own
@@ -70,6 +74,13 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+class _Plain(logging.Formatter):
+    """Shows of a message what it says, never does what it says."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _is_asked_for(record: logging.LogRecord) -> bool:
     """Whether to show a message: Dask sets its loggers' levels by itself, as it is imported."""
     return record.name.startswith("grandbatch") or record.levelno >= logging.getLogger().level
@@ -90,15 +101,20 @@ def _options(
 ) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_is_asked_for)
-    logging.basicConfig(format="%(message)s", handlers=[handler])
+    handler.setFormatter(_Plain("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     tell_as_much(verbose, quiet)
     adopt(context, find_file(config_file))
 
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 the data or store is bad, 2 wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(prog_name="grandbatch", standalone_mode=False)
+        sys.stdout.flush()
     except GrandbatchError as error:
         code = _fail(str(error), error.exit_code)
     except _ParsingError as error:
@@ -110,16 +126,53 @@ def main() -> None:
         code = _INTERRUPTED
     except BrokenPipeError:
         # the reader of our output has gone: nothing to say, and nowhere to say it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = 0
     except OSError as error:
+        code = _fail(_explain(error), 1)
         if error.filename is None:
+            _drop_output()
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not _is_memory(error):
             raise
-        path = error.filename2 or error.filename
-        code = _fail(f"{path}: {error.strerror}; give another path, or check its rights", 1)
+        code = _fail(
+            f"no memory could be had ({_first_line(error)}); raise the limit (ulimit -v tells it), "
+            "or give a lower --memory-limit or fewer --workers",
+            1,
+        )
     if code == _INTERRUPTED:
         _fail("stopped; run the same command again to go on", code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _drop_output() -> None:
+    """Let what is still to be written go nowhere: it would fail again as the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _explain(error: OSError) -> str:
+    path = error.filename2 or error.filename
+    what = error.strerror or str(error)
+    if error.errno == errno.EFBIG:
+        remedy = "files may not be larger here; raise ulimit -f"
+    elif error.errno == errno.ENOMEM:
+        remedy = "raise the limit of memory (ulimit -v tells it)"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "make room, and run the same command again"
+    else:
+        remedy = "give another path, or check its rights"
+    place = "what was to be written" if path is None else os.fsdecode(path)
+    return f"{place}: {what}; {remedy}"
+
+
+def _is_memory(error: BaseException) -> bool:
+    """Whether memory ran out: some packages say so in words only."""
+    said = ("allocate memory", "not enough memory", "can't start new thread", "bad_alloc")
+    return isinstance(error, MemoryError) or any(one in str(error) for one in said)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def _remedy(error: Any) -> str:
@@ -133,5 +186,6 @@ def _remedy(error: Any) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    with suppress(OSError):  # a full disk, or nobody at the other end
+        print(f"error: {printable(message)}", file=sys.stderr)
     return code

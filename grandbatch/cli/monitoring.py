@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -12,15 +11,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.live import Live
 from rich.table import Table
 
 from grandbatch.cli import options as o
+from grandbatch.cli.output import console
 from grandbatch.errors import UsageError
 from grandbatch.memory.processes import ProcessMemory, run_processes
 from grandbatch.scheduling import open_schedule
+from grandbatch.texts import strict_json
 
 _WIDTH = 160
 """Of the table where it goes to a file or another program."""
@@ -60,10 +60,10 @@ def monitor(
 
 def _show(look: Callable[[], list[ProcessMemory]], interval: float, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"processes": [asdict(process) for process in look()]}))
+        print(strict_json({"processes": [asdict(process) for process in look()]}))
         return
     if not sys.stdout.isatty():
-        Console(width=_WIDTH).print(_table(look()))
+        console(width=_WIDTH).print(_table(look()))
         return
     # Ctrl-C is how one leaves
     with suppress(KeyboardInterrupt), Live(_table(look()), auto_refresh=False) as live:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
@@ -22,8 +21,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from grandbatch.texts import printable, strict_json
 
 _TITLES = {
     "bars": "reading bars",
@@ -33,10 +35,26 @@ _TITLES = {
 }
 
 
+class _PlainConsole(Console):
+    """A console that shows of a text what it says, and never does what it says."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            is_plain = segment.control is None
+            yield segment._replace(text=printable(segment.text)) if is_plain else segment
+
+
+def console(**options: Any) -> Console:
+    """Make the console that all commands write to; the options are rich's."""
+    return _PlainConsole(**options)
+
+
 def show(values: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
     """Print a command's result: one JSON object, or a small table."""
     if as_json:
-        print(json.dumps(values))
+        print(strict_json(values))
         return
     # as Text: what stands in brackets is a path or a symbol, no markup
     table = Table(
@@ -44,7 +62,7 @@ def show(values: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
     )
     for key, value in values.items():
         table.add_row(key, Text(_text(value)))
-    Console().print(table)
+    console().print(table)
 
 
 def _text(value: Any) -> str:
@@ -79,7 +97,7 @@ class Stages:
 
     def __init__(self) -> None:
         self._is_quiet = not logging.getLogger("grandbatch").isEnabledFor(logging.INFO)
-        self._console = Console(stderr=True, quiet=self._is_quiet)
+        self._console = console(stderr=True, quiet=self._is_quiet)
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._ended: dict[str, float] = {}

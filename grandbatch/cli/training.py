@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 from contextlib import ExitStack, closing
@@ -17,8 +16,10 @@ from grandbatch.config import BatchConfig, BatchSize
 from grandbatch.errors import StoreMismatchError, UsageError
 from grandbatch.features import resolve_feature_set
 from grandbatch.features.built_in import BUILT_IN
+from grandbatch.files import refuse_inside_store, room_for
 from grandbatch.ranks import Ranks, join_ranks
 from grandbatch.store.reader import MatrixStore
+from grandbatch.texts import strict_json
 from grandbatch.training.interrupts import HeldInterrupts
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def train(
     """
     opened = MatrixStore.open(store)
     check_holds(opened, set_name)
+    if trace is not None:
+        refuse_inside_store(trace, "the trace (--trace)")
     from grandbatch.processor import BatchProcessor
 
     config = make_config(opened, batch_size, checkpoint_frequency, seed, max_memory_percent)
@@ -122,6 +125,8 @@ def _follow(processor: BatchProcessor, trainer: Any, trace: Path | None) -> bool
     is_new = False
     with ExitStack() as stack:
         stages = stack.enter_context(Stages())
+        if trace:
+            stack.enter_context(room_for(trace))
         file = stack.enter_context(trace.open("a")) if trace else None
         held = stack.enter_context(HeldInterrupts())
         results = stack.enter_context(closing(processor.process_batches(trainer)))
@@ -221,5 +226,5 @@ def _write_trace(file: IO[str], result: dict[str, Any]) -> None:
         "windows": result["batch"].index.tolist(),
         **{key: float(value) for key, value in result["metrics"].items()},
     }
-    file.write(json.dumps(line) + "\n")
+    file.write(strict_json(line) + "\n")
     file.flush()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
@@ -24,11 +22,12 @@ from grandbatch.bars.upkeep import (
     list_caches,
 )
 from grandbatch.cli import options as o
-from grandbatch.cli.output import show
+from grandbatch.cli.output import console, show
 from grandbatch.cli.settings import find_file, settings
 from grandbatch.errors import GrandbatchError, InputError, UsageError
 from grandbatch.store.publish import BESIDE, beside
 from grandbatch.store.reader import MatrixStore
+from grandbatch.texts import strict_json
 from grandbatch.times import iso_time
 
 _SHORT = 12
@@ -62,7 +61,7 @@ def list_(folder: Folder = Path(), cache: o.Cache = None, as_json: o.Json = Fals
             entry["last_time"] or "",
             Text(", ".join(entry["stores"])),
         )
-    Console().print(table)
+    console().print(table)
 
 
 @cache_app.command()
@@ -123,8 +122,8 @@ def quarantine(
     table = _table(f"{counts.total():,} rows are no bars", "file", "line", "reason", "text")
     for row in rows:
         table.add_row(Text(row.file), f"{row.line:,}", row.reason, Text(row.text))
-    Console().print(table)
-    Console().print(", ".join(f"{name} {count:,}" for name, count in counts.most_common()))
+    console().print(table)
+    console().print(", ".join(f"{name} {count:,}" for name, count in counts.most_common()))
 
 
 def doctor(
@@ -182,7 +181,7 @@ def config(
     if as_json:
         path = None if file is None else str(file)
         rows = [asdict(setting) for setting in chosen]
-        print(json.dumps({"file": path, "settings": rows}, default=str))
+        print(strict_json({"file": path, "settings": rows}))
         return
     if not chosen:
         print("Nothing is set: all commands have their defaults. See grandbatch config --help")
@@ -191,7 +190,7 @@ def config(
     for setting in chosen:
         value = "not set" if setting.value is None else str(setting.value)
         table.add_row(setting.command, setting.flag, Text(value), Text(setting.source))
-    Console().print(table)
+    console().print(table)
 
 
 def _stores(folder: Path) -> list[MatrixStore]:
@@ -275,7 +274,7 @@ def _print_health(found: dict[str, Any]) -> None:
             f"{cluster['workers']} workers, {cluster['threads']} threads, "
             f"{decimal(cluster['memory_bytes'])}",
         )
-    Console().print(table)
+    console().print(table)
 
 
 def _table(title: str, *columns: str) -> Table:

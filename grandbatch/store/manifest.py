@@ -26,7 +26,7 @@ from grandbatch.store.places import read_place, told
 
 SHA256_BYTES = 32
 
-_NO_MANIFEST = (errno.EINVAL, errno.EFBIG, errno.EISDIR)
+_NO_MANIFEST = (errno.EINVAL, errno.EOVERFLOW, errno.EISDIR)
 
 
 @dataclass(frozen=True, eq=False)

@@ -132,7 +132,9 @@ def read_place(place: Path, max_bytes: int) -> bytes:
     with as_os_errors():
         n_bytes = place.stat().st_size
         if n_bytes > max_bytes:
-            raise OSError(errno.EFBIG, f"it has {n_bytes:,} bytes, at most {max_bytes:,} are read")
+            raise OSError(
+                errno.EOVERFLOW, f"it has {n_bytes:,} bytes, at most {max_bytes:,} are read"
+            )
         return place.read_bytes()
 
 

@@ -314,7 +314,7 @@ def _read_metadata(path: Path) -> bytes:
     try:
         return read_place(path, MAX_METADATA_BYTES)
     except OSError as error:
-        if error.errno != errno.EFBIG:
+        if error.errno != errno.EOVERFLOW:
             raise
         raise DamagedStoreError(f"{path} can't be read: {told(error)}") from None
 
