@@ -14,8 +14,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
-from grandbatch.errors import DiskFullError, UsageError
+from grandbatch.errors import DiskFullError, StoreError, UsageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY_SUFFIX = ".partial"
@@ -86,6 +87,46 @@ def refuse_url(place: str | os.PathLike[str] | None, what: str) -> None:
             f"{what} can't be at a URL, got {place}; give a folder on a disk (on a cluster, one "
             "that all workers share)"
         )
+
+
+def refuse_planted(folder: Path) -> None:
+    """Refuse a folder of this library that others may have prepared, with what lies in it.
+
+    Raises
+    ------
+    StoreError
+        If it, or a folder or link in it, belongs to someone else who lets everybody write there.
+    """
+    for place in (folder, *(folder.iterdir() if folder.is_dir() else ())):
+        try:
+            status = place.lstat()
+        except OSError:
+            continue
+        is_link = stat.S_ISLNK(status.st_mode)
+        if not (is_link or stat.S_ISDIR(status.st_mode)) or _is_trusted(status.st_uid):
+            continue
+        if is_link or status.st_mode & stat.S_IWOTH:
+            raise StoreError(
+                f"{place} belongs to user {status.st_uid}, not to {os.geteuid()}, and everybody "
+                "may write to it or it is a link: what is in it may be anybody's. Remove it, or "
+                "choose another folder"
+            )
+
+
+def _is_trusted(user: int) -> bool:
+    return user in (os.geteuid(), 0)
+
+
+def append_to(path: Path) -> TextIO:
+    """Open a file to write at its end; never one that a link leads to.
+
+    Raises
+    ------
+    OSError
+        Also if a link stands at the path.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    return os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8")
 
 
 def refuse_inside_store(path: Path, what: str) -> None:

@@ -194,7 +194,7 @@ def test_a_limit_of_address_space_takes_one_line(tmp_path, megabytes):
         "build", "strategic", "b.csv", "--store", "s.zarr", folder=tmp_path,
         preexec_fn=limited(resource.RLIMIT_AS, megabytes * 2**20),
     )  # fmt: skip
-    if ran.returncode:
+    if ran.returncode and not ran.stderr.endswith(b"thread-local data: ABORT\n"):  # of libc itself
         in_one_line(ran)
 
 

@@ -24,6 +24,7 @@ from grandbatch.bars.opening import expand_url, is_url, local_path, look_at_url,
 from grandbatch.bars.packing import PACKINGS, SUFFIXES, has_known_form, members_of, stem_of
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import InputError
+from grandbatch.files import write_whole
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -276,8 +277,7 @@ def remember_digest(file: InputFile, digest: str, cache_dir: Path) -> None:
     }
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # in place, so that a kill leaves no other file: half a record doesn't parse, and is none
-        path.write_bytes(digested.dump(record))
+        write_whole(path, digested.dump(record), durable=False, shared=True)
 
 
 def _record_path(file: InputFile, cache_dir: Path) -> Path:

@@ -27,12 +27,12 @@ REMOVED = ".removed-"
 _GATE = "bars.lock"
 _BUILD, _USE = "bars-build-", "bars-use-"
 _LOOK_SECONDS = (0.01, 0.5)
-_BESIDE = ".grandbatch"
+BESIDE = ".grandbatch"
 
 
 def locks_folder(cache_dir: Path) -> Path:
     """Where the locks of a folder of caches are: in ``.grandbatch/locks``, if it lies there."""
-    return cache_dir.parent / "locks" if cache_dir.parent.name == _BESIDE else cache_dir
+    return cache_dir.parent / "locks" if cache_dir.parent.name == BESIDE else cache_dir
 
 
 @contextmanager

@@ -26,11 +26,11 @@ from grandbatch.bars.inputs import (
     known_digest,
     resolve_inputs,
 )
-from grandbatch.bars.keeping import remove_abandoned
+from grandbatch.bars.keeping import BESIDE, remove_abandoned
 from grandbatch.bars.manifest import bars_fingerprint, cached_sources
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import DamagedBarsError, UsageError
-from grandbatch.files import refuse_url
+from grandbatch.files import refuse_planted, refuse_url
 
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
@@ -138,6 +138,9 @@ def prepare_bars(
     refuse_url(str(cache_dir), "the bars cache (--cache)")
     rules = rules or BarRules()
     folder = Path(cache_dir)
+    refuse_planted(folder)
+    if folder.absolute().parent.name == BESIDE:
+        refuse_planted(folder.absolute().parent)
     files = resolve_inputs(inputs, tell=True)
     remove_abandoned(folder)
     bars = _find(files, folder, rules)

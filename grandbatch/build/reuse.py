@@ -22,7 +22,7 @@ from grandbatch.bars.manifest import bars_fingerprint
 from grandbatch.bars.rules import BarRules
 from grandbatch.build.settings import StoreSettings
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
-from grandbatch.files import refuse_inside_store, refuse_url
+from grandbatch.files import refuse_inside_store, refuse_planted, refuse_url
 from grandbatch.store.format import MANIFEST_NAME, NEXT_RETURN_VERSION
 from grandbatch.store.places import is_occupied, is_remote, place_of
 from grandbatch.store.publish import beside
@@ -62,6 +62,8 @@ class Target:
         refuse_inside_store(cache_folder, "the bars cache (--cache)")
         if not is_remote(store):
             refuse_inside_store(store.parent, "a store")
+            refuse_planted(beside(store))
+        refuse_planted(cache_folder)
         return cls(inputs, store, settings, rules, cache_folder)
 
     def bars_fingerprint(self) -> str:

@@ -25,7 +25,7 @@ from grandbatch.cli import (
     upkeep,
 )
 from grandbatch.cli.options import Quiet, Verbose, tell_as_much, with_verbosity
-from grandbatch.cli.settings import FILE_VARIABLE, adopt, find_file
+from grandbatch.cli.settings import FILE_VARIABLE, adopt
 from grandbatch.errors import GrandbatchError
 from grandbatch.texts import printable
 from grandbatch.version import __version__
@@ -104,7 +104,7 @@ def _options(
     handler.setFormatter(_Plain("%(message)s"))
     logging.basicConfig(handlers=[handler])
     tell_as_much(verbose, quiet)
-    adopt(context, find_file(config_file))
+    adopt(context)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import typer
 
 from grandbatch.bars.flags import split_columns, split_list
 from grandbatch.bars.rules import BarRules
+from grandbatch.cli.settings import take_files
 from grandbatch.errors import UsageError
 
 Inputs = Annotated[
@@ -227,11 +228,35 @@ def with_verbosity(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**values: Any) -> None:
         chosen = {name: values.pop(name) for name in flags}
+        values.pop("config", None)  # it was heard by its callback
         if any(chosen.values()):
             tell_as_much(**chosen)
         command(**values)
 
-    return _with_flags(run, [*own.values(), *flags.values()])
+    return _with_flags(run, [*own.values(), *flags.values(), _CONFIG])
+
+
+def _take_files(context: typer.Context, chosen: Path | None) -> None:
+    """Read the files of settings, before any other flag is looked at."""
+    if not context.resilient_parsing:
+        take_files(context, chosen or context.find_root().params.get("config_file"))
+
+
+_CONFIG = inspect.Parameter(
+    "config",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="YAML of settings.",
+            is_eager=True,
+            expose_value=False,
+            callback=_take_files,
+        ),
+    ],
+)
 
 
 def tell_as_much(verbose: Verbose = False, quiet: Quiet = False) -> None:

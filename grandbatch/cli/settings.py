@@ -1,4 +1,8 @@
-"""Settings that are no flags: `GRANDBATCH_*` variables, then one YAML file, then the defaults.
+"""Settings that are no flags: `GRANDBATCH_*` variables, then YAML files, then the defaults.
+
+Files are the one that `--config` names, or `grandbatch.yaml` of the working folder, and then the
+user's own, in the home. Nobody chose the one of the working folder: it may have come with the data,
+so what reaches other machines or runs code is not taken from it.
 
 A setting has the name of its flag. It may be given for one command (`GRANDBATCH_BUILD_LAYOUT`, or
 `layout` below `build` in the file), or for every command that has the flag (`GRANDBATCH_LAYOUT`,
@@ -9,18 +13,26 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grandbatch.errors import UsageError
+from grandbatch.files import URL
 
 FILE = "grandbatch.yaml"
 PREFIX = "GRANDBATCH"
 FILE_VARIABLE = f"{PREFIX}_CONFIG"
 
 CommandPath = tuple[str, ...]
+
+FILES, _SOURCES = "grandbatch.files", "grandbatch.sources"
+"""Where a context keeps the files that were taken, and what came from which."""
+
+_CODE = re.compile(r"[\w./\\~ -]+:[A-Za-z_]\w*")
+"""``module:NAME`` or ``path.py:NAME``."""
 
 
 @dataclass(frozen=True)
@@ -33,42 +45,104 @@ class Setting:
     source: str
 
 
-def find_file(chosen: Path | None) -> Path | None:
-    """Return the file of settings: the chosen one, or `grandbatch.yaml` in the working folder.
+def find_files(chosen: Path | None) -> list[tuple[Path, bool]]:
+    """Return the files of settings, the weaker first, each with whether the user chose it.
 
     Raises
     ------
     UsageError
         If the chosen one isn't there.
     """
-    if chosen is None:
-        return Path(FILE) if Path(FILE).is_file() else None
-    if not chosen.is_file():
-        raise UsageError(f"there is no file of settings {chosen} (--config or ${FILE_VARIABLE})")
-    return chosen
+    files = [(file, True) for file in _home_files() if file.is_file()][:1]
+    if chosen is not None:
+        if not chosen.is_file():
+            raise UsageError(
+                f"there is no file of settings {chosen} (--config or ${FILE_VARIABLE})"
+            )
+        return [*files, (chosen, True)]
+    found = Path(FILE)
+    if found.is_file() and not any(found.samefile(file) for file, _ in files):
+        files.append((found, False))
+    return files
 
 
-def adopt(context: Any, file: Path | None) -> None:
-    """Give all commands of a context their variables, and the file's values as defaults.
+def _home_files() -> list[Path]:
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path.home raises where there is none)
+    config = os.environ.get("XDG_CONFIG_HOME") or home / ".config"
+    return [Path(config) / "grandbatch" / FILE, home / FILE] if home.is_absolute() else []
 
-    Raises
-    ------
-    UsageError
-        If the file is no YAML mapping, or names what no command has.
-    """
+
+def adopt(context: Any) -> None:
+    """Give all commands of a context their variables."""
     commands = dict(_commands(context.command))
     for path, command in commands.items():
         for option in _options(command):
             option.envvar = _variables(path, option)
             # one line in the help says it for all
             option.show_envvar = False
-    if file is not None:
-        context.default_map = _defaults(commands, _read(file), file)
 
 
-def settings(context: Any, file: Path | None) -> list[Setting]:
-    """Return the settings of all commands of a context that `adopt` has seen."""
+def take_files(context: Any, chosen: Path | None) -> None:
+    """Give the command of a context the values of all files as defaults.
+
+    Raises
+    ------
+    UsageError
+        If a file is no YAML mapping, names what no command has, or sets what it may not.
+    """
+    root = context.find_root()
+    commands = dict(_commands(root.command))
+    files = find_files(chosen)
+    values: dict[str, Any] = {}
+    sources: dict[tuple[CommandPath, str], str] = {}
+    for file, is_chosen in files:
+        of_file = _defaults(commands, _read(file), file)
+        for path in commands:
+            below = _below(of_file, path)
+            for name, value in below.items():
+                if not is_chosen:
+                    _refuse_outward(name, value, file)
+                _below(values, path)[name] = value
+                sources[path, name] = str(file)
+    root.default_map, root.meta[_SOURCES] = values, sources
+    root.meta[FILES] = [file for file, _ in files]
+    names: list[str] = []
+    below = context
+    while below is not root:
+        names.insert(0, below.info_name)
+        below = below.parent
+    context.default_map = _below(values, tuple(names))
+
+
+def _below(values: dict[str, Any], path: CommandPath) -> dict[str, Any]:
+    for name in path:
+        values = values.setdefault(name, {})
+    return values
+
+
+def _refuse_outward(name: str, value: Any, file: Path) -> None:
+    """Refuse what reaches other machines, or names code to import."""
+    for one in value if isinstance(value, list) else [value]:
+        text = str(one)
+        reaches = URL.match(text) or "://" in text
+        reaches = reaches or (name == "scheduler" and text not in ("threads", "sync"))
+        if reaches or _CODE.fullmatch(text):
+            what = "reaches other machines" if reaches else "names code to run"
+            raise UsageError(
+                f"{file} sets {name} to {_without_secrets(text)}, which {what}: a file that is "
+                f"only found in the working folder may not; name it by --config {file}, keep it "
+                f"as {_home_files()[0] if _home_files() else FILE}, or give the flag"
+            )
+
+
+def _without_secrets(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//***@", url)
+
+
+def settings(context: Any) -> list[Setting]:
+    """Return the settings of all commands of a context whose files were taken."""
     found = []
+    sources = context.meta.get(_SOURCES, {})
     for path, command in _commands(context.command):
         below: Any = context.default_map or {}
         for name in path:
@@ -76,7 +150,7 @@ def settings(context: Any, file: Path | None) -> list[Setting]:
         for option in _options(command):
             value, source = option.default, "default"
             if option.name in below:
-                value, source = below[option.name], str(file)
+                value, source = below[option.name], sources[path, option.name]
             for variable in reversed(option.envvar):
                 if os.environ.get(variable):
                     value, source = os.environ[variable], f"${variable}"

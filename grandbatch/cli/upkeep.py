@@ -23,7 +23,7 @@ from grandbatch.bars.upkeep import (
 )
 from grandbatch.cli import options as o
 from grandbatch.cli.output import console, show
-from grandbatch.cli.settings import find_file, settings
+from grandbatch.cli.settings import FILES, settings
 from grandbatch.errors import GrandbatchError, InputError, UsageError
 from grandbatch.store.publish import BESIDE, beside
 from grandbatch.store.reader import MatrixStore
@@ -38,6 +38,7 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of stor
 
 
 @cache_app.command("list")
+@o.with_verbosity
 def list_(folder: Folder = Path(), cache: o.Cache = None, as_json: o.Json = False) -> None:
     """Show the caches of bars that stores in a folder were built from.
 
@@ -65,6 +66,7 @@ def list_(folder: Folder = Path(), cache: o.Cache = None, as_json: o.Json = Fals
 
 
 @cache_app.command()
+@o.with_verbosity
 def clear(
     folder: Folder = Path(),
     cache: o.Cache = None,
@@ -161,7 +163,10 @@ def config(
 ) -> None:
     """Show the settings in force where no flag says otherwise, and where each comes from.
 
-    Flags go before GRANDBATCH_* variables, these before grandbatch.yaml, that before defaults:
+    Flags go before GRANDBATCH_* variables, these before the file that --config names or grandbatch.yaml
+    of this folder, these before ~/.config/grandbatch/grandbatch.yaml, that before defaults. What
+    reaches other machines or names code is not taken from a file that nobody named.
+
 
     GRANDBATCH_LAYOUT=rows, or "layout: rows" in the file, is for all commands that have --layout;
     GRANDBATCH_BUILD_LAYOUT, or "layout: rows" below "build:", for one.
@@ -169,8 +174,8 @@ def config(
     Example: grandbatch config build
     """
     parent: Any = context.parent
-    file = find_file(parent.params["config_file"])
-    known = settings(parent, file)
+    file = parent.meta[FILES][-1] if parent.meta.get(FILES) else None
+    known = settings(parent)
     if command is not None and command not in {setting.command for setting in known}:
         raise UsageError(f"no command is called {command!r}; see grandbatch --help")
     chosen = [

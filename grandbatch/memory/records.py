@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from grandbatch.errors import UsageError
+from grandbatch.files import append_to
 from grandbatch.memory.monitor import Level, Sample
 
 _log = logging.getLogger("grandbatch")
@@ -138,7 +139,7 @@ class TrainingLog:
                 return
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("a") as file:
+                with append_to(self._path) as file:
                     file.write(line + "\n")
                     size = file.tell()
                 if size > _ROTATED_BYTES:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from grandbatch.files import append_to
+
 _log = logging.getLogger("grandbatch")
 
 _LINE_SECONDS = 1.0
@@ -68,7 +70,7 @@ class MetricsLog:
         self._due = time.monotonic() + _LINE_SECONDS
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a") as file:
+            with append_to(self._path) as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
             self._broken = True
