@@ -163,9 +163,9 @@ def config(
 ) -> None:
     """Show the settings in force where no flag says otherwise, and where each comes from.
 
-    Flags go before GRANDBATCH_* variables, these before the file that --config names or grandbatch.yaml
-    of this folder, these before ~/.config/grandbatch/grandbatch.yaml, that before defaults. What
-    reaches other machines or names code is not taken from a file that nobody named.
+    Flags go before GRANDBATCH_* variables, these before the file that --config names (or
+    grandbatch.yaml of this folder), that before ~/.config/grandbatch/grandbatch.yaml, that before
+    defaults. What reaches other machines or names code is not taken from a file nobody named.
 
 
     GRANDBATCH_LAYOUT=rows, or "layout: rows" in the file, is for all commands that have --layout;
