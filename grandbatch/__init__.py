@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from grandbatch.processor import BatchProcessor
     from grandbatch.simulate import create_large_dataset_simulation
     from grandbatch.splits import Split, split_store, walk_forward
+    from grandbatch.statistics import feature_statistics
     from grandbatch.store import MatrixStore
     from grandbatch.stream import DataStreamer
     from grandbatch.training import Trainer
@@ -70,6 +71,7 @@ _HOMES = {
     "ema": "indicators",
     "evaluate": "evaluation",
     "evaluate_walk_forward": "evaluation",
+    "feature_statistics": "statistics",
     "indicators": "",
     "read_bars": "bars",
     "split_store": "splits",
@@ -108,6 +110,7 @@ __all__ = [
     "ema",
     "evaluate",
     "evaluate_walk_forward",
+    "feature_statistics",
     "indicators",
     "read_bars",
     "split_store",

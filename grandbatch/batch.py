@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
     from tensordict import TensorDict
+
+    from grandbatch.statistics import FeatureStatistics
 
 Labels = tuple["torch.Tensor", ...]
 
@@ -176,6 +179,47 @@ class MatrixBatch:
         return self._with(
             {n: t.to(device, non_blocking=non_blocking) for n, t in self.tensors().items()}
         )
+
+    def normalised(self, statistics: FeatureStatistics) -> MatrixBatch:
+        """Return the batch with each feature less its mean, over its standard deviation.
+
+        Parameters
+        ----------
+        statistics : FeatureStatistics
+            Of the training split, as `feature_statistics` gathers them. A feature that is
+            constant there becomes 0, and a warning names its column.
+
+        Returns
+        -------
+        MatrixBatch
+            Matrices of their own, in the same dtype, computed in float64; the labels are shared.
+
+        Raises
+        ------
+        UsageError
+            If the statistics are of another number of features, or of none for one of them.
+        """
+        import torch
+
+        n_features = self.matrices.shape[-1]
+        if len(statistics.count) != n_features or not bool((statistics.count > 0).all()):
+            counted = int((statistics.count > 0).sum())
+            raise UsageError(
+                f"statistics of {n_features} features are needed, got those of {counted}; gather "
+                "them with feature_statistics over batches of the same store"
+            )
+        constant = statistics.is_constant
+        if bool(constant.any()):
+            columns = ", ".join(map(str, constant.nonzero().flatten().tolist()))
+            warnings.warn(
+                f"constant in the statistics, and so 0 when normalised: feature(s) {columns}",
+                stacklevel=2,
+            )
+        device = self.matrices.device
+        mean = statistics.mean.to(device)
+        scale = torch.where(constant, 0.0, 1.0 / statistics.std).to(device)
+        matrices = ((self.matrices - mean) * scale).to(self.matrices.dtype)
+        return self._with({**self.tensors(), "matrices": matrices})
 
     def pin_memory(self) -> MatrixBatch:
         """Copy the tensors to pinned memory."""

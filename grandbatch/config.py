@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, SupportsFloat
 
 from grandbatch.checks import whole
@@ -14,9 +14,15 @@ BatchSize = int | Literal["auto"]
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 
 
+class _Unless(int):
+    """A default that gives way to what the store says: it is not what a person has given."""
+
+
 @dataclass(frozen=True)
 class BatchConfig:
     """How batches are formed, prefetched and checkpointed.
+
+    Length and overlap are the store's unless they are given: those given must be the store's.
 
     Raises
     ------
@@ -26,10 +32,10 @@ class BatchConfig:
 
     batch_size: BatchSize = 32
     """Windows in a batch, or "auto"."""
-    sequence_length: int = 48
-    """Feature rows in a window. Must be the store's."""
-    overlap: int = 12
-    """Rows shared by neighbouring windows. Must be the store's."""
+    sequence_length: int = _Unless(48)
+    """Feature rows in a window; the store's unless given."""
+    overlap: int = _Unless(12)
+    """Rows shared by neighbouring windows; the store's unless given."""
     prefetch_batches: int = 2
     """Batches prepared ahead by the stream; 0 prepares each when asked for."""
     max_memory_percent: float = 80.0
@@ -54,7 +60,7 @@ class BatchConfig:
         auto = self.batch_size == "auto"
         whole("sequence_length", self.sequence_length, 1)
         whole("overlap", self.overlap, 0)
-        if self.overlap >= self.sequence_length:
+        if self.overlap >= self.sequence_length and not isinstance(self.overlap, _Unless):
             raise UsageError(
                 f"overlap must be smaller than sequence_length ({self.sequence_length}), "
                 f"got {self.overlap}"
@@ -86,6 +92,12 @@ class BatchConfig:
     def stride(self) -> int:
         """Bars between the starts of neighbouring windows."""
         return self.sequence_length - self.overlap
+
+    def with_window(self, sequence_length: int, overlap: int) -> BatchConfig:
+        """Return the settings with a length and an overlap where none was given."""
+        windows = {"sequence_length": sequence_length, "overlap": overlap}
+        unset = {n: _Unless(v) for n, v in windows.items() if isinstance(getattr(self, n), _Unless)}
+        return replace(self, **unset) if unset else self  # type: ignore[arg-type]  # both are int
 
     @classmethod
     def strategic(cls) -> BatchConfig:

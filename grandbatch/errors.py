@@ -140,7 +140,7 @@ class KernelError(GrandbatchError):
 
 
 class TrainingError(GrandbatchError):
-    """A batch that can't be learnt from. The weights are as they were before it."""
+    """A batch that can't be learnt from. Weights that came of it are not saved."""
 
 
 class DiskFullError(GrandbatchError, OSError):

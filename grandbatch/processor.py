@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from grandbatch.batch import MatrixBatch
 from grandbatch.checkpoint import CheckpointManager
 from grandbatch.checks import parse_bytes
 from grandbatch.config import BatchConfig
 from grandbatch.errors import CheckpointError, MemoryLimitError, UsageError
-from grandbatch.features import FeatureSet, resolve_feature_set
+from grandbatch.features import FeatureSet
 from grandbatch.loader import SlidingWindowDataLoader
 from grandbatch.loader.windows import SLAB_WINDOWS
 from grandbatch.memory import MemoryMonitor
@@ -26,11 +27,14 @@ from grandbatch.ranks import Ranks
 from grandbatch.store import MatrixStore
 from grandbatch.stream import DataStreamer
 from grandbatch.training import Callback
+from grandbatch.training.agreement import ranks_of
 from grandbatch.training.guard import Allowance, TrainingGuard
 from grandbatch.training.interrupts import HeldInterrupts
 from grandbatch.training.metrics_log import MetricsLog
-from grandbatch.training.totals import Totals
+from grandbatch.training.source import open_store
+from grandbatch.training.totals import Means, Totals, check_best
 from grandbatch.training.trainer import Trainer
+from grandbatch.training.validation import Validation
 
 _log = logging.getLogger("grandbatch")
 
@@ -72,7 +76,16 @@ class BatchProcessor:
     metrics_port : int, optional
         Serve Prometheus metrics on this port of the loopback address, plus the rank.
     callbacks : sequence of Callback
-        Told of every batch, every checkpoint and the end of a run.
+        Told of every batch, every epoch, every checkpoint and the end of a run.
+    best_metric : str, optional
+        The best checkpoint is kept besides the newest: that with the largest mean of this metric
+        since the checkpoint before or, with a minus before the name (`"-loss"`), the smallest.
+        `val_…` is one of the validation. By default `avg_reward`, of trainers that give it.
+    validation : loader of batches, optional
+        Handed to the trainer's `validate_batch` at the end of epochs. The means of what that
+        returns are the callbacks' and the checkpoints' metrics `val_…`; a checkpoint is saved.
+    validate_every : int
+        Epochs between two validations.
     **loader_options
         Of `SlidingWindowDataLoader`: shuffle, run_length, start, stop, rank, world_size, …
         Ranks train side by side on `batch_size` windows each; where torch.distributed is in use
@@ -97,20 +110,30 @@ class BatchProcessor:
         memory_limit: str | int | None = None,
         metrics_port: int | None = None,
         callbacks: Sequence[Callback] = (),
+        best_metric: str | None = None,
+        validation: Iterable[MatrixBatch] | None = None,
+        validate_every: int = 1,
         **loader_options: Any,
     ) -> None:
         if epochs < 1:
             raise UsageError(f"epochs must be at least 1, got {epochs}")
-        self.store = _open_store(data_path, config, feature_set)
-        self.config = config or BatchConfig(
-            sequence_length=self.store.sequence_length, overlap=self.store.overlap
-        )
+        self.store = open_store(data_path, config, feature_set)
+        given = config or BatchConfig()
+        self.config = given.with_window(self.store.sequence_length, self.store.overlap)
         self.epochs = epochs
         self.resume = resume
         self.loader = SlidingWindowDataLoader(self.store, self.config, **loader_options)
         self.checkpoints = CheckpointManager(
-            Path(checkpoint_dir), content_id=self.store.content_id, metric="recent_reward"
+            Path(checkpoint_dir),
+            content_id=self.store.content_id,
+            metric="recent_reward" if best_metric is None else "rating",
         )
+        self.best_metric = best_metric
+        self.validation = None if validation is None else Validation(validation, validate_every)
+        if validation is None and (best_metric or "").removeprefix("-").startswith("val_"):
+            raise UsageError(
+                f"best_metric {best_metric!r} is one of a validation; give validation="
+            )
         self.monitor = MemoryMonitor(
             self.config.max_memory_percent,
             None if memory_limit is None else parse_bytes(memory_limit),
@@ -120,6 +143,8 @@ class BatchProcessor:
         self._totals = Totals()
         self._state: dict[str, Any] | None = None
         self._recorded_size: int | None = None
+        self._saved = (0, 0)
+        self._rating: dict[str, float] = {}
 
     @property
     def steps(self) -> int:
@@ -128,7 +153,7 @@ class BatchProcessor:
 
     @property
     def summary(self) -> dict[str, float]:
-        """Figures of the whole training so far: steps, windows, avg_reward, avg_loss."""
+        """Figures of the whole training so far: steps, windows, and the mean of each metric."""
         return self._totals.summary()
 
     def process_batches(self, trainer: Trainer) -> Generator[dict[str, Any], None, None]:
@@ -159,18 +184,23 @@ class BatchProcessor:
             If there are checkpoints and none can be used.
         UsageError
             If the trainer or its state is none that can be saved, or checkpoints can't be written.
+        TrainingError
+            If a metric is not finite; nothing is saved after that batch.
         MemoryLimitError
             If the process tree, before the first batch or with the smallest ones, is over
             `max_memory_percent` of its limit; a checkpoint of what was trained is saved.
         """
         self._check_trainer(trainer)
-        self._totals, self._state, self._recorded_size = Totals(), None, None
-        ranks = self._ranks()
+        if self.validation is not None:
+            self.validation.check(trainer)
+        self._totals, self._state = Totals(epochs=self.loader.epoch), None
+        self._recorded_size, self._rating = None, {}
+        ranks = ranks_of(self.loader.world_size)
         if self.resume:
             self._resume(trainer, ranks or Ranks())
         if self.loader.rank == 0 and self._is_unfinished:
             self.checkpoints.prepare(trainer.state_dict())
-        saved_step = self._totals.steps
+        self._saved = self._standing
         guard = self._guard(ranks)
         try:
             with (
@@ -179,20 +209,27 @@ class BatchProcessor:
                 closing(self._train(trainer, guard, ranks or Ranks())) as results,
             ):
                 for result in results:
+                    check_best(self.best_metric, result["metrics"])
                     curves.add(result["batch_idx"], result["batch_size"], result["metrics"])
                     for callback in self.callbacks:
                         callback.on_batch(result)
                     yield result
-                    if self._totals.steps % self.config.checkpoint_frequency == 0:
-                        self._save(trainer, ends_stretch=True)
-                        saved_step = self._totals.steps
+                    validated = self._end_epoch(trainer, ranks or Ranks())
+                    due = self._totals.steps % self.config.checkpoint_frequency == 0
+                    if due or validated:
+                        self._save(trainer, ends_stretch=due)
         finally:
             try:
-                if self._totals.steps != saved_step and self._totals.is_whole:
+                if self._standing != self._saved and self._totals.is_whole:
                     self._save(trainer)
             finally:
                 for callback in self.callbacks:
                     callback.on_end(self.summary)
+
+    @property
+    def _standing(self) -> tuple[int, int]:
+        """Steps trained, and epochs ended: what a checkpoint is newer by."""
+        return self._totals.steps, self._totals.epochs
 
     @property
     def _is_unfinished(self) -> bool:
@@ -212,22 +249,6 @@ class BatchProcessor:
                 f"{world_size}; give the trainer ranks=, and the processor rank=ranks.rank and "
                 "world_size=ranks.size, as join_ranks gives them"
             )
-
-    def _ranks(self) -> Ranks | None:
-        """Return whom this rank can ask; None where there are others that it can't."""
-        import torch.distributed as dist
-
-        world_size = self.loader.world_size
-        if world_size == 1:
-            return Ranks()
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() == world_size:
-            return Ranks.connected()
-        _log.warning(
-            "%d ranks without torch.distributed can't agree: the batch size stays as it is, and "
-            "figures are those of each rank",
-            world_size,
-        )
-        return None
 
     def _guard(self, ranks: Ranks | None) -> TrainingGuard:
         """Make what keeps the run inside its memory."""
@@ -264,6 +285,8 @@ class BatchProcessor:
         """
         if self._state is not None:
             self.loader.load_state_dict(self._state)
+            # where the run before ended between an epoch's last batch and its end
+            self._end_epoch(trainer, ranks)
         guard.begin(self._planned_bytes)
         if ranks.size == 1:
             yield from self._epochs(trainer, guard, ranks, None)
@@ -312,6 +335,22 @@ class BatchProcessor:
                         break
                     waiting_since = time.perf_counter()
 
+    def _end_epoch(self, trainer: Trainer, ranks: Ranks) -> bool:
+        """Validate and tell of the epoch if all its batches were trained on; tell if validated."""
+        totals, validation = self._totals, self.validation
+        if self.loader.epoch == totals.epochs:
+            return False
+        judged: dict[str, float] = {}
+        if validation is not None and validation.is_due(self.loader.epoch):
+            judged = validation.run(trainer, ranks)
+            totals.validation, totals.validated_step = judged, totals.steps
+            check_best(self.best_metric, judged, validated=True)
+        metrics = {**totals.epoch.means(), **judged}
+        totals.epochs, totals.epoch = self.loader.epoch, Means()
+        for callback in self.callbacks:
+            callback.on_epoch_end(totals.epochs - 1, metrics)
+        return bool(judged)
+
     def _resume(self, trainer: Trainer, ranks: Ranks) -> None:
         """Take up the latest checkpoint, the same on all ranks."""
         self._load(trainer)
@@ -344,6 +383,7 @@ class BatchProcessor:
                 "use the trainer that wrote it, another --checkpoint-dir, or --no-resume"
             ) from None
         self._totals, self._state = totals, state["loader"]
+        self._rating = checkpoint.metrics
         if state.get("batch_size") == self.config.batch_size:
             self._recorded_size = position.batch_size
         _log.info("resuming from %s, after step %d", checkpoint.path, checkpoint.step)
@@ -351,7 +391,14 @@ class BatchProcessor:
     def _save(self, trainer: Trainer, *, ends_stretch: bool = False) -> None:
         with HeldInterrupts() as held:
             state = self._state or {}
-            rating = {**self.summary, "recent_reward": self._totals.recent_reward}
+            rating = self._totals.rating(self.best_metric)
+            if (
+                not self._totals.stretch.windows
+                and self._totals.validated_step != self._totals.steps
+            ):
+                # saved once more at the step that ended a stretch
+                rating = self._rating
+            self._rating, self._saved = rating, self._standing
             if ends_stretch:
                 self._totals.begin_stretch()
             if self.loader.rank == 0:
@@ -369,43 +416,3 @@ class BatchProcessor:
                 for callback in self.callbacks:
                     callback.on_checkpoint(path, rating)
         held.release()
-
-
-def _open_store(
-    data_path: str | os.PathLike[str] | MatrixStore,
-    config: BatchConfig | None,
-    feature_set: str | FeatureSet | None,
-) -> MatrixStore:
-    if isinstance(data_path, MatrixStore):
-        return data_path
-    path = Path(data_path)
-    if path.is_dir() and (path / "zarr.json").exists():
-        return MatrixStore.open(path)
-    chosen = _feature_set(config, feature_set)
-    from grandbatch.build.api import build_store
-
-    length, overlap = own = chosen.sequence_length, chosen.overlap
-    if config is not None:
-        length, overlap = config.sequence_length, config.overlap
-    windows = "" if (length, overlap) == own else f"-{length}-{overlap}"
-    return build_store(
-        path,
-        path.with_name(f"{path.name.split('.')[0]}.{chosen.name}{windows}.zarr"),
-        feature_set=chosen,
-        sequence_length=length,
-        overlap=overlap,
-    )
-
-
-def _feature_set(config: BatchConfig | None, feature_set: str | FeatureSet | None) -> FeatureSet:
-    if feature_set is not None:
-        return resolve_feature_set(feature_set)
-    length = BatchConfig().sequence_length if config is None else config.sequence_length
-    for name in ("strategic", "tactical"):
-        chosen = resolve_feature_set(name)
-        if chosen.sequence_length == length:
-            return chosen
-    raise UsageError(
-        f"no feature set has a sequence length of {length}; give feature_set= "
-        "(strategic has 48, tactical 60)"
-    )

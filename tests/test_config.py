@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import pytest
 
@@ -25,6 +26,21 @@ def test_presets_are_those_of_the_two_sets():
     assert (s.max_memory_percent, s.checkpoint_frequency) == (75.0, 100)
     assert (t.sequence_length, t.overlap, t.batch_size) == (60, 15, 64)
     assert (t.max_memory_percent, t.checkpoint_frequency) == (80.0, 200)
+
+
+def test_length_and_overlap_are_the_stores_unless_they_are_given():
+    def of_store(config):
+        found = config.with_window(60, 15)
+        return found.sequence_length, found.overlap
+
+    assert of_store(BatchConfig()) == (60, 15)
+    assert of_store(BatchConfig(overlap=12)) == (60, 12)
+    assert of_store(BatchConfig(sequence_length=48)) == (48, 15)
+    assert of_store(BatchConfig(sequence_length=8)) == (8, 15)
+    assert of_store(dataclasses.replace(BatchConfig(), batch_size=3)) == (60, 15)
+    assert of_store(pickle.loads(pickle.dumps(BatchConfig()))) == (60, 15)
+    assert of_store(BatchConfig.strategic()) == (48, 12)
+    assert BatchConfig() == BatchConfig(sequence_length=48, overlap=12)
 
 
 def test_a_config_is_frozen():

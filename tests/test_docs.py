@@ -37,6 +37,7 @@ SLOW = {
     "docs/evaluation.md",
     "docs/howto/cluster.md",
     "docs/howto/s3.md",
+    "docs/howto/supervised.md",
     "docs/reference/commands.md",
     "docs/training.md",
     "docs/tutorial.md",
@@ -44,13 +45,18 @@ SLOW = {
 SAYS = {
     "README.md": "[1024, 48, 13]",
     "docs/evaluation.md": "at the 5% level",
+    "docs/howto/supervised.md": "'steps': 51",
     "docs/training.md": "torch.Size([64, 16, 1])",
     "docs/tutorial.md": "CAN'T BE TOLD FROM RANDOM at the 5% level",
 }
 """What the Python of a page prints, among other things."""
 
+WARNS = {"docs/howto/supervised.md"}
+"""Pages whose libraries (Lightning) warn of what they do themselves."""
+
 NEEDS = {
     "docs/training.md": ("pettingzoo",),
+    "docs/howto/supervised.md": ("accelerate", "lightning"),
     "docs/loader.md": ("torchdata",),
     "docs/howto/s3.md": ("moto.server", "s3fs", "upath"),
 }
@@ -135,7 +141,10 @@ def run_bash(block, code, where):
 
 def parameters():
     for page in PAGES_THAT_RUN:
-        yield pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else [])
+        marks = [pytest.mark.slow] if page in SLOW else []
+        if page in WARNS:
+            marks.append(pytest.mark.filterwarnings("ignore"))
+        yield pytest.param(page, marks=marks)
 
 
 @pytest.mark.filterwarnings(

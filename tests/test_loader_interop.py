@@ -139,3 +139,45 @@ def test_lightning_trains_on_it_epoch_by_epoch(loader, wrapped):
     assert_once(first, loader.store)
     assert_once(second, loader.store)
     assert first.tolist() != second.tolist()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("steps", [1, 7, 39, 40, 41, 60])
+def test_lightning_resumes_in_the_middle_of_an_epoch_to_the_same_windows_and_weights(
+    loader, tmp_path, steps
+):
+    lightning = pytest.importorskip("lightning")
+
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.model = torch.nn.Linear(48 * 13, 1)
+            self.seen = []
+
+        def training_step(self, batch, _number):
+            self.seen.append(batch.index.tolist())
+            return step(self.model, batch.matrices, batch.weight)
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), 1e-3)
+
+    def fit(max_steps=-1, state=None):
+        loader.set_epoch(0)
+        saving = lightning.pytorch.callbacks.ModelCheckpoint(
+            tmp_path, filename="{step}", every_n_train_steps=steps, save_top_k=-1
+        )
+        trainer = lightning.Trainer(
+            max_epochs=2, max_steps=max_steps, accelerator="cpu", logger=False, callbacks=[saving],
+            enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        model = Model()
+        trainer.fit(model, loader, ckpt_path=state)
+        return model
+
+    whole = fit()
+    first = fit(max_steps=steps)
+    rest = fit(state=tmp_path / f"step={steps}.ckpt")
+    assert len(first.seen) == steps
+    assert first.seen + rest.seen == whole.seen
+    assert torch.equal(rest.model.weight, whole.model.weight)

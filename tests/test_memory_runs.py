@@ -107,7 +107,7 @@ def test_batches_that_grow_are_split_and_the_run_goes_on_in_order(store, tmp_pat
     manager = gb.CheckpointManager(tmp_path / "c", content_id=store.content_id)
     state = manager.load().loader_state
     assert state["position"]["batch_size"] in {1, 2, 4, 8}
-    assert state["totals"]["windows"] == len(store)
+    assert state["totals"]["whole"]["windows"] == len(store)
 
 
 @pytest.mark.slow

@@ -11,7 +11,13 @@ import torch
 from simulated import write_bars
 
 import grandbatch as gb
-from grandbatch.errors import CheckpointError, MemoryLimitError, StoreMismatchError, UsageError
+from grandbatch.errors import (
+    CheckpointError,
+    MemoryLimitError,
+    StoreMismatchError,
+    TrainingError,
+    UsageError,
+)
 
 
 class Recorder:
@@ -149,15 +155,22 @@ def test_checkpoints_name_the_chunk_and_the_offset(store, tmp_path):
     assert info.offset >= 0
 
 
-def test_a_reward_that_is_no_number_is_saved_and_read_back(store, tmp_path):
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_metric_that_is_not_finite_ends_the_training_and_is_in_no_checkpoint(
+    store, tmp_path, value
+):
     class Lost(Recorder):
         def train_batch(self, batch):
-            return {**super().train_batch(batch), "avg_reward": float("nan")}
+            return {**super().train_batch(batch), "extra": value if self.calls == 7 else 1.0}
 
-    run(store, tmp_path, Lost(), stop_after=6)
-    seen, processor = run(store, tmp_path, Lost(), epochs=1)
-    assert seen
-    assert np.isnan(processor.summary["avg_reward"])
+    whole, plain = run(store, tmp_path / "whole")
+    with pytest.raises(TrainingError, match=rf"Lost\.train_batch, at step 7, .*extra is {value}"):
+        run(store, tmp_path / "c", Lost())
+    kept = gb.CheckpointManager(tmp_path / "c", content_id=store.content_id).list()
+    assert [info.step for info in kept] == [4]
+    rest, resumed = run(store, tmp_path / "c")
+    assert rest == whole[4:]
+    assert resumed.summary["steps"] == plain.summary["steps"]
 
 
 def test_no_resume_starts_again(store, tmp_path):
@@ -203,7 +216,13 @@ def test_the_other_layout_of_the_same_windows_goes_on(store, make_store, tmp_pat
 
 def test_a_config_that_contradicts_the_store_is_refused(store, tmp_path):
     with pytest.raises(UsageError, match="overlap"):
-        gb.BatchProcessor(store, gb.BatchConfig(), tmp_path)
+        gb.BatchProcessor(store, gb.BatchConfig(overlap=12), tmp_path)
+
+
+def test_a_config_without_length_and_overlap_takes_the_stores(store, tmp_path):
+    processor = gb.BatchProcessor(store, gb.BatchConfig(batch_size=5), tmp_path)
+    assert (processor.config.sequence_length, processor.config.overlap) == (48, 40)
+    assert processor.loader.config == processor.config
 
 
 def test_what_is_no_trainer_is_refused(store, tmp_path):
@@ -257,11 +276,13 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_first_batch(store
     assert trainer.calls == 0
 
 
-@pytest.mark.parametrize("metrics", [None, {"reward": 1.0}, {"avg_reward": 0.0}], ids=str)
-def test_metrics_without_reward_and_loss_are_refused_by_name(store, tmp_path, metrics):
+@pytest.mark.parametrize(
+    "metrics", [None, [1.0], {"loss": "low"}, {"loss": torch.ones(2)}], ids=str
+)
+def test_metrics_that_are_no_numbers_by_name_are_refused(store, tmp_path, metrics):
     trainer = Recorder()
     trainer.train_batch = lambda batch: metrics
-    with pytest.raises(UsageError, match=r"Recorder.train_batch must return .*avg_loss, got"):
+    with pytest.raises(UsageError, match=r"Recorder.train_batch.* must return a mapping .*, got"):
         run(store, tmp_path / "c", trainer)
 
 

@@ -125,9 +125,8 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
                 "grandbatch.MatrixStore.open(path)"
             )
         self.store = store
-        self.config = config or BatchConfig(
-            sequence_length=store.sequence_length, overlap=store.overlap
-        )
+        given = config or BatchConfig()
+        self.config = given.with_window(store.sequence_length, store.overlap)
         self.rank, self.world_size = rank, world_size
         self._check(dtype, pinned=pin_memory)
         chosen = OrderSettings(
@@ -346,6 +345,11 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             dealt, 0, 0 if start is None else start.step, self.rank, self._batch_size
         )
         return self._delivered
+
+    def whole_epoch(self) -> Iterator[MatrixBatch]:
+        """Go through the epoch from its start; where the loader stands is left as it is."""
+        dealt = deal(self._order(self.epoch), self.world_size)
+        return self.batches(Handover(dealt, 0, 0, self.rank, self._batch_size))
 
     def _end_of(self, epoch: int) -> Handover:
         dealt = deal(self._order(epoch), self.world_size)

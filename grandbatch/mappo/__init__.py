@@ -8,10 +8,10 @@ import grandbatch.mappo.extra  # noqa: F401  # asks for the libraries before any
 from grandbatch.errors import MissingExtraError, TrainingError
 from grandbatch.mappo.config import MappoConfig
 from grandbatch.mappo.regimes import Regime, RegimeRules
-from grandbatch.mappo.statistics import FeatureStatistics, feature_statistics
 from grandbatch.mappo.team import Decision
 from grandbatch.mappo.trainer import BatchStrategicTrainer, BatchTacticalTrainer, MappoTrainer
 from grandbatch.mappo.uncertainty import Calibration, Prediction
+from grandbatch.statistics import FeatureStatistics, feature_statistics
 
 __all__ = [
     "BatchStrategicTrainer",

@@ -33,10 +33,10 @@ from grandbatch.mappo.saving import (
     read_state,
     refusing,
 )
-from grandbatch.mappo.statistics import FeatureStatistics, feature_statistics, new_rows
 from grandbatch.mappo.team import Team
 from grandbatch.mappo.threads import on_its_threads
 from grandbatch.ranks import Ranks
+from grandbatch.statistics import FeatureStatistics, feature_statistics, new_rows
 
 if TYPE_CHECKING:
     from grandbatch.store import MatrixStore

@@ -7,8 +7,10 @@
 | `sizing` | how many windows a batch may have, by what batches really take |
 | `agreement` | what all ranks settle on, at stated steps |
 | `totals` | sums over a whole training, resumed or not |
+| `validation` | `Validation`: windows that a trainer is judged on at the end of epochs |
+| `source` | the store that a training learns from |
 | `metrics_log` | the metrics as JSON lines beside the checkpoints |
-| `callbacks` | `Callback` and `TensorBoard`: what others do at batches and checkpoints |
+| `callbacks` | `Callback` and `TensorBoard`: what others do at batches, epochs and checkpoints |
 | `interrupts` | Ctrl-C at a moment when it can be answered |
 """
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from grandbatch.ranks import Ranks
+
+_log = logging.getLogger("grandbatch")
 
 AGREE_STEPS = 8
 """Ranks settle on a batch size before the first batch and then every so many steps."""
@@ -20,3 +24,19 @@ def settle(ranks: Ranks, size: int, *, stop: bool) -> tuple[int, bool]:
 
     figures = ranks.smallest(torch.tensor([size, 0 if stop else 1], dtype=torch.int64))
     return int(figures[0]), not int(figures[1])
+
+
+def ranks_of(world_size: int) -> Ranks | None:
+    """Return whom this rank can ask; None where there are others that it can't."""
+    import torch.distributed as dist
+
+    if world_size == 1:
+        return Ranks()
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() == world_size:
+        return Ranks.connected()
+    _log.warning(
+        "%d ranks without torch.distributed can't agree: the batch size stays as it is, and "
+        "figures are those of each rank",
+        world_size,
+    )
+    return None

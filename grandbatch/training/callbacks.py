@@ -1,4 +1,4 @@
-"""`Callback`: what others may do at each batch, each checkpoint and the end of a run."""
+"""`Callback`: what others may do at each batch, epoch and checkpoint, and the end of a run."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ class Callback:
 
     def on_batch(self, result: Mapping[str, Any]) -> None:
         """Take note of a batch trained on: what `BatchProcessor.process_batches` yields next."""
+
+    def on_epoch_end(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Take note that an epoch, counted from 0, is over.
+
+        `metrics` are the means over its batches, of all runs, and those of a validation at its
+        end, `val_…`. A run that goes on from an older checkpoint tells again what came since.
+        """
 
     def on_checkpoint(self, path: Path, metrics: Mapping[str, float]) -> None:
         """Take note of a checkpoint saved, and of the metrics in it."""
@@ -53,6 +60,12 @@ class TensorBoard(Callback):
         """Write the batch's metrics by its step."""
         for name, value in result["metrics"].items():
             self._writer.add_scalar(name, value, result["batch_idx"])
+
+    def on_epoch_end(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Write the metrics of a validation by the epoch."""
+        for name, value in metrics.items():
+            if name.startswith("val_"):
+                self._writer.add_scalar(name, value, epoch)
 
     def on_end(self, summary: Mapping[str, float]) -> None:
         """Write what is left; another run opens a file of its own."""

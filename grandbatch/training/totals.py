@@ -8,15 +8,123 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from grandbatch.errors import UsageError
+from grandbatch.errors import TrainingError, UsageError
 from grandbatch.ranks import Ranks
 
 if TYPE_CHECKING:
     from grandbatch.batch import MatrixBatch
     from grandbatch.training.trainer import Trainer
 
-_NO_NUMBERS = ("nan", "inf", "-inf")
-"""What JSON has no number for, as text."""
+
+class Means:
+    """Means of metrics by name, weighted by windows."""
+
+    def __init__(self, windows: int = 0, sums: Mapping[str, float] | None = None) -> None:
+        self.windows = windows
+        self.sums = dict(sums or {})
+
+    def add(self, windows: int, sums: Mapping[str, float]) -> None:
+        """Count windows, and what their metrics sum up to."""
+        self.windows += windows
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each metric; none where nothing was counted."""
+        return {n: s / self.windows for n, s in self.sums.items()} if self.windows else {}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the sums as JSON types."""
+        return {"windows": self.windows, "sums": self.sums}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Means:
+        """Read what `to_json` gave; raise KeyError, TypeError or ValueError for anything else."""
+        return cls(_count(value["windows"]), _finite(value["sums"]))
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def _finite(values: Mapping[str, object]) -> dict[str, float]:
+    for name, value in values.items():
+        if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+            raise ValueError(f"{name} is {value!r}, no number")
+    return dict(values)  # type: ignore[arg-type]  # looked at above
+
+
+def summed(
+    metrics: object, batch: MatrixBatch, ranks: Ranks, source: str, *, stop: bool = False
+) -> tuple[int, dict[str, float], bool]:
+    """Sum the metrics of a batch over its windows, with those of all ranks.
+
+    `source` says whose they are, and `stop` that this rank was asked to end.
+
+    Returns
+    -------
+    windows : int
+    sums : dict of str to float
+    stop : bool
+        Whether any rank was asked to end.
+
+    Raises
+    ------
+    UsageError
+        If they are no mapping of names to numbers.
+    TrainingError
+        If one is not finite, on any rank.
+    """
+    numbers = _numbers(metrics, source)
+    windows = int((batch.weight > 0).sum())
+    odd = {name: value for name, value in numbers.items() if not math.isfinite(value)}
+    sums = {name: value * windows for name, value in numbers.items()}
+    n_odd = len(odd)
+    if ranks.size > 1:
+        own = torch.tensor([windows, stop, n_odd, *sums.values()], dtype=torch.float64)
+        every, stopping, others, *totals = ranks.sum(own).tolist()
+        windows, stop, n_odd = int(every), stopping > 0, int(others)
+        sums = dict(zip(sums, totals, strict=True))
+    if n_odd:
+        found = ", ".join(f"{name} is {value}" for name, value in odd.items())
+        raise TrainingError(
+            f"{source} gave metrics that are not finite: {found or 'those of another rank'}; "
+            "nothing was saved since. Look for values that are not finite in batches, such as "
+            "next_return at the end of a segment, or take a smaller step size; then run again, "
+            "which goes on from the last checkpoint"
+        )
+    return windows, sums, stop
+
+
+def _numbers(metrics: object, source: str) -> dict[str, float]:
+    if isinstance(metrics, Mapping):
+        try:
+            return {str(name): float(metrics[name]) for name in sorted(metrics)}
+        except (TypeError, ValueError, RuntimeError):
+            pass
+    raise UsageError(
+        f"{source} must return a mapping of names to numbers, got {str(metrics)[:200]}"
+    )
+
+
+def check_best(
+    best_metric: str | None, metrics: Mapping[str, float], *, validated: bool = False
+) -> None:
+    """Refuse a `best_metric` that is not among a batch's metrics, or a validation's.
+
+    Raises
+    ------
+    UsageError
+        If it should be, and isn't.
+    """
+    name = (best_metric or "").removeprefix("-")
+    if name and name.startswith("val_") == validated and name not in metrics:
+        raise UsageError(
+            f"best_metric {name!r} is not among the metrics: {', '.join(metrics)}; "
+            "choose one of these"
+        )
 
 
 class Totals:
@@ -25,19 +133,23 @@ class Totals:
     def __init__(
         self,
         steps: int = 0,
-        windows: int = 0,
-        reward: float | str = 0.0,
-        loss: float | str = 0.0,
-        stretch_windows: int = 0,
-        stretch_reward: float | str = 0.0,
+        epochs: int = 0,
+        whole: Means | None = None,
+        epoch: Means | None = None,
+        stretch: Means | None = None,
+        validation: Mapping[str, float] | None = None,
+        validated_step: int | None = None,
     ) -> None:
         self.steps = steps
-        self.windows = windows
-        self.reward = float(reward)
-        self.loss = float(loss)
+        self.epochs = epochs
+        """Epochs whose end was told."""
+        self.whole = whole or Means()
+        self.epoch = epoch or Means()
         # since the last checkpoint that was due, so that stopping and resuming rates alike
-        self.stretch_windows = stretch_windows
-        self.stretch_reward = float(stretch_reward)
+        self.stretch = stretch or Means()
+        self.validation = dict(validation or {})
+        """The latest validation's metrics."""
+        self.validated_step = validated_step
         self.is_whole = True
         """False while, or after, a batch failed in the middle of the trainer's step."""
         self.must_stop = False
@@ -52,13 +164,15 @@ class Totals:
         KeyError, TypeError, ValueError
             If it is something else.
         """
-        for name in ("steps", "windows", "stretch_windows"):
-            if type(value[name]) is not int or value[name] < 0:
-                raise ValueError(f"{name} is {value[name]!r}, no count")
-        for name in ("reward", "loss", "stretch_reward"):
-            if type(value[name]) not in (int, float) and value[name] not in _NO_NUMBERS:
-                raise ValueError(f"{name} is {value[name]!r}, no number")
-        return cls(**value)
+        means = {name: Means.from_json(value[name]) for name in ("whole", "epoch", "stretch")}
+        step = value["validated_step"]
+        return cls(
+            steps=_count(value["steps"]),
+            epochs=_count(value["epochs"]),
+            validation=_finite(value["validation"]),
+            validated_step=None if step is None else _count(step),
+            **means,
+        )
 
     def train(
         self, trainer: Trainer, batch: MatrixBatch, ranks: Ranks, *, stop: bool = False
@@ -66,57 +180,57 @@ class Totals:
         """Train on a batch and count it, with those of all ranks.
 
         `stop` says that this rank was asked to end; `must_stop` then becomes true on all of them.
+
+        Raises
+        ------
+        UsageError, TrainingError
+            As of `summed`.
         """
         self.is_whole = False
         metrics = trainer.train_batch(batch)
-        if not isinstance(metrics, Mapping) or not {"avg_reward", "avg_loss"} <= metrics.keys():
-            raise UsageError(
-                f"{type(trainer).__name__}.train_batch must return a mapping with avg_reward and "
-                f"avg_loss, got {str(metrics)[:200]}"
-            )
-        windows = int((batch.weight > 0).sum())
-        reward, loss = float(metrics["avg_reward"]) * windows, float(metrics["avg_loss"])
-        if ranks.size > 1:
-            own = torch.tensor([windows, stop, reward, loss / ranks.size], dtype=torch.float64)
-            every, stopping, reward, loss = ranks.sum(own).tolist()
-            windows, self.must_stop = int(every), stopping > 0
+        source = f"{type(trainer).__name__}.train_batch, at step {self.steps + 1},"
+        windows, sums, stopping = summed(metrics, batch, ranks, source, stop=stop)
+        self.must_stop = ranks.size > 1 and stopping
         self.steps += 1
-        self.windows += windows
-        self.stretch_windows += windows
-        self.reward += reward
-        self.stretch_reward += reward
-        self.loss += loss
+        for means in (self.whole, self.epoch, self.stretch):
+            means.add(windows, sums)
         self.is_whole = True
         return metrics
 
-    @property
-    def recent_reward(self) -> float:
-        """Mean reward of the stretch: what a checkpoint is rated by."""
-        return self.stretch_reward / self.stretch_windows if self.stretch_windows else 0.0
+    def rating(self, best_metric: str | None) -> dict[str, float]:
+        """Return what a checkpoint is kept, and found the best, by.
+
+        `recent_reward` is the mean reward of the stretch; `rating`, where `best_metric` names
+        one, what is the larger the better. A validation rates the weights that it saw, no others.
+        """
+        recent = self.stretch.means()
+        found = {**self.summary(), **self.validation}
+        if "avg_reward" in recent:
+            found["recent_reward"] = recent["avg_reward"]
+        if best_metric is not None:
+            name = best_metric.removeprefix("-")
+            is_new = self.validated_step == self.steps
+            value = (self.validation if is_new else {}).get(name, recent.get(name))
+            if value is not None:
+                found["rating"] = value if name == best_metric else -value
+        return found
 
     def begin_stretch(self) -> None:
         """Start a new stretch."""
-        self.stretch_windows, self.stretch_reward = 0, 0.0
+        self.stretch = Means()
 
-    def to_json(self) -> dict[str, float | str]:
-        """Return the sums as JSON types: "nan" and "inf" stand for what JSON can't say."""
-        sums = {
-            "reward": self.reward,
-            "loss": self.loss,
-            "stretch_reward": self.stretch_reward,
-        }
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON types."""
         return {
             "steps": self.steps,
-            "windows": self.windows,
-            "stretch_windows": self.stretch_windows,
-            **{name: v if math.isfinite(v) else str(v) for name, v in sums.items()},
+            "epochs": self.epochs,
+            "whole": self.whole.to_json(),
+            "epoch": self.epoch.to_json(),
+            "stretch": self.stretch.to_json(),
+            "validation": self.validation,
+            "validated_step": self.validated_step,
         }
 
     def summary(self) -> dict[str, float]:
-        """Return the means."""
-        return {
-            "steps": self.steps,
-            "windows": self.windows,
-            "avg_reward": self.reward / self.windows if self.windows else 0.0,
-            "avg_loss": self.loss / self.steps if self.steps else 0.0,
-        }
+        """Return the figures of the whole training."""
+        return {"steps": self.steps, "windows": self.whole.windows, **self.whole.means()}

@@ -15,6 +15,9 @@ class Trainer(Protocol):
 
     A run that saves `state_dict()` after a batch, loads it into a new trainer of the same settings
     and goes on must give what it would have given uninterrupted.
+
+    One that is to be validated has a fourth method, ``validate_batch(batch)``: like `train_batch`,
+    but it learns nothing and draws no random number that a later batch would have drawn.
     """
 
     def train_batch(self, batch: MatrixBatch) -> Mapping[str, float]:
@@ -28,7 +31,9 @@ class Trainer(Protocol):
         Returns
         -------
         Mapping[str, float]
-            At least `avg_reward` (per window, in return units) and `avg_loss`.
+            Any names and finite numbers, each a mean over the windows. `avg_reward` (per window,
+            in return units) is what the best checkpoint is found by, unless
+            `BatchProcessor(best_metric=)` says otherwise.
         """
         ...
 

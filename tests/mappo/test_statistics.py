@@ -107,3 +107,74 @@ def test_training_tells_how_far_the_features_have_moved(noise, changed):
     wanted = moved[:, -36:, 6].double().mean() / 2
     assert shift == pytest.approx(float(wanted), rel=1e-6)
     assert trainer.statistics.count.tolist() == [16 * 36] * 13
+
+
+def of_loader(store):
+    loader = gb.SlidingWindowDataLoader(store, gb.BatchConfig(batch_size=7))
+    return loader, gb.feature_statistics(loader)
+
+
+def test_statistics_of_a_loader_are_numpys_and_leave_it_where_it_stood(make_store):
+    store = make_store(500, overlap=40)
+    loader, found = of_loader(store)
+    rows = store.matrices[:].reshape(-1, store.n_features).astype(np.float64)
+    np.testing.assert_array_equal(found.count, len(rows))
+    np.testing.assert_allclose(found.mean, rows.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.std, rows.std(0), rtol=1e-9)
+    np.testing.assert_array_equal(found.min, rows.min(0))
+    np.testing.assert_array_equal(found.max, rows.max(0))
+    assert loader.epoch == 0
+    going = iter(loader)
+    first = next(going).index.tolist()
+    gb.feature_statistics(gb.SlidingWindowDataLoader(store))
+    assert first == next(iter(of_loader(store)[0])).index.tolist()
+
+
+def test_a_state_that_was_loaded_stays_in_force_after_statistics_of_the_whole_epoch(make_store):
+    store = make_store(500, overlap=40)
+    loader, found = of_loader(store)
+    whole = [batch.index.tolist() for batch in loader]
+    loader.set_epoch(0)
+    next(iter(loader))
+    loader.load_state_dict(loader.state_dict())
+    assert gb.feature_statistics(loader).count.tolist() == found.count.tolist()
+    assert [batch.index.tolist() for batch in loader] == whole[1:]
+
+
+def test_a_normalised_batch_has_mean_0_and_deviation_1_over_the_split(make_store):
+    store = make_store(500, overlap=40)
+    loader, found = of_loader(store)
+    batches = [batch.normalised(found) for batch in loader]
+    rows = torch.cat([batch.matrices for batch in batches]).reshape(-1, store.n_features).double()
+    moving = ~found.is_constant
+    torch.testing.assert_close(rows.mean(0)[moving], torch.zeros(13).double()[moving], atol=1e-6,
+                               rtol=0)  # fmt: skip
+    torch.testing.assert_close(rows.std(0, correction=0)[moving], torch.ones(13).double()[moving],
+                               atol=1e-5, rtol=0)  # fmt: skip
+    batch = batches[0]
+    index = batch.index.numpy()
+    wanted = (store.matrices[:][index] - found.mean.numpy()) / found.std.numpy()
+    np.testing.assert_allclose(batch.matrices[..., moving], wanted[..., moving.numpy()], rtol=1e-6)
+    assert batch.matrices.dtype == torch.float32
+    assert batch.next_return.shape == (7,)
+
+
+def test_a_constant_feature_becomes_0_with_a_warning_that_names_it(noise):
+    batch = noise(6)
+    batch.matrices[..., 2] = 0.1
+    found = feature_statistics([batch])
+    with pytest.warns(UserWarning, match=r"constant in the statistics.*feature\(s\) 2$"):
+        made = batch.normalised(found)
+    assert not made.matrices[..., 2].any()
+    assert made.matrices[..., 1].any()
+    other = noise(6, seed=3)
+    with pytest.warns(UserWarning, match="constant"):
+        assert not other.normalised(found).matrices[..., 2].any()
+
+
+def test_statistics_of_another_set_or_of_nothing_are_refused(noise):
+    batch = noise(4)
+    with pytest.raises(UsageError, match=r"statistics of \d+ features are needed, got those of 0"):
+        batch.normalised(FeatureStatistics(batch.matrices.shape[2]))
+    with pytest.raises(UsageError, match="gather them with feature_statistics"):
+        batch.normalised(FeatureStatistics(2))

@@ -39,6 +39,11 @@ class FeatureStatistics:
         self._squares = torch.zeros(n_features, dtype=torch.float64)
 
     @property
+    def is_constant(self) -> torch.Tensor:
+        """Whether all values of a feature were the same, (F,) bool."""
+        return self.min == self.max
+
+    @property
     def std(self) -> torch.Tensor:
         """The population's standard deviation, (F,) float64; nan where nothing was counted."""
         return (self._squares / self.count).sqrt()
@@ -130,7 +135,8 @@ def feature_statistics(
     Parameters
     ----------
     batches : iterable of MatrixBatch
-        For example a `SlidingWindowDataLoader` with `subset=`. Windows with weight 0 don't count.
+        For example a `SlidingWindowDataLoader` with `subset=`: all of its epoch, and it stands
+        afterwards where it stood before. Windows with weight 0 don't count.
     stride : int, optional
         Bars between neighbouring windows. With it only each window's last `stride` rows count, so
         that rows shared by neighbours count once (and the first rows of a segment, that are never
@@ -146,7 +152,7 @@ def feature_statistics(
         If there is no window.
     """
     found: FeatureStatistics | None = None
-    for batch in batches:
+    for batch in getattr(batches, "whole_epoch", batches.__iter__)():
         found = found or FeatureStatistics(batch.matrices.shape[2])
         found.update(new_rows(batch, stride))
     if found is None:
