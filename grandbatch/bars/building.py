@@ -193,12 +193,12 @@ class _Build:
 
         def heard(result: Any) -> None:
             nonlocal done
-            for piece in result:
-                if isinstance(piece, Piece):
-                    watch.hear(piece)
-                    self._sync_piece(piece)
-                    done += piece.n_bytes
-            if on_progress is not None:
+            pieces = [piece for piece in result if isinstance(piece, Piece)]
+            for piece in pieces:
+                watch.hear(piece)
+                self._sync_piece(piece)
+                done += piece.n_bytes
+            if pieces and on_progress is not None:
                 on_progress(done, total)
 
         ranges = self._unhashed_ranges()
