@@ -100,7 +100,7 @@ def remove_abandoned(cache_dir: Path) -> None:
     """Remove what processes that were killed left: half-built and half-removed caches, locks."""
     if not cache_dir.is_dir():
         return
-    with suppress(PermissionError), _gate(cache_dir):
+    with suppress(OSError), _gate(cache_dir):  # on a read-only disk nothing is abandoned
         _is_free(cache_dir, "bars-*")
         for left in cache_dir.glob(f"{STAGING}*.*/"):
             key = left.name.removeprefix(STAGING).partition(".")[0]

@@ -306,3 +306,25 @@ def test_locks_of_a_killed_process_go_with_the_next(csv, tmp_path):
     assert bars.n_rows
     assert cache.open_bars(bars.path) is not None
     assert isinstance(bars.path, Path)
+
+
+def test_a_cache_on_a_read_only_disk_is_used(csv, tmp_path):
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(["unshare", "-rm", "true"], check=False).returncode
+    ):
+        pytest.skip("no mount namespaces here")
+    folder = tmp_path / "shared"
+    path = prepare_bars(csv, folder, BarRules(), HERE).path
+    script = f'mount --bind {folder} {folder} && mount -o remount,bind,ro {folder} && exec "$@"'
+    code = (
+        "import sys; from grandbatch.bars import building, prepare_bars;"
+        "building.build_bars = None;"
+        "print(prepare_bars(sys.argv[1], sys.argv[2]).path)"
+    )
+    call = ["unshare", "-rm", "sh", "-c", script, "sh", sys.executable, "-c", code]
+    done = subprocess.run(
+        [*call, str(csv), str(folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(path)
