@@ -11,10 +11,10 @@ ACCEPTED = 0
 UNPARSEABLE = 1
 MISSING = 2
 NOT_FINITE = 3
-OUT_OF_RANGE = 4
-NON_POSITIVE_PRICE = 5
-OHLC_INCONSISTENT = 6
-NEGATIVE_VOLUME = 7
+NON_POSITIVE_PRICE = 4
+OHLC_INCONSISTENT = 5
+NEGATIVE_VOLUME = 6
+OUT_OF_RANGE = 7
 DUPLICATE_TIMESTAMP = 8
 OUT_OF_ORDER = 9
 SPIKE = 10
@@ -56,6 +56,13 @@ def _judge(  # type: ignore[no-untyped-def]  # noqa: PLR0911 (a reason each)
         np.isfinite(o) and np.isfinite(h) and np.isfinite(l) and np.isfinite(c) and np.isfinite(v)
     ):
         return NOT_FINITE
+    if not allow_non_positive and (o <= 0 or h <= 0 or l <= 0 or c <= 0):
+        return NON_POSITIVE_PRICE
+    top, bottom = max(o, h, l, c), min(o, h, l, c)
+    if top - h > tolerance * abs(top) or l - bottom > tolerance * abs(bottom):
+        return OHLC_INCONSISTENT
+    if v < 0:
+        return NEGATIVE_VOLUME
     # what is 0 has no magnitude: it counts as 1
     least = min(abs(o) or 1.0, abs(h) or 1.0, abs(l) or 1.0, abs(c) or 1.0)
     most = max(abs(o), abs(h), abs(l), abs(c))
@@ -67,13 +74,6 @@ def _judge(  # type: ignore[no-untyped-def]  # noqa: PLR0911 (a reason each)
         or size > LARGEST_VOLUME
     ):
         return OUT_OF_RANGE
-    if not allow_non_positive and (o <= 0 or h <= 0 or l <= 0 or c <= 0):
-        return NON_POSITIVE_PRICE
-    top, bottom = max(o, h, l, c), min(o, h, l, c)
-    if top - h > tolerance * abs(top) or l - bottom > tolerance * abs(bottom):
-        return OHLC_INCONSISTENT
-    if v < 0:
-        return NEGATIVE_VOLUME
     return _WIDENED if top > h or bottom < l else ACCEPTED
 
 

@@ -85,11 +85,6 @@ def judge(fields, last, rules, read_time=dt.datetime.fromisoformat):
         return "missing", None, None
     if not all(map(math.isfinite, (o, h, l, c, v))):
         return "not_finite", None, None
-    prices = [abs(price) for price in (o, h, l, c) if price]
-    if prices and (min(prices) < 1e-18 or max(prices) > 1e18):
-        return "out_of_range", None, None
-    if v and not 1e-12 <= abs(v) <= 1e24:
-        return "out_of_range", None, None
     if min(o, h, l, c) <= 0 and not rules.allow_non_positive:
         return "non_positive_price", None, None
     top, bottom = max(o, h, l, c), min(o, h, l, c)
@@ -98,6 +93,11 @@ def judge(fields, last, rules, read_time=dt.datetime.fromisoformat):
     h, l = top, bottom
     if v < 0:
         return "negative_volume", None, None
+    prices = [abs(price) for price in (o, h, l, c) if price]
+    if prices and (min(prices) < 1e-18 or max(prices) > 1e18):
+        return "out_of_range", None, None
+    if v and not 1e-12 <= abs(v) <= 1e24:
+        return "out_of_range", None, None
     seconds = int((moment - dt.datetime(1970, 1, 1)).total_seconds())
     symbol = fields[1].strip()
     if seconds == last.get(symbol):
