@@ -34,7 +34,8 @@ from grandbatch.bars.blocks import read_text
 from grandbatch.bars.inputs import resolve_inputs
 from grandbatch.bars.parsing import parse_rows
 from grandbatch.bars.pieces import PieceTask, read_piece
-from grandbatch.bars.planning import DEFAULT_BLOCK_BYTES, plan_reading
+from grandbatch.bars.planning import plan_reading
+from grandbatch.bars.reading_plan import DEFAULT_BLOCK_BYTES
 from grandbatch.bars.rules import BarRules
 from grandbatch.kernels.bar_rules import NEVER, judge_rows
 from grandbatch.scheduling import Schedule
