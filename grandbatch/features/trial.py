@@ -24,6 +24,9 @@ BARS = 2_000
 TRIES = 24
 """Times at which bars are cut off and replaced."""
 
+_LEAST_VALUES, _MOST_READS = 256, 4_000_000
+"""A kernel that reads its whole window for each value reads no more than this in a run."""
+
 _GUARD = 64
 _THREADS, _THREAD_RUNS = 4, 24
 
@@ -58,8 +61,10 @@ class Subject:
 
     @property
     def sample_bars(self) -> int:
-        """Bars that show all there is to see."""
-        return 2 * (self.before + self.after) + BARS
+        """Bars that show all there is to see; of long lookbacks what can be seen in little time."""
+        reach = self.before + self.after
+        values = min(reach + BARS, max(_LEAST_VALUES, _MOST_READS // max(1, reach)))
+        return reach + values
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import dask
@@ -207,6 +208,36 @@ def test_a_worker_of_another_version_is_refused(tmp_path, here, monkeypatch):
             target_of(source, tmp_path / "s.zarr"),
             BuildOptions(schedule=Schedule.on_cluster(here)),
         )
+
+
+@pytest.mark.slow
+def test_a_worker_without_the_kernels_module_is_told_what_to_do_and_then_builds_the_same(
+    tmp_path, monkeypatch
+):
+    source = write_bars(tmp_path / "b.csv", 400)
+    (tmp_path / "far_kernels.py").write_text(
+        "import grandbatch as gb\n\n\ndef change(close, first, out):\n"
+        "    out[:] = close[first:] - close[first - 1 : -1]\n\n\n"
+        "MINE = gb.FeatureSet('mine', [gb.Feature('change', 1, change)], 8)\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "w").mkdir()
+    with processes() as started:
+        scheduler, address = start_scheduler(tmp_path)
+        started += [scheduler, start_worker(address, tmp_path / "w")]
+        monkeypatch.chdir(tmp_path)  # where the worker, which has begun elsewhere, doesn't look
+        with Client(address) as client:
+            client.wait_for_workers(1, timeout=120)
+            build_far = partial(
+                gb.build_store, source, feature_set="far_kernels.py:MINE", durable=False
+            )
+            with pytest.raises(StoreError, match=r"No module named 'far_kernels'.*upload_file"):
+                build_far(tmp_path / "far.zarr", client=client)
+            client.upload_file("far_kernels.py")
+            far = build_far(tmp_path / "far.zarr", client=client)
+            near = build_far(tmp_path / "near.zarr")
+    assert contents(far.path) == contents(near.path)
+    sys.modules.pop("far_kernels")
 
 
 def hoard(step_bytes, n_steps):

@@ -301,6 +301,20 @@ def test_ten_features_are_checked_in_less_than_a_second_of_processor_time():
     assert time.process_time() - began < 1
 
 
+def test_long_lookbacks_are_checked_in_little_time_too():
+    def mean(close, first, out):
+        out[:] = sliding_window_view(close, 5_001)[first - 5_000 :].mean(1)
+
+    def longer(close, first, out):
+        mean(np.concatenate([close[:1], close[:-1]]), first, out)
+
+    began = time.process_time()
+    gb.check(gb.Feature("mean", 5_000, mean))
+    with pytest.raises(KernelError, match=r"give lookback=5001$"):
+        gb.check(gb.Feature("longer", 5_000, longer))
+    assert time.process_time() - began < 10
+
+
 def test_built_in_features_are_not_checked_again():
     features = [*gb.STRATEGIC.features, *gb.alpha158(windows=(5,)).features[:5], gb.ema(3)]
     own = gb.FeatureSet("own", features, 5)
