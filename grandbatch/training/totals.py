@@ -91,7 +91,7 @@ def summed(
         found = ", ".join(f"{name} is {value}" for name, value in odd.items())
         raise TrainingError(
             f"{source} gave metrics that are not finite: {found or 'those of another rank'}; "
-            "nothing was saved since. Look for values that are not finite in batches, such as "
+            "nothing is saved after it. Look for values that are not finite in batches, such as "
             "next_return at the end of a segment, or take a smaller step size; then run again, "
             "which goes on from the last checkpoint"
         )
