@@ -30,12 +30,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 import grandbatch as gb
-from grandbatch.bars.blocks import read_text
-from grandbatch.bars.inputs import resolve_inputs
-from grandbatch.bars.parsing import parse_rows
-from grandbatch.bars.pieces import PieceTask, read_piece
-from grandbatch.bars.planning import plan_reading
-from grandbatch.bars.reading_plan import DEFAULT_BLOCK_BYTES
+from grandbatch.bars.building.block import BlockJob, read_block
+from grandbatch.bars.building.memory import DEFAULT_BLOCK_BYTES
+from grandbatch.bars.building.planning import plan_reading
+from grandbatch.bars.inputs.files import resolve_inputs
+from grandbatch.bars.reading.csv_rows import parse_rows
+from grandbatch.bars.reading.text_blocks import read_text
 from grandbatch.bars.rules import BarRules
 from grandbatch.kernels.bar_rules import NEVER, judge_rows
 from grandbatch.scheduling import Schedule
@@ -45,19 +45,19 @@ GOAL = 0.8
 """Of pyarrow's rate on all cores, with all rules on."""
 NUMBERS = ("open", "high", "low", "close", "volume")
 
-Work = Callable[[PieceTask], object]
+Work = Callable[[BlockJob], object]
 
 
-def index_newlines(task: PieceTask) -> object:
+def index_newlines(task: BlockJob) -> object:
     return np.flatnonzero(read_text(task.block, hashed=False).data == 10)
 
 
-def to_columns(task: PieceTask) -> object:
+def to_columns(task: BlockJob) -> object:
     text = read_text(task.block, hashed=False)
     return parse_rows(text, task.layout, task.form, task.symbol)
 
 
-def to_checked_columns(task: PieceTask) -> object:
+def to_checked_columns(task: BlockJob) -> object:
     rows = to_columns(task)
     first, last = np.full((2, 1), NEVER)
     holders, twins = np.full(1, -1), np.empty((2, len(rows)), np.int64)
@@ -65,7 +65,7 @@ def to_checked_columns(task: PieceTask) -> object:
     return judge_rows(*columns, False, 1e-9, False, first, last, holders, rows.reasons, twins)
 
 
-def digested(task: PieceTask) -> object:
+def digested(task: BlockJob) -> object:
     return read_text(task.block, hashed=True).leaves
 
 
@@ -79,15 +79,15 @@ def read_with_pyarrow(path: Path, threads: int) -> None:
     )
 
 
-def plan(path: Path, folder: Path) -> list[PieceTask]:
+def plan(path: Path, folder: Path) -> list[BlockJob]:
     (folder / "pieces").mkdir(parents=True)
     rules, schedule = BarRules(max_bad_fraction=1.0), Schedule.local("sync")
     files = resolve_inputs(path)
     return plan_reading(files, rules, schedule, folder, DEFAULT_BLOCK_BYTES)[1]
 
 
-def over_blocks(work: Work, tasks: list[PieceTask]) -> Callable[[int], None]:
-    def forget(task: PieceTask) -> None:
+def over_blocks(work: Work, tasks: list[BlockJob]) -> Callable[[int], None]:
+    def forget(task: BlockJob) -> None:
         work(task)  # a build keeps no columns either
 
     def run(threads: int) -> None:
@@ -143,8 +143,8 @@ def main() -> None:
             "  a bad line in each block": (over_blocks(to_checked_columns, bad), rows),
             "  17 digits": (over_blocks(to_checked_columns, digits), rows // 4),
             "sha256 alone": (over_blocks(digested, tasks), rows),
-            "task: read, check, write a part": (over_blocks(read_piece, unhashed), rows),
-            "  with sha256, as a build does": (over_blocks(read_piece, tasks), rows),
+            "task: read, check, write a part": (over_blocks(read_block, unhashed), rows),
+            "  with sha256, as a build does": (over_blocks(read_block, tasks), rows),
         }
         found: dict[str, dict[int, list[dict[str, float]]]] = {}
         for _ in range(options.rounds + 1):  # the first compiles

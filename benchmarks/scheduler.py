@@ -26,8 +26,8 @@ import distributed
 import psutil
 
 import grandbatch as gb
-from grandbatch.build.engines import MOST_JOBS_PER_TASK
-from grandbatch.build.plan import DEFAULT_PARTITION_BARS
+from grandbatch.builder.engines import MOST_JOBS_PER_TASK
+from grandbatch.builder.plan import DEFAULT_PARTITION_BARS
 from grandbatch.scheduling import Schedule, open_schedule
 
 SIZES = (100, 1_000, 10_000)

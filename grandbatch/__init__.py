@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from grandbatch import indicators, windows
     from grandbatch.bars import BarRules, read_bars
     from grandbatch.batch import MatrixBatch
-    from grandbatch.build.api import build_store
+    from grandbatch.build import build_store
     from grandbatch.checkpoint import CheckpointManager
     from grandbatch.config import BatchConfig, calculate_optimal_batch_size
     from grandbatch.evaluation import Evaluation, evaluate, evaluate_walk_forward

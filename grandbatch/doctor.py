@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
-from grandbatch.bars.upkeep import cache_problems, list_caches
+from grandbatch.bars.cache.upkeep import cache_problems, list_caches
 from grandbatch.errors import GrandbatchError, UsageError
 from grandbatch.memory.limits import read_ceilings
 from grandbatch.store.publish import BESIDE

@@ -47,7 +47,7 @@ class Segments:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Run:
     """Windows of one chunk that lie in one segment, and the feature rows they cover."""
 
     symbol: int
@@ -153,18 +153,18 @@ class Grid:
         ends = self.first_row(np.array([first, stop - 1], np.int64))
         return int(ends[0]), int(ends[1]) + self.sequence_length
 
-    def pieces(self, chunk: int) -> list[Piece]:
+    def runs(self, chunk: int) -> list[Run]:
         """Cut a chunk at the segments' borders."""
         first, stop = self.chunk_range(chunk)
         lo, hi = np.searchsorted(self._window_bounds, [first, stop - 1], side="right") - 1
-        pieces = []
+        runs = []
         for filled in range(int(lo), int(hi) + 1):
             segment_first = int(self._window_bounds[filled])
             begin = max(first, segment_first)
             count = min(stop, int(self._window_bounds[filled + 1])) - begin
             segment = int(self._filled[filled])
-            pieces.append(
-                Piece(
+            runs.append(
+                Run(
                     symbol=int(self.segments.symbol[segment]),
                     segment_stop=int(self.segments.start[segment] + self.segments.length[segment]),
                     first_window=begin,
@@ -176,7 +176,7 @@ class Grid:
                     n_repeated=self.overlap if begin > segment_first else 0,
                 )
             )
-        return pieces
+        return runs
 
     @cached_property
     def block_rows(self) -> int:

@@ -78,11 +78,11 @@ def test_pieces_join_to_the_chunk_and_never_cross_a_border(grid):
     for chunk in range(grid.n_chunks):
         lo, hi = grid.chunk_range(chunk)
         joined = []
-        for piece in grid.pieces(chunk):
-            windows = np.arange(piece.first_window, piece.first_window + piece.n_windows)
+        for run in grid.runs(chunk):
+            windows = np.arange(run.first_window, run.first_window + run.n_windows)
             assert len(set(grid.segment_of(windows))) == 1
-            assert piece.first_row + piece.n_rows <= piece.segment_stop
-            assert piece.n_rows == (piece.n_windows - 1) * grid.stride + grid.sequence_length
+            assert run.first_row + run.n_rows <= run.segment_stop
+            assert run.n_rows == (run.n_windows - 1) * grid.stride + grid.sequence_length
             joined.extend(windows)
         assert joined == list(range(lo, hi))
 
@@ -95,7 +95,7 @@ def test_rows_counted_by_chunks_are_each_used_row_once(grid):
     counted = [
         row
         for chunk in range(grid.n_chunks)
-        for p in grid.pieces(chunk)
+        for p in grid.runs(chunk)
         for row in range(p.first_row + p.n_repeated, p.first_row + p.n_rows)
     ]
     assert sorted(counted) == sorted(used)
@@ -103,7 +103,7 @@ def test_rows_counted_by_chunks_are_each_used_row_once(grid):
 
 @given(grids())
 def test_block_rows_is_the_most_that_any_chunk_needs(grid):
-    needed = [sum(p.n_rows for p in grid.pieces(chunk)) for chunk in range(grid.n_chunks)]
+    needed = [sum(p.n_rows for p in grid.runs(chunk)) for chunk in range(grid.n_chunks)]
     assert grid.block_rows == max(needed, default=0)
 
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import grandbatch as gb
-from grandbatch.build.settings import make_settings
+from grandbatch.builder.settings import make_settings
 from grandbatch.order import default_shuffle_chunks, shuffle_vif
 
 WINDOWS = int(os.environ.get("GRANDBATCH_SOAK_WINDOWS", "400000"))

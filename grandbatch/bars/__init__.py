@@ -4,9 +4,9 @@ Importing this package, and finding bars that are cached already, loads neither 
 pyarrow.
 """
 
-from grandbatch.bars.cache import Bars, open_bars
-from grandbatch.bars.inputs import Inputs, input_digests
-from grandbatch.bars.manifest import bars_fingerprint
+from grandbatch.bars.cache.bars import Bars, open_bars
+from grandbatch.bars.cache.manifest import bars_fingerprint
+from grandbatch.bars.inputs.files import Inputs, input_digests
 from grandbatch.bars.prepare import DEFAULT_CACHE, find_bars, prepare_bars, read_bars, with_bars
 from grandbatch.bars.rules import REASONS, BarRules
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.bars.rows import Rows
+from grandbatch.bars.reading.rows import Rows
 from grandbatch.bars.rules import BarRules
 from grandbatch.kernels.bar_rules import (
     ACCEPTED,

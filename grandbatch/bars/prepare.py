@@ -12,13 +12,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from grandbatch.bars.cache import (
+from grandbatch.bars.cache.bars import (
     Bars,
     load_bars,
     throw_away_damaged,
     throw_away_unreadable,
 )
-from grandbatch.bars.inputs import (
+from grandbatch.bars.cache.keeping import BESIDE, remove_abandoned
+from grandbatch.bars.cache.manifest import bars_fingerprint, cached_sources
+from grandbatch.bars.inputs.files import (
     InputFile,
     Inputs,
     describe_source,
@@ -26,8 +28,6 @@ from grandbatch.bars.inputs import (
     known_digest,
     resolve_inputs,
 )
-from grandbatch.bars.keeping import BESIDE, remove_abandoned
-from grandbatch.bars.manifest import bars_fingerprint, cached_sources
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import DamagedBarsError, UsageError
 from grandbatch.files import refuse_planted, refuse_url
@@ -146,7 +146,7 @@ def prepare_bars(
     bars = _find(files, folder, rules)
     if bars is not None:
         return bars
-    from grandbatch.bars.building import build_bars
+    from grandbatch.bars.building.build import build_bars
     from grandbatch.memory import memory_limit
     from grandbatch.scheduling import Schedule
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from grandbatch.bars.rules import BarRules
-from grandbatch.build.reuse import Target, find_store
-from grandbatch.build.settings import make_settings
+from grandbatch.builder.reuse import Target, find_store
+from grandbatch.builder.settings import make_settings
 from grandbatch.checks import parse_bytes
 from grandbatch.cli import options as o
 from grandbatch.cli.output import Stages, show
@@ -61,7 +61,7 @@ def plan(
 
     Example: grandbatch plan strategic bars.csv --store bars.zarr --memory-limit 1GiB
     """
-    from grandbatch.build.estimate import estimate_build
+    from grandbatch.builder.estimate import estimate_build
 
     settings = make_settings(
         set_name, sequence_length, overlap, layout, chunk_windows, codec, max_gap
@@ -126,8 +126,8 @@ def build(
         tell_notes(found.path, found.attrs)
         result = _describe(found, reused=True, resumed=0, kept=0, began=began)
     else:
-        from grandbatch.build.builder import BuildOptions
-        from grandbatch.build.builder import build as run_build
+        from grandbatch.builder.builder import BuildOptions
+        from grandbatch.builder.builder import build as run_build
         from grandbatch.scheduling import open_schedule
 
         with open_schedule(scheduler, workers, limit) as schedule, Stages() as stages:

@@ -40,7 +40,7 @@ def check(
     if inputs:
         from grandbatch.bars import prepare_bars
         from grandbatch.bars.prepare import DEFAULT_CACHE
-        from grandbatch.build.check import first_bars
+        from grandbatch.builder.check import first_bars
 
         bars = prepare_bars(inputs, cache or DEFAULT_CACHE, rules)
         segments = bars.segments()

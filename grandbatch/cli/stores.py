@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from grandbatch.bars.manifest import MANIFEST
-from grandbatch.bars.opening import is_url
-from grandbatch.bars.upkeep import cache_problems
+from grandbatch.bars.cache.manifest import MANIFEST
+from grandbatch.bars.cache.upkeep import cache_problems
+from grandbatch.bars.inputs.opening import is_url
 from grandbatch.cli import options as o
 from grandbatch.cli.output import show
 from grandbatch.store.notes import notes

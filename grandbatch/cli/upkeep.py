@@ -12,8 +12,8 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from grandbatch.bars.manifest import QUARANTINE
-from grandbatch.bars.upkeep import (
+from grandbatch.bars.cache.manifest import QUARANTINE
+from grandbatch.bars.cache.upkeep import (
     BadRow,
     CacheEntry,
     caches_of,

@@ -15,7 +15,7 @@ from grandbatch.features.awkward import awkward_bars
 from grandbatch.features.fused import FusedColumn
 from grandbatch.features.named import resolve_features
 from grandbatch.features.sets import Feature, FeatureSet
-from grandbatch.features.trial import TRIES, Sample, Subject, find_fault
+from grandbatch.features.trial import TRIES, SampleBars, Subject, find_fault
 
 _MOST_SYMBOLS = 3
 
@@ -72,7 +72,7 @@ def _is_of_package(feature: Feature) -> bool:
 
 def find_faults(
     subjects: Sequence[Subject],
-    samples_for: Callable[[Subject], Iterable[Sample]],
+    samples_for: Callable[[Subject], Iterable[SampleBars]],
     tries: int = TRIES,
 ) -> dict[str, str]:
     """Return what is wrong with each kernel that is, on the first of its samples where it shows."""
@@ -86,9 +86,9 @@ def find_faults(
     return faults
 
 
-def simulated(subject: Subject) -> list[Sample]:
+def simulated(subject: Subject) -> list[SampleBars]:
     """Return awkward bars, as many as a kernel needs to show all there is to see."""
-    return [Sample("simulated bars", awkward_bars(subject.sample_bars, 1))]
+    return [SampleBars("simulated bars", awkward_bars(subject.sample_bars, 1))]
 
 
 def refuse(faults: Mapping[str, str]) -> None:
@@ -105,7 +105,7 @@ def refuse(faults: Mapping[str, str]) -> None:
         raise KernelError(f"{fault}{more}")
 
 
-def _samples(bars: Any, subjects: Sequence[Subject]) -> Iterator[Sample]:
+def _samples(bars: Any, subjects: Sequence[Subject]) -> Iterator[SampleBars]:
     """Take the first bars of each of a few symbols."""
     wanted = max(subject.sample_bars for subject in subjects)
     needed = max(subject.bars_needed for subject in subjects)
@@ -126,7 +126,7 @@ def _samples(bars: Any, subjects: Sequence[Subject]) -> Iterator[Sample]:
             seen.add(symbol)
             found = True
             label = f"the bars of {symbol}" if symbol else "the bars"
-            yield Sample(
+            yield SampleBars(
                 label, {name: np.asarray(rows[name], np.float64)[:wanted] for name in inputs}
             )
             if len(seen) == _MOST_SYMBOLS:

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import KernelError
-
-if TYPE_CHECKING:
-    from grandbatch.features.sets import Feature
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
@@ -66,6 +63,17 @@ class FusedColumn:
         columns = np.empty((self.fused.width, len(out)), np.float32)
         self.fused.write(dict(zip(self.inputs, arrays, strict=True)), first, columns)
         out[:] = columns[self.column]
+
+
+class _Feature(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def kernel(self) -> Kernel: ...
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+    @property
+    def lookback(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -142,9 +150,9 @@ class Production:
         return max(producer.lookback for producer in self.producers)
 
     @classmethod
-    def of(cls, features: Sequence[Feature]) -> Production:
+    def of(cls, features: Sequence[_Feature]) -> Production:
         """Group features by their fused kernel; each of the others stands alone."""
-        columns: dict[FusedKernel, list[Feature]] = {}
+        columns: dict[FusedKernel, list[_Feature]] = {}
         for feature in features:
             if isinstance(feature.kernel, FusedColumn):
                 columns.setdefault(feature.kernel.fused, []).append(feature)

@@ -68,7 +68,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleBars:
     """Consecutive bars of one segment, called `label` in messages."""
 
     label: str
@@ -78,13 +78,13 @@ class Sample:
         return len(next(iter(self.bars.values())))
 
 
-def find_fault(subject: Subject, sample: Sample, tries: int = TRIES) -> str | None:
+def find_fault(subject: Subject, sample: SampleBars, tries: int = TRIES) -> str | None:
     """Return what is wrong with a kernel, as a sentence; None where nothing was found.
 
     Parameters
     ----------
     subject : Subject
-    sample : Sample
+    sample : SampleBars
         At least `subject.bars_needed` bars.
     tries : int
         Times at which bars are cut off and replaced, besides the first and the last. What is
@@ -100,7 +100,7 @@ class _Raised(Exception):  # noqa: N818 (it travels inside this module only)
 class _Trial:
     """One kernel on one sample."""
 
-    def __init__(self, subject: Subject, sample: Sample, tries: int) -> None:
+    def __init__(self, subject: Subject, sample: SampleBars, tries: int) -> None:
         self._subject, self._label = subject, sample.label
         self._bars = [np.ascontiguousarray(sample.bars[name]) for name in subject.inputs]
         self._n = len(sample)

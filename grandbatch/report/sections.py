@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from grandbatch.arrays import Float64
-from grandbatch.bars.cache import Bars
-from grandbatch.bars.upkeep import caches_of, sample_bad_rows
-from grandbatch.build.history import read_build
+from grandbatch.bars.cache.bars import Bars
+from grandbatch.bars.cache.upkeep import caches_of, sample_bad_rows
+from grandbatch.builder.history import read_build
 from grandbatch.report import charts, html
 from grandbatch.report.coverage import read_coverage
 from grandbatch.report.sampling import RowSample, correlations, spread, time_bands

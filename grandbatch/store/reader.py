@@ -244,6 +244,9 @@ class MatrixStore(Deferred):
         self._readers[self._spec.data.name].read(chunk, out, files)
         return out
 
+    def _starts(self, chunk: int) -> npt.NDArray[np.int32] | None:
+        return self.read_labels(chunk).start
+
     def read_labels(self, chunk: int, files: OpenFiles | None = None) -> Labels:
         """Read the per-window values of a chunk's windows."""
         start, stop = self.chunk_range(chunk)
@@ -256,7 +259,7 @@ class MatrixStore(Deferred):
     @property
     def matrices(self) -> Matrices:
         """The matrices, (N, L, F) float32, to be sliced along the first axis."""
-        return Matrices(self)
+        return Matrices(self.spec, self.read_chunk, self._starts)
 
     end_time = property(lambda self: WindowValues(self._readers["end_time"]))
     symbol = property(lambda self: WindowValues(self._readers["symbol"]))

@@ -9,19 +9,17 @@ from __future__ import annotations
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.lib.stride_tricks import sliding_window_view
 
+from grandbatch.store.format import StoreSpec
 from grandbatch.store.reading import Array, ArrayReader
-
-if TYPE_CHECKING:
-    from grandbatch.store.reader import MatrixStore
 
 Positions = npt.NDArray[np.int64]
 
@@ -168,17 +166,31 @@ def _are_basic(indices: Sequence[Any]) -> bool:
 
 
 class Matrices(LazyArray):
-    """The matrices of a store, (N, L, F) float32."""
+    """The matrices of a store, (N, L, F) float32.
 
-    def __init__(self, store: MatrixStore):
-        spec = store.spec
+    Parameters
+    ----------
+    spec : StoreSpec
+    read_chunk : callable
+        Gives a chunk's decoded rows, or its windows.
+    starts : callable
+        Gives the first row of each of a chunk's windows, where rows were given, else None.
+    """
+
+    def __init__(
+        self,
+        spec: StoreSpec,
+        read_chunk: Callable[[int], Array],
+        starts: Callable[[int], Array | None],
+    ):
         shape = (spec.n_windows, spec.sequence_length, spec.n_features)
         super().__init__(shape, np.float32, spec.chunk_windows)
-        self._store = store
+        self._rows = read_chunk
+        self._starts = starts
 
     def _read_chunk(self, chunk: int, wanted: slice | Positions) -> Array:
-        rows = self._store.read_chunk(chunk)
-        start = self._store.read_labels(chunk).start
+        rows = self._rows(chunk)
+        start = self._starts(chunk)
         if start is None:
             return rows[wanted]
         windows = sliding_window_view(rows, self.shape[1], axis=0).swapaxes(1, 2)

@@ -26,7 +26,7 @@ def open_store(
     if path.is_dir() and (path / "zarr.json").exists():
         return MatrixStore.open(path)
     chosen = _feature_set(config, feature_set)
-    from grandbatch.build.api import build_store
+    from grandbatch.build import build_store
 
     own = chosen.sequence_length, chosen.overlap
     wanted = (config or BatchConfig()).with_window(*own)

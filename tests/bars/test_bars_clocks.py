@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.upkeep import iter_bad_rows
+from grandbatch.bars.cache.upkeep import iter_bad_rows
 from grandbatch.scheduling import Schedule
 
 HERE = Schedule.local("sync")

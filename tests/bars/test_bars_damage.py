@@ -17,11 +17,13 @@ import pytest
 from simulated import write_bars
 
 import grandbatch as gb
-from grandbatch.bars import BarRules, cache, keeping, open_bars, prepare_bars
-from grandbatch.bars.upkeep import cache_problems, clear_caches, iter_bad_rows
-from grandbatch.build.estimate import estimate_build
-from grandbatch.build.reuse import Target
-from grandbatch.build.settings import make_settings
+from grandbatch.bars import BarRules, open_bars, prepare_bars
+from grandbatch.bars.cache import bars as cache
+from grandbatch.bars.cache import keeping
+from grandbatch.bars.cache.upkeep import cache_problems, clear_caches, iter_bad_rows
+from grandbatch.builder.estimate import estimate_build
+from grandbatch.builder.reuse import Target
+from grandbatch.builder.settings import make_settings
 from grandbatch.errors import DamagedBarsError, GrandbatchError, InputError
 from grandbatch.scheduling import Schedule
 
@@ -226,7 +228,8 @@ def test_clearing_leaves_what_a_process_uses_and_takes_it_afterwards(csv, tmp_pa
     unused = other.path
     del other
     code = (
-        "import sys; from pathlib import Path; from grandbatch.bars.upkeep import clear_caches;"
+        "import sys; from pathlib import Path;"
+        "from grandbatch.bars.cache.upkeep import clear_caches;"
         "removed, used = clear_caches(Path(sys.argv[1]));"
         "print(*[e.path.name for e in removed], '|', *[e.path.name for e in used])"
     )

@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.upkeep import iter_bad_rows
+from grandbatch.bars.cache.upkeep import iter_bad_rows
 from grandbatch.errors import InputError
 from grandbatch.scheduling import Schedule
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from grandbatch.bars import BarRules, input_digests, prepare_bars, read_bars
-from grandbatch.bars.header import match_columns
+from grandbatch.bars.form.header import match_columns
 from grandbatch.errors import BadRowsError, ColumnError, InputError, UsageError
 from grandbatch.scheduling import Schedule
 

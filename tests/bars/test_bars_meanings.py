@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from advice import offers
 
-from grandbatch.bars import BarRules, pieces, prepare_bars
+from grandbatch.bars import BarRules, prepare_bars
+from grandbatch.bars.building import block as pieces
 from grandbatch.errors import ColumnError, InputError, TimestampError, UsageError
 from grandbatch.scheduling import Schedule
 
@@ -78,11 +79,11 @@ def test_what_the_first_rows_seem_to_be_is_read_again_where_the_file_says_otherw
 def test_no_block_is_read_twice_where_the_first_guess_holds(tmp_path, monkeypatch, texts):
     read = []
 
-    def read_piece(task, groups=None, original=pieces.read_piece):
+    def read_block(task, groups=None, original=pieces.read_block):
         read.append(task.index)
         return original(task, groups)
 
-    monkeypatch.setattr(pieces, "read_piece", read_piece)
+    monkeypatch.setattr(pieces, "read_block", read_block)
     path = write(tmp_path / "x.csv", texts)
     assert len(times_of(path, 1000)) == 300
     assert len(read) == len(set(read)) > 5

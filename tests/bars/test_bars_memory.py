@@ -15,8 +15,8 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.inputs import resolve_inputs
-from grandbatch.bars.reading_plan import plan_memory
+from grandbatch.bars.building.memory import plan_memory
+from grandbatch.bars.inputs.files import resolve_inputs
 from grandbatch.errors import MemoryLimitError
 from grandbatch.memory import MemoryLimit
 from grandbatch.scheduling import Schedule

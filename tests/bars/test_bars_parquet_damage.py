@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.row_groups import OpenGroups, TableBlock
+from grandbatch.bars.reading.row_groups import OpenGroups, TableBlock
 from grandbatch.errors import GrandbatchError, InputError
 from grandbatch.scheduling import Schedule
 
@@ -152,7 +152,7 @@ def test_a_footer_whose_counts_contradict_each_other_is_refused(tmp_path, monkey
         num_columns = metadata.num_columns
         row_group = metadata.row_group
 
-    from grandbatch.bars import tables
+    from grandbatch.bars.reading import tables
 
     with pytest.raises(GrandbatchError, match="contradicts itself"):
         tables._check_counts("x.parquet", Liar)

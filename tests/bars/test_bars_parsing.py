@@ -13,13 +13,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import csv as pa_csv
 
-from grandbatch.bars import BarRules, parsing, prepare_bars
-from grandbatch.bars.blocks import PADDING, find_lines, text_of
-from grandbatch.bars.columns import ColumnMap
-from grandbatch.bars.evidence import Dates, Evidence
-from grandbatch.bars.layout import CsvLayout
-from grandbatch.bars.odd_lines import NULL_WORDS
-from grandbatch.bars.times import TimeForm
+from grandbatch.bars import BarRules, prepare_bars
+from grandbatch.bars.form.columns import ColumnMap
+from grandbatch.bars.form.dialect import CsvLayout
+from grandbatch.bars.reading import csv_rows as parsing
+from grandbatch.bars.reading.odd_lines import NULL_WORDS
+from grandbatch.bars.reading.text_blocks import PADDING, find_lines, text_of
+from grandbatch.bars.timestamps.evidence import Dates, Evidence
+from grandbatch.bars.timestamps.texts import TimeForm
 from grandbatch.errors import ColumnError
 from grandbatch.kernels.bar_rules import ACCEPTED, MISSING, UNPARSEABLE
 from grandbatch.scheduling import Schedule

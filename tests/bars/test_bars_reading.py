@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.times import TimeForm, read_times
+from grandbatch.bars.timestamps.texts import TimeForm, read_times
 from grandbatch.kernels.timestamps import ABSOLUTE, NAIVE
 from grandbatch.scheduling import Schedule
 

@@ -9,7 +9,7 @@ import pytest
 
 import grandbatch as gb
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.inputs import resolve_inputs
+from grandbatch.bars.inputs.files import resolve_inputs
 from grandbatch.errors import InputError
 from grandbatch.scheduling import Schedule
 

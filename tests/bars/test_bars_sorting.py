@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grandbatch.bars import BarRules, prepare_bars, sorting
-from grandbatch.bars.upkeep import iter_bad_rows
+from grandbatch.bars import BarRules, prepare_bars
+from grandbatch.bars.building import sorting
+from grandbatch.bars.cache.upkeep import iter_bad_rows
 from grandbatch.errors import BadRowsError
 from grandbatch.scheduling import Schedule
 
@@ -71,7 +72,7 @@ def test_any_order_cut_anywhere_is_sorted_and_the_first_of_equal_times_kept(
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(sorting, "PART_ROWS", part_rows),
         mock.patch.object(sorting, "SAMPLE_ROWS", sample_rows),
-        mock.patch("grandbatch.bars.pieces.SAMPLE_ROWS", sample_rows),
+        mock.patch("grandbatch.bars.building.block.SAMPLE_ROWS", sample_rows),
     ):
         path = Path(folder) / "x.csv"
         path.write_text("\n".join([HEADER, *lines]))

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from simulated import write_rows
 
 import grandbatch as gb
-from grandbatch.bars import BarRules, looking, pieces, prepare_bars, reading_plan, sorting
+from grandbatch.bars import BarRules, prepare_bars
+from grandbatch.bars.building import block as pieces
+from grandbatch.bars.building import looking, sorting
+from grandbatch.bars.building import memory as reading_plan
 from grandbatch.errors import BadRowsError, UsageError
 from grandbatch.scheduling import Schedule
 

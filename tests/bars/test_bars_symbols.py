@@ -8,7 +8,7 @@ import pytest
 
 import grandbatch as gb
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.upkeep import iter_bad_rows
+from grandbatch.bars.cache.upkeep import iter_bad_rows
 from grandbatch.errors import InputError
 from grandbatch.scheduling import Schedule
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.evidence import Dates, Evidence, Meaning
-from grandbatch.bars.times import TimeForm, read_times
+from grandbatch.bars.timestamps.evidence import Dates, Evidence, Meaning
+from grandbatch.bars.timestamps.texts import TimeForm, read_times
 from grandbatch.errors import TimestampError, UsageError
 from grandbatch.kernels.epochs import COMPACT
 from grandbatch.kernels.timestamps import ABSOLUTE, MISSING, NAIVE, UNPARSEABLE

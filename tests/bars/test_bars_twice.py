@@ -10,7 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from simulated import write_bars
 
-from grandbatch.bars import BarRules, building, pieces, prepare_bars, raw
+from grandbatch.bars import BarRules, prepare_bars
+from grandbatch.bars.building import block as pieces
+from grandbatch.bars.building import build as building
+from grandbatch.bars.building import raw
 from grandbatch.errors import InputError
 from grandbatch.scheduling import Schedule
 

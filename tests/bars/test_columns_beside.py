@@ -8,8 +8,8 @@ import pytest
 from advice import follow, offers
 
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.instruments import is_text
-from grandbatch.bars.upkeep import iter_bad_rows
+from grandbatch.bars.cache.upkeep import iter_bad_rows
+from grandbatch.bars.form.instruments import is_text
 from grandbatch.errors import BadRowsError, ColumnError, InputError
 from grandbatch.scheduling import Schedule
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 
 from grandbatch.bars import BarRules, input_digests, prepare_bars
-from grandbatch.bars.inputs import resolve_inputs
-from grandbatch.bars.upkeep import iter_bad_rows
-from grandbatch.build.estimate import estimate_build
-from grandbatch.build.reuse import Target
-from grandbatch.build.settings import make_settings
+from grandbatch.bars.cache.upkeep import iter_bad_rows
+from grandbatch.bars.inputs.files import resolve_inputs
+from grandbatch.builder.estimate import estimate_build
+from grandbatch.builder.reuse import Target
+from grandbatch.builder.settings import make_settings
 from grandbatch.errors import InputError
 from grandbatch.scheduling import Schedule
 

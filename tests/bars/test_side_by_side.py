@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.upkeep import iter_bad_rows
+from grandbatch.bars.cache.upkeep import iter_bad_rows
 from grandbatch.errors import ColumnError
 from grandbatch.scheduling import Schedule
 

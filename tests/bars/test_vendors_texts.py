@@ -5,7 +5,7 @@ import pytest
 from advice import follow, offers
 
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.forms import ungroup
+from grandbatch.bars.form.texts import ungroup
 from grandbatch.errors import InputError, UsageError
 from grandbatch.scheduling import Schedule
 

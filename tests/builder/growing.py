@@ -11,9 +11,9 @@ import pytest
 from simulated import write_bars
 
 import grandbatch as gb
-from grandbatch.build.builder import BuildOptions, build
-from grandbatch.build.reuse import Target
-from grandbatch.build.settings import make_settings
+from grandbatch.builder.builder import BuildOptions, build
+from grandbatch.builder.reuse import Target
+from grandbatch.builder.settings import make_settings
 from grandbatch.scheduling import Schedule
 
 HEADER = "timestamp,symbol,open,high,low,close,volume\n"

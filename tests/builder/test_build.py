@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from simulated import write_bars
 
 import grandbatch as gb
-from grandbatch.build.builder import BuildOptions, build
-from grandbatch.build.reuse import Target
-from grandbatch.build.settings import make_settings
+from grandbatch.builder.builder import BuildOptions, build
+from grandbatch.builder.reuse import Target
+from grandbatch.builder.settings import make_settings
 from grandbatch.errors import (
     InputError,
     MemoryLimitError,
@@ -229,7 +229,7 @@ def test_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(tmp_path, monke
     options = BuildOptions(partition_bars=400, schedule=Schedule.local("sync"))
     with monkeypatch.context() as patch:
         patch.setattr(
-            "grandbatch.build.builder._finish", lambda *a, **k: (_ for _ in ()).throw(KeyError)
+            "grandbatch.builder.builder._finish", lambda *a, **k: (_ for _ in ()).throw(KeyError)
         )
         with pytest.raises(KeyError):
             build(target, options)

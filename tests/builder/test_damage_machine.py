@@ -32,9 +32,9 @@ from sabotage import Killed, Saboteur, sabotaged
 from simulated import write_bars
 
 import grandbatch as gb
-from grandbatch.build.builder import BuildOptions, BuildResult, build
-from grandbatch.build.reuse import Target
-from grandbatch.build.settings import make_settings
+from grandbatch.builder.builder import BuildOptions, BuildResult, build
+from grandbatch.builder.reuse import Target
+from grandbatch.builder.settings import make_settings
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
 from grandbatch.scheduling import Schedule
 from grandbatch.store.publish import beside

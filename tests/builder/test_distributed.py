@@ -25,9 +25,9 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch import errors
-from grandbatch.build.builder import BuildOptions, build
-from grandbatch.build.reuse import Target
-from grandbatch.build.settings import make_settings
+from grandbatch.builder.builder import BuildOptions, build
+from grandbatch.builder.reuse import Target
+from grandbatch.builder.settings import make_settings
 from grandbatch.errors import (
     DamagedStoreError,
     GrandbatchError,

@@ -22,12 +22,12 @@ class Killed(BaseException):
 @pytest.mark.parametrize(
     ("where", "calls"),
     [
-        ("grandbatch.build.extend.take_file", 0),
-        ("grandbatch.build.extend.write_record", 1),
-        ("grandbatch.build.chunks.write_record", 0),
-        ("grandbatch.build.chunks.write_file", 1),
-        ("grandbatch.build.builder._finish", 0),
-        ("grandbatch.build.builder.publish", 0),
+        ("grandbatch.builder.extend.take_file", 0),
+        ("grandbatch.builder.extend.write_record", 1),
+        ("grandbatch.builder.chunks.write_record", 0),
+        ("grandbatch.builder.chunks.write_file", 1),
+        ("grandbatch.builder.builder._finish", 0),
+        ("grandbatch.builder.builder.publish", 0),
         ("grandbatch.store.publish.finish_replacement", 0),
     ],
 )
@@ -76,14 +76,14 @@ def test_a_half_staged_file_is_never_written_through_to_the_old_store(tmp_path, 
     before = digest(old.path)
     growing.write(a=text(bars))
     with monkeypatch.context() as patch:
-        patch.setattr("grandbatch.build.builder._finish", lambda *a, **k: 1 / 0)
+        patch.setattr("grandbatch.builder.builder._finish", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             growing.build()
     (staging,) = (tmp_path / ".grandbatch" / "s.zarr.building").iterdir()
     record_path(staging, 0).unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("grandbatch.build.builder.keep_files", lambda *a, **k: set())
-        patch.setattr("grandbatch.build.builder.publish", lambda *a, **k: 1 / 0)
+        patch.setattr("grandbatch.builder.builder.keep_files", lambda *a, **k: set())
+        patch.setattr("grandbatch.builder.builder.publish", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             growing.build()
     assert digest(old.path) == before
@@ -207,7 +207,7 @@ def test_an_input_that_changes_during_the_build_is_an_error(tmp_path, monkeypatc
         return prepared
 
     with monkeypatch.context() as patch:
-        patch.setattr("grandbatch.build.builder.prepare_bars", prepare)
+        patch.setattr("grandbatch.builder.builder.prepare_bars", prepare)
         with pytest.raises(InputError, match=r"a\.csv: the file changed while it was read"):
             growing.build()
     assert digest(tmp_path / "s.zarr") == before

@@ -20,8 +20,8 @@ from simulated import write_bars
 from test_distributed import contents, processes, start_scheduler, start_worker, target_of
 
 import grandbatch as gb
-from grandbatch.build import builder
-from grandbatch.build.builder import BuildOptions, build
+from grandbatch.builder import builder
+from grandbatch.builder.builder import BuildOptions, build
 from grandbatch.errors import GrandbatchError, StoreError
 from grandbatch.scheduling import Schedule, bit_versions, open_schedule
 from grandbatch.scheduling.origin import Origin

@@ -12,11 +12,11 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch.bars import BarRules
-from grandbatch.build import estimate
-from grandbatch.build.estimate import EXACT_BYTES, estimate_build
-from grandbatch.build.plan import BuildPlan
-from grandbatch.build.reuse import Target
-from grandbatch.build.settings import make_settings
+from grandbatch.builder import estimate
+from grandbatch.builder.estimate import EXACT_BYTES, estimate_build
+from grandbatch.builder.plan import BuildPlan
+from grandbatch.builder.reuse import Target
+from grandbatch.builder.settings import make_settings
 from grandbatch.errors import (
     ColumnError,
     DiskFullError,

@@ -17,7 +17,7 @@ import grandbatch as gb
 from grandbatch.errors import KernelError, UsageError
 from grandbatch.features.awkward import awkward_bars
 from grandbatch.features.checking import find_faults, own_subjects, simulated, subjects_of
-from grandbatch.features.trial import Sample, Subject, find_fault
+from grandbatch.features.trial import SampleBars, Subject, find_fault
 
 jit = numba.njit(nogil=True)
 SCRATCH = np.empty(8_192)
@@ -205,7 +205,7 @@ def test_right_kernels_are_left_alone():
 def test_values_that_are_shown_are_those_at_the_first_bar_that_differs():
     (subject,) = subjects_of(gb.Feature("mine", 0, scaled_by_all))
     bars = {"close": np.array([1.0, 2.0, 4.0, 8.0, 5.0, 3.0])}
-    fault = find_fault(subject, Sample("six bars", bars), tries=1)
+    fault = find_fault(subject, SampleBars("six bars", bars), tries=1)
     assert "looks ahead: at bar 0 of six bars it is 0.125, and " in fault
     assert "(wrong" not in fault
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import grandbatch as gb
-from grandbatch.build.workers import lacking
+from grandbatch.builder.workers import lacking
 from grandbatch.errors import UsageError
 from grandbatch.features import resolve_feature_set
 from grandbatch.features.named import resolve_features

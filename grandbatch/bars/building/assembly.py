@@ -1,0 +1,287 @@
+"""From the blocks' records to the parts of a cache: one symbol after the other, in file order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grandbatch.bars.building.block import BlockRecord, block_path
+from grandbatch.bars.building.raw import open_raw_bars
+from grandbatch.bars.cache.digests import PartDigests
+from grandbatch.bars.cache.parts import write_part
+from grandbatch.bars.rules import REASONS
+from grandbatch.errors import InputError
+
+PART_ROWS = 524_288
+"""Bars that a part joined from records has at most, unless one record alone has more."""
+
+_MAX_NAME_BYTES = 200
+_KEPT_BYTES = 120
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows of one symbol within the raw bars of a block."""
+
+    record: int
+    n_rows: int
+    """Bars of all symbols in the block."""
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class PlannedPart:
+    """A part to be: a finished record, or slices of raw records to join."""
+
+    symbol: int
+    path: str
+    rows: int
+    first_time: int
+    last_time: int
+    finished: int | None
+    slices: tuple[Slice, ...]
+
+
+def folder_of(symbol: str) -> str:
+    """Name of a symbol's folder: hive form, with all but plain characters percent-encoded.
+
+    Where that is too long, the name is cut, and a digest of it stands behind.
+
+    Raises
+    ------
+    InputError
+        If it has more bytes than any symbol.
+    """
+    n_bytes = len(symbol.encode())
+    if n_bytes > _MAX_NAME_BYTES:
+        raise InputError(
+            f"symbol {symbol[:40]!r}… has {n_bytes} bytes, at most {_MAX_NAME_BYTES} may be; is "
+            "that column the symbol?"
+        )
+    encoded = quote(symbol, safe=" ^=+@~")
+    if len(encoded) > _MAX_NAME_BYTES:  # a letter of other scripts takes up to twelve
+        encoded = f"{encoded[:_KEPT_BYTES]}~{hashlib.sha256(symbol.encode()).hexdigest()[:32]}"
+    return f"symbol={encoded}"
+
+
+def plan_parts(
+    records: Sequence[BlockRecord], part_rows: int = PART_ROWS
+) -> tuple[list[str], list[PlannedPart]]:
+    """Order all records' bars by symbol, then by place in the input.
+
+    A part has at most `part_rows` bars, unless one record alone has more.
+
+    Returns
+    -------
+    symbols : list of str
+        Those with bars, sorted.
+    parts : list of PlannedPart
+        In bars order.
+    """
+    by_symbol: dict[str, list[tuple[BlockRecord, int, int]]] = {}
+    for record in records:
+        start = 0
+        for place, held in enumerate(record.symbols):
+            if held.rows:
+                by_symbol.setdefault(held.name, []).append((record, place, start))
+            start += held.rows
+    symbols = sorted(by_symbol)
+    parts: list[PlannedPart] = []
+    for code, name in enumerate(symbols):
+        parts += _plan_symbol(code, folder_of(name), by_symbol[name], part_rows)
+    return symbols, parts
+
+
+def _plan_symbol(
+    code: int, folder: str, held: Sequence[tuple[BlockRecord, int, int]], part_rows: int
+) -> Iterable[PlannedPart]:
+    groups: list[list[tuple[BlockRecord, int, int]]] = []
+    rows = 0
+    for entry in held:
+        record, place, _ = entry
+        count = record.symbols[place].rows
+        joins = groups and not record.is_part and not groups[-1][-1][0].is_part
+        if joins and rows + count <= part_rows:
+            groups[-1].append(entry)
+            rows += count
+        else:
+            groups.append([entry])
+            rows = count
+    for number, group in enumerate(groups):
+        (first, first_place, _), (last, last_place, _) = group[0], group[-1]
+        slices = tuple(
+            Slice(record.index, record.n_bars, start, start + record.symbols[place].rows)
+            for record, place, start in group
+        )
+        yield PlannedPart(
+            symbol=code,
+            path=f"{folder}/part-{number:05d}.parquet",
+            rows=sum(record.symbols[place].rows for record, place, _ in group),
+            first_time=first.symbols[first_place].first_time,
+            last_time=last.symbols[last_place].last_time,
+            finished=first.index if first.is_part else None,
+            slices=slices,
+        )
+
+
+def group_parts(
+    parts: Iterable[PlannedPart], part_rows: int = PART_ROWS
+) -> list[list[PlannedPart]]:
+    """Gather parts that must be joined into tasks of about `part_rows` bars."""
+    groups: list[list[PlannedPart]] = []
+    rows = part_rows
+    for part in parts:
+        if part.finished is not None:
+            continue
+        if rows + part.rows > part_rows:
+            groups.append([])
+            rows = 0
+        groups[-1].append(part)
+        rows += part.rows
+    return groups
+
+
+def join_parts(
+    parts: Sequence[PlannedPart], blocks_folder: str, target: str
+) -> list[tuple[PlannedPart, PartDigests]]:
+    """Write parts from their slices; return them with what was written."""
+    starts = np.cumsum([0, *(part.rows for part in parts)])
+    columns = np.empty((6, starts[-1]), np.int64)
+    for record, places in _by_piece(parts, starts).items():
+        path = block_path(Path(blocks_folder), record, "raw")
+        with open_raw_bars(path, places[0][0].n_rows) as raw:
+            # symbols that follow each other in the parts do so in a block, too
+            low, high = places[0][0].start, places[-1][0].stop
+            at = places[0][1]
+            if len(places) == 1:
+                raw.read(low, high, columns[:, at : at + high - low])
+                continue
+            rows = np.empty((6, high - low), np.int64)
+            raw.read(low, high, rows)
+        for held, at in places:
+            n_rows = held.stop - held.start
+            columns[:, at : at + n_rows] = rows[:, held.start - low : held.stop - low]
+    written = []
+    for part, start in zip(parts, starts.tolist(), strict=False):
+        times, *numbers = columns[:, start : start + part.rows]
+        path = Path(target) / part.path
+        path.parent.mkdir(exist_ok=True)
+        written.append((part, write_part(path, times, [n.view(np.float64) for n in numbers])))
+    return written
+
+
+def _by_piece(
+    parts: Sequence[PlannedPart], starts: npt.NDArray[np.int64]
+) -> dict[int, list[tuple[Slice, int]]]:
+    """Slices of each record, and where among all rows of the parts each goes."""
+    found: dict[int, list[tuple[Slice, int]]] = {}
+    for part, at in zip(parts, starts.tolist(), strict=False):
+        for held in part.slices:
+            found.setdefault(held.record, []).append((held, at))
+            at += held.stop - held.start  # noqa: PLW2901 (where the next slice goes)
+    return found
+
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("file", pa.string()),
+        pa.field("line", pa.int64()),
+        pa.field("text", pa.string()),
+        pa.field("reason", pa.string()),
+    ]
+)
+
+
+def merge_bad_rows(
+    records: Sequence[BlockRecord],
+    blocks_folder: Path,
+    target: Path,
+    names: Sequence[str],
+    first_line: Callable[[int], int],
+) -> None:
+    """Join the blocks' bad rows into one quarantine, in file order, one row group at a time.
+
+    Parameters
+    ----------
+    records : sequence of BlockRecord
+        In input order.
+    blocks_folder, target : Path
+        Where the blocks' bad rows are, and the file to write.
+    names : sequence of str
+        What each input file is called.
+    first_line : callable
+        Line number of the first line after a file's header.
+    """
+    reasons = pa.array(["", *REASONS])
+    file, line = -1, 0
+    with pq.ParquetWriter(target, QUARANTINE_SCHEMA) as writer:
+        for record in records:
+            if record.file != file:
+                file, line = record.file, first_line(record.file)
+            if record.n_bad:
+                with pq.ParquetFile(block_path(blocks_folder, record.index, "bad")) as bad:
+                    for batch in bad.iter_batches():
+                        writer.write_batch(_name_rows(batch, names[file], line, reasons))
+            line += record.n_lines
+
+
+def _name_rows(batch: Any, name: str, line: int, reasons: Any) -> Any:
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array([name] * batch.num_rows, pa.string()),
+            pa.array(batch["line"].to_numpy() + line),
+            batch["text"],
+            reasons.take(batch["reason"]),
+        ],
+        schema=QUARANTINE_SCHEMA,
+    )
+
+
+class Syncer:
+    """Makes files durable in a thread of its own, while others are still being written."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="fsync")
+        self._pending: list[Future[None]] = []
+
+    def __enter__(self) -> Syncer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=error is not None)
+
+    def add(self, path: Path) -> None:
+        """Make a file durable soon."""
+        self._pending.append(self._pool.submit(_sync_file, path))
+
+    def wait(self) -> None:
+        """Wait until all files are durable, or raise what went wrong."""
+        for future in self._pending:
+            future.result()
+        self._pending.clear()
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,213 @@
+"""What in clean bars is worth a look: nothing is dropped for it.
+
+Numbers of a part can be joined with those of the next, so that what is told doesn't depend on how
+bars are parted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.bars.building.assembly import PART_ROWS
+from grandbatch.bars.building.planning import task_of
+from grandbatch.bars.cache.digests import read_part
+from grandbatch.bars.cache.manifest import Part
+from grandbatch.bars.rules import BarRules
+from grandbatch.kernels.looks import LOWEST_POWER, N_BINS, count_volumes, find_leaps
+from grandbatch.scheduling import Schedule
+from grandbatch.store.notes import shown_name
+from grandbatch.times import shown
+
+LEAP = 5.0
+"""A price that many times the one before, or a part of it, is worth a look."""
+RARE_VOLUME = 1000.0
+"""So is a volume that many times what half the bars with volume have."""
+NO_VOLUME = 0.5
+"""So is such a share of bars without volume."""
+
+Prices = tuple[float, float]
+"""High and low."""
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """What there is to tell of consecutive bars of one symbol."""
+
+    n_leaps: int
+    largest_leap: float
+    leap_time: int
+    """Behind the first."""
+    most_volume: float
+    most_time: int
+    volumes: npt.NDArray[np.int64]
+    """Bars by the power of two of their volume, (N_BINS,)."""
+    first: Prices
+    last: Prices
+    first_time: int
+
+    def joined(self, following: Extremes) -> Extremes:
+        """Join with the bars behind."""
+        high, low = np.array([self.last, following.first]).T
+        between, _, leap = find_leaps(high, low, LEAP)
+        leap_time = following.first_time if between else following.leap_time
+        volumes = [
+            (self.most_volume, self.most_time),
+            (following.most_volume, following.most_time),
+        ]
+        most = max(volumes, key=lambda entry: entry[0])
+        return Extremes(
+            self.n_leaps + between + following.n_leaps,
+            max(self.largest_leap, leap, following.largest_leap),
+            self.leap_time if self.n_leaps else leap_time,
+            *most,
+            self.volumes + following.volumes,
+            self.first,
+            following.last,
+            self.first_time,
+        )
+
+
+def look_at(
+    target: Path,
+    symbols: Sequence[str],
+    parts: Sequence[Part],
+    rules: BarRules,
+    schedule: Schedule,
+) -> list[str]:
+    """Extremes at all parts of a cache, in bars order, and say what is worth a look."""
+    tasks = [task_of(look_at_parts, str(target), run) for run in runs_of_parts(parts)]
+    found = schedule.run(tasks)
+    looks = (look for looks in found for look in looks)
+    return worth_a_look(symbols, parts, looks, has_volume=not rules.no_volume)
+
+
+def runs_of_parts(parts: Sequence[Part]) -> Iterator[list[Part]]:
+    """Gather parts into runs of about as many bars as one has at most."""
+    run: list[Part] = []
+    rows = 0
+    for part in parts:
+        if run and rows + part.rows > PART_ROWS:
+            yield run
+            run, rows = [], 0
+        run.append(part)
+        rows += part.rows
+    if run:
+        yield run
+
+
+def look_at_parts(target: str, parts: Sequence[Part]) -> list[Extremes]:
+    """Extremes at some parts of a cache."""
+    return [_look_at(Path(target), part) for part in parts]
+
+
+def _look_at(target: Path, part: Part) -> Extremes:
+    high, low, volume = np.empty((3, part.rows))
+    columns = "high", "low", "volume"
+    read_part(target, part.path, part.digests, (0, part.rows), columns, (high, low, volume))
+    n_leaps, row, largest = find_leaps(high, low, LEAP)
+    bins = np.zeros(N_BINS, np.int64)
+    most = count_volumes(volume, volume.view(np.int64), bins)
+    return Extremes(
+        n_leaps,
+        float(largest),
+        _time_of(target, part, row) if n_leaps else part.first_time,
+        float(volume[most]),
+        _time_of(target, part, most),
+        bins,
+        (float(high[0]), float(low[0])),
+        (float(high[-1]), float(low[-1])),
+        part.first_time,
+    )
+
+
+def _time_of(target: Path, part: Part, row: int) -> int:
+    time = np.empty(1, np.int64)
+    read_part(target, part.path, part.digests, (row, row + 1), ("timestamp",), (time,))
+    return int(time[0])
+
+
+def worth_a_look(
+    symbols: Sequence[str], parts: Sequence[Part], looks: Iterable[Extremes], *, has_volume: bool
+) -> list[str]:
+    """Say in one line for each kind what is worth a look.
+
+    Parameters
+    ----------
+    symbols : sequence of str
+    parts : sequence of Part
+        In bars order.
+    looks : iterable of Extremes
+        At each of them.
+    has_volume : bool
+        False where it was said that there is none.
+    """
+    found: dict[int, Extremes] = {}
+    for part, look in zip(parts, looks, strict=True):
+        before = found.get(part.symbol)
+        found[part.symbol] = look if before is None else before.joined(look)
+    by_name = {shown_name(symbols[code]): look for code, look in found.items()}
+    lines = [_leaps(by_name)]
+    if has_volume:
+        lines += [_rare_volumes(by_name), _no_volumes(by_name)]
+    return [line for line in lines if line]
+
+
+def _leaps(looks: dict[str, Extremes]) -> str:
+    found = {name: look.largest_leap for name, look in looks.items() if look.n_leaps}
+    if not found:
+        return ""
+    name, others = _worst(found)
+    look = looks[name]
+    times = "once" if look.n_leaps == 1 else f"{look.n_leaps:,} times"
+    return (
+        f"the price of {name} leaps from one bar to the next {times}, first at "
+        f"{shown(look.leap_time)}, up to {look.largest_leap:,.4g}-fold or to such a part{others}"
+    )
+
+
+def _rare_volumes(looks: dict[str, Extremes]) -> str:
+    found = {}
+    for name, look in looks.items():
+        usual = _usual_volume(look)
+        if look.most_volume > RARE_VOLUME * usual:
+            found[name] = look.most_volume / usual
+    if not found:
+        return ""
+    name, others = _worst(found)
+    look = looks[name]
+    return (
+        f"the volume of {name} reaches {look.most_volume:,.10g} at {shown(look.most_time)}, where "
+        f"half its bars with volume have less than {_usual_volume(look):,.10g}{others}"
+    )
+
+
+def _usual_volume(look: Extremes) -> float:
+    """Return the least power of two above at least half the volumes that aren't 0."""
+    below = np.cumsum(look.volumes[1:])
+    place = int(np.searchsorted(below, below[-1] / 2))
+    return float(2.0 ** (LOWEST_POWER + place + 1))
+
+
+def _no_volumes(looks: dict[str, Extremes]) -> str:
+    found = {}
+    for name, look in looks.items():
+        share = float(look.volumes[0] / look.volumes.sum())
+        if share >= NO_VOLUME:
+            found[name] = share
+    if not found:
+        return ""
+    name, others = _worst(found)
+    return f"{found[name]:.1%} of the bars of {name} have no volume{others}"
+
+
+def _worst(found: dict[str, float]) -> tuple[str, str]:
+    """Return the symbol of the largest value, and a word on how many others there are."""
+    name = max(found, key=lambda name: found[name])
+    others = len(found) - 1
+    plural = "symbol" if others == 1 else "symbols"
+    return name, f" (and of {others:,} more {plural})" if others else ""

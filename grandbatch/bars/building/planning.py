@@ -1,0 +1,186 @@
+"""Plan the reading of inputs: how each is written, and which blocks it is read in."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dask import delayed
+
+from grandbatch.bars.building.block import BlockJob
+from grandbatch.bars.building.memory import TEXT_BYTES_PER_ROW
+from grandbatch.bars.form.columns import ColumnMap
+from grandbatch.bars.form.dialect import SAMPLE_BYTES, CsvLayout, read_layout
+from grandbatch.bars.inputs.files import LEAF_BYTES, InputFile, hash_leaves, join_leaves
+from grandbatch.bars.inputs.opening import open_raw
+from grandbatch.bars.inputs.packing import is_utf8, unpack
+from grandbatch.bars.reading.csv_rows import parse_rows
+from grandbatch.bars.reading.row_groups import TableBlock
+from grandbatch.bars.reading.tables import TableLayout, read_table_layout, sniff_table
+from grandbatch.bars.reading.text_blocks import Block, cut_file, text_of
+from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
+from grandbatch.bars.timestamps.evidence import NOTHING, UNSETTLED, Evidence, Meaning, total
+from grandbatch.bars.timestamps.texts import TimeForm
+from grandbatch.kernels.csv_rows import PADDING
+from grandbatch.scheduling import Schedule
+
+_numbers = itertools.count(10**12 - 1, -1)
+
+
+@dataclass
+class Source:
+    """One input, and what is known of how it is written."""
+
+    file: InputFile
+    layout: CsvLayout | TableLayout
+    sniffed: Evidence
+    """Of the file's first rows."""
+    digest: str | None = None
+    """None until the file is read."""
+    found: Evidence = NOTHING
+    """Of all rows."""
+    meaning: Meaning = UNSETTLED
+    """The verdict so far."""
+
+    @property
+    def first_line(self) -> int:
+        """Line number of the first line after the header."""
+        return self.layout.header_lines + 1 if isinstance(self.layout, CsvLayout) else 1
+
+
+def task_of(function: Callable[..., Any], *values: Any) -> Any:
+    """Make a Dask task of a call. Tasks run about in the order in which they were made."""
+    # Dask takes independent tasks by their keys, the last first; its own keys are random
+    key = f"{function.__name__}-{next(_numbers):012d}-{secrets.token_hex(8)}"
+    return delayed(function, pure=False, traverse=False)(*values, dask_key_name=key)
+
+
+def plan_reading(
+    files: Sequence[InputFile],
+    rules: BarRules,
+    schedule: Schedule,
+    staging: Path,
+    block_bytes: int,
+) -> tuple[list[Source], list[BlockJob]]:
+    """Look at each file's beginning, and cut it into blocks; compressed files are unpacked first.
+
+    Returns
+    -------
+    sources : list of Source
+        One for each file.
+    tasks : list of BlockJob
+        One for each block, in input order; they write into the folder ``records`` of `staging`.
+    """
+    unpacked = _unpack_all(files, rules, schedule, staging)
+    sources: list[Source] = []
+    tasks: list[BlockJob] = []
+    for number, file in enumerate(files):
+        text, digest = unpacked.get(number, (None, None))
+        source, blocks = _look_into(file, text, rules, block_bytes)
+        source.digest = digest
+        sources.append(source)
+        layouts = [replace(source.layout, columns=one) for one in source.layout.series]
+        for block in blocks:
+            for place, layout in enumerate(layouts or [source.layout], start=1):
+                task = BlockJob(
+                    index=len(tasks),
+                    file=number,
+                    block=block,
+                    layout=layout,
+                    form=form_of(source.meaning, rules),
+                    symbol=_symbol_of(file, layout.columns, rules),
+                    rules=rules,
+                    hashed=text is None
+                    and place == 1
+                    and file.kind == "csv"
+                    and block_bytes % LEAF_BYTES == 0,
+                    folder=str(staging / "pieces"),
+                    ends_block=place >= len(layouts),
+                )
+                tasks.append(task)
+    everywhere = total([source.sniffed for source in sources])
+    for source in sources:
+        source.meaning = source.meaning.settled(source.sniffed, everywhere, rules)
+    return sources, under_verdicts(tasks, sources)
+
+
+def form_of(meaning: Meaning, rules: BarRules) -> TimeForm:
+    """Return how timestamps of some meaning are read under rules."""
+    start = rules.session_start_ns
+    return TimeForm(meaning, rules.timezone, rules.timestamp_format, start)
+
+
+def under_verdicts(tasks: Sequence[BlockJob], sources: Sequence[Source]) -> list[BlockJob]:
+    """Give each task the verdict on its file's timestamps."""
+    return [
+        replace(task, form=replace(task.form, meaning=sources[task.file].meaning)) for task in tasks
+    ]
+
+
+def _look_into(
+    file: InputFile, unpacked: Path | None, rules: BarRules, block_bytes: int
+) -> tuple[Source, Sequence[Block | TableBlock]]:
+    if file.kind == "parquet":
+        rows = max(block_bytes // TEXT_BYTES_PER_ROW, 1)
+        layout, table_blocks = read_table_layout(file.location, rules, rows, file.path_columns)
+        return Source(file, layout, sniff_table(table_blocks[0], layout, rules)), table_blocks
+    location = file.location if unpacked is None else str(unpacked)
+    size = file.size if unpacked is None else unpacked.stat().st_size
+    with open_raw(location, SAMPLE_BYTES + 1) as raw:
+        csv_layout, sample = read_layout(raw, file.full_name, rules, file.path_columns)
+    blocks = cut_file(location, size, csv_layout.data_start, block_bytes)
+    return Source(file, csv_layout, _sniff(csv_layout, sample, rules)), blocks
+
+
+def _sniff(layout: CsvLayout, sample: bytes, rules: BarRules) -> Evidence:
+    """Evidence of a file's first rows."""
+    text = text_of(np.frombuffer(bytearray(sample + bytes(PADDING)), np.uint8))
+    form = TimeForm(strptime=rules.timestamp_format)
+    layout = replace(layout, columns=replace(layout.columns, texts=()))
+    return parse_rows(text, layout, form, DEFAULT_SYMBOL).evidence
+
+
+def _symbol_of(file: InputFile, columns: ColumnMap, rules: BarRules) -> str | None:
+    if rules.symbol is not None:
+        return rules.symbol
+    if rules.symbol_from == "filename":
+        return file.stem
+    symbol = rules.symbol_of(file.base, file.location)
+    if symbol is not None:
+        return symbol
+    if columns.symbol_name is not None:
+        return columns.symbol_name
+    return DEFAULT_SYMBOL if columns.symbol is None else None
+
+
+def _unpack_all(
+    files: Sequence[InputFile], rules: BarRules, schedule: Schedule, staging: Path
+) -> dict[int, tuple[Path, str]]:
+    """Unpack files, so that all workers can read their text; path and digest of each."""
+    numbers = [number for number, file in enumerate(files) if _must_unpack(file, rules)]
+    paths = [staging / f"{number:07d}.csv" for number in numbers]
+    packed = {files[number].location: files[number].size for number in numbers}
+    tasks = [
+        task_of(unpack, file.location, file.kind, file.member, rules.encoding, path)
+        for file, path in (
+            (files[number], path) for number, path in zip(numbers, paths, strict=True)
+        )
+    ]
+    tasks += [task_of(hash_leaves, location, 0, size) for location, size in packed.items()]
+    leaves = schedule.run(tasks)[len(numbers) :]
+    digests = dict(zip(packed, map(join_leaves, leaves), strict=True))
+    return {
+        number: (path, digests[files[number].location])
+        for number, path in zip(numbers, paths, strict=True)
+    }
+
+
+def _must_unpack(file: InputFile, rules: BarRules) -> bool:
+    if file.kind == "csv":
+        return not is_utf8(rules.encoding)
+    return file.kind != "parquet"

@@ -1,0 +1,184 @@
+"""Bad rows of all blocks: counting them, gathering them, and when there are too many to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grandbatch.bars.building.assembly import merge_bad_rows
+from grandbatch.bars.building.block import BlockJob, BlockRecord
+from grandbatch.bars.building.disorder import likely_remedy
+from grandbatch.bars.building.planning import Source
+from grandbatch.bars.building.problems import bad_rows, duplicate
+from grandbatch.bars.form.dialect import CsvLayout
+from grandbatch.bars.form.instruments import ColumnsWatch
+from grandbatch.bars.reading.row_groups import TableBlock
+from grandbatch.bars.rules import REASONS, BarRules
+from grandbatch.errors import InputError
+from grandbatch.kernels.bar_rules import ACCEPTED, DUPLICATE_TIMESTAMP, N_REASONS
+
+
+class HopelessError(Exception):
+    """So many of the rows read so far are bad that no others can make up for them."""
+
+    def __init__(self, records: list[BlockRecord]) -> None:
+        super().__init__(len(records))
+        self.records = records
+        """Those of the blocks read, from the first on."""
+
+
+class BadRowsWatch:
+    """Watches bad rows, and columns that must not change, while blocks are read.
+
+    Counted are only those that stay bad: where timestamps may turn out to be meant otherwise
+    nothing is, where clocks change or evenings belong to days before, nothing that depends on time.
+    """
+
+    def __init__(self, tasks: Sequence[BlockJob], names: Sequence[str], rules: BarRules) -> None:
+        self._rules = rules
+        self._rows_to_come = sum(_most_rows(task) for task in tasks)
+        self._tasks = tasks
+        self._waiting: dict[int, BlockRecord] = {}
+        self._pieces: list[BlockRecord] = []
+        self._n_rows = self._n_bad = 0
+        self._columns = ColumnsWatch(rules)
+        self._untimely = 0
+        self._names = names
+
+    def hear(self, record: BlockRecord) -> None:
+        """Take note of a block.
+
+        Raises
+        ------
+        HopelessError
+            If too many rows are bad, whatever comes.
+        ColumnError
+            If a column that is read over tells instruments apart.
+        """
+        self._waiting[record.index] = record
+        while len(self._pieces) in self._waiting:
+            following = self._waiting.pop(len(self._pieces))
+            self._rows_to_come -= _most_rows(self._tasks[following.index])
+            self._n_rows += following.n_rows
+            self._n_bad += self._surely_bad(following)
+            self._pieces.append(following)
+            self._watch_columns(following)
+            if not self._rules.allows(self._n_bad, self._n_rows + self._rows_to_come):
+                raise HopelessError(self._pieces)
+
+    def _watch_columns(self, record: BlockRecord) -> None:
+        columns = self._tasks[record.index].layout.columns
+        watched = [column for column in columns.texts if column.is_watched]
+        if watched:
+            found = {held.name: held.texts for held in record.symbols}
+            n_untimely = sum(record.reasons[DUPLICATE_TIMESTAMP:])
+            self._untimely += n_untimely
+            self._columns.hear(watched, found)
+            in_order = self._rules.allows(self._untimely, self._n_rows)
+            self._columns.check(self._names[record.file], columns, in_order=in_order)
+
+    def _surely_bad(self, record: BlockRecord) -> int:
+        rules = self._rules
+        if record.evidence.is_open(rules):
+            return 0
+        is_time_settled = rules.timezone == "UTC" and rules.session_start is None
+        stop = N_REASONS if is_time_settled else DUPLICATE_TIMESTAMP
+        return sum(record.reasons[ACCEPTED + 1 : stop])
+
+
+def _most_rows(task: BlockJob) -> int:
+    """Rows that a block has at most."""
+    if isinstance(task.block, TableBlock):
+        return task.block.stop - task.block.start
+    assert isinstance(task.layout, CsvLayout)
+    # a line has a delimiter or an end for each field, and most have more
+    return (task.block.stop - task.block.start) // task.layout.n_fields + 1
+
+
+def count_reasons(records: Sequence[BlockRecord]) -> dict[str, int]:
+    """Rows of each reason, without zeros."""
+    counts = np.zeros(N_REASONS, np.int64)
+    for record in records:
+        counts += record.reasons
+    counts = counts[ACCEPTED + 1 :]
+    return {name: int(n) for name, n in zip(REASONS, counts, strict=True) if n}
+
+
+def count_left_out(records: Sequence[BlockRecord]) -> int:
+    """Rows that are none of those asked for."""
+    return sum(record.left_out for record in records)
+
+
+def count_changes(records: Sequence[BlockRecord]) -> dict[str, int]:
+    """Bars whose time clocks show twice, and rows whose time they skip, without zeros."""
+    counts = {
+        name: sum(record.changes[place] for record in records)
+        for place, name in enumerate(("repeated", "skipped"))
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def count_rows(records: Sequence[BlockRecord]) -> dict[str, Any]:
+    """Return what a cache's manifest says of rows, as JSON types."""
+    return {
+        "quarantined": count_reasons(records),
+        "clock_changes": count_changes(records),
+        "left_out": count_left_out(records),
+        "widened": sum(record.n_widened for record in records),
+    }
+
+
+def check_bad_rows(
+    path: Path,
+    folder: Path,
+    sources: Sequence[Source],
+    tasks: Sequence[BlockJob],
+    records: Sequence[BlockRecord],
+    rules: BarRules,
+) -> None:
+    """Write the quarantine, and refuse more bad rows than are allowed.
+
+    Parameters
+    ----------
+    path : Path
+        The quarantine.
+    folder : Path
+        Where the blocks' bad rows are.
+    sources : sequence of Source
+    tasks, records : sequence of BlockJob, sequence of BlockRecord
+        All blocks of the sources, and those read, from the first on.
+    rules : BarRules
+
+    Raises
+    ------
+    BadRowsError
+        If there are too many.
+    InputError
+        If all rows are bad.
+    """
+    names = [source.file.name for source in sources]
+    merge_bad_rows(records, folder, path, names, lambda number: sources[number].first_line)
+    n_rows = sum(record.n_rows for record in records)
+    counts = count_reasons(records)
+    n_bad = sum(counts.values())
+    left_out = count_left_out(records)
+    if left_out and not n_rows and rules.where:
+        wanted = "; ".join(f"{name}={' or '.join(of)}" for name, of in rules.where.items())
+        raise InputError(
+            f"{', '.join(names[:5])}: none of {left_out:,} rows has {wanted}; mend what rows are "
+            "chosen by"
+        )
+    if rules.duplicates == "raise" and counts.get("duplicate_timestamp"):
+        raise duplicate(path)
+    if not rules.allows(n_bad, n_rows):
+        is_order = max(counts, key=lambda reason: counts[reason]) == "out_of_order"
+        order = likely_remedy(tasks, records) if is_order else ""
+        raise bad_rows(path, counts, n_rows, rules, is_all=len(records) == len(tasks), order=order)
+    if n_bad == n_rows:
+        found = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
+        raise InputError(
+            f"{', '.join(names[:5])}: none of {n_rows:,} rows is a bar ({found}); mend the file"
+        )

@@ -1,0 +1,158 @@
+"""Sorting bars out of core: blocks that are each sorted, merged by ranges of a symbol's time.
+
+What a merge holds is bounded by the size of a part, not of a file. The bars of a time all meet in
+one part: of those the first in the input stands, or the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.bars.building.assembly import PART_ROWS, PlannedPart, Slice, folder_of
+from grandbatch.bars.building.block import SAMPLE_ROWS, BlockRecord, SymbolRows, block_path
+from grandbatch.bars.building.raw import open_raw_bars
+from grandbatch.bars.cache.digests import PartDigests
+from grandbatch.bars.cache.parts import write_part
+from grandbatch.kernels.bar_rules import NEVER
+
+Int64 = npt.NDArray[np.int64]
+
+_FOREVER = np.iinfo(np.int64).max
+_COLUMNS = 7
+
+
+@dataclass(frozen=True)
+class MergedPart:
+    """What became of a planned part."""
+
+    digests: PartDigests
+    first_time: int
+    last_time: int
+    again: tuple[tuple[int, Int64], ...]
+    """Bars with whose time another stands: records, and rows in their blocks."""
+    n_differing: int
+    """Bars with the time of a bar before, and other numbers."""
+
+
+def plan_sorted_parts(
+    records: Sequence[BlockRecord], part_rows: int = PART_ROWS
+) -> tuple[list[str], list[PlannedPart]]:
+    """Cut all records' sorted bars by symbol and time, into about `part_rows` each.
+
+    Returns
+    -------
+    symbols : list of str
+        Those with bars, sorted.
+    parts : list of PlannedPart
+        In bars order, with bars from `first_time` up to but without `last_time`; their `rows` are
+        about as many as they will have.
+    """
+    part_rows = min(part_rows, PART_ROWS)
+    by_symbol: dict[str, list[tuple[Slice, SymbolRows]]] = {}
+    for record in records:
+        start = 0
+        for held in record.symbols:
+            if held.rows:
+                rows = Slice(record.index, record.n_bars, start, start + held.rows)
+                by_symbol.setdefault(held.name, []).append((rows, held))
+            start += held.rows
+    symbols = sorted(by_symbol)
+    parts: list[PlannedPart] = []
+    for code, name in enumerate(symbols):
+        parts += _plan_symbol(code, folder_of(name), by_symbol[name], part_rows)
+    return symbols, parts
+
+
+def _plan_symbol(
+    code: int, folder: str, held: Sequence[tuple[Slice, SymbolRows]], part_rows: int
+) -> Iterable[PlannedPart]:
+    bounds = [NEVER, *_cut_times([rows for _, rows in held], part_rows), _FOREVER]
+    for number, (low, high) in enumerate(pairwise(bounds)):
+        slices = tuple(
+            place for place, rows in held if rows.first_time < high and rows.last_candidate >= low
+        )
+        yield PlannedPart(
+            symbol=code,
+            path=f"{folder}/part-{number:05d}.parquet",
+            rows=min(sum(place.stop - place.start for place in slices), part_rows),
+            first_time=low,
+            last_time=high,
+            finished=None,
+            slices=slices,
+        )
+
+
+def _cut_times(held: Sequence[SymbolRows], part_rows: int) -> list[int]:
+    """Choose times that part a symbol's bars into runs of about `part_rows`."""
+    if sum(rows.rows for rows in held) <= part_rows:
+        return []
+    samples = [rows.sample for rows in held if rows.sample is not None]
+    times = np.concatenate(samples)
+    weights = [
+        np.minimum(SAMPLE_ROWS, rows.rows - SAMPLE_ROWS * np.arange(len(sample)))
+        for rows, sample in zip(held, samples, strict=True)
+    ]
+    order = np.argsort(times, kind="stable")
+    before = np.cumsum(np.concatenate(weights)[order])
+    places = np.searchsorted(before, np.arange(part_rows, before[-1], part_rows))
+    return [int(time) for time in np.unique(times[order][places]) if time > times.min()]
+
+
+def merge_parts(
+    parts: Sequence[PlannedPart], blocks_folder: str, target: str, keeps_last: bool
+) -> list[MergedPart]:
+    """Write parts from what their slices hold of their time."""
+    return [_merge_part(part, Path(blocks_folder), Path(target), keeps_last) for part in parts]
+
+
+def _merge_part(
+    part: PlannedPart, blocks_folder: Path, target: Path, keeps_last: bool
+) -> MergedPart:
+    columns, origins = _gather(part, blocks_folder)
+    order = np.argsort(columns[0], kind="stable")
+    times = columns[0][order]
+    is_twin = times[1:] == times[:-1]
+    gives_way = np.append(is_twin, False) if keeps_last else np.append(False, is_twin)
+    kept, again = order[~gives_way], order[gives_way]
+    numbers = columns[1:6].view(np.float64)
+    later, earlier = order[1:][is_twin], order[:-1][is_twin]
+    differs = (numbers[:, later] != numbers[:, earlier]).any(axis=0)
+    times = columns[0][kept]
+    path = target / part.path
+    path.parent.mkdir(exist_ok=True)
+    digests = write_part(path, times, [values[kept] for values in numbers])
+    records = origins[again]
+    return MergedPart(
+        digests=digests,
+        first_time=int(times[0]),
+        last_time=int(times[-1]),
+        again=tuple(
+            (int(record), columns[6][again[records == record]]) for record in np.unique(records)
+        ),
+        n_differing=int(differs.sum()),
+    )
+
+
+def _gather(part: PlannedPart, folder: Path) -> tuple[Int64, Int64]:
+    """Read the bars of a part's time from all its slices, and of which record each is."""
+    found = []
+    for held in part.slices:
+        with open_raw_bars(block_path(folder, held.record, "raw"), held.n_rows) as raw:
+            low = raw.find(held.start, held.stop, part.first_time)
+            high = raw.find(low, held.stop, part.last_time)
+        if low < high:
+            found.append((held, low, high))
+    columns = np.empty((_COLUMNS, sum(high - low for _, low, high in found)), np.int64)
+    at = 0
+    for held, low, high in found:
+        with open_raw_bars(block_path(folder, held.record, "raw"), held.n_rows) as raw:
+            raw.read(low, high, columns[:, at : at + high - low])
+        at += high - low
+    records = [held.record for held, _, _ in found]
+    return columns, np.repeat(records, [high - low for _, low, high in found])

@@ -1,0 +1,12 @@
+"""The cache of clean bars: what it holds, under which digests, and looking after it.
+
+| module | |
+|---|---|
+| `bars` | `Bars`: opening a cache, reading rows of it |
+| `frames` | bars as a Dask frame |
+| `parts` | a Parquet file of one symbol |
+| `manifest` | what a cache says of itself |
+| `digests` | what its files must be, and reading them no other way |
+| `keeping` | who builds or uses the caches of a folder, and removing what nobody needs |
+| `upkeep` | a folder of caches: list, clear, whose they are, their bad rows |
+"""

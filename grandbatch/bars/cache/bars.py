@@ -1,0 +1,342 @@
+"""The cache of clean bars: opening it, reading rows of it.
+
+A cache is a folder ``<cache_dir>/<fingerprint>`` that is published whole, and never changed after.
+Opening it and reading rows import neither dask nor pandas nor pyarrow.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.bars.cache.digests import check_part, damaged, file_crc, read_part
+from grandbatch.bars.cache.keeping import Use, put_aside
+from grandbatch.bars.cache.manifest import QUARANTINE, Part, read_manifest
+from grandbatch.bars.rules import FIELDS
+from grandbatch.deferred import Deferred, Opening
+from grandbatch.errors import DamagedBarsError, UsageError
+from grandbatch.files import sync_folder
+from grandbatch.grid import Segments
+
+if TYPE_CHECKING:
+    from dask.dataframe import DataFrame
+
+logger = logging.getLogger(__name__)
+
+PARTITION_ROWS = 131_072
+
+_SCAN_ROWS = 1_048_576
+
+
+class Bars(Deferred):
+    """Clean bars in a cache, ordered by symbol, then time. Read-only; safe from several threads.
+
+    `open_bars` and `prepare_bars` return them. A pickle holds the path only. As long as one is
+    there that was opened for use, `cache clear` leaves the cache alone.
+    """
+
+    def __init__(self, path: Path, manifest: Mapping[str, Any], use: Use | None = None) -> None:
+        self.path: Path = path.absolute()
+        """The cache's folder."""
+        self.fingerprint: str = manifest["fingerprint"]
+        self.symbols: tuple[str, ...] = tuple(manifest["symbols"])
+        """Names, sorted."""
+        self.source: list[dict[str, Any]] = manifest["source"]
+        """Name, bytes and digest of each input."""
+        self.day_first: tuple[bool | None, ...] = tuple(manifest["day_first"])
+        """Per input, whether days came before months; None where it didn't matter."""
+        self.time_numbers: tuple[str | None, ...] = tuple(manifest["time_numbers"])
+        """Per input, what numbers in its timestamps mean: ``ms``, ``date``, ``HHMM``; or None."""
+        self.quarantined: dict[str, int] = manifest["quarantined"]
+        """Rows that are no bars: reason → count, without zeros."""
+        self.clock_changes: dict[str, int] = manifest["clock_changes"]
+        """Bars whose local time comes twice (``repeated``), rows with one that there is not
+        (``skipped``)."""
+        self.left_out: int = manifest.get("left_out", 0)
+        """Rows that are none of those asked for (``where``), or empty where symbols stand side by
+        side."""
+        self.widened: int = manifest["widened"]
+        """Rows whose high or low was widened, for a rounding, to hold the other prices."""
+        self.differing_duplicates: int = manifest["differing_duplicates"]
+        """Rows with the time of a row before of their symbol, and other numbers."""
+        self.worth_a_look: tuple[str, ...] = tuple(manifest["worth_a_look"])
+        """What a person should look at, a line for each kind."""
+        self.parts: tuple[Part, ...] = tuple(map(Part.of, manifest["parts"]))
+        self._quarantine: dict[str, int] = manifest["quarantine"]
+        self._sha256: str = manifest["sha256"]
+        self._use = use
+        rows = np.array([part.rows for part in self.parts], np.int64)
+        self._bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(rows, dtype=np.int64)])
+        codes = np.array([part.symbol for part in self.parts], np.int64)
+        starts = np.searchsorted(codes, np.arange(len(self.symbols) + 1))
+        self.symbol_bounds: npt.NDArray[np.int64] = self._bounds[starts]
+        """Row where each symbol starts, and the number of rows at the end; (S + 1,) int64."""
+
+    @property
+    def n_rows(self) -> int:
+        """Bars in all."""
+        return int(self._bounds[-1])
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def __repr__(self) -> str:
+        return f"<Bars: {self.n_rows:,} of {len(self.symbols):,} symbols in {self.path}>"
+
+    @property
+    def first_time(self) -> int:
+        """Time of the earliest bar, in nanoseconds since 1970, UTC."""
+        return min(part.first_time for part in self.parts)
+
+    @property
+    def last_time(self) -> int:
+        """Time of the latest bar, in nanoseconds since 1970, UTC."""
+        return max(part.last_time for part in self.parts)
+
+    @property
+    def quarantine_path(self) -> Path:
+        """Parquet file of the rows that are no bars: file, line, text, reason."""
+        return self.path / QUARANTINE
+
+    def _place(self) -> tuple[dict[str, Any], Opening]:
+        known = {"path": self.path, "fingerprint": self.fingerprint, "_sha256": self._sha256}
+        return known, (_reopen, (str(self.path), self._sha256))
+
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        return type(self).__name__, self.fingerprint
+
+    def read(
+        self, start: int, stop: int, columns: Sequence[str] = FIELDS
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Read the bars from row `start` up to row `stop`.
+
+        Parameters
+        ----------
+        start, stop : int
+            Rows in bars order, ``0 <= start <= stop <= n_rows``.
+        columns : sequence of str
+            Some of timestamp, symbol, open, high, low, close, volume.
+
+        Returns
+        -------
+        dict of str to (stop - start,) array
+            ``timestamp`` int64 nanoseconds since 1970 UTC, ``symbol`` int32 index into `symbols`,
+            the others float64.
+
+        Raises
+        ------
+        UsageError
+            If the rows or a column aren't there.
+        DamagedBarsError
+            If they are not those that were written, or were cleared.
+        """
+        if not 0 <= start <= stop <= self.n_rows:
+            raise UsageError(f"rows {start} to {stop} are not within 0 to {self.n_rows}")
+        unknown = [name for name in columns if name not in FIELDS]
+        if unknown:
+            raise UsageError(f"no column {unknown[0]!r}; choose from {', '.join(FIELDS)}")
+        dtypes = {"timestamp": np.int64, "symbol": np.int32}
+        out = {name: np.empty(stop - start, dtypes.get(name, np.float64)) for name in columns}
+        stored = [name for name in out if name != "symbol"]
+        if start < stop:
+            self._copy(start, stop, stored, [out[name] for name in stored])
+        if "symbol" in out:
+            rows = np.arange(start, stop)
+            out["symbol"][:] = np.searchsorted(self.symbol_bounds, rows, side="right") - 1
+        return out
+
+    def _copy(
+        self, start: int, stop: int, columns: Sequence[str], out: Sequence[npt.NDArray[Any]]
+    ) -> None:
+        first, last = np.searchsorted(self._bounds, [start, stop - 1], side="right") - 1
+        for place in range(int(first), int(last) + 1):
+            base, part = int(self._bounds[place]), self.parts[place]
+            low, high = max(start, base), min(stop, int(self._bounds[place + 1]))
+            values = [array[low - start : high - start] for array in out]
+            rows = low - base, high - base
+            try:
+                read_part(self.path, part.path, part.digests, rows, columns, values)
+            except DamagedBarsError:
+                if self._use is not None:
+                    self._use.end()  # it may be cleared now
+                raise
+
+    def check_quarantine(self) -> None:
+        """Compare the quarantine with what was written.
+
+        Raises
+        ------
+        DamagedBarsError
+            If it is not the same.
+        """
+        found = file_crc(self.path, QUARANTINE)
+        if found != self._quarantine["crc32c"]:
+            raise damaged(self.path, f"{QUARANTINE} is not what was written")
+
+    def problems(self) -> Iterator[DamagedBarsError]:
+        """Read everything, and tell what is not as it was written."""
+        for part in self.parts:
+            yield from check_part(self.path, part.path, part.digests)
+        try:
+            self.check_quarantine()
+        except DamagedBarsError as error:
+            yield error
+
+    def segments(self, max_gap_ns: int | None = None) -> Segments:
+        """Cut the bars at the symbols' borders, and where time leaps by more than `max_gap_ns`.
+
+        Parameters
+        ----------
+        max_gap_ns : int, optional
+            Longest gap, in nanoseconds, that a segment spans; None sets no limit.
+        """
+        starts = self.symbol_bounds[:-1]
+        if max_gap_ns is not None:
+            starts = np.union1d(starts, self._gaps(max_gap_ns))
+        symbol = np.searchsorted(self.symbol_bounds, starts, side="right") - 1
+        length = np.diff(starts, append=np.int64(self.n_rows))
+        return Segments(starts.astype(np.int64), length, symbol.astype(np.int32))
+
+    def _gaps(self, max_gap_ns: int) -> npt.NDArray[np.int64]:
+        """Rows that come more than `max_gap_ns` after the row before."""
+        found = [np.empty(0, np.int64)]
+        for start in range(0, self.n_rows, _SCAN_ROWS):
+            begin = max(start - 1, 0)
+            stop = min(start + _SCAN_ROWS, self.n_rows)
+            times = self.read(begin, stop, ("timestamp",))["timestamp"]
+            # unsigned: int64 has no room for a gap of 300 years (borders of symbols are cut anyway)
+            gaps = np.diff(times).view(np.uint64)
+            found.append(np.flatnonzero(gaps > np.uint64(max_gap_ns)) + begin + 1)
+        return np.concatenate(found)
+
+    def frame(self, bounds: Sequence[int] | None = None, *, codes: bool = False) -> DataFrame:
+        """Return the bars as a Dask frame with the columns of a bar.
+
+        Parameters
+        ----------
+        bounds : sequence of int, optional
+            Partition i holds the rows from ``bounds[i]`` up to ``bounds[i + 1]``; by default
+            131,072 each.
+        codes : bool
+            Give symbols as int32 indices into `symbols`: frames of those are joined faster than
+            frames of a category.
+
+        Raises
+        ------
+        UsageError
+            If the bounds don't rise from 0 to `n_rows`.
+        """
+        from grandbatch.bars.cache.frames import frame_of
+
+        if bounds is None:
+            bounds = [*range(0, self.n_rows, PARTITION_ROWS), self.n_rows]
+        edges = [int(bound) for bound in bounds]
+        rising = all(a <= b for a, b in pairwise(edges))
+        if len(edges) < 2 or edges[0] != 0 or edges[-1] != self.n_rows or not rising:
+            raise UsageError(f"bounds must rise from 0 to {self.n_rows}, got {edges[:8]}")
+        return frame_of(self, edges, codes=codes)
+
+
+def open_bars(path: Path) -> Bars | None:
+    """Open a cache, or return None where there is none, or not all of it."""
+    with suppress(FileNotFoundError, DamagedBarsError):
+        return load_bars(path)
+    return None
+
+
+def load_bars(path: Path, *, use: bool = False) -> Bars:
+    """Open a cache; its manifest and the sizes of its files are checked, rows are as they are read.
+
+    Parameters
+    ----------
+    path : Path
+    use : bool
+        Whether nobody may clear it as long as the bars are there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none, or one of another format.
+    DamagedBarsError
+        If it is not what was written.
+    """
+    claim = Use(path) if use else None
+    try:
+        return Bars(path, read_manifest(path), claim)
+    except BaseException:
+        if claim is not None:
+            claim.end()
+        raise
+
+
+def publish(built: Path, target: Path) -> Bars:
+    """Give a finished cache its name, unless one of that name is whole already."""
+    with suppress(FileNotFoundError, DamagedBarsError):
+        return load_bars(target, use=True)
+    claim = Use(target)  # from before it is there to be cleared
+    try:
+        throw_away_unreadable(target)
+        try:
+            built.rename(target)
+        except OSError as error:  # another process published the same bars just now
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        sync_folder(target.parent)
+        return load_bars(target, use=True)
+    finally:
+        claim.end()
+
+
+def throw_away_unreadable(path: Path) -> None:
+    """Throw away what stands in the place of a cache and can't be opened; say so if it is damaged.
+
+    Of another format, or without a manifest, it is nothing to speak of.
+    """
+    try:
+        read_manifest(path)
+    except FileNotFoundError:
+        put_aside(path)
+    except DamagedBarsError as error:
+        _throw_away(path, error)
+
+
+def throw_away_damaged(path: Path) -> None:
+    """Read all of a cache, and throw it away, and say so, if it is not what was written.
+
+    Whoever met damage may have read a cache that stands here no more.
+    """
+    try:
+        problem = next(load_bars(path).problems(), None)
+    except FileNotFoundError:
+        return
+    except DamagedBarsError as error:
+        problem = error
+    if problem is not None:
+        _throw_away(path, problem)
+
+
+def _throw_away(path: Path, problem: DamagedBarsError) -> None:
+    logger.warning("%s; it is thrown away, and the inputs are read again", problem.args[0])
+    put_aside(path)
+
+
+@lru_cache(maxsize=64)
+def _reopen(path: str, sha256: str) -> Bars:
+    """Open the bars of a pickle, once in each process."""
+    bars = open_bars(Path(path))
+    if bars is None or bars._sha256 != sha256:
+        raise DamagedBarsError(
+            f"{path}: the bars cache of this run is not there; it was cleared or built anew, or "
+            "this machine can't see the folder",
+            "run the same command again",
+        )
+    return bars

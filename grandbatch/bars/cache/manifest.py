@@ -1,0 +1,119 @@
+"""What a cache of bars says of itself: its inputs, its rules, and what its files must be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from grandbatch import digested
+from grandbatch.bars.cache.digests import PartDigests, damaged
+from grandbatch.bars.rules import BarRules
+from grandbatch.files import open_regular
+
+FORMAT = 4
+MANIFEST = "bars.json"
+QUARANTINE = "quarantine.parquet"
+
+_IDENTITY_FORMAT = 2
+"""Of bars themselves: the same bars have one fingerprint, however a cache is written."""
+
+
+def bars_fingerprint(source: Sequence[Mapping[str, Any]], rules: BarRules) -> str:
+    """Digest everything that determines the bars: contents and names of inputs, and the rules.
+
+    Parameters
+    ----------
+    source : sequence of mapping
+        Name, bytes and digest of each input, in input order.
+    rules : BarRules
+
+    Returns
+    -------
+    str
+        sha256 in hexadecimal of canonical JSON.
+    """
+    identity = {"format": _IDENTITY_FORMAT, "source": list(source), "rules": rules.identity()}
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file of a cache."""
+
+    symbol: int
+    """Index of its symbol."""
+    path: str
+    """Relative to the cache."""
+    first_time: int
+    """Of its first bar, in nanoseconds since 1970."""
+    last_time: int
+    digests: PartDigests
+
+    @property
+    def rows(self) -> int:
+        """Bars."""
+        return self.digests.rows
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Part:
+        """Read what `to_json` gives."""
+        digests = dict(value["digests"])
+        digests["headers"] = tuple(digests["headers"])
+        return cls(**{**value, "digests": PartDigests(**digests)})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the part as JSON types."""
+        return asdict(self)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read the manifest of a cache, and see that its files are there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no cache, or one of another format.
+    DamagedBarsError
+        If it is not what was written.
+    """
+    try:
+        with open(open_regular(path / MANIFEST), "rb") as file:  # noqa: PTH123 (a descriptor)
+            raw = file.read()
+    except NotADirectoryError as error:
+        raise FileNotFoundError(path) from error
+    try:
+        manifest: dict[str, Any] = digested.parse(raw)
+        if manifest["format"] != FORMAT:
+            raise FileNotFoundError(f"{path}: of format {manifest['format']}")
+        digested.check(manifest)
+        if manifest["fingerprint"] != path.name:
+            raise ValueError("it is that of other bars")
+        files = {part["path"]: part["digests"]["bytes"] for part in manifest["parts"]}
+        files[QUARANTINE] = manifest["quarantine"]["bytes"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(path, f"{MANIFEST}: {error}") from None
+    for name, size in files.items():
+        try:
+            found = (path / name).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            raise damaged(path, f"{name} is missing") from None
+        if found != size:
+            raise damaged(path, f"{name} has {found:,} bytes, not {size:,}")
+    return manifest
+
+
+def cached_sources(cache_dir: Path) -> set[tuple[str, int]]:
+    """Name and bytes of every input of every cache in a folder."""
+    found: set[tuple[str, int]] = set()
+    for manifest in cache_dir.glob(f"*/{MANIFEST}"):
+        try:
+            source = digested.load(manifest.read_bytes())["source"]
+            found.update((str(entry["name"]), int(entry["bytes"])) for entry in source)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found

@@ -1,0 +1,70 @@
+"""Bars as Parquet files: one symbol each, plain float64 columns, no nulls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grandbatch.bars.cache.digests import (
+    GROUP_ROWS,
+    STORED,
+    PartDigests,
+    others_crc,
+    pack_checksums,
+)
+from grandbatch.files import written_aside
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("timestamp", pa.timestamp("ns", tz="UTC"), nullable=False),
+        *(pa.field(name, pa.float64(), nullable=False) for name in STORED[1:]),
+    ]
+)
+
+
+def write_part(
+    path: Path, times: npt.NDArray[np.int64], numbers: Sequence[npt.NDArray[np.float64]]
+) -> PartDigests:
+    """Write bars of one symbol, plain and uncompressed: reading is a copy.
+
+    Under a name of its own, then renamed: a cluster may run a task twice at once.
+
+    Returns
+    -------
+    PartDigests
+        What must be found in the file from now on.
+    """
+    arrays = [pa.array(times).view(_SCHEMA.field(0).type), *(pa.array(n) for n in numbers)]
+    with written_aside(path, shared=True) as aside:
+        pq.write_table(
+            pa.Table.from_arrays(arrays, schema=_SCHEMA),
+            aside,
+            row_group_size=GROUP_ROWS,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
+        )
+        headers = _headers(aside)
+        written = PartDigests(
+            len(times), aside.stat().st_size, headers, pack_checksums([times, *numbers]), 0
+        )
+        return replace(written, others=others_crc(aside, written))
+
+
+def _headers(path: Path) -> tuple[int, int]:
+    """Bytes before the values of each column, of the first group and of the last.
+
+    All columns of a group take equally many: their values, and numbers of as many digits.
+    """
+    footer = pq.read_metadata(path)
+    found = []
+    for number in (0, footer.num_row_groups - 1):
+        group = footer.row_group(number)
+        found.append(group.column(0).total_compressed_size - 8 * group.num_rows)
+    return found[0], found[1]

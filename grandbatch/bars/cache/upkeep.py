@@ -1,0 +1,162 @@
+"""Looking after a folder of caches: what is there, whose it is, its bad rows, clearing it.
+
+Listing imports neither dask nor pandas nor pyarrow; reading a quarantine imports pyarrow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grandbatch.bars.cache.bars import Bars, load_bars, open_bars
+from grandbatch.bars.cache.keeping import put_aside_unused, remove_abandoned
+from grandbatch.bars.cache.manifest import MANIFEST, QUARANTINE
+from grandbatch.errors import DamagedBarsError, InputError, UsageError
+from grandbatch.files import refuse_url
+
+_BATCH_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One cache in a folder of caches.
+
+    Parameters
+    ----------
+    path : Path
+    n_bytes : int
+        On disk.
+    bars : Bars or None
+        None where files of it are missing, or it is of another format.
+    """
+
+    path: Path
+    n_bytes: int
+    bars: Bars | None
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that is no bar: where it stands, what it says, and which rule it breaks."""
+
+    file: str
+    line: int
+    text: str
+    reason: str
+
+
+def list_caches(cache_dir: Path) -> list[CacheEntry]:
+    """List the caches in a folder, by name; none where there is no such folder."""
+    refuse_url(cache_dir, "the bars cache (--cache)")
+    return [
+        CacheEntry(manifest.parent, _size(manifest.parent), open_bars(manifest.parent))
+        for manifest in sorted(cache_dir.glob(f"*/{MANIFEST}"))
+    ]
+
+
+def clear_caches(
+    cache_dir: Path, chosen: Sequence[str] = ()
+) -> tuple[list[CacheEntry], list[CacheEntry]]:
+    """Remove caches, and what killed builds left; builds make them again from their inputs.
+
+    One that a process uses stays.
+
+    Parameters
+    ----------
+    cache_dir : Path
+    chosen : sequence of str
+        Beginnings of the fingerprints of those to remove; none means all.
+
+    Returns
+    -------
+    removed, used : list of CacheEntry
+        What was removed, and what was not.
+
+    Raises
+    ------
+    UsageError
+        If a beginning fits no cache.
+    """
+    entries = list_caches(cache_dir)
+    for beginning in chosen:
+        if not any(entry.path.name.startswith(beginning) for entry in entries):
+            raise UsageError(f"no cache in {cache_dir} begins with {beginning!r}; see cache list")
+    if chosen:
+        entries = [entry for entry in entries if entry.path.name.startswith(tuple(chosen))]
+    removed = [entry for entry in entries if put_aside_unused(entry.path)]
+    remove_abandoned(cache_dir)
+    return removed, [entry for entry in entries if entry not in removed]
+
+
+def cache_problems(cache: Path) -> tuple[int, list[str]]:
+    """Read all of a cache; return its parts, and what of it is not as it was written."""
+    try:
+        bars = load_bars(cache)
+    except DamagedBarsError as error:
+        return 0, [str(error)]
+    return len(bars.parts), [str(error) for error in bars.problems()]
+
+
+def caches_of(attrs: Mapping[str, Any], cache_dir: Path) -> list[Bars]:
+    """Return the caches that a store with these attributes can have been built from.
+
+    Equal are inputs, symbols, counts of bars and of bad rows, and the first and last time. More
+    than one is found only where bars were read by rules that differ in none of these.
+    """
+    return [
+        entry.bars
+        for entry in list_caches(cache_dir)
+        if entry.bars is not None
+        and entry.bars.source == attrs["source"]
+        and entry.bars.n_rows == attrs["n_rows"]
+        and list(entry.bars.symbols) == attrs["symbols"]
+        and entry.bars.quarantined == attrs["quarantined"]
+        and (entry.bars.first_time, entry.bars.last_time)
+        == (attrs["first_time"], attrs["last_time"])
+    ]
+
+
+def iter_bad_rows(cache: Path) -> Iterator[BadRow]:
+    """Read the quarantine of a cache, in file order, few rows at a time.
+
+    Raises
+    ------
+    InputError
+        If there is no such cache.
+    DamagedBarsError
+        If it is not what was written.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        load_bars(cache).check_quarantine()
+    except FileNotFoundError:
+        raise InputError(
+            f"{cache}: no bars cache of this version is there, and bad rows are in nothing else; "
+            "build again to see them"
+        ) from None
+
+    with pq.ParquetFile(cache / QUARANTINE) as file:
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            for row in batch.to_pylist():
+                yield BadRow(**row)
+
+
+def sample_bad_rows(bars: Bars, per_reason: int) -> dict[str, list[BadRow]]:
+    """Return the first bad rows of each reason, at most `per_reason` each."""
+    found: dict[str, list[BadRow]] = {reason: [] for reason in bars.quarantined}
+    missing = Counter({r: min(per_reason, count) for r, count in bars.quarantined.items()})
+    for row in iter_bad_rows(bars.path) if missing.total() else ():
+        if missing[row.reason]:
+            missing[row.reason] -= 1
+            found[row.reason].append(row)
+            if not missing.total():
+                break
+    return found
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

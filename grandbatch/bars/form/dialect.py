@@ -1,0 +1,309 @@
+"""How a CSV file is written, from its first bytes: delimiter, header, where the bars begin."""
+
+from __future__ import annotations
+
+import codecs
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+from typing import BinaryIO
+
+from grandbatch.bars.flags import offer
+from grandbatch.bars.form.columns import ColumnMap
+from grandbatch.bars.form.header import fields_of, has_volume, looks_like_bar, match_columns
+from grandbatch.bars.form.headerless import names_without_header, offer_names
+from grandbatch.bars.form.instruments import SAMPLE_ROWS, may_be_texts, text_columns
+from grandbatch.bars.form.side_by_side import match_frame, read_frame_header
+from grandbatch.bars.form.texts import are_grouped, likely_decimal
+from grandbatch.bars.form.undated import check_dated
+from grandbatch.bars.inputs.files import read_exactly
+from grandbatch.bars.inputs.packing import likely_encodings
+from grandbatch.bars.rules import BarRules
+from grandbatch.errors import ColumnError, InputError
+
+SAMPLE_BYTES = 256 * 1024
+
+_DELIMITERS = "\t;|,"
+_MAX_PREAMBLE_LINES = 20
+_DECIMAL_ROWS = 1000
+_SEPARATOR_LINE = re.compile(r"sep=(.)", re.IGNORECASE)  # Excel's
+
+
+@dataclass(frozen=True)
+class CsvLayout:
+    """How one CSV file is written."""
+
+    delimiter: str
+    n_fields: int
+    columns: ColumnMap
+    data_start: int
+    """Where the first line of bars starts, in bytes."""
+    header_lines: int
+    """Lines before that."""
+    decimal: str = "."
+    """What stands before a number's decimals; not the delimiter."""
+    grouped: bool = False
+    """Whether numbers may have marks between thousands, and letters for powers of them."""
+    series: tuple[ColumnMap, ...] = ()
+    """Where a row holds bars of several symbols side by side: the columns of each."""
+
+
+@dataclass(frozen=True)
+class _Line:
+    text: str
+    start: int
+    stop: int
+    """Behind its end."""
+    delimiter: str
+
+
+def read_layout(
+    file: BinaryIO, name: str, rules: BarRules, folders: Mapping[str, str] = MappingProxyType({})
+) -> tuple[CsvLayout, bytes]:
+    """Read the first lines of a text; `name` is what errors call it.
+
+    Lines before the header that start with ``#`` or have one field only are passed over. There is
+    no header where the first line is a bar in one of the usual forms without one. A header may have
+    several lines, as frames of several symbols do.
+
+    Returns
+    -------
+    layout : CsvLayout
+    sample : bytes
+        Whole lines of bars, at most `SAMPLE_BYTES`.
+
+    Raises
+    ------
+    InputError
+        If there is no line, or nothing after the header, or the text isn't UTF-8, or decimal
+        commas can't be told from grouped thousands.
+    ColumnError
+        If the columns can't be mapped.
+    """
+    sample = read_exactly(file, SAMPLE_BYTES + 1)
+    is_whole = len(sample) <= SAMPLE_BYTES
+    sample = sample[:SAMPLE_BYTES]
+    read = partial(_read_sample, name=name, rules=rules, folders=folders, is_whole=is_whole)
+    try:
+        return read(sample)
+    except InputError as error:
+        advice = _other_encoding(sample, rules, read)
+        if advice is None:
+            raise
+        raise InputError(f"{name}: not UTF-8 text; {advice}") from error
+
+
+def _other_encoding(sample: bytes, rules: BarRules, read: Callable[[bytes], object]) -> str | None:
+    """Say in which encoding a text makes sense that can't be read as UTF-8."""
+    head = sample[: sample.rfind(b"\n") + 1] or sample
+    if rules.encoding is not None or (b"\0" not in head and _is_utf8(head)):
+        return None
+    wrong = None
+    for encoding in likely_encodings(head):
+        advice = f"it looks like {encoding}. If so, add {offer('--encoding', encoding)}"
+        try:
+            read(sample.decode(encoding, "replace").encode())
+        except InputError as error:
+            wrong = wrong or f"{advice}. Then: {error}"
+        else:
+            return advice
+    # what is odd behind a plain header has nothing to do with it
+    return None if _is_utf8(head.partition(b"\n")[0].replace(b"\0", b"\xff")) else wrong
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _read_sample(
+    sample: bytes, *, name: str, rules: BarRules, folders: Mapping[str, str], is_whole: bool
+) -> tuple[CsvLayout, bytes]:
+    line = re.split(rb"[\r\n]", sample, maxsplit=1)[0]
+    if line.count(0) > len(line) // 4:
+        raise InputError(f"{name}: not UTF-8 text (UTF-16, or not text at all); convert it first")
+    start = len(codecs.BOM_UTF8) if sample.startswith(codecs.BOM_UTF8) else 0
+    head, first = _find_head(sample, start, is_whole, name, rules)
+    fields = fields_of(head.text, head.delimiter)
+    if not fields:
+        raise InputError(f"{name}: its first line is one of {len(head.text):,} letters; is it CSV?")
+    frame = None
+    if not rules.names and rules.header is not False:
+        frame = read_frame_header(list(_rows(sample[head.start :], head.delimiter, 3)))
+    if frame is not None:
+        headers: Sequence[str] = fields
+        data_start = _skip_lines(sample, head.start, frame.n_lines)
+        series = tuple(match_frame(frame, rules, name))
+        columns = series[0]
+    else:
+        rows = list(_rows(sample[head.start :], head.delimiter, SAMPLE_ROWS))
+        headers, has_header = _name_columns(rows, rules, name)
+        if rules.names:
+            _check_names(headers, sample[first.start :], head.delimiter, name)
+        # without a header no line is passed over: what is no bar among the first is quarantined
+        data_start = head.stop if has_header else first.start
+        headers = _without_end(headers, rows[has_header:])
+        columns = match_columns(headers, rules, name, folders)
+        series = ()
+    body = sample[data_start:]
+    if is_whole and not body.strip():
+        raise InputError(f"{name}: the file has a header and no bars after it")
+    if not is_whole:
+        body = body[: max(body.rfind(b"\n"), body.rfind(b"\r")) + 1]
+    rows = list(_rows(body, head.delimiter, SAMPLE_ROWS))
+    if frame is None:
+        check_dated(headers, columns, rows, rules, name)
+        columns = replace(
+            columns,
+            texts=text_columns(
+                headers, columns, rules, folders, name, may_be_texts(rows, len(headers))
+            ),
+        )
+        _check_symbols(columns, rows, name)
+    decimal = _decimal_of(body, head.delimiter, columns, rules, name)
+    if not rules.grouped and are_grouped(rows, columns.numbers, decimal, rules.max_bad_fraction):
+        raise InputError(
+            f"{name}: some of its numbers have marks between thousands, or letters for their "
+            "power. If so, add --grouped"
+        )
+    lines_before = len(re.findall(rb"\r\n|\n|\r", sample[start:data_start]))
+    layout = CsvLayout(
+        head.delimiter,
+        len(headers),
+        columns,
+        data_start,
+        lines_before,
+        decimal,
+        rules.grouped,
+        series,
+    )
+    return layout, body
+
+
+def _rows(text: bytes, delimiter: str, most: int) -> Iterator[list[str]]:
+    """Fields of the first lines that are not empty."""
+    lines = (line[0] for line in re.finditer(rb"[^\r\n]+", text))
+    for line in itertools.islice(lines, most):
+        yield fields_of(line.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace"), delimiter)
+
+
+def _skip_lines(sample: bytes, start: int, count: int) -> int:
+    """Where the line starts after some that are not empty."""
+    lines = re.compile(rb"[^\r\n]+(\r\n|\n|\r|\Z)").finditer(sample, start)
+    return [line.end() for line in itertools.islice(lines, count)][-1]
+
+
+def _check_symbols(columns: ColumnMap, rows: Sequence[Sequence[str]], name: str) -> None:
+    """Refuse symbols most of which are no UTF-8."""
+    place = columns.symbol
+    symbols = [row[place] for row in rows if place is not None and place < len(row)]
+    if sum("\ufffd" in symbol for symbol in symbols) > len(symbols) // 2:
+        raise InputError(f"{name}: its symbols are no UTF-8 text; convert it first")
+
+
+def _without_end(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Sequence[str]:
+    """Leave out a header of nothing at the end where rows have none there."""
+    if not headers[-1].strip() and rows and all(len(row) < len(headers) for row in rows):
+        return headers[:-1]
+    return headers
+
+
+def _decimal_of(body: bytes, delimiter: str, columns: ColumnMap, rules: BarRules, name: str) -> str:
+    decimal = rules.decimal
+    if decimal is None:
+        decimal = "."
+        if delimiter != "," and b"," in body:
+            rows = list(_rows(body, delimiter, _DECIMAL_ROWS))
+            decimal = likely_decimal(rows, columns.numbers, name, grouped=rules.grouped)
+    if decimal == delimiter:
+        raise InputError(
+            f"{name}: commas part its fields, so they can't stand before decimals; "
+            "check the settings of decimal and delimiter"
+        )
+    return decimal
+
+
+def _find_head(
+    sample: bytes, start: int, is_whole: bool, name: str, rules: BarRules
+) -> tuple[_Line, _Line]:
+    """Find the first line that has fields (where none has, the first line), and the first line."""
+    first: _Line | None = None
+    delimiter = rules.delimiter
+    for begin, stop, text in _lines(sample, start, is_whole):
+        excel = _SEPARATOR_LINE.fullmatch(text)
+        if excel:
+            delimiter = rules.delimiter or excel[1]
+            continue
+        line = _Line(text, begin, stop, delimiter or _likely_delimiter(text))
+        first = first or line
+        if line.delimiter in text and not text.startswith("#"):
+            return line, first
+    if first is not None:
+        return first, first
+    if sample[start:].strip(b"\r\n"):
+        raise InputError(f"{name}: the first line has no end in {SAMPLE_BYTES:,} bytes; is it CSV?")
+    raise InputError(f"{name}: the file holds blank lines only; it needs a header and bars")
+
+
+def _lines(sample: bytes, start: int, is_whole: bool) -> Iterator[tuple[int, int, str]]:
+    """First lines that are not empty: where each starts, where the next does, and its text."""
+    found = re.compile(rb"([^\r\n]+)(\r\n|\n|\r|\Z)").finditer(sample, start)
+    for _, line in zip(range(_MAX_PREAMBLE_LINES), found, strict=False):
+        if line[2] or is_whole:
+            yield line.start(), line.end(), line[1].decode("utf-8", "replace")
+
+
+def _likely_delimiter(line: str) -> str:
+    bare = re.sub(r'"[^"]*"', "", line)
+    return max(_DELIMITERS, key=bare.count)
+
+
+def _name_columns(
+    rows: Sequence[Sequence[str]], rules: BarRules, name: str
+) -> tuple[Sequence[str], bool]:
+    """Names of the columns, and whether the first of `rows` is a header."""
+    fields = rows[0]
+    plain = rows
+    if rules.header is not True and len(fields) > 1 and not fields[-1].strip():
+        plain = [row[: len(fields) - 1] for row in rows]  # a delimiter at the end
+    usual = None
+    if not rules.header:
+        usual = names_without_header(
+            plain, is_certain=rules.header is False, has_volume=has_volume(rules)
+        )
+    has_header = rules.header
+    if has_header is None:
+        has_header = usual is None and not looks_like_bar(fields)
+    if rules.names:
+        return rules.names, has_header
+    if has_header:
+        return fields, True
+    if usual is None:
+        flags = offer_names(plain)
+        advice = f". If they are those, add {flags}" if flags else "; name them"
+        raise ColumnError(
+            f"{name}: without a header, {len(fields)} columns ({', '.join(fields)}) are of no "
+            f"usual form{advice}"
+        )
+    return usual, False
+
+
+def _width(row: Sequence[str]) -> int:
+    """Fields of a row without nothing at its end."""
+    return len(row) - (not row[-1].strip())
+
+
+def _check_names(names: Sequence[str], text: bytes, delimiter: str, where: str) -> None:
+    """Refuse names of which there are not as many as any of the first lines has fields."""
+    rows = list(_rows(text, delimiter, _MAX_PREAMBLE_LINES))
+    if all(_width(row) != len(names) != len(row) for row in rows):
+        raise ColumnError(
+            f"{where}: there are {len(names)} names and the first line {len(rows[0])} fields "
+            f"({', '.join(rows[0])}); name every column, those not needed with any word"
+        )

@@ -1,0 +1,238 @@
+"""Columns that are read over, and may tell instruments apart: a contract, a ticker, an exchange.
+
+Where such a column changes within a symbol, bars of several instruments would be joined into one
+series: that is an error, unless the column is named as one that doesn't matter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from grandbatch.bars.flags import offer, offer_columns, offer_list
+from grandbatch.bars.form.columns import NOWHERE, ColumnMap, TextColumn
+from grandbatch.bars.form.header import find_header, plain_name
+from grandbatch.bars.rules import BarRules
+from grandbatch.errors import ColumnError
+
+SAMPLE_ROWS = 50
+"""First rows of a file that show which columns are text."""
+
+_MOST_TEXTS = 3
+_TELLING_NAMES = (
+    *("symbol", "ticker", "sym", "instrument", "contract", "name", "ric", "isin", "cusip", "figi"),
+    *("permno", "gvkey", "stkcd", "sc_code", "ts_code", "conid", "instrument_token", "stock"),
+    *("sedol", "code", "security", "root", "underlying", "pair", "market", "expiry", "expiration"),
+    *("contract_month", "delivery", "delivery_month", "maturity", "exchange", "venue", "mic"),
+    *("合约", "代码", "股票代码", "交易所"),
+)
+"""Names of columns that tell instruments apart, the likeliest first."""
+
+_AMOUNT = re.compile(r"(?=.*\d)[$€£¥]?[+-]?[\d.,'\s]+(e[+-]?\d+)?\s?[kmbt%]?", re.IGNORECASE)
+_NO_WORDS = {"true", "false", "yes", "no", "nan", "inf", "-inf", "infinity", "nat"} | {
+    *("na", "n/a", "#n/a", "null", "none")
+}
+_TIME_WORDS = re.compile(
+    r"(?<![^\W\d_])((jan|feb|mar|apr|may|jun|jul|aug|sept?|oct|nov|dec)[a-z]*"
+    r"|(mon|tues?|wed(nes)?|thu(rs)?|fri|sat(ur)?|sun)(day)?|[ap]m|utc|gmt|est|edt|cst|cdt)"
+    r"(?![^\W\d_])|(?<=\d)t(?=\d)|(?<=\d)z$",
+    re.IGNORECASE,
+)
+
+
+def is_text(value: str) -> bool:
+    """Whether a value is a word: no amount, time, switch or gap."""
+    word = value.strip().lower()
+    if word in _NO_WORDS or _AMOUNT.fullmatch(word):
+        return False
+    is_time = len(re.findall(r"\d+", word)) > 1  # a month with one number may be a contract's
+    rest = _TIME_WORDS.sub("", word) if is_time else word
+    return any(letter.isalpha() for letter in rest)
+
+
+def is_telling_name(name: str) -> bool:
+    """Whether a column of that name tells instruments apart, whatever its values look like."""
+    return plain_name(name) in _TELLING_NAMES
+
+
+def text_columns(
+    headers: Sequence[str],
+    columns: ColumnMap,
+    rules: BarRules,
+    folders: Mapping[str, str],
+    where: str,
+    may_be_text: Sequence[bool],
+) -> tuple[TextColumn, ...]:
+    """Find the columns beside a bar's whose texts are looked at.
+
+    Parameters
+    ----------
+    headers : sequence of str
+    columns : ColumnMap
+        Of the bar.
+    rules : BarRules
+    folders : mapping
+        Columns that hive folders stand for.
+    where : str
+        What errors call the file.
+    may_be_text : sequence of bool
+        Of each field, whether its values are texts as far as one knows.
+
+    Raises
+    ------
+    ColumnError
+        If a column that rows are chosen by isn't there, or is a time or a number of a bar.
+    """
+    chosen = _chosen_columns(headers, columns, rules, folders, where)
+    passed = {plain_name(name) for name in rules.ignore_columns}
+    taken = {*columns.taken, *(column.field for column in chosen)}
+    watched = [
+        TextColumn(field, name.strip())
+        for field, name in enumerate(headers)
+        if field not in taken
+        and plain_name(name) not in passed
+        and (may_be_text[field] or is_telling_name(name))
+    ]
+    names = {column.name for column in chosen}
+    watched += [
+        TextColumn(NOWHERE, name, constant=value)
+        for name, value in folders.items()
+        if name not in names and plain_name(name) not in passed
+    ]
+    return (*chosen, *watched)
+
+
+def _chosen_columns(
+    headers: Sequence[str],
+    columns: ColumnMap,
+    rules: BarRules,
+    folders: Mapping[str, str],
+    where: str,
+) -> list[TextColumn]:
+    found = []
+    for name, texts in rules.where.items():
+        field = find_header(headers, name)
+        folder = find_header(list(folders), name)
+        wanted = tuple(text.strip() for text in texts)
+        if field is None and folder is not None:
+            key = list(folders)[folder]
+            found.append(TextColumn(NOWHERE, key, wanted, folders[key]))
+        elif field is None:
+            known = ", ".join([*(header.strip() for header in headers), *folders])
+            raise ColumnError(
+                f"{where}: there is no column {name!r} to choose rows by; the headers are {known}"
+            )
+        elif field in columns.taken and field != columns.symbol:
+            raise ColumnError(
+                f"{where}: rows can't be chosen by {name!r}, which is a time or a number of the "
+                "bars; name another column"
+            )
+        else:
+            found.append(TextColumn(field, headers[field].strip(), wanted))
+    return found
+
+
+class ColumnsWatch:
+    """Watches columns that must not change within a symbol, while blocks come in input order."""
+
+    def __init__(self, rules: BarRules) -> None:
+        self._rules = rules
+        self._seen: dict[tuple[str, str], str] = {}
+        self._changed: dict[str, tuple[str, str, str]] = {}
+
+    def hear(
+        self, columns: Sequence[TextColumn], found: Mapping[str, Sequence[Sequence[str]]]
+    ) -> None:
+        """Take note of a block.
+
+        Parameters
+        ----------
+        columns : sequence of TextColumn
+            Those that are watched.
+        found : mapping
+            Of each symbol, the first different texts of each of these columns.
+        """
+        for symbol, of_columns in found.items():
+            for column, texts in zip(columns, of_columns, strict=True):
+                for text in texts:
+                    first = self._seen.setdefault((plain_name(column.name), symbol), text)
+                    if first != text:
+                        self._changed.setdefault(column.name, (symbol, first, text))
+
+    def check(self, where: str, columns: ColumnMap, *, in_order: bool) -> None:
+        """Refuse columns that have changed.
+
+        Parameters
+        ----------
+        where : str
+            The file.
+        columns : ColumnMap
+            Its columns.
+        in_order : bool
+            Whether bars' times rise as if all were of one series.
+
+        Raises
+        ------
+        ColumnError
+            It names the flags that read the file rightly.
+        """
+        if not self._changed:
+            return
+        names = sorted(self._changed, key=_likelihood)
+        told = "; ".join(self._tell(name) for name in names)
+        raise ColumnError(
+            f"{where}: {told}. Bars of several instruments would be joined into one series. "
+            f"{self._remedies(names, columns, in_order=in_order)}"
+        )
+
+    def _tell(self, name: str) -> str:
+        symbol, first, other = self._changed[name]
+        of_symbol = f" for {symbol}" if symbol != "default" else ""
+        values = " to ".join(repr(text[:40]) for text in (first, other))
+        return f"the column {name!r} isn't read and changes{of_symbol} from {values}"
+
+    def _remedies(self, names: Sequence[str], columns: ColumnMap, *, in_order: bool) -> str:
+        likeliest, *others = names
+        rules = self._rules
+        pass_others = f" {offer_list('--ignore-columns', others)}" if others else ""
+        remedies = []
+        has_symbol = columns.symbol is not None or columns.symbol_name is not None
+        if not has_symbol and rules.symbol is None and rules.symbol_from is None:
+            flag = offer_columns([("symbol", likeliest)])
+            if flag:
+                remedies.append(f"{flag}{pass_others} if it tells instruments apart")
+        if in_order:
+            flag = offer_list("--ignore-columns", names)
+            remedies.append(f"{flag} if all rows are one series")
+        if not remedies:
+            _, first, _ = self._changed[likeliest]
+            flag = offer("--where", f"{likeliest}={first}")
+            remedies.append(f"{flag}{pass_others} to read those rows alone")
+        return f"Add {', or '.join(remedies)}"
+
+
+def _likelihood(name: str) -> tuple[int, str]:
+    plain = plain_name(name)
+    known = plain in _TELLING_NAMES
+    return (_TELLING_NAMES.index(plain) if known else len(_TELLING_NAMES)), name
+
+
+def may_be_texts(rows: Sequence[Sequence[str]], n_fields: int) -> list[bool]:
+    """Of each field, whether some of the first rows hold a text, or all hold nothing."""
+    return [
+        any(is_text(row[field]) for row in rows if field < len(row))
+        or not any(row[field].strip() for row in rows if field < len(row))
+        for field in range(n_fields)
+    ]
+
+
+def first_texts(column: TextColumn, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the first different texts of a watched column that count, in order."""
+    known = is_telling_name(column.name)
+    kept: list[str] = []
+    for name in names:
+        if name and (known or is_text(name)):
+            kept.append(name)
+            if len(kept) == _MOST_TEXTS:
+                break
+    return tuple(kept)

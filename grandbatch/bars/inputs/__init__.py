@@ -1,0 +1,9 @@
+"""Which files are meant, and how their bytes are reached.
+
+| module | |
+|---|---|
+| `files` | paths, folders, patterns and URLs to files; content digests, and what is known of them |
+| `hive` | folders that are columns |
+| `opening` | files by path or URL: looking at them, opening them |
+| `packing` | packed text: how it is packed, what is in it, reading it as a stream |
+"""

@@ -1,0 +1,12 @@
+"""Bytes of a file to typed rows. Knows no Dask, no cache and no rule.
+
+| module | |
+|---|---|
+| `rows` | rows of a block as columns, and columns of text as numbers |
+| `text_blocks` | byte ranges of text files, cut at line ends |
+| `csv_rows` | lines of CSV to rows |
+| `odd_lines` | lines that the fast reader leaves |
+| `row_groups` | row groups of Parquet files, read by column and slice |
+| `tables` | row groups to the rows that lines of CSV give |
+| `choosing` | rows that are left out: others than those asked for |
+"""

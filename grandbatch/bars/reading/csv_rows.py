@@ -1,0 +1,185 @@
+"""Lines of CSV to typed columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.bars.form.columns import NOWHERE, TextColumn
+from grandbatch.bars.form.dialect import CsvLayout
+from grandbatch.bars.reading.odd_lines import read_odd_lines
+from grandbatch.bars.reading.rows import Codes, Rows, Texts, mark_times, name_symbols, recode
+from grandbatch.bars.reading.text_blocks import BlockText
+from grandbatch.bars.timestamps.evidence import Tally
+from grandbatch.bars.timestamps.texts import NO_CHANGES, TimeForm, join_changes, read_texts
+from grandbatch.kernels.csv_rows import DATE, N_TEXTS, SKIPPED, SYMBOL, TIME, read_lines
+from grandbatch.kernels.texts import join_texts, number_texts
+
+Bytes = npt.NDArray[np.uint8]
+Int64 = npt.NDArray[np.int64]
+
+_TILE_ROWS = 8192
+"""Lines between two steps of the parse: what the first leaves for the second is still in cache."""
+_FEW_SYMBOLS = 64
+
+
+def parse_rows(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str | None) -> Rows:
+    """Read a block's lines; `symbol` stands for all rows, or None for those of the column."""
+    size, tile = len(text.data), max(1, min(_TILE_ROWS, text.n_lines))
+    times, codes = np.empty(text.n_lines, np.int64), np.zeros(text.n_lines, np.int32)
+    numbers, reasons = np.empty((5, text.n_lines)), np.empty(text.n_lines, np.uint8)
+    if layout.series:
+        numbers[:] = np.nan  # where prices stay so, a symbol has no bar
+    if layout.columns.numbers[-1] == NOWHERE:
+        numbers[-1] = 0
+    beside = _Beside(text.padded, layout.columns.texts, text.n_lines)
+    texts = np.zeros((N_TEXTS + len(beside.columns), 2, tile), np.int64)
+    status = np.empty(tile, np.uint8)
+    odd, odd_lines = np.empty((3, tile), np.int64), [np.empty((3, 0), np.int64)]
+    tally, changes = Tally(), [NO_CHANGES]
+    symbols = _Names(text.padded)
+    roles = _roles(layout, symbol is None)
+    marks = ord(layout.delimiter), ord(layout.decimal)
+    at = row = 0
+    while at < size:
+        at, count, n_odd = read_lines(
+            text.padded, at, row, tile, roles, *marks, numbers, reasons, texts, odd
+        )
+        rows = slice(row, row + count)
+        row += count
+        odd_lines.append(odd[:, :n_odd].copy())
+        data, moments = text.padded, texts[0, :, :count]
+        if len(layout.columns.timestamp) == 2:
+            data, moments = _join(data, texts[0], texts[TIME - DATE], count)
+        found = read_texts(data, moments, form, times[rows], status[:count], tally)
+        if found is not NO_CHANGES:
+            changes.append(found.at(rows.start))
+        mark_times(status[:count], reasons[rows])
+        if symbol is None:
+            symbols.number(texts[SYMBOL - DATE], codes[rows])
+        beside.number(texts[N_TEXTS:], rows)
+    codes = codes[:row]
+    names: tuple[str, ...] = (symbol or "",)
+    if symbol is None:
+        codes, names = name_symbols(symbols.texts(), codes, reasons[:row])
+    o, h, l, c, v = (numbers[_first_role(layout, number), :row] for number in range(5))
+    clock = join_changes(changes)
+    evidence, told = tally.evidence(), beside.texts(row)
+    read = Rows(times[:row], (o, h, l, c, v), codes, names, reasons[:row], evidence, clock, told)
+    places, starts, stops = np.concatenate(odd_lines, axis=1)
+    if not len(places):
+        return read
+    return _insert(read, places, read_odd_lines(text.padded, starts, stops, layout, form, symbol))
+
+
+def _roles(layout: CsvLayout, has_column: bool) -> npt.NDArray[np.uint8]:
+    """Return what each field of a line is."""
+    roles = np.full(layout.n_fields, SKIPPED, np.uint8)
+    columns = layout.columns
+    for role, column in enumerate(columns.texts, start=SKIPPED + 1):
+        if column.field != NOWHERE:
+            roles[column.field] = role
+    for role, field in enumerate(columns.timestamp, start=DATE):
+        roles[field] = role
+    for number, field in enumerate(columns.numbers):
+        if field != NOWHERE:
+            roles[field] = _first_role(layout, number)
+    if has_column and columns.symbol is not None:
+        roles[columns.symbol] = SYMBOL
+    return roles
+
+
+def _first_role(layout: CsvLayout, number: int) -> int:
+    """Return the first number of the same field: one price may be all four of a bar."""
+    numbers = layout.columns.numbers
+    return numbers.index(numbers[number])
+
+
+def _join(data: Bytes, dates: Int64, times: Int64, count: int) -> tuple[Bytes, Int64]:
+    """Join dates and times, where they are columns of their own, to texts in an own buffer."""
+    lengths = (dates[1] - dates[0] + times[1] - times[0])[:count]
+    joined = np.empty(int(lengths.sum()) + count, np.uint8)
+    places = np.empty((2, count), np.int64)
+    join_texts(data, dates, times, count, joined, places)
+    joined.flags.writeable = False
+    return joined, places
+
+
+class _Names:
+    """Numbers for the texts of a column in a block, as they come."""
+
+    def __init__(self, data: Bytes) -> None:
+        self.data = data
+        self.n_known = 0
+        self.known = np.empty((2, _FEW_SYMBOLS), np.int64)
+        self.slots = np.full(2 * _FEW_SYMBOLS, -1, np.int32)
+
+    def number(self, places: Int64, codes: Codes) -> None:
+        """Write the numbers of the first `len(codes)` texts."""
+        row, stop = 0, len(codes)
+        while row < stop:
+            row, self.n_known = number_texts(
+                self.data, places, row, stop, self.slots, self.known, self.n_known, codes
+            )
+            if row < stop:
+                self._grow()
+
+    def _grow(self) -> None:
+        """Make room for twice as many, which get the same numbers as before."""
+        before, n = self.known, self.n_known
+        self.known = np.empty((2, 2 * n), np.int64)
+        self.slots = np.full(4 * n, -1, np.int32)
+        number_texts(self.data, before, 0, n, self.slots, self.known, 0, np.empty(n, np.int32))
+
+    def texts(self) -> list[bytes]:
+        """Text of each number."""
+        places = self.known[:, : self.n_known].T.tolist()
+        return [self.data[a:b].tobytes() for a, b in places]
+
+    def decoded(self) -> tuple[str, ...]:
+        """Text of each number, as one that a user may write."""
+        return tuple(text.decode("utf-8", "replace").strip() for text in self.texts())
+
+
+class _Beside:
+    """Texts of a block that stand beside its bars."""
+
+    def __init__(self, data: Bytes, columns: Sequence[TextColumn], n_lines: int) -> None:
+        self.columns = columns
+        self._names = [_Names(data) for _ in columns]
+        self._codes = np.zeros((len(columns), n_lines), np.int32)
+
+    def number(self, texts: Int64, rows: slice) -> None:
+        """Take note of some rows' texts."""
+        for column, names, codes, places in zip(
+            self.columns, self._names, self._codes, texts, strict=True
+        ):
+            if column.field != NOWHERE:
+                names.number(places, codes[rows])
+
+    def texts(self, n_rows: int) -> tuple[Texts, ...]:
+        """Return the texts of the rows so far."""
+        return tuple(
+            Texts(
+                codes[:n_rows], (column.constant,) if column.field == NOWHERE else names.decoded()
+            )
+            for column, names, codes in zip(self.columns, self._names, self._codes, strict=True)
+        )
+
+
+def _insert(rows: Rows, places: Int64, others: Rows) -> Rows:
+    """Put other rows at some places."""
+    kept = tuple(sorted({*rows.symbols, *others.symbols} - {""})) or ("",)
+    codes = recode(rows.codes, rows.symbols, kept)
+    codes[places] = recode(others.codes, others.symbols, kept)
+    rows.times[places] = others.times
+    rows.reasons[places] = others.reasons
+    for values, other in zip(rows.numbers, others.numbers, strict=True):
+        values[places] = other
+    evidence = rows.evidence + others.evidence
+    moved = replace(others.changes, rows=places[others.changes.rows])
+    changes = join_changes([rows.changes, moved])
+    return replace(rows, codes=codes, symbols=kept, evidence=evidence, changes=changes)

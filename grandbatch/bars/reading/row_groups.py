@@ -1,0 +1,131 @@
+"""Row groups of Parquet files, read by column and a few rows at a time, never mapped.
+
+What is held at once is bounded by a batch of rows and, for each column, a page: not by the row
+group, however large. Rows can't be reached but from their group's beginning, so whoever reads
+several blocks of one group reads them in a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grandbatch.bars.inputs.opening import is_url, open_raw
+from grandbatch.errors import InputError
+
+BATCH_ROWS = 65_536
+BUFFER_BYTES = 2**20
+"""Of each column so many bytes are read at once; of a remote file with each request."""
+
+
+@dataclass(frozen=True)
+class TableBlock:
+    """Rows `[start, stop)` of one row group."""
+
+    path: str
+    group: int
+    start: int
+    stop: int
+    n_bytes: int
+
+
+class OpenGroups:
+    """The row groups that one task reads. What is asked for again and again is read on."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, int, tuple[str, ...] | None], _Cursor] = {}
+
+    def __enter__(self) -> OpenGroups:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for cursor in self._open.values():
+            cursor.close()
+        self._open.clear()
+
+    def read(self, block: TableBlock, names: tuple[str, ...] | None) -> Any:
+        """Read a block's rows of some columns, or of all; a table.
+
+        Raises
+        ------
+        InputError
+            If the file can't be read.
+        """
+        key = block.path, block.group, names
+        with told_plainly(block.path):
+            cursor = self._open.get(key)
+            if cursor is None or cursor.at > block.start:
+                if cursor is not None:
+                    cursor.close()
+                cursor = self._open[key] = _Cursor(*key)
+            return cursor.take(block.start, block.stop)
+
+
+class _Cursor:
+    """Where the reading of a row group stands."""
+
+    def __init__(self, path: str, group: int, names: tuple[str, ...] | None) -> None:
+        self._path = path
+        self._file = open_table(path)
+        self._batches = self._file.iter_batches(
+            BATCH_ROWS,
+            row_groups=[group],
+            columns=None if names is None else list(names),
+            use_threads=False,
+        )
+        self._rest: Any = None
+        self.at = 0
+
+    def take(self, start: int, stop: int) -> Any:
+        """Return the rows from `start`, at or behind the last ones taken, up to `stop`."""
+        found = []
+        while self.at < stop:
+            batch = self._rest
+            if batch is None or not batch.num_rows:
+                batch = next(self._batches, None)
+            if batch is None:
+                raise InputError(
+                    f"{self._path}: a row group ends before row {stop:,}, and its footer says that "
+                    "it has more; the file is damaged: copy it again"
+                )
+            low, high = max(start - self.at, 0), min(stop - self.at, batch.num_rows)
+            if low < high:
+                found.append(batch.slice(low, high - low))
+            self.at += high
+            self._rest = batch.slice(high)
+        return pa.Table.from_batches(found)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def open_table(location: str) -> Any:
+    """Open a Parquet file, local or remote; a file that shrinks is an error, no signal."""
+    file = open_raw(location) if is_url(location) else location
+    return pq.ParquetFile(file, pre_buffer=False, memory_map=False, buffer_size=BUFFER_BYTES)
+
+
+@contextmanager
+def told_plainly(location: str, problem: str = "can't be read as Parquet") -> Iterator[None]:
+    """Say in one line what is wrong with a Parquet file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise InputError(
+            f"{location}: {problem} ({lines[0][:200]}); it is damaged, or was changed while it was "
+            "read: copy it again, and run again"
+        ) from None

@@ -1,0 +1,146 @@
+"""Rows of a block as columns, and how columns of text become them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from grandbatch.bars.timestamps.evidence import Evidence
+from grandbatch.bars.timestamps.texts import ClockChanges, TimeForm, read_times
+from grandbatch.kernels.bar_rules import ACCEPTED, MISSING, UNPARSEABLE
+from grandbatch.kernels.timestamps import MISSING as TIME_MISSING
+from grandbatch.kernels.timestamps import UNPARSEABLE as TIME_UNPARSEABLE
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int32]
+UInt8 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts of a column that is no part of a bar, one for each row."""
+
+    codes: Codes
+    """Index into `names`."""
+    names: tuple[str, ...]
+    """In the order in which they first come, without blanks around them."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a block: one for each line that is not empty, in order."""
+
+    times: npt.NDArray[np.int64]
+    numbers: tuple[Floats, Floats, Floats, Floats, Floats]
+    """Open, high, low, close, volume."""
+    codes: Codes
+    """Index into `symbols`."""
+    symbols: tuple[str, ...]
+    """Sorted."""
+    reasons: UInt8
+    """`UNPARSEABLE`, `MISSING` or `ACCEPTED` so far."""
+    evidence: Evidence
+    changes: ClockChanges
+    texts: tuple[Texts, ...] = ()
+    """Of each of `ColumnMap.texts`."""
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+def scale_prices(rows: Rows, scale: float) -> Rows:
+    """Multiply prices by a decimal number.
+
+    A price times its digits is divided by their power of ten: rounded once, as if it stood in the
+    file with its point.
+    """
+    factor, power = scale, 1.0
+    if Decimal(scale) != Decimal(repr(scale)):
+        _, digits, exponent = Decimal(repr(scale)).as_tuple()
+        assert isinstance(exponent, int)  # it is finite
+        factor, power = float(int("".join(map(str, digits)))), float(10**-exponent)
+    done: dict[int, Floats] = {}
+    for values in rows.numbers[:4]:  # one array may stand for several
+        if id(values) not in done:
+            done[id(values)] = values * factor / power
+    o, h, l, c = (done[id(values)] for values in rows.numbers[:4])
+    return replace(rows, numbers=(o, h, l, c, rows.numbers[4]))
+
+
+def rows_of(times: Any, numbers: list[Any], symbols: Any, form: TimeForm) -> Rows:
+    """Join columns into rows.
+
+    Parameters
+    ----------
+    times : ChunkedArray of binary
+        Texts, not null.
+    numbers : list of five ChunkedArrays of float64
+        Null where missing.
+    symbols : str, or ChunkedArray of dictionary-encoded binary
+        The symbol of all rows, or of each.
+    form : TimeForm
+        How timestamps are read.
+    """
+    ns, status, evidence, changes = read_times(times, form)
+    reasons = np.zeros(len(ns), np.uint8)
+    for column in numbers:
+        if column.null_count:
+            reasons[column.is_null().to_numpy()] = MISSING
+    mark_times(status, reasons)
+    if isinstance(symbols, str):
+        codes = np.zeros(len(ns), np.int32)
+        names: tuple[str, ...] = (symbols,)
+    else:
+        codes, raw = plain_codes(symbols)
+        codes, names = name_symbols(raw, codes, reasons)
+    o, h, l, c, v = (column.to_numpy() for column in numbers)
+    return Rows(ns, (o, h, l, c, v), codes, names, reasons, evidence, changes)
+
+
+def plain_codes(texts: Any) -> tuple[Codes, list[bytes]]:
+    """Codes and dictionary of a ChunkedArray of dictionary-encoded binary."""
+    whole = texts.unify_dictionaries().combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):
+        whole = whole.chunk(0)
+    return whole.indices.to_numpy(), whole.dictionary.to_pylist()
+
+
+def mark_times(status: UInt8, reasons: UInt8) -> None:
+    """Give rows without a readable time their reason, in place; unparseable goes first."""
+    if status.max(initial=0) < TIME_MISSING:
+        return
+    reasons[(status == TIME_MISSING) & (reasons == ACCEPTED)] = MISSING
+    reasons[status == TIME_UNPARSEABLE] = UNPARSEABLE
+
+
+def name_symbols(
+    raw: Sequence[bytes], indices: Codes, reasons: UInt8
+) -> tuple[Codes, tuple[str, ...]]:
+    """Codes into the sorted names; rows without a readable name get their reason, in place."""
+    names: list[str | None] = []
+    for value in raw:
+        try:
+            names.append(value.decode("utf-8").strip())
+        except UnicodeDecodeError:
+            names.append(None)
+    unnamed, unread = (np.array([name == unfit for name in names]) for unfit in ("", None))
+    if unnamed.any():
+        reasons[unnamed[indices] & (reasons == ACCEPTED)] = MISSING
+    if unread.any():
+        reasons[unread[indices]] = UNPARSEABLE
+    kept = tuple(sorted({name for name in names if name})) or ("",)
+    return recode(indices, [name or "" for name in names], kept), kept
+
+
+def recode(codes: Codes, names: Sequence[str], kept: Sequence[str]) -> Codes:
+    """Turn indices into `names` into indices into `kept`; 0 for a name that isn't kept."""
+    place = {name: code for code, name in enumerate(kept)}
+    lookup = np.array([place.get(name, 0) for name in names], np.int32)
+    recoded: Codes = lookup[codes]
+    return recoded

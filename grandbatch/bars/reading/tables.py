@@ -1,0 +1,269 @@
+"""Parquet inputs: row groups to the rows that lines of CSV give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from grandbatch.bars.form.columns import NOWHERE, ColumnMap, TextColumn
+from grandbatch.bars.form.header import match_columns
+from grandbatch.bars.form.instruments import text_columns
+from grandbatch.bars.form.side_by_side import match_frame, read_pairs
+from grandbatch.bars.reading.odd_lines import no_numbers, to_numbers
+from grandbatch.bars.reading.row_groups import OpenGroups, TableBlock, open_table, told_plainly
+from grandbatch.bars.reading.rows import Rows, Texts, plain_codes, rows_of
+from grandbatch.bars.rules import UNITS, BarRules
+from grandbatch.bars.timestamps.evidence import Evidence
+from grandbatch.bars.timestamps.texts import TimeForm, read_times
+from grandbatch.errors import ColumnError, InputError
+from grandbatch.kernels.bar_rules import UNPARSEABLE
+
+_EXACT = 2**53
+"""Whole numbers up to it are doubles, and so are powers of ten up to the 22nd."""
+_EXACT_TENS = 22
+_SNIFFED_ROWS = 4096
+_LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """Where the columns of bars are in one Parquet file."""
+
+    names: tuple[str, ...]
+    columns: ColumnMap
+    grouped: bool = False
+    """Whether numbers that are texts may have marks between thousands."""
+    series: tuple[ColumnMap, ...] = ()
+    """Where a row holds bars of several symbols side by side: the columns of each."""
+
+
+def read_table_layout(
+    location: str, rules: BarRules, rows_per_block: int, folders: Mapping[str, str]
+) -> tuple[TableLayout, list[TableBlock]]:
+    """Read a Parquet file's schema, and cut its row groups into blocks.
+
+    Raises
+    ------
+    InputError
+        If it is no Parquet file, or has no rows.
+    ColumnError
+        If its columns can't be mapped.
+    """
+    with told_plainly(location, "not a Parquet file"), open_table(location) as file:
+        footer = file.metadata
+        schema = file.schema_arrow
+        names = tuple(schema.names)
+        _check_counts(location, footer)
+    if not footer.num_rows:
+        raise InputError(f"{location}: the file has columns and no rows")
+    blocks = []
+    for group in range(footer.num_row_groups):
+        n_rows = footer.row_group(group).num_rows
+        size = footer.row_group(group).total_byte_size
+        for start in range(0, n_rows, rows_per_block):
+            stop = min(start + rows_per_block, n_rows)
+            blocks.append(TableBlock(location, group, start, stop, size * (stop - start) // n_rows))
+    pairs = read_pairs(names)
+    if pairs is not None:
+        series = match_frame(pairs, rules, location)
+        return TableLayout(names, series[0], rules.grouped, series), blocks
+    columns = match_columns(names, rules, location, folders)
+    _refuse_nested(schema, columns, location)
+    may_be_text = [_is_text(schema.field(i).type) for i in range(len(names))]
+    texts = text_columns(names, columns, rules, folders, location, may_be_text)
+    return TableLayout(names, replace(columns, texts=texts), rules.grouped), blocks
+
+
+def _refuse_nested(schema: Any, columns: ColumnMap, location: str) -> None:
+    for i in sorted(columns.taken - {NOWHERE}):
+        kind = schema.field(i).type
+        if pa.types.is_nested(kind):
+            raise ColumnError(
+                f"{location}: the column {schema.field(i).name!r} holds {kind}, not one value a "
+                "row; write it as plain columns"
+            )
+
+
+def _is_text(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+    )
+
+
+def _check_counts(location: str, footer: Any) -> None:
+    """Refuse a footer whose counts of rows contradict each other: what is planned rests on them."""
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    flat = [group.column(0) for group in groups if footer.num_columns]
+    is_flat = all("." not in column.path_in_schema for column in flat)
+    counts = [group.num_rows for group in groups]
+    if (
+        min(counts, default=0) < 0
+        or sum(counts) != footer.num_rows
+        or (is_flat and [column.num_values for column in flat] != counts)
+    ):
+        raise InputError(
+            f"{location}: its footer contradicts itself: {footer.num_rows:,} rows in all, "
+            f"{sum(counts):,} in its row groups; the file is damaged: copy it again"
+        )
+
+
+def read_table(
+    block: TableBlock, layout: TableLayout, form: TimeForm, symbol: str | None, groups: OpenGroups
+) -> Rows:
+    """Read a block's rows; `symbol` stands for all rows, or None for those of the column.
+
+    Raises
+    ------
+    InputError
+        If the file can't be read, or a price or volume is no number.
+    """
+    with told_plainly(block.path):
+        return _read_table(block, layout, form, symbol, groups)
+
+
+def _read_table(
+    block: TableBlock, layout: TableLayout, form: TimeForm, symbol: str | None, groups: OpenGroups
+) -> Rows:
+    columns = layout.columns
+    fields = {*columns.timestamp, *columns.numbers, *(column.field for column in columns.texts)}
+    if symbol is None and columns.symbol is not None:
+        fields.add(columns.symbol)
+    table = groups.read(block, tuple(layout.names[i] for i in sorted(fields - {NOWHERE})))
+    times = _time_texts(table, layout)
+    unread = np.zeros(len(table), np.bool_)
+    try:
+        numbers = [
+            no_numbers(len(table))
+            if i == NOWHERE
+            else _to_floats(table[layout.names[i]], unread, grouped=layout.grouped)
+            for i in columns.numbers
+        ]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"{block.path}: a price or volume is no number ({error})") from None
+    symbols: Any = symbol
+    if symbol is None:
+        assert columns.symbol is not None
+        symbols = _to_text(table[layout.names[columns.symbol]]).dictionary_encode()
+    rows = rows_of(times, numbers, symbols, form)
+    rows.reasons[unread] = UNPARSEABLE
+    return replace(rows, texts=tuple(_texts(table, layout, column) for column in columns.texts))
+
+
+def _texts(table: Any, layout: TableLayout, column: TextColumn) -> Texts:
+    """Texts of a column beside the bars."""
+    if column.field == NOWHERE:
+        return Texts(np.zeros(len(table), np.int32), (column.constant,))
+    coded = _to_text(table[layout.names[column.field]]).dictionary_encode()
+    codes, names = plain_codes(coded)
+    return Texts(codes, tuple(name.decode("utf-8", "replace").strip() for name in names))
+
+
+def sniff_table(block: TableBlock, layout: TableLayout, rules: BarRules) -> Evidence:
+    """Evidence of a block's first rows."""
+    names = tuple(layout.names[i] for i in layout.columns.timestamp)
+    first = replace(block, stop=min(block.stop, block.start + _SNIFFED_ROWS))
+    with told_plainly(block.path), OpenGroups() as groups:
+        times = _time_texts(groups.read(first, names), layout)
+        return read_times(times, TimeForm(strptime=rules.timestamp_format))[2]
+
+
+def _time_texts(table: Any, layout: TableLayout) -> Any:
+    parts = [_to_text(table[layout.names[i]]) for i in layout.columns.timestamp]
+    if len(parts) == 2:
+        return pc.binary_join_element_wise(*parts, pa.scalar(b" ", pa.binary()))
+    return parts[0]
+
+
+def _to_floats(column: Any, unread: npt.NDArray[np.bool_], *, grouped: bool) -> Any:
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return to_numbers(column, ".", unread, grouped=grouped)
+    if pa.types.is_decimal(column.type):
+        chunks = [decimals_to_floats(chunk) for chunk in column.chunks]
+        return pa.chunked_array(chunks, pa.float64())
+    return pc.cast(column, pa.float64(), safe=False)
+
+
+def decimals_to_floats(chunk: Any) -> Any:
+    """Return the doubles nearest to decimals, of any precision and scale: those of their text.
+
+    Arrow's own cast is an ulp off for every fourth price.
+    """
+    scale = chunk.type.scale
+    if pa.types.is_decimal128(chunk.type) and abs(scale) <= _EXACT_TENS and chunk.buffers()[1]:
+        halves = np.frombuffer(chunk.buffers()[1], np.int64).reshape(-1, 2)
+        low, high = halves[chunk.offset : chunk.offset + len(chunk)].T
+        # one operation on two exact doubles rounds correctly
+        values = low / 10.0**scale if scale >= 0 else low * 10.0**-scale
+        is_exact = (high == low >> 63) & (low <= _EXACT) & (low >= -_EXACT)
+        others = pa.array(np.flatnonzero(~is_exact & chunk.is_valid().to_numpy(False)))
+        values[others.to_numpy()] = _through_text(chunk.take(others))
+    else:
+        values = _through_text(chunk)
+    return pa.array(values, mask=chunk.is_null().to_numpy(False))
+
+
+def _through_text(decimals: Any) -> npt.NDArray[np.float64]:
+    floats = pc.cast(pc.cast(decimals, pa.string()), pa.float64())
+    values: npt.NDArray[np.float64] = pc.fill_null(floats, 0.0).to_numpy(False)
+    return values
+
+
+def _to_text(column: Any) -> Any:
+    """Write values as text in binary, nulls as empty text: the ways of CSV apply from there."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = pc.cast(column, kind.value_type)
+        kind = column.type
+    if pa.types.is_timestamp(kind):
+        # exact to the nanosecond, and independent of a zone database
+        zone = "" if kind.tz is None else "Z"
+        plain = pc.cast(column, pa.timestamp(kind.unit))
+        text = pc.strftime(plain, format=f"%Y-%m-%dT%H:%M:%S{zone}")
+        # it takes years beyond 32767 for others
+        limit = _LARGEST // 10 ** (9 - 3 * UNITS.index(kind.unit))
+        ticks = pc.cast(plain, pa.int64())
+        is_near = pc.and_(pc.less_equal(ticks, limit), pc.greater_equal(ticks, -limit))
+        column = pc.if_else(is_near, text, "out of range")
+    elif pa.types.is_floating(kind):
+        column = pc.if_else(pc.is_finite(column), column, None)
+        column = pc.cast(column, pa.decimal128(38, 9), safe=False)  # no exponents
+        column = pc.cast(column, pa.string())
+        column = pc.replace_substring_regex(column, "^0E-9$", "0")
+        column = pc.replace_substring_regex(column, r"\.0+$", "")  # 93000.0 may be a time of day
+    elif not pa.types.is_binary(kind):
+        column = pc.cast(column, pa.string())
+    text = pc.cast(column, pa.binary())
+    return pc.fill_null(text, b"")
+
+
+def _values_of(column: Any) -> list[Any]:
+    """Return values as Python has them; times that it hasn't, as their numbers."""
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        is_day = pa.types.is_date32(column.type)
+        return list(column.cast(pa.int32() if is_day else pa.int64()).to_pylist())
+
+
+def table_texts(block: TableBlock, rows: npt.NDArray[np.int64], groups: OpenGroups) -> list[str]:
+    """Write some of a block's rows as text, values parted by commas."""
+    table = groups.read(block, None).take(pa.array(rows))
+    columns = [_values_of(column) for column in table.columns]
+    return [
+        ",".join("" if value is None else str(value) for value in row)
+        for row in zip(*columns, strict=True)
+    ]

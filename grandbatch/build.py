@@ -1,0 +1,127 @@
+"""`build_store`: the public call."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from grandbatch.bars import BarRules
+from grandbatch.builder.builder import BuildOptions, build
+from grandbatch.builder.reuse import Inputs, Target
+from grandbatch.builder.settings import make_settings
+from grandbatch.checks import parse_bytes
+from grandbatch.features import FeatureSet
+from grandbatch.scheduling import Schedule
+from grandbatch.store import MatrixStore
+
+
+def build_store(
+    inputs: Inputs,
+    store: str | os.PathLike[str],
+    *,
+    feature_set: str | FeatureSet = "strategic",
+    sequence_length: int | None = None,
+    overlap: int | None = None,
+    layout: str = "windows",
+    chunk_windows: int | None = None,
+    codec: str = "auto",
+    max_gap: Any = None,
+    engine: str = "auto",
+    client: Any = None,
+    scheduler: str = "threads",
+    workers: int | None = None,
+    memory_limit: str | int | None = None,
+    partition_bars: int | None = None,
+    overwrite: bool = False,
+    durable: bool = True,
+    check: bool = True,
+    cache: str | os.PathLike[str] | None = None,
+    rules: BarRules | None = None,
+    progress: Any = None,
+) -> MatrixStore:
+    """Build the store of a feature set's matrices from market bars, or reuse it.
+
+    Where the inputs are those of the store at the path with bars added at their end, the store is
+    extended: its files before the first window that changes are kept. The result is the same.
+
+    Parameters
+    ----------
+    inputs : path or sequence of paths
+        CSV or Parquet files, folders or globs.
+    store : path
+        Where the store is, or is to be.
+    feature_set : str or FeatureSet
+        What to compute of the bars: a set, or its name, which is that of a built-in one, or
+        `module:NAME` or `path.py:NAME`, imported from the working directory.
+    sequence_length, overlap : int, optional
+        Rows of a window, and rows that neighbours share; by default the set's own.
+    layout : {"windows", "rows"}
+        Store each window, or each feature row once.
+    chunk_windows : int, optional
+        Windows in a chunk; by default 1,024, or 256 where neighbours share more than half their
+        rows.
+    codec : {"auto", "none", "lz4", "zstd"}
+        "auto" is zstd where neighbours share more than half their rows, else lz4.
+    max_gap : pandas.Timedelta or str, optional
+        A larger gap between bars starts a new segment.
+    engine : {"auto", "overlap", "direct"}
+        How bars reach the tasks: through one `map_overlap`, or read by each. The same bytes.
+    client : distributed.Client, optional
+        Build on this cluster; its workers must see the store's folder.
+    scheduler : {"threads", "sync"}
+        Where to build without a client.
+    workers : int, optional
+        Threads; by default one for each core.
+    memory_limit : str or int, optional
+        Bytes, or a size such as "2GiB", that the build's processes may use in all.
+    partition_bars : int, optional
+        Bars in a partition. Changes speed and memory, never the store.
+    overwrite : bool
+        Replace another store at the path.
+    durable : bool
+        Put every file on the disk before its name appears, not only in the page cache.
+    check : bool
+        Run kernels that aren't built in on a few thousand bars before anything is written, as
+        `check` does: on simulated ones, and on the first of a few segments.
+    cache : path, optional
+        Folder of the bars cache; by default `.grandbatch/bars` beside the store.
+    rules : BarRules, optional
+        How bars are read and what makes a row bad.
+    progress : callable, optional
+        Called with (stage, done, total).
+
+    Returns
+    -------
+    MatrixStore
+
+    Raises
+    ------
+    InputError
+        If the inputs are missing or bad.
+    UsageError
+        If a setting makes no sense.
+    KernelError
+        If a kernel looks ahead, reads past its lookback, or depends on more than its bars.
+    StoreMismatchError
+        If another store stands at the path.
+    MemoryLimitError
+        If the build can't fit into the limit; nothing has been done then.
+    DiskFullError
+        If the disk is full; the same call goes on later.
+    """
+    settings = make_settings(
+        feature_set, sequence_length, overlap, layout, chunk_windows, codec, max_gap
+    )
+    local = client is None
+    schedule = Schedule.local(scheduler, workers) if local else Schedule.on_cluster(client)
+    options = BuildOptions(
+        engine=engine,
+        partition_bars=partition_bars,
+        schedule=schedule,
+        memory_limit_bytes=None if memory_limit is None else parse_bytes(memory_limit),
+        overwrite=overwrite,
+        durable=durable,
+        check=check,
+    )
+    target = Target.of(inputs, store, settings, rules or BarRules(), cache)
+    return build(target, options, progress).store

@@ -1,0 +1,373 @@
+"""`build_store`: bars, plan, chunks, publication; whole or absent, and resumed where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grandbatch.allocator import kept_memory
+from grandbatch.bars import Bars, prepare_bars, with_bars
+from grandbatch.builder.check import check_on_bars, check_on_simulated
+from grandbatch.builder.engines import (
+    ENGINES,
+    choose_engine,
+    direct_graph,
+    group_jobs,
+    overlap_graph,
+)
+from grandbatch.builder.extend import keep_files
+from grandbatch.builder.history import BuildClock, record_build
+from grandbatch.builder.labels import label_jobs, write_label_chunk
+from grandbatch.builder.plan import BuildPlan
+from grandbatch.builder.reuse import Extension, Target, find_extension, find_store
+from grandbatch.builder.workers import prepare_workers
+from grandbatch.errors import UsageError
+from grandbatch.files import remove_temporaries, room_for
+from grandbatch.kernels.statistics import merge_moments
+from grandbatch.memory import MemoryLimit, memory_limit
+from grandbatch.scheduling import Schedule
+from grandbatch.store.format import FORMAT, NEXT_RETURN_VERSION, StoreSpec
+from grandbatch.store.manifest import ChunkDigests, Manifest
+from grandbatch.store.notes import tell_notes
+from grandbatch.store.places import is_remote
+from grandbatch.store.publish import (
+    builder_lock,
+    clean_staging,
+    finish_replacement,
+    has_leftovers,
+    publish,
+    staging_folder,
+)
+from grandbatch.store.reader import MatrixStore
+from grandbatch.store.upload import upload_store
+from grandbatch.store.writer import (
+    check_files,
+    finished_files,
+    join_digests,
+    read_record,
+    record_path,
+    staged_store,
+    write_manifest,
+    write_metadata,
+)
+from grandbatch.version import __version__
+
+Progress = Callable[[str, int, int], None]
+"""Told of (stage, done, total): bytes for "bars", chunks for "chunks", files for "upload"."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How a store is built. Nothing here changes a bit of it.
+
+    Raises
+    ------
+    UsageError
+        If the engine is unknown.
+    """
+
+    engine: str = "auto"
+    partition_bars: int | None = None
+    schedule: Schedule | None = None
+    memory_limit_bytes: int | None = None
+    overwrite: bool = False
+    wait: bool = True
+    durable: bool = True
+    check: bool = True
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise UsageError(f"unknown engine {self.engine!r}; choose auto, overlap or direct")
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A store, and what it took."""
+
+    store: MatrixStore
+    reused: bool
+    resumed_chunks: int = 0
+    """Chunks that an interrupted build had finished."""
+    kept_chunks: int = 0
+    """Chunks taken over from the store that was extended."""
+
+
+def build(target: Target, options: BuildOptions, progress: Progress | None = None) -> BuildResult:
+    """Build a store, or find it built.
+
+    Raises
+    ------
+    InputError, UsageError, StoreError, MemoryLimitError, DiskFullError
+        As their classes say.
+    """
+    clock = BuildClock()
+
+    def told(stage: str, done: int, total: int) -> None:
+        clock.tell(stage, done, total)
+        if progress is not None:
+            progress(stage, done, total)
+
+    if is_remote(target.path):
+        return _build_remote(target, options, progress)
+    if not has_leftovers(target.path):
+        store = find_store(target, overwrite=options.overwrite)
+        if store is not None:
+            return BuildResult(store, True)
+    schedule = options.schedule or Schedule.local()
+    with (
+        ExitStack() as stack,
+        kept_memory() if schedule.is_local else nullcontext(),
+        room_for(target.path),
+        builder_lock(target.path, wait=options.wait, on_wait=lambda message: told(message, 0, 0)),
+    ):
+        finish_replacement(target.path, durable=options.durable)
+        store = find_store(target, overwrite=options.overwrite)
+        if store is not None:
+            clean_staging(target.path)
+            return BuildResult(store, True)
+        if options.check:
+            check_on_simulated(target.settings.feature_set)
+        schedule = stack.enter_context(prepare_workers(schedule, target))
+        extension = None if options.overwrite else find_extension(target)
+
+        def prepare() -> Bars:
+            return prepare_bars(
+                target.inputs,
+                target.cache,
+                target.rules,
+                schedule=schedule,
+                on_progress=lambda done, total: told("bars", done, total),
+                memory_limit_bytes=options.memory_limit_bytes,
+            )
+
+        def write(bars: Bars) -> BuildResult:
+            plan = plan_build(target, bars, options, schedule)
+            if options.check:
+                check_on_bars(target.settings.feature_set, bars, plan.segments)
+            result = _build_locked(target, options, schedule, bars, plan, extension, told)
+            _record(target, plan, result, clock, memory_limit(options.memory_limit_bytes))
+            return result
+
+        return with_bars(prepare, write)
+
+
+def _build_remote(target: Target, options: BuildOptions, progress: Progress | None) -> BuildResult:
+    """Build a store in a folder of its own beside the bars cache, and upload it."""
+    store = find_store(target, overwrite=options.overwrite)
+    if store is not None:
+        return BuildResult(store, True)
+    folder = target.cache / "uploads" / hashlib.sha256(str(target.path).encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    local = folder / target.path.name
+    heard = progress or (lambda stage, done, total: None)
+    with builder_lock(folder, wait=options.wait, on_wait=lambda message: heard(message, 0, 0)):
+        store = find_store(target, overwrite=options.overwrite)
+        if store is not None:
+            return BuildResult(store, True)
+        # what stands there is of an upload that was cut off, perhaps of other inputs
+        built = build(replace(target, path=local), replace(options, overwrite=True), progress)
+        upload_store(local, target.path, progress)
+        shutil.rmtree(folder)
+        return replace(built, store=MatrixStore.open(target.path), reused=False)
+
+
+def _record(
+    target: Target, plan: BuildPlan, result: BuildResult, clock: BuildClock, limit: MemoryLimit
+) -> None:
+    """Keep what a build took, for reports."""
+    tasks = plan.admitted(limit)
+    record_build(
+        target.path,
+        {
+            "fingerprint": result.store.fingerprint,
+            **clock.facts(),
+            "n_rows": plan.n_rows,
+            "n_windows": plan.spec.n_windows,
+            "resumed_chunks": result.resumed_chunks,
+            "kept_chunks": result.kept_chunks,
+            "tasks_in_flight": tasks,
+            "worker_processes": plan.processes,
+            "projected_bytes": plan.projected_bytes(tasks),
+            "limit_bytes": limit.limit_bytes,
+            "limit_source": limit.source,
+        },
+    )
+
+
+def plan_build(target: Target, bars: Bars, options: BuildOptions, schedule: Schedule) -> BuildPlan:
+    """Plan the build of a store from its bars."""
+    processes = 0
+    if not schedule.is_local:
+        processes = len(schedule.client.scheduler_info(n_workers=-1)["workers"])
+    return BuildPlan(
+        settings=target.settings,
+        segments=bars.segments(target.settings.max_gap_ns),
+        n_rows=bars.n_rows,
+        partition_bars=options.partition_bars,
+        workers=schedule.workers if schedule.is_local else max(1, processes),
+        processes=processes,
+    )
+
+
+def _build_locked(
+    target: Target,
+    options: BuildOptions,
+    schedule: Schedule,
+    bars: Bars,
+    plan: BuildPlan,
+    extension: Extension | None,
+    told: Progress,
+) -> BuildResult:
+    admitted = plan.admitted(memory_limit(options.memory_limit_bytes))
+    if schedule.is_local:
+        schedule = Schedule(workers=admitted)
+    fingerprint = target.settings.fingerprint(bars.fingerprint)
+    staging = staging_folder(target.path, fingerprint)
+    clean_staging(target.path, keep=staging)
+    staging.mkdir(parents=True, exist_ok=True)
+    remove_temporaries(staging)
+    finished = finished_files(staging, plan.spec.data)
+    resumed = sum(finished.values())
+    done, total = resumed, plan.grid.n_chunks
+
+    def heard(result: Any) -> None:
+        nonlocal done
+        if isinstance(result, int):
+            done += result
+            told("chunks", done, total)
+
+    told("chunks", done, total)
+    skipped = set(finished)
+    if extension is not None:
+        skipped |= keep_files(
+            extension,
+            bars,
+            plan,
+            staging,
+            skipped,
+            schedule,
+            heard,
+            rules=target.rules,
+            durable=options.durable,
+        )
+    kept = done - resumed
+    jobs = group_jobs(plan, bars, staging, skipped, durable=options.durable)
+    if choose_engine(options.engine, schedule) == "direct":
+        graph = direct_graph(jobs, schedule)
+        writes = list(graph)
+    else:
+        graph, writes = overlap_graph(jobs, plan, bars)
+    labels = {
+        ("labels", job.number): (write_label_chunk, job)
+        for job in label_jobs(plan, bars, staging, durable=options.durable)
+    }
+    results = schedule.run_graph({**graph, **labels}, [*writes, *labels], heard)
+    labelled = results[len(writes) :]
+    attributes = _attributes(target, bars, plan, fingerprint)
+    _finish(staging, plan.spec, attributes, labelled, durable=options.durable)
+    publish(staged_store(staging), target.path, durable=options.durable)
+    clean_staging(target.path)
+    tell_notes(target.path, attributes)
+    return BuildResult(MatrixStore.open(target.path), False, resumed, kept)
+
+
+def _finish(
+    staging: Path,
+    spec: StoreSpec,
+    attributes: dict[str, Any],
+    labelled: Sequence[dict[str, ChunkDigests]],
+    *,
+    durable: bool,
+) -> None:
+    """Write the metadata and, last, the manifest. `labelled` are the per-window arrays' digests."""
+    arrays = {
+        array.name: join_digests([digests[array.name] for digests in labelled])
+        for array in spec.labels
+    }
+    arrays[spec.data.name], stats = _summarise(staging, spec)
+    check_files(staging, spec, arrays)
+    names = attributes["feature_names"]
+    attributes["feature_stats"] = {
+        name: {key: values[f] for key, values in stats.items()} for f, name in enumerate(names)
+    }
+    metadata = write_metadata(staging, spec, attributes)
+    write_manifest(staging, Manifest(arrays, metadata), durable=durable)
+
+
+def _summarise(
+    staging: Path, spec: StoreSpec
+) -> tuple[ChunkDigests, dict[str, list[float] | list[int]]]:
+    """Join the digests of all chunks, and their statistics in chunk order."""
+    digests = []
+    count = 0
+    mean = m2 = np.zeros(spec.n_features)
+    low, high = np.full(spec.n_features, np.inf), np.full(spec.n_features, -np.inf)
+    for number in range(spec.data.n_files):
+        record = read_record(record_path(staging, number))
+        kept = (record.length, record.crc32c, record.sha256)
+        digests.append(ChunkDigests(*kept, np.empty(0, np.uint32)))
+        for chunk, n in enumerate(record.count):
+            count, mean, m2 = merge_moments(
+                count, mean, m2, int(n), record.mean[chunk], record.m2[chunk]
+            )
+        low, high = np.minimum(low, record.low.min(0)), np.maximum(high, record.high.max(0))
+    stats: dict[str, list[float] | list[int]] = {
+        "count": [count] * spec.n_features,
+        "mean": mean.tolist(),
+        "std": np.sqrt(m2 / count).tolist(),
+        "min": low.tolist(),
+        "max": high.tolist(),
+    }
+    return join_digests(digests), stats
+
+
+def _attributes(target: Target, bars: Bars, plan: BuildPlan, fingerprint: str) -> dict[str, Any]:
+    """Return the group's attributes, but for the statistics."""
+    chosen, spec = target.settings.feature_set, plan.spec
+    return {
+        "format": FORMAT,
+        "feature_set": chosen.name,
+        "feature_names": list(chosen.feature_names),
+        "feature_versions": list(chosen.feature_versions),
+        "next_return_version": NEXT_RETURN_VERSION,
+        "lookback": chosen.lookback,
+        "sequence_length": spec.sequence_length,
+        "overlap": spec.overlap,
+        "stride": spec.stride,
+        "chunk_windows": spec.chunk_windows,
+        "n_windows": spec.n_windows,
+        "n_rows": bars.n_rows,
+        "n_symbols": len(bars.symbols),
+        "first_time": bars.first_time,
+        "last_time": bars.last_time,
+        "layout": spec.layout,
+        "codec": spec.codec,
+        "block_rows": spec.block_rows,
+        "shard_chunks": spec.shard_chunks,
+        "max_gap_ns": target.settings.max_gap_ns,
+        "symbols": list(bars.symbols),
+        "symbols_without_windows": [
+            bars.symbols[code] for code in plan.grid.symbols_without_windows()
+        ],
+        "n_segments": len(plan.segments),
+        "source": [dict(entry) for entry in bars.source],
+        "day_first": list(bars.day_first),
+        "time_numbers": list(bars.time_numbers),
+        "quarantined": dict(bars.quarantined),
+        "clock_changes": dict(bars.clock_changes),
+        "left_out": bars.left_out,
+        "worth_a_look": list(bars.worth_a_look),
+        "widened": bars.widened,
+        "differing_duplicates": bars.differing_duplicates,
+        "duplicates": target.rules.duplicates,
+        "fingerprint": fingerprint,
+        "content_id": target.settings.content_id(bars.fingerprint),
+        "created_by": f"grandbatch {__version__}",
+    }

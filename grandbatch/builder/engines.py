@@ -1,0 +1,224 @@
+"""The two engines of a build: how features reach the tasks that write chunks.
+
+`overlap` makes a Dask frame of the bars, adds the features with its one `map_overlap`, and hands
+each writing task the partitions, or slices of partitions, that its windows lie in. `direct` lets
+each writing task read its own bars, lookback included, from the cache. Both give the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from dask.optimization import cull
+
+from grandbatch.bars import Bars
+from grandbatch.builder.chunks import FileJob, NotFiniteError, write_files
+from grandbatch.builder.plan import BuildPlan, Group
+from grandbatch.errors import KernelError
+from grandbatch.features import FeatureSet, add_features, compute_rows
+from grandbatch.scheduling import Schedule
+from grandbatch.store.format import StoreSpec
+
+logger = logging.getLogger(__name__)
+
+ENGINES = ("auto", "overlap", "direct")
+MOST_JOBS_PER_TASK = 4
+LEAST_TASKS_PER_WORKER = 8
+
+Graph = dict[Any, Any]
+"""A Dask graph: tasks by their keys."""
+
+
+@dataclass(frozen=True, eq=False)
+class GroupJob:
+    """What a task needs to write a group's files, but for the features."""
+
+    bars: Bars
+    staging: Path
+    spec: StoreSpec
+    feature_set: FeatureSet
+    group: Group
+    files: Sequence[FileJob]
+    starts: npt.NDArray[np.int64]
+    """Row numbers where segments start, from the first row of lookback on."""
+    durable: bool
+
+
+def group_jobs(
+    plan: BuildPlan, bars: Bars, staging: Path, finished: set[int], *, durable: bool
+) -> list[GroupJob]:
+    """Describe the groups that still have files to write."""
+    jobs = []
+    lookback = plan.settings.feature_set.lookback
+    for group in plan.groups:
+        files = [f for f in range(group.first_file, group.stop_file) if f not in finished]
+        if not files:
+            continue
+        lo, hi = np.searchsorted(plan.segments.start, [group.first_row - lookback, group.stop_row])
+        jobs.append(
+            GroupJob(
+                bars=bars,
+                staging=staging,
+                spec=plan.spec,
+                feature_set=plan.settings.feature_set,
+                group=group,
+                files=[FileJob(f, plan.runs(f)) for f in files],
+                starts=plan.segments.start[lo:hi],
+                durable=durable,
+            )
+        )
+    return jobs
+
+
+def choose_engine(engine: str, schedule: Schedule) -> str:
+    """Resolve "auto": the overlap engine, but on a cluster the direct one, which is told.
+
+    There, partitions and rows that move between workers cost the overlap engine about half its
+    speed (docs/scaling.md has the figures); each task of the direct engine reads all it needs.
+    """
+    if engine != "auto":
+        return engine
+    if schedule.is_local:
+        return "overlap"
+    logger.info(
+        "engine auto is direct on a cluster, where overlap runs at about half its speed; "
+        "--engine overlap gives the same bytes"
+    )
+    return "direct"
+
+
+def direct_graph(jobs: Sequence[GroupJob], schedule: Schedule) -> Graph:
+    """Return the tasks that write the groups, each from its own rows of the bars cache."""
+    name = _fresh("write")
+    per_task = _jobs_per_task(len(jobs), schedule)
+    return {
+        (name, at): (write_direct, _Literal(jobs[at : at + per_task]))
+        for at in range(0, len(jobs), per_task)
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Literal:
+    """Keeps Dask from walking through a task's argument."""
+
+    value: Any
+
+
+def _jobs_per_task(n_jobs: int, schedule: Schedule) -> int:
+    """Return how many groups a task writes: several on a cluster, where a task is dear.
+
+    It stays one where workers would have few tasks each, and end at different times.
+    """
+    if schedule.is_local:
+        return 1
+    return max(1, min(MOST_JOBS_PER_TASK, n_jobs // (LEAST_TASKS_PER_WORKER * schedule.workers)))
+
+
+def write_direct(jobs: _Literal) -> int:
+    """Write groups one after the other, as `_write_direct` does; return the chunks."""
+    return sum(_write_direct(job) for job in jobs.value)
+
+
+def _write_direct(value: GroupJob) -> int:
+    """Read a group's bars, compute its features and write its files; return the chunks."""
+    return _write(value, direct_rows(value))
+
+
+def direct_rows(job: GroupJob) -> npt.NDArray[np.float32]:
+    """Compute a group's feature rows from the bars cache."""
+    group, lookback = job.group, job.feature_set.lookback
+    begin = group.first_row - lookback
+    columns = job.bars.read(begin, group.stop_row, job.feature_set.inputs)
+    return compute_rows(job.feature_set, columns, job.starts - begin, lookback)
+
+
+def overlap_graph(jobs: Sequence[GroupJob], plan: BuildPlan, bars: Bars) -> tuple[Graph, list[Any]]:
+    """Return the graph that writes the groups from the partitions of one frame with features.
+
+    Its second part are the keys of the tasks that write, each with the chunks as its result.
+    """
+    if not jobs:
+        return {}, []
+    bounds = plan.bounds
+    gap = plan.settings.max_gap_ns
+    features = add_features(
+        bars.frame(bounds, codes=True),
+        plan.settings.feature_set,
+        max_gap=None if gap is None else pd.Timedelta(gap, "ns"),
+        keep_bars=False,
+        partition_rows=[int(n) for n in np.diff(bounds)],
+    ).optimize()
+    parts = features.__dask_keys__()
+    graph = dict(features.__dask_graph__())
+    write_name, slice_name = _fresh("write"), _fresh("slice")
+    keys: list[Any] = []
+    for job in jobs:
+        slices = []
+        group = job.group
+        first = int(np.searchsorted(bounds, group.first_row, side="right")) - 1
+        for number in range(first, len(parts)):
+            begin, stop = bounds[number], bounds[number + 1]
+            if begin >= group.stop_row:
+                break
+            lo, hi = max(group.first_row - begin, 0), min(group.stop_row, stop) - begin
+            if (lo, hi) == (0, stop - begin):
+                slices.append(parts[number])
+            else:
+                part = (slice_name, group.number, number)
+                graph[part] = (take_rows, parts[number], lo, hi)
+                slices.append(part)
+        key = (write_name, group.number)
+        graph[key] = (write_overlap, _Literal(job), slices)
+        keys.append(key)
+    # a build that goes on needs few partitions
+    return cull(graph, keys)[0], keys
+
+
+def _fresh(name: str) -> str:
+    """Return a name for tasks that no other build has: a cluster runs equal keys only once."""
+    return f"{name}-{secrets.token_hex(16)}"
+
+
+def take_rows(frame: pd.DataFrame, start: int, stop: int) -> npt.NDArray[np.float32]:
+    """Copy some feature rows, so that only they travel and the partition can go."""
+    return frame.iloc[start:stop].to_numpy().copy()
+
+
+def write_overlap(job: _Literal, parts: Sequence[pd.DataFrame | npt.NDArray[np.float32]]) -> int:
+    """Join a group's feature rows and write its files; return the chunks."""
+    value: GroupJob = job.value
+    arrays = [part if isinstance(part, np.ndarray) else part.to_numpy() for part in parts]
+    features = np.concatenate(arrays) if len(arrays) > 1 else np.ascontiguousarray(arrays[0])
+    return _write(value, features)
+
+
+def _write(job: GroupJob, features: npt.NDArray[np.float32]) -> int:
+    """Write a group's files from its feature rows; return the chunks.
+
+    Raises
+    ------
+    KernelError
+        If a feature isn't finite: a store never holds NaN or an infinity.
+    """
+    first_row = job.group.first_row
+    try:
+        return write_files(
+            job.staging, job.spec, job.files, features, first_row, durable=job.durable
+        )
+    except NotFiniteError as found:
+        bar = job.bars.read(found.row, found.row + 1, ("timestamp", "symbol"))
+        time = np.datetime64(int(bar["timestamp"][0]), "ns")
+        raise KernelError(
+            f"feature {job.feature_set.feature_names[found.feature]} of {job.feature_set.name} is "
+            f"{found.value} for {job.bars.symbols[int(bar['symbol'][0])]} at {time} UTC, and a "
+            "store holds finite numbers only; have its kernel give one there (as 0), or leave out "
+            "the bars that it can't take"
+        ) from None

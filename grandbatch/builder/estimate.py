@@ -1,0 +1,192 @@
+"""What a build would do and need.
+
+Of much data only lines are counted; of little, bars are read, into a folder that goes again.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from grandbatch.bars.building.memory import ReadingPlan, plan_memory
+from grandbatch.bars.form.dialect import read_layout
+from grandbatch.bars.inputs.files import InputFile, resolve_inputs
+from grandbatch.bars.inputs.opening import open_raw
+from grandbatch.bars.inputs.packing import open_text
+from grandbatch.bars.prepare import find_bars, prepare_bars
+from grandbatch.bars.rules import BarRules
+from grandbatch.builder.plan import BuildPlan
+from grandbatch.builder.reuse import Target, is_free
+from grandbatch.errors import DamagedBarsError, DiskFullError, InputError, MemoryLimitError
+from grandbatch.grid import Segments
+from grandbatch.memory import MemoryLimit, memory_limit
+from grandbatch.scheduling import available_cores
+
+EXACT_BYTES = 64 * 2**20
+"""Inputs with up to this much text are read for a plan: it takes about a second."""
+
+_BLOCK_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A plan, the limit it is held against, and whether the bars were counted or known.
+
+    Parameters
+    ----------
+    plan : BuildPlan
+    limit : MemoryLimit
+    exact : bool
+        True where the bars are cached, or few enough to be read. Otherwise lines were counted,
+        every one taken for a good bar of one symbol, without gaps.
+    """
+
+    plan: BuildPlan
+    limit: MemoryLimit
+    exact: bool
+    reading: ReadingPlan | None = None
+    """None where the bars are cached."""
+
+    @property
+    def tasks_in_flight(self) -> int:
+        """Tasks that fit at once; at least 1, whether that fits or not."""
+        fitting = self.limit.limit_bytes - self.plan.projected_bytes(0)
+        return max(1, min(self.plan.workers, fitting // self.plan.task_bytes))
+
+    @property
+    def projected_bytes(self) -> int:
+        """Peak memory of the build: of the reading of bars, or of the writing of chunks."""
+        writing = self.plan.projected_bytes(self.tasks_in_flight)
+        return max(writing, self.reading.projected_bytes(self.limit) if self.reading else 0)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak is within the limit."""
+        can_read = self.reading is None or self.reading.fits(self.limit)
+        return can_read and self.projected_bytes <= self.limit.limit_bytes
+
+    def check(self) -> None:
+        """Raise MemoryLimitError where the build does not fit."""
+        if self.reading is not None:
+            self.reading.check(self.limit)
+        self.plan.admitted(self.limit)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan's figures as JSON types."""
+        plan, spec = self.plan, self.plan.spec
+        return {
+            "n_rows": plan.n_rows,
+            "exact": self.exact,
+            "n_segments": len(plan.segments),
+            "n_windows": spec.n_windows,
+            "n_chunks": spec.n_chunks,
+            "n_files": spec.data.n_files,
+            "layout": spec.layout,
+            "codec": spec.codec,
+            "decoded_bytes": spec.decoded_bytes,
+            "base_bytes": plan.base_bytes,
+            "held_bytes": plan.held_bytes,
+            "task_bytes": plan.task_bytes,
+            "tasks_in_flight": self.tasks_in_flight,
+            **({} if self.reading is None else self.reading.to_json(self.limit)),
+            "projected_bytes": self.projected_bytes,
+            "limit_bytes": self.limit.limit_bytes,
+            "limit_source": self.limit.source,
+            "fits": self.fits,
+        }
+
+
+def estimate_build(
+    target: Target,
+    *,
+    partition_bars: int | None = None,
+    workers: int | None = None,
+    processes: int = 0,
+    memory_limit_bytes: int | None = None,
+    exact_bytes: int = EXACT_BYTES,
+) -> Estimate:
+    """Plan a build from its bars, or from the headers and the number of lines of its inputs.
+
+    Raises
+    ------
+    InputError, NoWindowsError, StoreMismatchError, UsageError
+        As their classes say.
+    """
+    is_free(target.path)
+    limit = memory_limit(memory_limit_bytes)
+    in_flight = workers or processes or available_cores()
+    reading = None
+    if find_bars(target.inputs, target.cache, target.rules) is None:
+        reading = plan_memory(
+            resolve_inputs(target.inputs),
+            sort=target.rules.sort,
+            workers=in_flight,
+            limit=limit,
+            worker_limits=((limit.limit_bytes // (processes + 1), 1),) * processes,
+        )
+    segments, n_rows, exact = _segments(target, exact_bytes, memory_limit_bytes)
+    plan = BuildPlan(
+        target.settings,
+        segments,
+        n_rows,
+        partition_bars,
+        in_flight,
+        processes,
+    )
+    return Estimate(plan, limit, exact, reading)
+
+
+def _segments(
+    target: Target, exact_bytes: int, memory_limit_bytes: int | None
+) -> tuple[Segments, int, bool]:
+    """Return segments and number of the bars, and whether they are known for sure."""
+    bars = find_bars(target.inputs, target.cache, target.rules)
+    if bars is not None:
+        # of a damaged cache the build will not be made either
+        with suppress(DamagedBarsError):
+            return bars.segments(target.settings.max_gap_ns), bars.n_rows, True
+    files = resolve_inputs(target.inputs)
+    if sum(file.text_bytes for file in files) <= exact_bytes:
+        # where there is no room for it, lines are counted as for large inputs
+        no_room = (DiskFullError, MemoryLimitError)
+        with suppress(*no_room), TemporaryDirectory(prefix="grandbatch-plan-") as folder:
+            bars = prepare_bars(
+                target.inputs, folder, target.rules, memory_limit_bytes=memory_limit_bytes
+            )
+            return bars.segments(target.settings.max_gap_ns), bars.n_rows, True
+    n_rows = sum(_count_rows(file, target.rules) for file in files)
+    return Segments.single(n_rows), n_rows, False
+
+
+def _count_rows(file: InputFile, rules: BarRules) -> int:
+    """Lines after the header of a CSV file, rows of a Parquet file.
+
+    Raises
+    ------
+    InputError, ColumnError
+        If it can't be read, or its header is not understood.
+    """
+    try:
+        return _count(file, rules)
+    except OSError as error:
+        raise InputError(f"{file.location} can't be read ({error}); check the file") from None
+
+
+def _count(file: InputFile, rules: BarRules) -> int:
+    if file.kind == "parquet":
+        import pyarrow.parquet as pq
+
+        with open_raw(file.location, _BLOCK_BYTES) as raw:
+            return int(pq.read_metadata(raw).num_rows)
+    count, last = 0, b"\n"
+    opened = partial(open_text, file.location, file.kind, file.member, rules.encoding)
+    with opened() as text:
+        layout, _ = read_layout(text, file.full_name, rules, file.path_columns)
+    with opened() as text:
+        while block := text.read(_BLOCK_BYTES):
+            count += block.count(b"\n")
+            last = block[-1:]
+    return max(0, count - layout.header_lines + (last != b"\n"))

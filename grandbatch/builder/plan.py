@@ -1,0 +1,203 @@
+"""Cut a build into groups of files, and say what it needs. Integer arithmetic, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from grandbatch.builder.settings import StoreSettings
+from grandbatch.errors import MemoryLimitError, NoWindowsError, UsageError
+from grandbatch.grid import Grid, Run, Segments
+from grandbatch.memory import MemoryLimit
+from grandbatch.memory.costs import BASE_BYTES, WORKER_BYTES
+from grandbatch.store.format import StoreSpec
+
+DEFAULT_PARTITION_BARS = 131_072
+
+
+@dataclass(frozen=True)
+class Group:
+    """Consecutive files of chunks that one task writes, from one range of feature rows."""
+
+    number: int
+    first_file: int
+    stop_file: int
+    first_row: int
+    stop_row: int
+
+
+@dataclass(frozen=True, eq=False)
+class BuildPlan:
+    """A build, before it runs.
+
+    Parameters
+    ----------
+    settings : StoreSettings
+    segments : Segments
+        Of all bars.
+    n_rows : int
+        Bars.
+    partition_bars : int, optional
+        Bars in a partition; by default about 131,072, cut where a file of chunks ends.
+    workers : int
+        Tasks in flight.
+    processes : int
+        Worker processes beside this one; 0 on threads.
+
+    Raises
+    ------
+    NoWindowsError
+        If no segment is long enough for one window.
+    UsageError
+        If a setting makes no sense for these bars.
+    """
+
+    settings: StoreSettings
+    segments: Segments
+    n_rows: int
+    partition_bars: int | None = None
+    workers: int = 1
+    processes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.partition_bars is not None and self.partition_bars < 1:
+            raise UsageError(f"partition bars must be at least 1, got {self.partition_bars}")
+        chosen = self.settings.feature_set
+        if not self.grid.n_windows:
+            longest = int(self.segments.length.max()) if len(self.segments) else 0
+            needed = chosen.lookback + chosen.sequence_length
+            raise NoWindowsError(
+                f"{self.n_rows:,} bars in {len(self.segments):,} segments give no window: "
+                f"{chosen.name} needs {needed} bars without a break ({chosen.lookback} of "
+                f"lookback and {chosen.sequence_length} of sequence), the longest segment has "
+                f"{longest}; give more bars, or a larger --max-gap"
+            )
+        limit = 4 * self.grid.unbroken_block_rows
+        if self.spec.layout == "rows" and self.grid.block_rows > limit:
+            raise UsageError(
+                f"layout rows would need blocks of {self.grid.block_rows:,} rows, more than four "
+                f"times the {self.grid.unbroken_block_rows:,} of an unbroken chunk: there are too "
+                "many short segments; use --layout windows or a larger --max-gap"
+            )
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Windows over the segments."""
+        return self.settings.grid(self.segments)
+
+    @cached_property
+    def spec(self) -> StoreSpec:
+        """Sizes of the store's arrays."""
+        rows = self.grid.block_rows if self.settings.layout == "rows" else 0
+        return self.settings.spec(n_windows=self.grid.n_windows, block_rows=rows)
+
+    @property
+    def target_rows(self) -> int:
+        """Feature rows that a group aims at."""
+        return self.partition_bars or DEFAULT_PARTITION_BARS
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """Files dealt into groups of about `target_rows` feature rows, at least one file each."""
+        per_file = self.spec.data.shard_chunks
+        groups: list[Group] = []
+        begin = 0
+        n_files = self.spec.data.n_files
+        for file in range(n_files):
+            last_chunk = min((file + 1) * per_file, self.grid.n_chunks) - 1
+            first_row = self.grid.rows(begin * per_file)[0]
+            stop_row = self.grid.rows(last_chunk)[1]
+            if stop_row - first_row >= self.target_rows or file == n_files - 1:
+                groups.append(Group(len(groups), begin, file + 1, first_row, stop_row))
+                begin = file + 1
+        return tuple(groups)
+
+    @cached_property
+    def bounds(self) -> list[int]:
+        """Row numbers between the partitions of the frame of bars.
+
+        Partitions end where groups do, or every `partition_bars` bars where that is given. None
+        is shorter than the lookback, which `map_overlap` takes from the one before.
+        """
+        if self.partition_bars is None:
+            ends = [group.stop_row for group in self.groups]
+        else:
+            ends = [*range(self.partition_bars, self.n_rows, self.partition_bars)]
+        least = max(1, self.settings.feature_set.lookback)
+        bounds = [0]
+        for end in ends:
+            if end - bounds[-1] >= least:
+                bounds.append(end)
+        if self.n_rows - bounds[-1] < least and len(bounds) > 1:
+            bounds.pop()
+        if bounds[-1] != self.n_rows:
+            bounds.append(self.n_rows)
+        return bounds
+
+    def runs(self, file: int) -> list[list[Run]]:
+        """Pieces of each chunk of a file."""
+        per_file = self.spec.data.shard_chunks
+        stop = min((file + 1) * per_file, self.grid.n_chunks)
+        return [self.grid.runs(chunk) for chunk in range(file * per_file, stop)]
+
+    @cached_property
+    def task_bytes(self) -> int:
+        """Most bytes that one task holds at once."""
+        group_rows = max(group.stop_row - group.first_row for group in self.groups)
+        rows = max(group_rows, int(np.diff(self.bounds).max()))
+        n_features = self.spec.n_features
+        # bars as columns, once as read from Parquet and once joined with the tail before
+        bars = rows * 2 * 7 * 8
+        # features as computed, and joined over partitions
+        features = rows * 2 * n_features * 4
+        # one decoded chunk, and the encoded chunks of a file twice: apart and joined
+        data = self.spec.data
+        chunks = data.chunk_bytes + 2 * data.chunk_bytes * min(data.shard_chunks, 2)
+        return int(bars + features + chunks)
+
+    @property
+    def base_bytes(self) -> int:
+        """Bytes of the interpreter, the libraries, and worker processes."""
+        return BASE_BYTES + self.processes * WORKER_BYTES
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that the driver and the scheduler hold: O(chunks)."""
+        tasks = 6 * len(self.groups)
+        return tasks * 2_000 + self.grid.n_chunks * 600 + 32 * len(self.segments)
+
+    def projected_bytes(self, workers: int | None = None) -> int:
+        """Peak memory of the build with a number of tasks in flight."""
+        in_flight = self.workers if workers is None else workers
+        return self.base_bytes + self.held_bytes + in_flight * self.task_bytes
+
+    def admitted(self, limit: MemoryLimit) -> int:
+        """Return how many tasks in flight fit under a limit, at most `workers`.
+
+        Raises
+        ------
+        MemoryLimitError
+            If not even one fits; shows the arithmetic and what would fit.
+        """
+        fitting = (limit.limit_bytes - self.base_bytes - self.held_bytes) // self.task_bytes
+        if fitting >= 1:
+            return int(min(fitting, self.workers))
+        needed = self.projected_bytes(1)
+        raise MemoryLimitError(
+            f"the build needs {needed:,} bytes and may use {limit.limit_bytes:,} "
+            f"({limit.source}): {self.base_bytes:,} for the interpreter, libraries and "
+            f"{self.processes} worker processes + {self.held_bytes:,} held for "
+            f"{len(self.groups)} tasks + {self.task_bytes:,} for one task of "
+            f"{self.target_rows:,} bars; {self._remedy(limit, needed)}"
+        )
+
+    def _remedy(self, limit: MemoryLimit, needed: int) -> str:
+        smaller = self.target_rows
+        while smaller > 4096:
+            smaller //= 2
+            plan = BuildPlan(self.settings, self.segments, self.n_rows, smaller, 1, self.processes)
+            if plan.projected_bytes(1) <= limit.limit_bytes:
+                return f"--partition-bars {smaller} would fit"
+        return f"--memory-limit {-(-needed // 2**20)}MiB would fit"

@@ -1,0 +1,211 @@
+"""Whether the store asked for is there already, or one that its inputs only extend.
+
+Reads no bar; imports neither Dask nor torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from grandbatch.bars.cache.manifest import bars_fingerprint
+from grandbatch.bars.inputs.files import (
+    InputFile,
+    describe_source,
+    digest_of,
+    input_digests,
+    prefix_digest,
+    resolve_inputs,
+)
+from grandbatch.bars.rules import BarRules
+from grandbatch.builder.settings import StoreSettings
+from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
+from grandbatch.files import refuse_inside_store, refuse_planted, refuse_url
+from grandbatch.store.format import MANIFEST_NAME, NEXT_RETURN_VERSION
+from grandbatch.store.places import is_occupied, is_remote, place_of
+from grandbatch.store.publish import beside
+from grandbatch.store.reader import MatrixStore
+from grandbatch.store.upload import has_mark
+
+Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A store that is asked for: from which inputs, by which rules and settings, and where."""
+
+    inputs: Inputs
+    path: Path
+    settings: StoreSettings
+    rules: BarRules
+    cache: Path
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Inputs,
+        path: str | os.PathLike[str],
+        settings: StoreSettings,
+        rules: BarRules,
+        cache: str | os.PathLike[str] | None = None,
+    ) -> Target:
+        """Make the paths absolute.
+
+        The cache of bars lies beside the store by default; in the current folder where the store
+        is to be at a URL.
+        """
+        refuse_url(cache, "the bars cache (--cache)")
+        store = place_of(path)
+        cache_folder = Path(cache).absolute() if cache else beside(store) / "bars"
+        refuse_inside_store(cache_folder, "the bars cache (--cache)")
+        if not is_remote(store):
+            refuse_inside_store(store.parent, "a store")
+            refuse_planted(beside(store))
+        refuse_planted(cache_folder)
+        return cls(inputs, store, settings, rules, cache_folder)
+
+    def bars_fingerprint(self) -> str:
+        """Fingerprint of the bars, from the inputs' digests; known inputs are not read."""
+        return bars_fingerprint(input_digests(self.inputs, self.cache, self.rules), self.rules)
+
+
+def is_free(path: Path) -> bool:
+    """Whether nothing stands at a path yet, or only an upload that is not finished.
+
+    Raises
+    ------
+    StoreMismatchError
+        If what stands there is no store.
+    """
+    if not is_occupied(path) or (is_remote(path) and has_mark(path)):
+        return True
+    if not (path / MANIFEST_NAME).exists():
+        raise StoreMismatchError(
+            f"{path} exists and is no grandbatch store; it is left as it is: choose another path"
+        )
+    return False
+
+
+def find_store(target: Target, *, overwrite: bool = False) -> MatrixStore | None:
+    """Return the store asked for if it is there.
+
+    Returns
+    -------
+    MatrixStore or None
+        None where nothing stands at the path, or an upload to it is not finished; where the inputs
+        extend those of the store there, unless it is at a URL; or where `overwrite` allows to
+        replace it: another one, or this one if it is damaged.
+
+    Raises
+    ------
+    StoreMismatchError
+        If another store, or something else, stands there and `overwrite` does not allow to
+        replace it. What is no store is never replaced.
+    """
+    path = target.path
+    if is_free(path):
+        return None
+    try:
+        store = MatrixStore.open(path)
+    except (DamagedStoreError, StoreMismatchError):
+        if overwrite:
+            return None
+        raise
+    if not is_remote(path) and _extension_of(store, target) is not None:
+        return None
+    bars = target.bars_fingerprint()
+    if store.fingerprint == target.settings.fingerprint(bars):
+        # whoever asks to overwrite the very store that stands there wants a damaged one mended
+        return store if not overwrite or store.verify().ok else None
+    if overwrite:
+        return None
+    raise StoreMismatchError(
+        f"{path} was built with other {_difference(store, target)}; "
+        "use --overwrite (in Python build_store(…, overwrite=True)) to replace it, or choose "
+        "another path"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Extension:
+    """A store whose inputs those of a target begin with, all settings being equal.
+
+    Parameters
+    ----------
+    store : MatrixStore
+        As it stands, without the new bars.
+    grown : InputFile or None
+        The last of its inputs, where bytes were added to it.
+    old_bytes : int
+        How long that one was.
+    """
+
+    store: MatrixStore
+    grown: InputFile | None
+    old_bytes: int
+
+
+def find_extension(target: Target) -> Extension | None:
+    """Return the store at a target's path if the target's inputs extend those of the store.
+
+    They do if they begin with the same files, of which the last may have grown at its end.
+
+    Raises
+    ------
+    DamagedStoreError, StoreMismatchError
+        If what stands there can't be opened.
+    """
+    try:
+        store = MatrixStore.open(target.path)
+    except StoreNotFoundError:
+        return None
+    return _extension_of(store, target)
+
+
+def _extension_of(store: MatrixStore, target: Target) -> Extension | None:
+    source, files = store.attrs["source"], resolve_inputs(target.inputs)
+    n, old_bytes = len(source), int(source[-1]["bytes"]) if source else 0
+    if not 0 < n <= len(files) or files[n - 1].size < old_bytes:
+        return None
+    same, last = files[: n - 1], files[n - 1]
+    has_grown = last.size > old_bytes
+    if len(files) == n and not has_grown:
+        return None
+    sizes = [*(file.size for file in same), old_bytes]
+    seen = [
+        {**describe_source(file, entry["digest"], target.rules), "bytes": size}
+        for file, size, entry in zip(files, sizes, source, strict=False)
+    ]
+    if seen != source:
+        return None
+    if target.settings.fingerprint(bars_fingerprint(source, target.rules)) != store.fingerprint:
+        return None
+    digests = [digest_of(file, target.cache) for file in same]
+    digests.append(prefix_digest(last, old_bytes) if has_grown else digest_of(last, target.cache))
+    if digests != [entry["digest"] for entry in source]:
+        return None
+    return Extension(store, last if has_grown else None, old_bytes)
+
+
+def _difference(store: MatrixStore, target: Target) -> str:
+    """Name what sets a store apart from the one asked for."""
+    settings = target.settings
+    spec = settings.spec(n_windows=0, block_rows=0)
+    wanted = {
+        "feature_set": settings.feature_set.name,
+        "sequence_length": settings.feature_set.sequence_length,
+        "overlap": settings.feature_set.overlap,
+        "chunk_windows": settings.chunk_windows,
+        "layout": spec.layout,
+        "codec": spec.codec,
+        "max_gap_ns": settings.max_gap_ns,
+        "next_return_version": NEXT_RETURN_VERSION,
+    }
+    different = [
+        f"{name} ({store.attrs.get(name)}, now {value})"
+        for name, value in wanted.items()
+        if store.attrs.get(name) != value
+    ]
+    return ", ".join(different) or "inputs, bar rules or feature versions"
