@@ -37,9 +37,9 @@ SIZES = np.array(WINDOWS, np.float64)
 SPREADS = SIZES * (SIZES * SIZES - 1.0) / 12.0
 """Sums of squared deviations of 1 to n from their mean."""
 ROC, MA, STD, BETA, RSQR, RESI = (PLACE[f] for f in ("ROC", "MA", "STD", "BETA", "RSQR", "RESI"))
-CORR, CORD, CNTP, CNTN, CNTD = (PLACE[f] for f in ("CORR", "CORD", "CNTP", "CNTN", "CNTD"))
-SUMP, SUMN, SUMD, VMA, VSTD = (PLACE[f] for f in ("SUMP", "SUMN", "SUMD", "VMA", "VSTD"))
-WVMA, VSUMP, VSUMN, VSUMD = (PLACE[f] for f in ("WVMA", "VSUMP", "VSUMN", "VSUMD"))
+CORR, CORD, VMA, VSTD, WVMA = (PLACE[f] for f in ("CORR", "CORD", "VMA", "VSTD", "WVMA"))
+SHARES = np.array([PLACE["CNTP"], PLACE["SUMP"], PLACE["VSUMP"]])
+"""Where ups begin; downs and differences follow them."""
 
 
 @inlined
@@ -52,11 +52,15 @@ def column(to: Place, number: int) -> F32:
 @compiled
 def moment_columns(close: F64, volume: F64, first: int, out: F32) -> None:
     """Write the families of this file, of bars `first` to the last, into (157, n - first)."""
-    work = np.empty((12, ITEMS))
+    work, series = np.empty((12, ITEMS)), np.empty((2, ITEMS))
     tree = np.empty((6, 5, ITEMS))
     for t in range(first, close.size, BLOCK):
         m = min(BLOCK, close.size - t)
-        c, v = close[t - LOOKBACK : t + m], volume[t - LOOKBACK : t + m]
+        n = m + LOOKBACK
+        # copies, so that all helpers are compiled for one type of array, and not for read-only too
+        c, v = series[0, :n], series[1, :n]
+        c[:] = close[t - LOOKBACK : t + m]
+        v[:] = volume[t - LOOKBACK : t + m]
         to = (out, t - first, m)
         inverse, turnover = work[0, :m], work[1, :m]
         for i in range(m):
@@ -64,8 +68,7 @@ def moment_columns(close: F64, volume: F64, first: int, out: F32) -> None:
             turnover[i] = 1.0 / (v[i + LOOKBACK] + EPS)
         _changes(c, v, work[2:])
         _levels(c, v, inverse, work[2:], tree, to)
-        _correlations(work[2:], tree, to, len(c))
-        _shares_of_bars(work[2:], tree, to, len(c))
+        _shares_of_bars(work[2:], tree, to, n)
         _volumes(v, turnover, work[2:], tree, to)
 
 
@@ -100,7 +103,10 @@ def _changes(c: F64, v: F64, work: F64) -> None:
 
 @compiled
 def _levels(c: F64, v: F64, inverse: F64, work: F64, tree: F64, to: Place) -> None:
-    """ROC, MA, STD, BETA, RSQR, RESI, and CORR: the close with the logarithm of volume + 1."""
+    """ROC, MA, STD, BETA, RSQR, RESI; and correlations.
+
+    CORR is of the close and ln(volume + 1), CORD of returns and ln(growth of the volume + 1).
+    """
     n = len(c)
     s, q, trend, u, uq, joint = tree[0], tree[1], tree[2], tree[3], tree[4], tree[5]
     _sums(c, s, n)
@@ -118,59 +124,40 @@ def _levels(c: F64, v: F64, inverse: F64, work: F64, tree: F64, to: Place) -> No
     plus, logs = work[9], trend[0]
     for i in range(n):
         plus[i] = v[i] + 1.0
-    natural_logs(plus, logs, n)
-    _sums(logs, u, n)
-    _squares(logs, u, uq, n)
-    _products(c, logs, s, u, joint, n)
-    for j in range(5):
-        _correlation(joint[j, LOOKBACK:], q[j, LOOKBACK:], uq[j, LOOKBACK:], column(to, CORR + j))
-
-
-@compiled
-def _correlations(work: F64, tree: F64, to: Place, n: int) -> None:
-    """CORD: returns with the logarithm of the volume's growth and 1."""
-    s, q, logs, u, uq, joint = tree[0], tree[1], tree[2, 0], tree[3], tree[4], tree[5]
-    change = work[7]
-    natural_logs(work[8, 1:], logs[1:], n - 1)
-    _sums(change, s, n)
-    _squares(change, s, q, n)
-    _sums(logs, u, n)
-    _squares(logs, u, uq, n)
-    _products(change, logs, s, u, joint, n)
-    for j in range(5):
-        _correlation(joint[j, LOOKBACK:], q[j, LOOKBACK:], uq[j, LOOKBACK:], column(to, CORD + j))
+    # item 0 of the changes has none before it: as any number, it is in no window that is written
+    work[7, 0], work[8, 0] = 0.0, 1.0
+    for pair in range(2):
+        x, y, family = (c, plus, CORR) if pair == 0 else (work[7, :n], work[8], CORD)
+        if pair == 1:
+            _sums(x, s, n)
+            _squares(x, s, q, n)
+        natural_logs(y, logs, n)
+        _sums(logs, u, n)
+        _squares(logs, u, uq, n)
+        _products(x, logs, s, u, joint, n)
+        for j in range(5):
+            _correlation(
+                joint[j, LOOKBACK:], q[j, LOOKBACK:], uq[j, LOOKBACK:], column(to, family + j)
+            )
 
 
 @compiled
 def _shares_of_bars(work: F64, tree: F64, to: Place, n: int) -> None:
-    """CNTP, CNTN, CNTD; SUMP, SUMN, SUMD; VSUMP, VSUMN, VSUMD."""
+    """CNTP, CNTN, CNTD; SUMP, SUMN, SUMD; VSUMP, VSUMN, VSUMD: ups, downs and the difference."""
     a, b = tree[0], tree[1]
-    _sums(work[0], a, n)
-    _sums(work[1], b, n)
-    for j in range(5):
-        share, up, down = 1.0 / SIZES[j], a[j, LOOKBACK:], b[j, LOOKBACK:]
-        p, q, d = column(to, CNTP + j), column(to, CNTN + j), column(to, CNTD + j)
-        for i in range(len(p)):
-            p[i] = up[i] * share
-            q[i] = down[i] * share
-            d[i] = (up[i] - down[i]) * share
-    _sums(work[2], a, n)
-    _sums(work[3], b, n)
-    for j in range(5):
-        _shares(
-            a[j, LOOKBACK:],
-            b[j, LOOKBACK:],
-            column(to, SUMP + j),
-            column(to, SUMN + j),
-            column(to, SUMD + j),
-        )
-    _sums(work[4], a, n)
-    _sums(work[5], b, n)
-    for j in range(5):
-        _shares(
-            a[j, LOOKBACK:], b[j, LOOKBACK:],
-            column(to, VSUMP + j), column(to, VSUMN + j), column(to, VSUMD + j),
-        )  # fmt: skip
+    for pair in range(3):
+        _sums(work[2 * pair], a, n)
+        _sums(work[2 * pair + 1], b, n)
+        for j in range(5):
+            first = SHARES[pair] + j
+            up, down = a[j, LOOKBACK:], b[j, LOOKBACK:]
+            p, q, d = column(to, first), column(to, first + 5), column(to, first + 10)
+            total = SIZES[j] if pair == 0 else np.nan
+            for i in range(len(p)):
+                by = 1.0 / (total if total > 0.0 else up[i] + down[i] + EPS)
+                p[i] = single(up[i] * by)
+                q[i] = single(down[i] * by)
+                d[i] = single((up[i] - down[i]) * by)
 
 
 @compiled
@@ -178,19 +165,20 @@ def _volumes(v: F64, turnover: F64, work: F64, tree: F64, to: Place) -> None:
     """VMA, VSTD, WVMA."""
     n = len(v)
     s, q = tree[0], tree[1]
-    _sums(v, s, n)
-    _squares(v, s, q, n)
-    for j in range(5):
-        _scaled(s[j, LOOKBACK:], 1.0 / SIZES[j], turnover, column(to, VMA + j))
-        _spread(q[j, LOOKBACK:], SIZES[j], turnover, column(to, VSTD + j))
-    _sums(work[6], s, n)
-    _squares(work[6], s, q, n)
-    for j in range(5):
-        size, total, squares = SIZES[j], s[j, LOOKBACK:], q[j, LOOKBACK:]
-        wvma = column(to, WVMA + j)
-        for i in range(len(wvma)):
-            spread = math.sqrt(squares[i] * (1.0 / (size - 1.0)))
-            wvma[i] = single(spread / (total[i] * (1.0 / size) + EPS))
+    for weighted in range(2):
+        x = work[6, :n] if weighted else v
+        _sums(x, s, n)
+        _squares(x, s, q, n)
+        for j in range(5):
+            size, total, squares = SIZES[j], s[j, LOOKBACK:], q[j, LOOKBACK:]
+            if not weighted:
+                _scaled(total, 1.0 / size, turnover, column(to, VMA + j))
+                _spread(squares, size, turnover, column(to, VSTD + j))
+                continue
+            wvma = column(to, WVMA + j)
+            for i in range(len(wvma)):
+                spread = math.sqrt(squares[i] * (1.0 / (size - 1.0)))
+                wvma[i] = single(spread / (total[i] * (1.0 / size) + EPS))
 
 
 @compiled
@@ -333,12 +321,3 @@ def _correlation(xy: F64, xx: F64, yy: F64, out: F32) -> None:
         r = r if r < 1.0 else 1.0
         r = r if r > -1.0 else -1.0
         out[i] = r if (size > 0.0) & (size < np.inf) else 0.0
-
-
-@compiled
-def _shares(gain: F64, loss: F64, p: F32, n: F32, d: F32) -> None:
-    for i in range(len(p)):
-        by = 1.0 / (gain[i] + loss[i] + EPS)
-        p[i] = single(gain[i] * by)
-        n[i] = single(loss[i] * by)
-        d[i] = single((gain[i] - loss[i]) * by)

@@ -46,7 +46,8 @@ def column(to: Place, number: int) -> F32:
 @compiled
 def order_columns(open_: F64, high: F64, low: F64, close: F64, first: int, out: F32) -> None:
     """Write the families of this file, of bars `first` to the last, into (157, n - first)."""
-    inverse, turned, counts = np.empty(BLOCK), np.empty(ITEMS), np.empty(BLOCK)
+    inverse, counts = np.empty(BLOCK), np.empty(BLOCK)
+    series = np.empty((2, ITEMS))
     tree = np.empty((4, 5, ITEMS))
     flat, four = np.empty(SORTED * ITEMS), np.empty(4 * ITEMS)
     for t in range(first, close.size, BLOCK):
@@ -58,9 +59,10 @@ def order_columns(open_: F64, high: F64, low: F64, close: F64, first: int, out: 
             inverse[i] = 1.0 / c[i + LOOKBACK]
         _bar_shapes(open_[t : t + m], h[LOOKBACK:], l[LOOKBACK:], c[LOOKBACK:], inverse, to)
         for i in range(n):
-            turned[i] = -l[i]
-        _extremes(h, tree[0], tree[1], n)
-        _extremes(turned, tree[2], tree[3], n)  # a low is a high of bars turned upside down
+            series[0, i] = h[i]
+            series[1, i] = -l[i]  # a low is a high of bars turned upside down
+        for side in range(2):
+            _extremes(series[side], tree[2 * side], tree[2 * side + 1], n)
         for j in range(5):
             _ranges(c[LOOKBACK:], tree[0, j, LOOKBACK:], tree[2, j, LOOKBACK:], inverse, j, to)
             _places(tree[1, j, LOOKBACK:], tree[3, j, LOOKBACK:], SIZES[j], j, to)
