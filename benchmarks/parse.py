@@ -37,7 +37,7 @@ from grandbatch.bars.inputs.files import resolve_inputs
 from grandbatch.bars.reading.csv_rows import parse_rows
 from grandbatch.bars.reading.text_blocks import read_text
 from grandbatch.bars.rules import BarRules
-from grandbatch.kernels.bar_rules import NEVER, judge_rows
+from grandbatch.kernels.bars.bar_rules import NEVER, judge_rows
 from grandbatch.scheduling import Schedule
 
 CORES = psutil.cpu_count() or 1

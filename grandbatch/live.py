@@ -15,7 +15,14 @@ from grandbatch.arrays import Array, Float32
 from grandbatch.bars.rules import DEFAULT_SYMBOL, REASONS, BarRules
 from grandbatch.errors import BadRowsError, ColumnError
 from grandbatch.features import FIELDS, FeatureSet, compute_rows, resolve_feature_set
-from grandbatch.kernels.bar_rules import ACCEPTED, MISSING, NEVER, UNPARSEABLE, judge_rows, widen
+from grandbatch.kernels.bars.bar_rules import (
+    ACCEPTED,
+    MISSING,
+    NEVER,
+    UNPARSEABLE,
+    judge_rows,
+    widen,
+)
 from grandbatch.times import shown, to_duration, to_nanoseconds
 
 if TYPE_CHECKING:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 
-from grandbatch.batch import MatrixBatch
 from grandbatch.errors import UsageError
 from grandbatch.ranks import Ranks
 
 _PARTS = ("count", "mean", "squares", "min", "max")
+
+
+class _Windows(Protocol):
+    """What is read of a `MatrixBatch`."""
+
+    matrices: torch.Tensor
+
+    @property
+    def weight(self) -> torch.Tensor: ...
 
 
 class FeatureStatistics:
@@ -127,9 +136,7 @@ class FeatureStatistics:
         return made
 
 
-def feature_statistics(
-    batches: Iterable[MatrixBatch], stride: int | None = None
-) -> FeatureStatistics:
+def feature_statistics(batches: Iterable[_Windows], stride: int | None = None) -> FeatureStatistics:
     """Gather the statistics of batches, such as those of a training split.
 
     Parameters
@@ -160,7 +167,7 @@ def feature_statistics(
     return found
 
 
-def new_rows(batch: MatrixBatch, stride: int | None) -> torch.Tensor:
+def new_rows(batch: _Windows, stride: int | None) -> torch.Tensor:
     """Return the rows of a batch's windows that no window `stride` bars before has, (V, S, F)."""
     rows = batch.matrices[batch.weight > 0]
     return rows if stride is None else rows[:, -min(stride, rows.shape[1]) :]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from grandbatch.bars.reading.rows import Rows
 from grandbatch.bars.rules import BarRules
-from grandbatch.kernels.bar_rules import (
+from grandbatch.kernels.bars.bar_rules import (
     ACCEPTED,
     DUPLICATE_TIMESTAMP,
     LEFT_OUT,

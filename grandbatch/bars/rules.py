@@ -30,7 +30,7 @@ FIELDS = ("timestamp", "symbol", "open", "high", "low", "close", "volume")
 """The columns of a bar."""
 
 UNITS = ("s", "ms", "us", "ns")
-"""Units of epochs; their places are what `grandbatch.kernels.epochs` calls them."""
+"""Units of epochs; their places are what `grandbatch.kernels.bars.epochs` calls them."""
 
 MAPPABLE = (*FIELDS, "date", "time")
 """Names that `BarRules.columns` can give to a header."""

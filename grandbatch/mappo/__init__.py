@@ -4,8 +4,17 @@ Covers the replay market, the networks and the trainers, how sure they are, and 
 regimes they earn what. Knows nothing of Dask and Zarr: it sees tensors only.
 """
 
-import grandbatch.mappo.extra  # noqa: F401  # asks for the libraries before anything needs them
 from grandbatch.errors import MissingExtraError, TrainingError
+
+try:
+    import tensordict  # noqa: F401  # only asked whether it is there
+    import torchrl  # noqa: F401
+except ModuleNotFoundError as error:
+    raise MissingExtraError(
+        f'grandbatch.mappo needs TorchRL ({error}); install it with: pip install "grandbatch[rl]"'
+    ) from error
+
+# what needs the libraries comes once they are there
 from grandbatch.mappo.config import MappoConfig
 from grandbatch.mappo.regimes import Regime, RegimeRules
 from grandbatch.mappo.team import Decision

@@ -22,7 +22,7 @@ from grandbatch.bars.reading.text_blocks import PADDING, find_lines, text_of
 from grandbatch.bars.timestamps.evidence import Dates, Evidence
 from grandbatch.bars.timestamps.texts import TimeForm
 from grandbatch.errors import ColumnError
-from grandbatch.kernels.bar_rules import ACCEPTED, MISSING, UNPARSEABLE
+from grandbatch.kernels.bars.bar_rules import ACCEPTED, MISSING, UNPARSEABLE
 from grandbatch.scheduling import Schedule
 
 FORM = TimeForm()

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.bars.timestamps.texts import TimeForm, read_times
-from grandbatch.kernels.timestamps import ABSOLUTE, NAIVE
+from grandbatch.kernels.bars.timestamps import ABSOLUTE, NAIVE
 from grandbatch.scheduling import Schedule
 
 HERE = Schedule.local("sync")

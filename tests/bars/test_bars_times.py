@@ -13,8 +13,8 @@ from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.bars.timestamps.evidence import Dates, Evidence, Meaning
 from grandbatch.bars.timestamps.texts import TimeForm, read_times
 from grandbatch.errors import TimestampError, UsageError
-from grandbatch.kernels.epochs import COMPACT
-from grandbatch.kernels.timestamps import ABSOLUTE, MISSING, NAIVE, UNPARSEABLE
+from grandbatch.kernels.bars.epochs import COMPACT
+from grandbatch.kernels.bars.timestamps import ABSOLUTE, MISSING, NAIVE, UNPARSEABLE
 from grandbatch.scheduling import Schedule
 
 HERE = Schedule.local("sync")

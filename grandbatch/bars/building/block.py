@@ -32,7 +32,7 @@ from grandbatch.bars.rules import BarRules
 from grandbatch.bars.timestamps.evidence import Evidence
 from grandbatch.bars.timestamps.texts import TimeForm
 from grandbatch.files import written_aside
-from grandbatch.kernels.bar_rules import (
+from grandbatch.kernels.bars.bar_rules import (
     ACCEPTED,
     LEFT_OUT,
     N_REASONS,

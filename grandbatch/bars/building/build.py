@@ -65,7 +65,7 @@ from grandbatch.bars.reading.row_groups import TableBlock
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import InputError
 from grandbatch.files import is_full, remove_temporaries, sync_folder
-from grandbatch.kernels.bar_rules import DUPLICATE_TIMESTAMP
+from grandbatch.kernels.bars.bar_rules import DUPLICATE_TIMESTAMP
 from grandbatch.memory import MemoryLimit, own_bytes
 from grandbatch.scheduling import Schedule
 

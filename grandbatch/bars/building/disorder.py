@@ -14,7 +14,7 @@ from grandbatch.bars.building.block import BlockJob, BlockRecord, read_rows
 from grandbatch.bars.reading.row_groups import OpenGroups
 from grandbatch.bars.timestamps.sessions import DAY, Placements
 from grandbatch.bars.timestamps.texts import to_wall
-from grandbatch.kernels.bar_rules import ACCEPTED, OUT_OF_ORDER
+from grandbatch.kernels.bars.bar_rules import ACCEPTED, OUT_OF_ORDER
 
 Int64 = npt.NDArray[np.int64]
 

@@ -18,7 +18,7 @@ from grandbatch.bars.building.planning import task_of
 from grandbatch.bars.cache.digests import read_part
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.rules import BarRules
-from grandbatch.kernels.looks import LOWEST_POWER, N_BINS, count_volumes, find_leaps
+from grandbatch.kernels.bars.looks import LOWEST_POWER, N_BINS, count_volumes, find_leaps
 from grandbatch.scheduling import Schedule
 from grandbatch.store.notes import shown_name
 from grandbatch.times import shown

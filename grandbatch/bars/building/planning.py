@@ -26,7 +26,7 @@ from grandbatch.bars.reading.text_blocks import Block, cut_file, text_of
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.bars.timestamps.evidence import NOTHING, UNSETTLED, Evidence, Meaning, total
 from grandbatch.bars.timestamps.texts import TimeForm
-from grandbatch.kernels.csv_rows import PADDING
+from grandbatch.kernels.bars.csv_rows import PADDING
 from grandbatch.scheduling import Schedule
 
 _numbers = itertools.count(10**12 - 1, -1)

@@ -16,8 +16,8 @@ from grandbatch.bars.inputs.files import InputFile
 from grandbatch.bars.rules import UNITS, BarRules
 from grandbatch.bars.timestamps.evidence import Clocks, Dates, Evidence, Numbers, first_verdict
 from grandbatch.errors import BadRowsError, DiskFullError, TimestampError
-from grandbatch.kernels.epochs import NO_TIME
-from grandbatch.kernels.timestamps import NO_CLOCK
+from grandbatch.kernels.bars.epochs import NO_TIME
+from grandbatch.kernels.bars.timestamps import NO_CLOCK
 
 
 def disk_full(files: Sequence[InputFile], cache_dir: Path) -> DiskFullError:

@@ -18,7 +18,7 @@ from grandbatch.bars.form.instruments import ColumnsWatch
 from grandbatch.bars.reading.row_groups import TableBlock
 from grandbatch.bars.rules import REASONS, BarRules
 from grandbatch.errors import InputError
-from grandbatch.kernels.bar_rules import ACCEPTED, DUPLICATE_TIMESTAMP, N_REASONS
+from grandbatch.kernels.bars.bar_rules import ACCEPTED, DUPLICATE_TIMESTAMP, N_REASONS
 
 
 class HopelessError(Exception):

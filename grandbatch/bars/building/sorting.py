@@ -19,7 +19,7 @@ from grandbatch.bars.building.block import SAMPLE_ROWS, BlockRecord, SymbolRows,
 from grandbatch.bars.building.raw import open_raw_bars
 from grandbatch.bars.cache.digests import PartDigests
 from grandbatch.bars.cache.parts import write_part
-from grandbatch.kernels.bar_rules import NEVER
+from grandbatch.kernels.bars.bar_rules import NEVER
 
 Int64 = npt.NDArray[np.int64]
 

@@ -31,7 +31,7 @@ from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.cache.parts import write_part
 from grandbatch.bars.judging import judge
 from grandbatch.bars.reading.row_groups import OpenGroups
-from grandbatch.kernels.bar_rules import ACCEPTED, SPIKE
+from grandbatch.kernels.bars.bar_rules import ACCEPTED, SPIKE
 from grandbatch.scheduling import Schedule
 
 Int64 = npt.NDArray[np.int64]

@@ -12,7 +12,7 @@ from grandbatch.bars.form.header import is_number
 from grandbatch.bars.timestamps.evidence import Tally
 from grandbatch.bars.timestamps.texts import TimeForm, read_texts
 from grandbatch.errors import InputError
-from grandbatch.kernels.timestamps import ABSOLUTE, NAIVE
+from grandbatch.kernels.bars.timestamps import ABSOLUTE, NAIVE
 
 
 def is_time(text: str) -> bool:

@@ -15,8 +15,8 @@ from grandbatch.bars.timestamps.evidence import UNSETTLED
 from grandbatch.bars.timestamps.sessions import DAY
 from grandbatch.bars.timestamps.texts import TimeForm, read_times
 from grandbatch.errors import ColumnError
-from grandbatch.kernels.epochs import COMPACT, NO_TIME
-from grandbatch.kernels.timestamps import ABSOLUTE
+from grandbatch.kernels.bars.epochs import COMPACT, NO_TIME
+from grandbatch.kernels.bars.timestamps import ABSOLUTE
 
 
 def check_dated(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from grandbatch.bars.form.columns import ColumnMap, TextColumn
 from grandbatch.bars.form.instruments import first_texts
 from grandbatch.bars.reading.rows import Rows, Texts
-from grandbatch.kernels.bar_rules import (
+from grandbatch.kernels.bars.bar_rules import (
     ACCEPTED,
     DUPLICATE_TIMESTAMP,
     LEFT_OUT,

@@ -15,8 +15,8 @@ from grandbatch.bars.reading.rows import Codes, Rows, Texts, mark_times, name_sy
 from grandbatch.bars.reading.text_blocks import BlockText
 from grandbatch.bars.timestamps.evidence import Tally
 from grandbatch.bars.timestamps.texts import NO_CHANGES, TimeForm, join_changes, read_texts
-from grandbatch.kernels.csv_rows import DATE, N_TEXTS, SKIPPED, SYMBOL, TIME, read_lines
-from grandbatch.kernels.texts import join_texts, number_texts
+from grandbatch.kernels.bars.csv_rows import DATE, N_TEXTS, SKIPPED, SYMBOL, TIME, read_lines
+from grandbatch.kernels.bars.texts import join_texts, number_texts
 
 Bytes = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]

@@ -18,8 +18,8 @@ from grandbatch.bars.form.dialect import CsvLayout
 from grandbatch.bars.form.texts import ungroup
 from grandbatch.bars.reading.rows import Rows, plain_codes, rows_of
 from grandbatch.bars.timestamps.texts import TimeForm
-from grandbatch.kernels.bar_rules import UNPARSEABLE
-from grandbatch.kernels.texts import copy_field
+from grandbatch.kernels.bars.bar_rules import UNPARSEABLE
+from grandbatch.kernels.bars.texts import copy_field
 
 Int64 = npt.NDArray[np.int64]
 

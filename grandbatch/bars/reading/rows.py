@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from grandbatch.bars.timestamps.evidence import Evidence
 from grandbatch.bars.timestamps.texts import ClockChanges, TimeForm, read_times
-from grandbatch.kernels.bar_rules import ACCEPTED, MISSING, UNPARSEABLE
-from grandbatch.kernels.timestamps import MISSING as TIME_MISSING
-from grandbatch.kernels.timestamps import UNPARSEABLE as TIME_UNPARSEABLE
+from grandbatch.kernels.bars.bar_rules import ACCEPTED, MISSING, UNPARSEABLE
+from grandbatch.kernels.bars.timestamps import MISSING as TIME_MISSING
+from grandbatch.kernels.bars.timestamps import UNPARSEABLE as TIME_UNPARSEABLE
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]

@@ -22,7 +22,7 @@ from grandbatch.bars.rules import UNITS, BarRules
 from grandbatch.bars.timestamps.evidence import Evidence
 from grandbatch.bars.timestamps.texts import TimeForm, read_times
 from grandbatch.errors import ColumnError, InputError
-from grandbatch.kernels.bar_rules import UNPARSEABLE
+from grandbatch.kernels.bars.bar_rules import UNPARSEABLE
 
 _EXACT = 2**53
 """Whole numbers up to it are doubles, and so are powers of ten up to the 22nd."""

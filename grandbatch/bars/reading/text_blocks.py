@@ -16,8 +16,8 @@ import numpy.typing as npt
 from grandbatch.bars.inputs.files import LEAF_BYTES
 from grandbatch.bars.inputs.opening import open_raw
 from grandbatch.errors import InputError
-from grandbatch.kernels.bar_rules import count_line_ends, locate_lines
-from grandbatch.kernels.csv_rows import PADDING
+from grandbatch.kernels.bars.bar_rules import count_line_ends, locate_lines
+from grandbatch.kernels.bars.csv_rows import PADDING
 
 MAX_LINE_BYTES = 1024 * 1024
 _STEP_BYTES = 64 * 1024

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from grandbatch.bars.rules import UNITS, BarRules
 from grandbatch.bars.timestamps.sessions import Placements
-from grandbatch.kernels import epochs, timestamps
+from grandbatch.kernels.bars import epochs, timestamps
 
 Int64 = npt.NDArray[np.int64]
 
@@ -68,7 +68,7 @@ class Numbers:
 
     @property
     def verdict(self) -> int | None:
-        """A meaning of `grandbatch.kernels.epochs`; None where two have as many rows."""
+        """A meaning of `grandbatch.kernels.bars.epochs`; None where two have as many rows."""
         if 2 * self.compact >= self.rows:
             return None if 2 * self.compact == self.rows else epochs.COMPACT
         if self.are_row_numbers:
@@ -115,7 +115,7 @@ class Clocks:
 
     @property
     def verdict(self) -> int | None:
-        """A meaning of `grandbatch.kernels.timestamps`; None where rows say this and that."""
+        """A meaning of `grandbatch.kernels.bars.timestamps`; None where rows say this and that."""
         longer = self.seconds + self.millis
         if 100 * longer <= self.rows or 100 * self.padded > self.rows:
             is_hour = self.short == self.rows
@@ -197,11 +197,11 @@ class Meaning:
 
     day_first: bool = True
     numbers: int = epochs.NO_TIME
-    """A meaning of `grandbatch.kernels.epochs`."""
+    """A meaning of `grandbatch.kernels.bars.epochs`."""
     early: bool = False
     """Whether numbers near zero are epochs, too."""
     clocks: int = timestamps.NO_CLOCK
-    """A meaning of `grandbatch.kernels.timestamps`."""
+    """A meaning of `grandbatch.kernels.bars.timestamps`."""
 
     def settled(self, own: Evidence, everywhere: Evidence, rules: BarRules) -> Meaning:
         """Return what rules say, else a file's own rows, else those of all files together.

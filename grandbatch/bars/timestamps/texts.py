@@ -15,9 +15,9 @@ from grandbatch.bars.rules import split_zone
 from grandbatch.bars.timestamps.evidence import UNSETTLED, Evidence, Meaning, Tally
 from grandbatch.bars.timestamps.sessions import DAY
 from grandbatch.errors import UsageError
-from grandbatch.kernels import timestamps as kernel
-from grandbatch.kernels.epochs import read_numbers
-from grandbatch.kernels.timestamps import parse_timestamps
+from grandbatch.kernels.bars import timestamps as kernel
+from grandbatch.kernels.bars.epochs import read_numbers
+from grandbatch.kernels.bars.timestamps import parse_timestamps
 
 Int64 = npt.NDArray[np.int64]
 UInt8 = npt.NDArray[np.uint8]
@@ -85,7 +85,7 @@ def read_times(column: Any, form: TimeForm) -> tuple[Int64, UInt8, Evidence, Clo
     times : (T,) int64
         Nanoseconds since 1970, UTC.
     status : (T,) uint8
-        A status of `grandbatch.kernels.timestamps`, not `NUMBER`.
+        A status of `grandbatch.kernels.bars.timestamps`, not `NUMBER`.
     evidence : Evidence
     changes : ClockChanges
     """

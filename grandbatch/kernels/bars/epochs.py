@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.kernels.calendar import days_of, is_date
+from grandbatch.kernels.bars.calendar import days_of, is_date
+from grandbatch.kernels.bars.loads import address_of, byte_at
+from grandbatch.kernels.bars.timestamps import ABSOLUTE, DIGITS, NAIVE, NUMBER, UNPARSEABLE
 from grandbatch.kernels.compilation import compiled
-from grandbatch.kernels.loads import address_of, byte_at
-from grandbatch.kernels.timestamps import ABSOLUTE, DIGITS, NAIVE, NUMBER, UNPARSEABLE
 
 NO_TIME, COMPACT = -1, 4
 """What numbers may mean besides 0 to 3: seconds, milliseconds, microseconds, nanoseconds."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.kernels.calendar import days_of, is_date
+from grandbatch.kernels.bars.calendar import days_of, is_date
+from grandbatch.kernels.bars.loads import address_of, byte_at, word_at
 from grandbatch.kernels.compilation import compiled
-from grandbatch.kernels.loads import address_of, byte_at, word_at
 
 NAIVE = 0
 """Read; wall-clock time without a zone."""

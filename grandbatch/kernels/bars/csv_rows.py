@@ -11,9 +11,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.kernels.bar_rules import ACCEPTED, MISSING, UNPARSEABLE
+from grandbatch.kernels.bars.bar_rules import ACCEPTED, MISSING, UNPARSEABLE
+from grandbatch.kernels.bars.loads import address_of, byte_at, first_byte, word_at
 from grandbatch.kernels.compilation import compiled, inlined
-from grandbatch.kernels.loads import address_of, byte_at, first_byte, word_at
 
 Bytes = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
