@@ -54,7 +54,7 @@ class SlabPool:
 
     @property
     def slab_bytes(self) -> int:
-        """UInt8 of a slab."""
+        """Bytes of a slab."""
         return self.n * math.prod(self._shape) * self._dtype.itemsize
 
     @property
