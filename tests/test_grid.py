@@ -74,7 +74,7 @@ def test_a_chunks_rows_are_one_range_that_its_windows_begin_and_end(grid):
 
 
 @given(grids())
-def test_pieces_join_to_the_chunk_and_never_cross_a_border(grid):
+def test_runs_join_to_the_chunk_and_never_cross_a_border(grid):
     for chunk in range(grid.n_chunks):
         lo, hi = grid.chunk_range(chunk)
         joined = []

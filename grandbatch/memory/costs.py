@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-BASE_BYTES = 370 * 2**20
+BASE_BYTES = 392 * 2**20
 """Interpreter, numpy, pandas, pyarrow, dask, numba, zarr and compiled kernels."""
 
 WORKER_BYTES = 280 * 2**20

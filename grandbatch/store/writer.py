@@ -183,7 +183,7 @@ def is_whole(
     try:
         data = read_whole(path, expected_bytes)
     except OSError as error:
-        if error.errno == errno.EFBIG:
+        if error.errno == errno.EOVERFLOW:
             return False
         raise
     ends = np.cumsum(length.astype(np.int64))

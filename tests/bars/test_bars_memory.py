@@ -171,7 +171,7 @@ def test_bars_are_the_same_whatever_the_limit(tmp_path):
         prepare_bars(
             source, tmp_path / str(mib), BarRules(), schedule, memory_limit_bytes=mib * MIB
         )
-        for mib in (400, 4_000)
+        for mib in (430, 4_000)
     ]
     for name, values in bars[0].read(0, 180_000).items():
         np.testing.assert_array_equal(values, bars[1].read(0, 180_000)[name])

@@ -53,18 +53,18 @@ def plans(draw):
 def test_groups_take_every_file_once_in_order(plan):
     files = [f for g in plan.groups for f in range(g.first_file, g.stop_file)]
     assert files == list(range(plan.spec.data.n_files))
-    chunks = [pieces for f in files for pieces in plan.pieces(f)]
-    assert chunks == [plan.grid.pieces(chunk) for chunk in range(plan.grid.n_chunks)]
+    chunks = [runs for f in files for runs in plan.runs(f)]
+    assert chunks == [plan.grid.runs(chunk) for chunk in range(plan.grid.n_chunks)]
 
 
 @given(plans())
 def test_a_groups_rows_hold_the_rows_of_all_its_chunks(plan):
     for group in plan.groups:
         for file in range(group.first_file, group.stop_file):
-            for pieces in plan.pieces(file):
-                for piece in pieces:
-                    assert group.first_row <= piece.first_row
-                    assert piece.first_row + piece.n_rows <= group.stop_row
+            for runs in plan.runs(file):
+                for run in runs:
+                    assert group.first_row <= run.first_row
+                    assert run.first_row + run.n_rows <= group.stop_row
 
 
 @given(plans())
