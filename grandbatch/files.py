@@ -21,6 +21,10 @@ from grandbatch.errors import DiskFullError, StoreError, UsageError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY_SUFFIX = ".partial"
 
+NO_ORDINARY_FILE = (errno.EINVAL, errno.ENXIO, errno.ELOOP, errno.EOVERFLOW, errno.EIO)
+"""What `open_regular` and `read_whole` give where something else stands in a file's place, or what
+is there can't be all of it."""
+
 _OF_A_STORE = ("manifest.json", "zarr.json")
 
 URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
@@ -123,10 +127,10 @@ def append_to(path: Path) -> TextIO:
     Raises
     ------
     OSError
-        Also if a link stands at the path.
+        Also if a link, or what is no ordinary file, stands at the path.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    return os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    return os.fdopen(_regular(os.open(path, flags, 0o666), path), "a", encoding="utf-8")
 
 
 def refuse_inside_store(path: Path, what: str) -> None:
@@ -154,7 +158,10 @@ def open_regular(path: str | Path) -> int:
     OSError
         If there is none, or a pipe, a socket or a device in its place: reading those may never end.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    return _regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK), path)
+
+
+def _regular(handle: int, path: str | Path) -> int:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
@@ -237,9 +244,10 @@ def overwrite(path: Path, data: bytes) -> None:
     Raises
     ------
     OSError
-        Also if a link stands at the path.
+        Also if a link, or what is no ordinary file, stands at the path.
     """
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666), "wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    with os.fdopen(_regular(os.open(path, flags, 0o666), path), "wb") as file:
         file.truncate()
         file.write(data)
 

@@ -105,3 +105,21 @@ def test_config_is_taken_before_or_after_any_command(run):
     assert ran.returncode == 2
     assert "there is no file of settings none.yaml" in ran.stderr
     assert run("simulate", "--help").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "[" * 3000 + "]" * 3000,
+        "a: &a [x]\nmemory-limit: *a",
+        "build: &b {columns: *b}",
+        "a: &a {x: 1}\n" + "".join(f"b{i}: &b{i} {{x: *a, y: *a}}\n" for i in range(3)),
+        "memory-limit: 2001-99-99",
+        "\ufffe",
+    ],
+)
+def test_a_text_that_is_no_settings_takes_one_line(run, text):
+    (run.work / "grandbatch.yaml").write_text(text)
+    ran = run("config")
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1), ran.stderr
+    assert len(ran.stderr) < 500

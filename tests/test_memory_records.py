@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from grandbatch.errors import UsageError
 from grandbatch.memory import Level, MemoryUsage, Sample, records
 from grandbatch.memory.processes import run_processes
 from grandbatch.memory.records import Progress, TrainingLog, read_records
+from grandbatch.training.metrics_log import read_metrics
 
 
 class Idle:
@@ -88,6 +90,31 @@ def test_a_line_that_a_killed_run_left_unfinished_is_passed_over(tmp_path):
     with (tmp_path / "memory-rank0.jsonl").open("a") as file:
         file.write('{"time": 1, "ki')
     assert [r["kind"] for r in read_records(tmp_path)] == ["start", "decision"]
+
+
+def test_a_damaged_line_is_passed_over_and_every_flip_damages_one(tmp_path):
+    log = TrainingLog(tmp_path)
+    for number in range(20):
+        log.decision("hold", f"reason {number}", Progress())
+    path = tmp_path / "memory-rank0.jsonl"
+    whole, raw = read_records(tmp_path), path.read_bytes()
+    for at in range(0, len(raw), 7):
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 0x80]) + raw[at + 1 :])
+        found = read_records(tmp_path)
+        assert len(found) in (20, 19)
+        assert all(line in whole for line in found)
+    path.write_bytes(raw + b'5\n[]\n{"time": "x"}\n')
+    assert read_records(tmp_path) == whole
+
+
+def test_a_pipe_in_the_place_of_a_log_is_not_waited_for(tmp_path, caplog):
+    for name in ("memory-rank0.jsonl", "metrics-rank0.jsonl"):
+        os.mkfifo(tmp_path / name)
+    TrainingLog(tmp_path)
+    assert "no longer recorded" in caplog.text
+    for read in (read_records, read_metrics):
+        with pytest.raises(OSError, match="no ordinary file"):
+            read(tmp_path)
 
 
 def test_a_disk_that_takes_no_lines_ends_no_run(store, tmp_path, caplog):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from grandbatch import digested
-from grandbatch.errors import DiskFullError
 from grandbatch.files import read_whole, write_whole
 from grandbatch.memory import peak_bytes
 from grandbatch.store.publish import beside
@@ -45,9 +44,9 @@ class BuildClock:
 
 
 def record_build(store: Path, facts: dict[str, Any]) -> None:
-    """Keep the facts about a build of the store at a path; without room they are not kept."""
+    """Keep the facts about a build of the store at a path, where they can be written."""
     path = _path(store)
-    with suppress(DiskFullError):
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, digested.dump(facts), durable=False)
 

@@ -187,11 +187,17 @@ def _variables(path: CommandPath, option: Any) -> list[str]:
 def _read(file: Path) -> dict[str, Any]:
     import yaml
 
+    text = file.read_bytes()
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise UsageError(f"{file} is no YAML ({text})") from None
+        has_alias = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
+        values = None if has_alias else yaml.safe_load(text)
+    except RecursionError:
+        raise UsageError(f"{file} is nested too deeply; it holds names and values") from None
+    except (yaml.YAMLError, ValueError) as error:
+        problem = " ".join(str(error).split())
+        raise UsageError(f"{file} is no YAML ({problem})") from None
+    if has_alias:  # a few aliases of aliases are a text of any size
+        raise UsageError(f"{file} has an alias (*name); write out what it stands for")
     if values is not None and not isinstance(values, dict):
         raise UsageError(f"{file} must hold names and values, such as memory_limit: 2GiB")
     return _plain(values or {})

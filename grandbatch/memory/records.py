@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -13,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from grandbatch import json_lines
 from grandbatch.errors import UsageError
-from grandbatch.files import append_to
 from grandbatch.memory.monitor import Level, Sample
 
 _log = logging.getLogger("grandbatch")
@@ -131,18 +130,12 @@ class TrainingLog:
             self._metrics.close()
 
     def _write(self, kind: str, **facts: Any) -> None:
-        line = json.dumps(
-            {"time": round(time.time(), 3), "kind": kind, "rank": self._rank, **facts}
-        )
+        line = {"time": round(time.time(), 3), "kind": kind, "rank": self._rank, **facts}
         with self._lock:
             if self._broken:
                 return
             try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                with append_to(self._path) as file:
-                    file.write(line + "\n")
-                    size = file.tell()
-                if size > _ROTATED_BYTES:
+                if json_lines.append(self._path, line) > _ROTATED_BYTES:
                     self._path.replace(self._path.with_name(self._path.name + ".1"))
             except OSError as error:
                 self._broken = True
@@ -159,19 +152,14 @@ def _rounded(progress: Progress) -> dict[str, Any]:
 def read_records(folder: str | Path) -> list[dict[str, Any]]:
     """Read the lines of all ranks that recorded into a folder, oldest first.
 
-    A line that a killed run left unfinished is passed over.
+    A line that is not as it was written, of a killed run or on a damaged disk, is passed over.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for path in sorted(Path(folder).glob("memory-rank*.jsonl*"), reverse=True):
         try:
-            lines = path.read_text().splitlines()
+            found += json_lines.read(path)
         except FileNotFoundError:  # a run that goes on has just moved it on
             continue
-        for line in lines:
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
     return sorted(found, key=lambda entry: float(entry["time"]))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -10,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from grandbatch.files import append_to
+from grandbatch import json_lines
 
 _log = logging.getLogger("grandbatch")
 
@@ -69,9 +68,7 @@ class MetricsLog:
         self._sums, self._windows = {}, 0
         self._due = time.monotonic() + _LINE_SECONDS
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with append_to(self._path) as file:
-                file.write(json.dumps(line) + "\n")
+            json_lines.append(self._path, line)
         except OSError as error:
             self._broken = True
             _log.warning("metrics are no longer recorded in %s: %s", self._path, error)
@@ -80,8 +77,8 @@ class MetricsLog:
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """Read the lines of all ranks in a folder, each rank's by rising step.
 
-    Of steps that a resumed run trained again, only the last time counts. A line that a killed run
-    left unfinished is passed over.
+    Of steps that a resumed run trained again, only the last time counts. A line that is not
+    as it was written, of a killed run or on a damaged disk, is passed over.
 
     Returns
     -------
@@ -91,11 +88,7 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for path in sorted(Path(folder).glob("metrics-rank*.jsonl")):
         kept: list[dict[str, Any]] = []
-        for text in path.read_text().splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
+        for line in json_lines.read(path):
             while kept and kept[-1]["step"] >= line["first_step"]:
                 kept.pop()
             kept.append(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -109,6 +110,27 @@ def test_any_flipped_byte_of_the_quarantine_is_an_error(bars):
         with pytest.raises(DamagedBarsError, match="quarantine"):
             list(iter_bad_rows(bars.path))
         path.write_bytes(raw)
+
+
+def test_what_is_no_file_in_the_place_of_a_record_or_a_manifest_is_damage(csv, tmp_path):
+    first = contents(gb.build_store(csv, tmp_path / "s.zarr", durable=False).path)
+    folder = tmp_path / ".grandbatch" / "bars"
+    (record,) = (folder / "inputs").iterdir()
+    (manifest,) = folder.glob("*/bars.json")
+    other = folder / "other" / "bars.json"
+    build = tmp_path / ".grandbatch" / "builds" / "t.zarr.json"
+    other.parent.mkdir()
+    for place in (record, manifest, other, build):
+        for make in (os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")):
+            place.unlink(missing_ok=True)
+            make(place)
+            os.utime(csv)
+            again = gb.build_store(csv, tmp_path / "t.zarr", durable=False)
+            assert contents(again.path) == first
+            shutil.rmtree(again.path)
+            if place.is_dir():
+                place.rmdir()
+    assert clear_caches(folder)[0]
 
 
 @pytest.mark.parametrize("harm", ["part", "cut", "gone", "manifest"])

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from grandbatch.bars.rules import FIELDS
 from grandbatch.errors import DamagedBarsError
-from grandbatch.files import open_regular
+from grandbatch.files import NO_ORDINARY_FILE, open_regular
 
 GROUP_ROWS = 16_384
 """Rows of a group: few enough for one Parquet page, and to read little else where few are wanted;
@@ -160,7 +160,7 @@ def _opened(cache: Path, name: str) -> Iterator[int]:
             "run the same command again",
         ) from None
     except OSError as error:
-        if error.errno != errno.EINVAL:
+        if error.errno not in NO_ORDINARY_FILE:
             raise
         raise damaged(cache, f"{name}: {error.strerror}") from None
     try:

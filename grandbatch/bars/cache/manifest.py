@@ -12,11 +12,13 @@ from typing import Any
 from grandbatch import digested
 from grandbatch.bars.cache.digests import PartDigests, damaged
 from grandbatch.bars.rules import BarRules
-from grandbatch.files import open_regular
+from grandbatch.files import NO_ORDINARY_FILE, read_whole
 
 FORMAT = 4
 MANIFEST = "bars.json"
 QUARANTINE = "quarantine.parquet"
+
+_MAX_BYTES = 2**28
 
 _IDENTITY_FORMAT = 2
 """Of bars themselves: the same bars have one fingerprint, however a cache is written."""
@@ -82,10 +84,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
         If it is not what was written.
     """
     try:
-        with open(open_regular(path / MANIFEST), "rb") as file:  # noqa: PTH123 (a descriptor)
-            raw = file.read()
+        raw = read_whole(path / MANIFEST, _MAX_BYTES)
     except NotADirectoryError as error:
         raise FileNotFoundError(path) from error
+    except OSError as error:
+        if error.errno not in NO_ORDINARY_FILE:
+            raise
+        raise damaged(path, f"{MANIFEST}: {error.strerror}") from None
     try:
         manifest: dict[str, Any] = digested.parse(raw)
         if manifest["format"] != FORMAT:
@@ -112,7 +117,7 @@ def cached_sources(cache_dir: Path) -> set[tuple[str, int]]:
     found: set[tuple[str, int]] = set()
     for manifest in cache_dir.glob(f"*/{MANIFEST}"):
         try:
-            source = digested.load(manifest.read_bytes())["source"]
+            source = digested.load(read_whole(manifest, _MAX_BYTES))["source"]
             found.update((str(entry["name"]), int(entry["bytes"])) for entry in source)
         except (OSError, ValueError, KeyError, TypeError):
             continue

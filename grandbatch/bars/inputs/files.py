@@ -24,11 +24,13 @@ from grandbatch.bars.inputs.opening import expand_url, is_url, local_path, look_
 from grandbatch.bars.inputs.packing import PACKINGS, SUFFIXES, has_known_form, members_of, stem_of
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import InputError
-from grandbatch.files import write_whole
+from grandbatch.files import read_whole, write_whole
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 LEAF_BYTES = 4 * 1024 * 1024
+
+_MAX_RECORD_BYTES = 2**16
 
 _PACKED = 8  # about as much text as bytes
 
@@ -253,10 +255,10 @@ def join_leaves(leaves: Iterable[bytes]) -> str:
 def known_digest(file: InputFile, cache_dir: Path) -> str | None:
     """Return the digest on record for a file of this path, size and modification time."""
     try:
-        record = digested.load(_record_path(file, cache_dir).read_bytes())
+        record = digested.load(read_whole(_record_path(file, cache_dir), _MAX_RECORD_BYTES))
         seen = (record["path"], record["size"], record["mtime_ns"])
         digest = str(record["digest"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return digest if seen == (file.location, file.size, file.mtime_ns) else None
 
