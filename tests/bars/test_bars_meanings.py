@@ -102,6 +102,34 @@ def test_each_file_of_a_folder_has_a_unit_of_its_own(tmp_path):
     assert bars.time_numbers == ("s", "ms", "us", "ns", "date", None)
 
 
+@pytest.mark.parametrize(("coarse", "fine"), [("ms", "us"), ("s", "ms"), ("us", "ns"), ("s", "ns")])
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
+def test_a_file_whose_unit_changes_is_refused(tmp_path, coarse, fine, share):
+    moments = pd.date_range("2024-12-30", periods=2000, freq="1min")
+    cut = int(2000 * share)
+    path = write(tmp_path / "x.csv", epochs(moments[:cut], coarse) + epochs(moments[cut:], fine))
+    for block_bytes in (500, 1 << 20):
+        with pytest.raises(
+            TimestampError, match=f"epochs in {coarse} and in {fine}. Part the file"
+        ):
+            times_of(path, block_bytes)
+
+
+def test_a_few_epochs_of_a_coarser_unit_are_no_times_of_1970(tmp_path):
+    moments = pd.date_range("2024-12-30", periods=2000, freq="1min")
+    path = write(tmp_path / "x.csv", epochs(moments[:5], "ms") + epochs(moments[5:], "us"))
+    bars = prepare_bars(path, tmp_path / "c", BarRules(), HERE, 1000)
+    assert bars.quarantined == {"unparseable": 5}
+    assert (bars.read(0, bars.n_rows)["timestamp"].view("M8[ns]") == moments[5:]).all()
+
+
+@pytest.mark.parametrize("unit", PER_SECOND)
+def test_epochs_on_both_sides_of_1970_are_read_in_any_unit(tmp_path, unit):
+    moments = pd.date_range("1968-01-01", periods=1500, freq="D")
+    path = write(tmp_path / "x.csv", epochs(moments, unit))
+    assert (times_of(path, 700) == moments).all()
+
+
 def test_epochs_that_floats_print_are_read(tmp_path):
     moments = RANGES[5]
     seconds = np.array(epochs(moments, "s"), float)
@@ -352,3 +380,22 @@ def test_zone_abbreviations_are_refused_by_name(tmp_path, zone):
     path = write(tmp_path / "x.csv", [f"{m:%Y-%m-%d %H:%M:%S} {zone}" for m in RANGES[5]])
     with pytest.raises(InputError, match=f"{zone} is an abbreviation.*--timezone"):
         times_of(path)
+
+
+@pytest.mark.parametrize("zone", ["US/Eastern", "America/Argentina/Buenos_Aires", "Etc/GMT+5"])
+def test_names_of_zones_behind_times_are_offered_as_the_flag(tmp_path, zone):
+    text = "\n".join([HEADER, *(f"{m:%Y%m%d %H:%M:%S} {zone},10,12,9,11,100" for m in RANGES[5])])
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(InputError, match="leave it away") as caught:
+        times_of(tmp_path / "x.csv")
+    [flag] = [flag for flag in offers(str(caught.value)) if "timezone" in flag]
+    (tmp_path / "x.csv").write_text(text.replace(f" {zone}", ""))
+    got = times_of(tmp_path / "x.csv", timezone=shlex.split(flag)[1])
+    assert (got == RANGES[5].tz_localize(zone).tz_convert("UTC").tz_localize(None)).all()
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d %I-%p", "%Y-%m-%d %I %p", "%m/%d/%Y %I%p"])
+def test_hours_of_half_days_need_no_minutes(tmp_path, form):
+    moments = pd.date_range("2024-01-12", periods=100, freq="h")
+    path = write(tmp_path / "x.csv", moments.strftime(form))
+    assert (times_of(path) == moments).all()

@@ -10,7 +10,7 @@ from advice import follow, offers
 from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.bars.cache.upkeep import iter_bad_rows
 from grandbatch.bars.form.instruments import is_text
-from grandbatch.errors import BadRowsError, ColumnError, InputError
+from grandbatch.errors import ColumnError, InputError
 from grandbatch.scheduling import Schedule
 
 HERE = Schedule.local("sync")
@@ -79,6 +79,25 @@ def test_a_column_of_a_telling_name_may_hold_numbers(tmp_path):
     text = refused(path, tmp_path)
     apart, _ = [prepare(path, tmp_path, rules=rules) for rules in follow(text)]
     assert apart.symbols == ("202403", "202406")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("instrument_id", "secid", "Scrip Code", "Stock ID", "token", "strike", "交易代码"),
+        *("Expiration Date", "contract month", "lastTradeDateOrContractMonth", "publisher_id"),
+    ],
+)
+def test_numbers_that_stand_for_instruments_are_watched(tmp_path, header):
+    path = write(tmp_path / "x.csv", lines(("20240315", "20240621"), header))
+    [apart, _] = [prepare(path, tmp_path, rules=rules) for rules in follow(refused(path, tmp_path))]
+    assert apart.symbols == ("20240315", "20240621")
+
+
+@pytest.mark.parametrize("header", ["trade_id", "id", "open_interest", "days_to_expiry", "rtype"])
+def test_numbers_that_measure_something_are_read_over(tmp_path, header):
+    path = write(tmp_path / "x.csv", lines(("7", "8"), header))
+    assert prepare(path, tmp_path).n_rows == 80
 
 
 def test_one_changed_value_is_found_anywhere_also_on_a_line_that_the_fast_reader_leaves(tmp_path):
@@ -236,9 +255,9 @@ for _i in range(60):
 
 def test_rows_are_chosen_by_a_columns_text_and_counted(tmp_path):
     path = write(tmp_path / "x.csv", PUBLISHERS)
-    with pytest.raises(BadRowsError):
-        prepare(path, tmp_path)
-    bars = prepare(path, tmp_path, where={"publisher_id": "2"})
+    [rules] = follow(refused(path, tmp_path))
+    assert rules == BarRules(where={"publisher_id": "2"})
+    bars = prepare(path, tmp_path, rules=rules)
     assert (bars.n_rows, bars.left_out, bars.quarantined) == (120, 120, {})
     assert set(bars.read(0, 120, ("volume",))["volume"]) == {200}
     both = prepare(path, tmp_path, 500, where={"Publisher_ID": ["39"], "symbol": ["B", "C"]})

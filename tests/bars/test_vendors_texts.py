@@ -1,6 +1,11 @@
 """Texts that need a word: no header, no volume, grouped or scaled numbers, other encodings."""
 
+import bz2
+import gzip
+import lzma
+
 import numpy as np
+import pandas as pd
 import pytest
 from advice import follow, offers
 
@@ -13,7 +18,8 @@ HERE = Schedule.local("sync")
 N = 30
 DAYS = [f"2024-01-{day:02d}" for day in range(1, N + 1)]
 BARS = [(10 + i, 12 + i, 9 + i, 11.25 + i, 1000 * i) for i in range(N)]
-HEADER = "timestamp,open,high,low,close,volume"
+PRICES = "open,high,low,close,volume"
+HEADER = f"timestamp,{PRICES}"
 
 
 def lines(form, header=None):
@@ -54,6 +60,11 @@ def refused(path, tmp_path, **given):
         ("A,{day},{0},{1},{2},{3},{4}", "symbol,timestamp,open,high,low,close,volume"),
         ("{day},A,{0},{1},{2},{3},{4}", "timestamp,symbol,open,high,low,close,volume"),
         ("{day};09:30;{0};{1};{2};{3};{4};7", "date,time,open,high,low,close,volume,extra_8"),
+        ("{day},930,{0},{1},{2},{3},{4},7", "date,time,open,high,low,close,volume,extra_8"),
+        ("A,5,{day},93000,{0},{1},{2},{3},{4}", "symbol,extra_2,date,time," + PRICES),
+        ("{day},{2},{1},{0},{3},{4}", "timestamp,low,high,open,close,volume"),  # Coinbase
+        ("{day},{0},{3},{1},{2},{4}", "timestamp,open,close,high,low,volume"),  # Bitfinex
+        ("{day},{0},{3},{1},{2},{4},7", "timestamp,open,close,high,low,volume,extra_7"),  # KuCoin
     ],
 )
 def test_rows_without_a_header_name_the_flags_that_read_them(tmp_path, form, names):
@@ -64,8 +75,43 @@ def test_rows_without_a_header_name_the_flags_that_read_them(tmp_path, form, nam
     assert_bars(prepare(path, tmp_path, rules))
 
 
+@pytest.mark.parametrize("clock", ["{day:%m/%d/%Y},{day:%H:%M}", "{day:%m/%d/%Y},{day:%H%M}"])
+def test_rows_without_a_header_may_have_months_first(tmp_path, clock):
+    moments = pd.date_range("2024-01-16 09:30", periods=N, freq="1min")
+    rows = [
+        clock.format(day=moment) + f",{o},{h},{l},{c},{v}"
+        for moment, (o, h, l, c, v) in zip(moments, BARS, strict=True)
+    ]
+    bars = prepare(write(tmp_path, "\n".join(rows)), tmp_path)
+    assert_bars(bars)
+    assert (bars.read(0, N)["timestamp"].view("M8[ns]") == moments).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (gzip.compress(b"timestamp"), ".csv.gz"),
+        (bz2.compress(b"timestamp"), ".csv.bz2"),
+        (lzma.compress(b"timestamp"), ".csv.xz"),
+        (b"PAR1" + bytes(99), ".parquet"),
+        (b"PK\x03\x04" + bytes(99), "save it as CSV"),
+        (b"\xd0\xcf\x11\xe0" + bytes(99), "save it as CSV"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b'{"chart": {"result": [1, 2, 3, 4, 5]}}', "JSON"),
+        (b"[[1705424400000, 1, 2, 3, 4, 5],", "JSON"),
+    ],
+)
+def test_what_is_no_csv_is_named_whatever_the_file_is_called(tmp_path, content, what):
+    text = refused(write(tmp_path, content), tmp_path)
+    assert "no CSV but" in text
+    assert what in text
+    assert len(text) < 300
+
+
 def test_rows_that_are_no_bars_at_all_are_refused_without_advice(tmp_path):
-    path = write(tmp_path, lines("{day},{1},{0},{3},{2},{4},1,2,3"))
+    swapped = lines("{day},{1},{0},{3},{2},{4},1,2,3").split("\n")
+    swapped[1::2] = lines("{day},{0},{2},{1},{3},{4},1,2,3").split("\n")[1::2]
+    path = write(tmp_path, "\n".join(swapped))
     assert not offers(refused(path, tmp_path))
 
 

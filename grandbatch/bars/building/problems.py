@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 
 from grandbatch.bars.flags import offer
 from grandbatch.bars.inputs.files import InputFile
-from grandbatch.bars.rules import UNITS, BarRules
+from grandbatch.bars.rules import UNITS, BarRules, is_zone
 from grandbatch.bars.timestamps.evidence import Clocks, Dates, Evidence, Numbers, first_verdict
 from grandbatch.errors import BadRowsError, DiskFullError, TimestampError
-from grandbatch.kernels.bars.epochs import NO_TIME
+from grandbatch.kernels.bars.epochs import COMPACT, NO_TIME
 from grandbatch.kernels.bars.timestamps import NO_CLOCK
+
+_NO_ZONES = ("AM", "PM", "UTC", "GMT")
 
 
 def disk_full(files: Sequence[InputFile], cache_dir: Path) -> DiskFullError:
@@ -53,6 +55,12 @@ def check_times(
     if is_open and first_verdict(dates, everywhere.dates) is None:
         raise TimestampError(f"{file.location}: {_which_first(dates)}")
     if rules.epoch_unit is None and 2 * numbers.rows > n_rows:
+        units = [UNITS[unit] for unit in numbers.mixed_units]
+        if units and numbers.verdict != COMPACT and not rules.allows(numbers.misfits, n_rows):
+            raise TimestampError(
+                f"{file.location}: its timestamps are epochs in {' and in '.join(units)}. Part the "
+                "file where the unit changes: each file may have its own"
+            )
         verdict = first_verdict(numbers, everywhere.numbers)
         if verdict is None or verdict == NO_TIME:
             raise TimestampError(f"{file.location}: {_which_numbers(numbers)}")
@@ -145,10 +153,12 @@ def bad_rows(
         "unparseable": "check how times, fields and decimals are written",
     }
     remedy = remedies.get(worst, "mend the file")
-    abbreviation = _zone_abbreviation(row["text"] for row in first)
-    if worst == "unparseable" and abbreviation:
+    zone = _zone_in_letters(row["text"] for row in first)
+    if worst == "unparseable" and zone and "/" in zone:
+        remedy = f"times name their zone; leave it away, and add {offer('--timezone', zone)}"
+    elif worst == "unparseable" and zone:
         remedy = (
-            f"{abbreviation} is an abbreviation, and several zones have the same: write offsets "
+            f"{zone} is an abbreviation, and several zones have the same: write offsets "
             "such as -05:00, or leave it away and give --timezone America/New_York"
         )
     table = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
@@ -161,11 +171,13 @@ def bad_rows(
     )
 
 
-def _zone_abbreviation(texts: Iterable[str]) -> str | None:
-    """Name the zone that stands in letters behind a time of day."""
+def _zone_in_letters(texts: Iterable[str]) -> str | None:
+    """Name the zone that stands in letters behind a time of day, or an abbreviation of one."""
     for text in texts:
-        found = re.search(r"\d:\d\d(?::\d\d)?(?:[.,]\d+)? ?([A-Z]{2,5})\b", text)
-        if found and found[1] not in ("AM", "PM", "UTC", "GMT"):
+        found = re.search(r"\d:\d\d(?::\d\d)?(?:[.,]\d+)? ?\[?([A-Za-z_]+(?:/[\w+-]+)*)", text)
+        if found and "/" in found[1] and is_zone(found[1]):
+            return found[1]
+        if found and re.fullmatch("[A-Z]{2,5}", found[1]) and found[1] not in _NO_ZONES:
             return found[1]
     return None
 

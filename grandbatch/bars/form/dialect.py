@@ -31,6 +31,22 @@ _MAX_PREAMBLE_LINES = 20
 _DECIMAL_ROWS = 1000
 _SEPARATOR_LINE = re.compile(r"sep=(.)", re.IGNORECASE)  # Excel's
 
+_SIGNATURES = (
+    (b"\x1f\x8b", "packed text; end its name with .csv.gz"),
+    (b"BZh", "packed text; end its name with .csv.bz2"),
+    (b"\xfd7zXZ\0", "packed text; end its name with .csv.xz"),
+    (b"\x28\xb5\x2f\xfd", "packed text; end its name with .csv.zst"),
+    (b"PAR1", "Parquet; end its name with .parquet"),
+    (b"PK\x03\x04", "an archive or a spreadsheet; end its name with .zip, or save it as CSV"),
+    (b"\xd0\xcf\x11\xe0", "a spreadsheet; save it as CSV"),
+    (b"<!doctype", "a web page; fetch the file again"),
+    (b"<html", "a web page; fetch the file again"),
+    (b"<?xml", "XML; save it as CSV"),
+    (b"{", "JSON; save it as CSV"),
+    (b"[", "JSON; save it as CSV"),
+)
+"""How files begin that are no CSV, whatever their names say."""
+
 
 @dataclass(frozen=True)
 class CsvLayout:
@@ -86,6 +102,7 @@ def read_layout(
     sample = read_exactly(file, SAMPLE_BYTES + 1)
     is_whole = len(sample) <= SAMPLE_BYTES
     sample = sample[:SAMPLE_BYTES]
+    _refuse_other_forms(sample, name)
     read = partial(_read_sample, name=name, rules=rules, folders=folders, is_whole=is_whole)
     try:
         return read(sample)
@@ -94,6 +111,13 @@ def read_layout(
         if advice is None:
             raise
         raise InputError(f"{name}: not UTF-8 text; {advice}") from error
+
+
+def _refuse_other_forms(sample: bytes, name: str) -> None:
+    start = sample[:99].removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    for signature, what in _SIGNATURES:
+        if start.startswith(signature.lower()):
+            raise InputError(f"{name}: it is no CSV but {what}")
 
 
 def _other_encoding(sample: bytes, rules: BarRules, read: Callable[[bytes], object]) -> str | None:

@@ -7,6 +7,8 @@ import math
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
 from grandbatch.bars.flags import offer_list
 from grandbatch.bars.form.header import is_number
 from grandbatch.bars.form.texts import is_time
@@ -73,7 +75,7 @@ def _is_candle(texts: Fields) -> bool:
     """Whether four texts can be open, high, low and close."""
     if len(texts) < 4 or not all(is_number(text) for text in texts):
         return False
-    o, h, l, c = (float(text.replace(",", ".")) for text in texts)
+    o, h, l, c = map(_value, texts)
     return l <= min(o, c) and h >= max(o, c)
 
 
@@ -81,8 +83,9 @@ def guess_names(rows: Sequence[Fields]) -> tuple[str, ...] | None:
     """Names that the columns of rows may well have; None where the rows don't say.
 
     There must be a time, and behind it the prices: the first four columns in a row with highs and
-    lows where these belong. The column behind them is the volume unless it keeps its ratio to the
-    close, as adjusted closes do.
+    lows where these belong, else where one is always the highest and one the lowest, and the others
+    are open and close. The column behind them is the volume unless it keeps its ratio to the close,
+    as adjusted closes do.
     """
     width = len(rows[0])
     whole = [row for row in rows if len(row) == width]
@@ -90,20 +93,21 @@ def guess_names(rows: Sequence[Fields]) -> tuple[str, ...] | None:
     times = _find_times(columns)
     if not times:
         return None
-    after = max(times) + 1
-    places = range(after, width - 3)
-    start = next((i for i in places if all(_is_candle(row[i : i + 4]) for row in whole)), None)
-    if start is None:
+    start, prices = _find_prices(columns, max(times) + 1)
+    if not prices:
         return None
+    if start > max(times) + 1 and len(times) == 1:
+        times = _with_clock(columns, *times)
+    close = columns[start + prices.index("close")]
     names: list[str] = []
     for i, column in enumerate(columns):
         if i in times:
             names.append(times[i])
         elif start <= i < start + 4:
-            names.append(_PRICES[i - start])
+            names.append(prices[i - start])
         elif i < start and "symbol" not in names and not any(is_number(text) for text in column):
             names.append("symbol")
-        elif i > start and "volume" not in names and _is_volume(columns[start + 3], column):
+        elif i > start and "volume" not in names and _is_volume(close, column):
             names.append("volume")
         else:
             names.append(f"extra_{i + 1}")
@@ -120,6 +124,38 @@ def _find_times(columns: Sequence[Sequence[str]]) -> dict[int, str]:
     return {}
 
 
+def _with_clock(columns: Sequence[Sequence[str]], date: int) -> dict[int, str]:
+    """Take numbers behind dates for times of day, where they are some."""
+    clocks = [text.strip() for text in columns[date + 1]]
+    # short ones are decided by the whole file
+    padded = [clock.zfill(4 if len(clock) < 5 else 6) for clock in clocks]
+    moments = [f"{text} {clock}" for text, clock in zip(columns[date], padded, strict=True)]
+    if all(clock.isdigit() for clock in clocks) and all(is_time(moment) for moment in moments):
+        return {date: "date", date + 1: "time"}
+    return {date: "timestamp"}
+
+
+def _find_prices(columns: Sequence[Sequence[str]], after: int) -> tuple[int, tuple[str, ...]]:
+    """Where prices start, and what they are called; no names where there are none."""
+    places = range(after, len(columns) - 3)
+    for i in places:
+        if all(_is_candle(texts) for texts in zip(*columns[i : i + 4], strict=True)):
+            return i, _PRICES
+    for i in places:
+        if all(is_number(text) for column in columns[i : i + 4] for text in column):
+            rows = np.array([[_value(text) for text in column] for column in columns[i : i + 4]])
+            is_high, is_low = ((rows == end).all(axis=1) for end in (rows.max(0), rows.min(0)))
+            if is_high.sum() == is_low.sum() == 1:
+                rest = iter(("open", "close"))
+                marks = zip(is_high, is_low, strict=True)
+                return i, tuple("high" if h else "low" if l else next(rest) for h, l in marks)
+    return 0, ()
+
+
+def _value(text: str) -> float:
+    return float(text.replace(",", "."))
+
+
 def _is_volume(closes: Sequence[str], column: Sequence[str]) -> bool:
     return all(is_number(text) for text in column) and not _keeps_ratio(closes, column)
 
@@ -128,10 +164,7 @@ def _keeps_ratio(closes: Sequence[str], column: Sequence[str]) -> bool:
     """Whether a column follows the closes; two rows or more must say so."""
     if len(closes) < 2 or not all(is_number(text) for text in itertools.chain(closes, column)):
         return False
-    pairs = [
-        (float(text.replace(",", ".")), float(close.replace(",", ".")))
-        for text, close in zip(column, closes, strict=True)
-    ]
+    pairs = [(_value(text), _value(close)) for text, close in zip(column, closes, strict=True)]
     if any(value <= 0 or close <= 0 for value, close in pairs):
         return False
     ratios = [value / close for value, close in pairs]

@@ -24,9 +24,17 @@ _TELLING_NAMES = (
     *("permno", "gvkey", "stkcd", "sc_code", "ts_code", "conid", "instrument_token", "stock"),
     *("sedol", "code", "security", "root", "underlying", "pair", "market", "expiry", "expiration"),
     *("contract_month", "delivery", "delivery_month", "maturity", "exchange", "venue", "mic"),
-    *("合约", "代码", "股票代码", "交易所"),
+    *("合约", "代码", "股票代码", "交易所", "secid", "exp", "exp_date", "maturity_date", "strike"),
+    *("strike_price", "token", "lasttradedateorcontractmonth"),
 )
 """Names of columns that tell instruments apart, the likeliest first."""
+_TELLING = re.compile(
+    r"(instrument|asset|stock|security|secu?|contract|symbol|ticker|product|scrip|fund|share"
+    r"|listing|series|company|issue|exchange|market|venue|publisher|pair|coin|currency)"
+    r"_?(id|code|token)"
+    r"|(contract|delivery|expiry|expiration|maturity)_?(date|month|day|year|ym)|.+代码"
+)
+"""More such names: numbers that stand for instruments, venues or contracts."""
 
 _AMOUNT = re.compile(r"(?=.*\d)[$€£¥]?[+-]?[\d.,'\s]+(e[+-]?\d+)?\s?[kmbt%]?", re.IGNORECASE)
 _NO_WORDS = {"true", "false", "yes", "no", "nan", "inf", "-inf", "infinity", "nat"} | {
@@ -52,7 +60,8 @@ def is_text(value: str) -> bool:
 
 def is_telling_name(name: str) -> bool:
     """Whether a column of that name tells instruments apart, whatever its values look like."""
-    return plain_name(name) in _TELLING_NAMES
+    plain = plain_name(name)
+    return plain in _TELLING_NAMES or _TELLING.fullmatch(plain) is not None
 
 
 def text_columns(

@@ -14,6 +14,9 @@ from grandbatch.bars.timestamps.texts import TimeForm, read_texts
 from grandbatch.errors import InputError
 from grandbatch.kernels.bars.timestamps import ABSOLUTE, NAIVE
 
+_MARKS = ".' _\u2019\u00a0\u202f"
+"""What stands between thousands, besides commas."""
+
 
 def is_time(text: str) -> bool:
     """Whether a text is a timestamp of a known form, or a number that may well be one."""
@@ -21,10 +24,10 @@ def is_time(text: str) -> bool:
     places = np.array([[0], [len(data) - 8]], np.int64)
     times, status, tally = np.empty(1, np.int64), np.empty(1, np.uint8), Tally()
     read_texts(data, places, TimeForm(), times, status, tally)
-    numbers = tally.evidence().numbers
-    if numbers.rows:
-        return bool(numbers.compact) or not numbers.are_near_zero
-    return status[0] in (NAIVE, ABSOLUTE)
+    found = tally.evidence()
+    if found.numbers.rows:
+        return bool(found.numbers.compact) or not found.numbers.are_near_zero
+    return status[0] in (NAIVE, ABSOLUTE) or found.dates.month_first > 0
 
 
 def likely_decimal(
@@ -47,7 +50,7 @@ def likely_decimal(
             points += "," not in text and "." in text
             if re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", text):
                 either += 1
-            elif re.fullmatch(r"[+-]?\d*(\.\d{3})*,\d*([eE][+-]?\d+)?", text):
+            elif re.fullmatch(rf"[+-]?\d*([{_MARKS}]\d{{3}})*,\d*([eE][+-]?\d+)?", text):
                 commas += 1
             elif re.search(r",\d{3}[,.]", text):
                 points += 1
@@ -93,13 +96,12 @@ def ungroup(text: str, decimal: str) -> str:
     return f"{found['sign']}{whole}{found['rest'] or ''}{power}"
 
 
-_MARKS = ".,' _\u2019\u00a0\u202f"
 _POWERS = {"": "", "K": "e3", "M": "e6", "B": "e9", "T": "e12"}
 
 
 @lru_cache
 def _grouped(decimal: str) -> re.Pattern[str]:
-    marks = _MARKS.replace(decimal, "")
+    marks = f",{_MARKS}".replace(decimal, "")
     return re.compile(
         rf"(?P<sign>[+-]?)(?P<whole>\d{{1,3}}(?P<mark>[{marks}])(\d{{2,3}}(?P=mark))*\d{{3}}|\d+)"
         rf"(?P<rest>{re.escape(decimal)}\d*)?\s?(?P<power>[kKmMbBtT]?)"

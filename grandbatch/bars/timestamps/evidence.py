@@ -25,8 +25,8 @@ _FIRST_DAYS = 1_000_000
 """Times of day, years with a month and days of Excel are below it; in seconds, it is 12 days."""
 
 
-_GOES_ON = 120_000_000
-"""Seconds: what goes on from early epochs has some in 1973."""
+_GOES_ON: tuple[int, ...] = (120_000_000, *(4 * epochs.FLOORS[1:]).tolist())
+"""What goes on from numbers near zero has some below: 1973 in seconds, 1971 in finer units."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,12 @@ class Numbers:
     lowest: int = 0
     """Of those near zero."""
     highest: int = 0
-    nearest: int = 0
-    """Size of the one nearest to zero of the others; 0 where there is none."""
+    nearest_s: int = 0
+    """Size of the one nearest to zero of the others that lie within 1678 to 2261 in this unit and
+    in none coarser; 0 where there is none."""
+    nearest_ms: int = 0
+    nearest_us: int = 0
+    nearest_ns: int = 0
     s: int = 0
     """Numbers that an epoch in this unit fits best, or as well as another."""
     ms: int = 0
@@ -82,9 +86,30 @@ class Numbers:
         counts = (self.s, self.ms, self.us, self.ns)
         return [unit for unit, count in enumerate(counts) if count == max(counts)]
 
+    @property
+    def nearest(self) -> tuple[int, int, int, int]:
+        """Of each unit, the number nearest to zero."""
+        return (self.nearest_s, self.nearest_ms, self.nearest_us, self.nearest_ns)
+
     def has_early(self, unit: int) -> bool:
+        """Whether there are numbers near zero, in a unit."""
+        return any((self.early, *self.nearest[:unit]))
+
+    def goes_on(self, unit: int) -> bool:
         """Whether numbers near zero are epochs in a unit, as others go on from there."""
-        return self.early > 0 and self.nearest < _GOES_ON * 1000**unit
+        return self.nearest[unit] < _GOES_ON[unit]
+
+    @property
+    def mixed_units(self) -> list[int]:
+        """Units of which none goes on from one before, where there are several."""
+        units = [unit for unit, size in enumerate(self.nearest) if size]
+        found = units[:1] + [unit for unit in units[1:] if not self.goes_on(unit)]
+        return found if len(found) > 1 else []
+
+    @property
+    def misfits(self) -> int:
+        """Numbers that don't fit the unit that most fit."""
+        return self.rows - max(self.s, self.ms, self.us, self.ns)
 
     @property
     def are_row_numbers(self) -> bool:
@@ -147,8 +172,10 @@ class Evidence:
         if a.early and b.early:
             ends = {"lowest": min(a.lowest, b.lowest), "highest": max(a.highest, b.highest)}
             numbers = replace(numbers, **ends)
-        if a.nearest and b.nearest:
-            numbers = replace(numbers, nearest=min(a.nearest, b.nearest))
+        for name in ("nearest_s", "nearest_ms", "nearest_us", "nearest_ns"):
+            sizes = getattr(a, name), getattr(b, name)
+            if all(sizes):
+                numbers = replace(numbers, **{name: min(sizes)})
         return Evidence(
             _sum(self.dates, other.dates),
             numbers,
@@ -199,7 +226,7 @@ class Meaning:
     numbers: int = epochs.NO_TIME
     """A meaning of `grandbatch.kernels.bars.epochs`."""
     early: bool = False
-    """Whether numbers near zero are epochs, too."""
+    """Whether numbers near zero, in their unit, are epochs, too."""
     clocks: int = timestamps.NO_CLOCK
     """A meaning of `grandbatch.kernels.bars.timestamps`."""
 
@@ -215,9 +242,10 @@ class Meaning:
             dates = rules.dayfirst
         if rules.epoch_unit is not None:
             numbers = UNITS.index(rules.epoch_unit)
-        early = own.numbers.early > 0 and rules.epoch_unit is not None
+        early = False
         if numbers is not None and 0 <= numbers < epochs.COMPACT:
-            early |= own.numbers.has_early(numbers)
+            is_said = rules.epoch_unit is not None
+            early = own.numbers.has_early(numbers) and (is_said or own.numbers.goes_on(numbers))
         return Meaning(
             self.day_first if dates is None else bool(dates),
             self.numbers if numbers is None else numbers,

@@ -17,7 +17,10 @@ from grandbatch.kernels.compilation import compiled
 NO_TIME, COMPACT = -1, 4
 """What numbers may mean besides 0 to 3: seconds, milliseconds, microseconds, nanoseconds."""
 
-ROWS, COMPACT_ROWS, EARLY_ROWS, LOWEST, HIGHEST, NEAREST, UNIT_ROWS = range(7)
+ROWS, COMPACT_ROWS, EARLY_ROWS, LOWEST, HIGHEST = range(5)
+NEAREST = 5
+"""The first of four slots, one for each unit, and so is `UNIT_ROWS`."""
+UNIT_ROWS = NEAREST + 4
 N_TALLY = UNIT_ROWS + 4
 
 EARLY = 100_000_000
@@ -29,6 +32,9 @@ _ROOM = (_LARGEST - 9) // 10
 _TENS = np.array([10**i for i in range(19)], np.int64)
 _LIMITS = np.array([(2**63 - 1) // 10 ** (9 - 3 * unit) for unit in range(4)], np.int64)
 """What an epoch of each unit is below, so that it fits into int64 nanoseconds."""
+FLOORS = np.array([EARLY, *_LIMITS[:3]], np.int64)
+"""Numbers nearer to zero are row numbers, epochs in a coarser unit, or in this one of the first
+months of 1970."""
 
 
 @compiled
@@ -143,15 +149,15 @@ def read_numbers(
         What numbers are: an epoch's unit from 0 (seconds) to 3 (nanoseconds), `COMPACT`, or
         `NO_TIME`.
     early : bool
-        Whether numbers nearer to zero than `EARLY` are epochs, too.
+        Whether numbers nearer to zero than the unit's of `FLOORS` are epochs, too.
     out, status : (T,) int64, (T,) uint8
         Read and written, as `parse_timestamps` writes them, where the status is `DIGITS` or
         `NUMBER`.
     tally : (N_TALLY,) int64
         Added to, whatever the meaning: numbers; those that are a date; those nearer to zero than
-        `EARLY`, and the lowest and the highest of these; the size of that nearest to zero of the
-        others, 0 before there is one; and for each unit those that it fits:
-        that lie within 1678 to 2261 in it and in none before it, or are whole minutes in it.
+        `EARLY`, and the lowest and the highest of these; for each unit the size of that nearest to
+        zero of the others that lie within 1678 to 2261 in it and in none before it, 0 before
+        there is one; and for each unit those that it fits: these, and whole minutes in it.
     """
     base = address_of(data)
     for row in range(len(starts)):
@@ -173,12 +179,15 @@ def read_numbers(
             tally[LOWEST] = value if is_first else min(tally[LOWEST], value)
             tally[HIGHEST] = value if is_first else max(tally[HIGHEST], value)
             tally[EARLY_ROWS] += 1
-        elif tally[NEAREST] == 0 or whole < tally[NEAREST]:
-            tally[NEAREST] = whole
         units = _units(whole, part == 0)
+        is_first = whole >= EARLY
         for unit in range(4):
             tally[UNIT_ROWS + unit] += units >> unit & 1
-        is_epoch = meaning >= 0 and meaning < COMPACT and (early or whole >= EARLY)
+            if is_first and units >> unit & 1:
+                is_first = False
+                nearest = tally[NEAREST + unit]
+                tally[NEAREST + unit] = whole if nearest == 0 else min(nearest, whole)
+        is_epoch = meaning >= 0 and meaning < COMPACT and (early or whole >= FLOORS[meaning])
         if is_epoch and whole < _LIMITS[meaning]:
             ns = whole * _TENS[9 - 3 * meaning]
             if part > 0:

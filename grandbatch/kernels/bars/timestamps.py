@@ -134,6 +134,19 @@ def _bare_clock(value, width, padded, meaning):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _skip_blanks(at, end):  # type: ignore[no-untyped-def]
+    while at < end and byte_at(at) == 32:
+        at += 1
+    return at
+
+
+@compiled
+def _is_half(at, end):  # type: ignore[no-untyped-def]
+    """Whether AM or PM stands there."""
+    return end - at >= 2 and (byte_at(at + 1) | 32) == 109 and (byte_at(at) | 32) in (97, 112)
+
+
+@compiled
 def _clock_digits(at, end, meaning):  # type: ignore[no-untyped-def]
     """Nanoseconds since midnight of `HH:MM[:SS]` or digits, its end, has it seconds, marks.
 
@@ -143,6 +156,9 @@ def _clock_digits(at, end, meaning):  # type: ignore[no-untyped-def]
     hour, at = _digits(at, end)
     width = at - start
     if width > 0 and width <= 9 and (at == end or byte_at(at) != 58):
+        half = _skip_blanks(at + (at < end and byte_at(at) == 45), end)  # 5 PM, 05-PM
+        if width <= 2 and _is_half(half, end):
+            return hour * 3600 * _SECOND, half, False, _NO_MARKS
         nanos, marks = _bare_clock(hour, width, byte_at(start) == 48, meaning)
         return nanos, (at if nanos >= 0 else -1), width > 4 or meaning >= SECONDS, marks
     if width not in (1, 2) or at == end:
@@ -161,13 +177,6 @@ def _clock_digits(at, end, meaning):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _skip_blanks(at, end):  # type: ignore[no-untyped-def]
-    while at < end and byte_at(at) == 32:
-        at += 1
-    return at
-
-
-@compiled
 def _clock(at, end, meaning):  # type: ignore[no-untyped-def]
     """Nanoseconds since midnight of a time with all that may follow but a zone, its end, and marks.
 
@@ -183,9 +192,7 @@ def _clock(at, end, meaning):  # type: ignore[no-untyped-def]
     if at < 0:
         return np.int64(0), -1, marks
     at = _skip_blanks(at, end)
-    if (
-        end - at >= 2 and (byte_at(at + 1) | 32) == 109 and (byte_at(at) | 32) in (97, 112)
-    ):  # AM, PM
+    if _is_half(at, end):
         if clock < 3600 * _SECOND or clock >= 13 * 3600 * _SECOND:
             return np.int64(0), -1, marks
         afternoon = np.int64(43200) if (byte_at(at) | 32) == 112 else np.int64(0)
