@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 from simulated import write_bars
-from test_cli import as_json, run
 
 import grandbatch as gb
 from grandbatch.cli.training import check_holds, make_config
@@ -31,26 +34,34 @@ def folder(tmp_path_factory):
     return path
 
 
+def run(*arguments, folder):
+    """Run a command in a folder, in a process of its own; return the JSON that it prints."""
+    call = [sys.executable, "-m", "grandbatch", *map(str, arguments)]
+    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.mark.slow
 def test_a_set_of_ones_own_is_planned_built_trained_and_reported_by_its_name(folder):
     bars = ("bars.csv", "--store", "mine.zarr", "--json")
-    planned = as_json(run("plan", "features.py:MINE", *bars, cwd=folder, check=0))
-    built = as_json(run("build", "features.py:MINE", *bars, cwd=folder, check=0))
+    planned = run("plan", "features.py:MINE", *bars, folder=folder)
+    built = run("build", "features.py:MINE", *bars, folder=folder)
     assert built["n_windows"] == planned["n_windows"] == (1_000 - 15 - 20) // 10 + 1
-    again = as_json(run("build", "features:MINE", *bars, "--workers", 2, cwd=folder, check=0))
+    again = run("build", "features:MINE", *bars, "--workers", 2, folder=folder)
     assert (again["reused"], again["fingerprint"]) == (True, built["fingerprint"])
     for name, epochs in (("features.py:MINE", 1), ("mine", 2)):
         train = ("train", name, "--store", "mine.zarr", "--checkpoint-dir", "c", "--json")
-        trained = as_json(run(*train, "--epochs", epochs, cwd=folder, check=0))
+        trained = run(*train, "--epochs", epochs, folder=folder)
         assert trained["windows"] == epochs * built["n_windows"]
-    assert as_json(run("report", "mine.zarr", "--json", cwd=folder, check=0))["bytes"] > 10_000
+    assert run("report", "mine.zarr", "--json", folder=folder)["bytes"] > 10_000
 
 
 @pytest.mark.slow
 def test_worker_processes_find_a_module_of_the_working_folder(folder):
     build = ("build", "features.py:MINE", "bars.csv", "--json", "--store")
-    threads = as_json(run(*build, "threads.zarr", cwd=folder, check=0))
-    workers = as_json(run(*build, "workers.zarr", "--workers", 1, cwd=folder, check=0))
+    threads = run(*build, "threads.zarr", folder=folder)
+    workers = run(*build, "workers.zarr", "--workers", 1, folder=folder)
     assert workers["fingerprint"] == threads["fingerprint"]
 
 
