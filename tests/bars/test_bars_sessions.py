@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from advice import follow, offers, rules_of
 
 from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.errors import BadRowsError, UsageError
@@ -10,6 +11,7 @@ from grandbatch.scheduling import Schedule
 
 HERE = Schedule.local("sync")
 HEADER = "date,time,open,high,low,close,volume"
+BAR = "10,12,9,11,1"
 
 
 def trading_days(start="2024-01-31", periods=60):
@@ -153,6 +155,30 @@ def test_sorting_is_not_offered_where_it_would_mix_what_does_not_belong_together
         assert "symbols" in text
     write(tmp_path / "a.csv", hours)
     write(tmp_path / "b.csv", hours + pd.Timedelta(minutes=1))
-    assert "--sort" not in remedy(["a.csv", "b.csv"])
+    text = remedy(["a.csv", "b.csv"])
+    assert "--sort" not in text
+    [rules] = follow(text)
+    assert rules.symbol_from == "filename"
+    bars = prepare_bars(["a.csv", "b.csv"], "d", rules, HERE, 700)
+    assert (bars.symbols, bars.n_rows) == (("a", "b"), 800)
     shuffled = np.random.default_rng(0).permutation(hours)
     assert "--sort" not in remedy(write(tmp_path / "any.csv", pd.DatetimeIndex(shuffled)))
+
+
+def test_what_the_errors_about_times_and_prices_offer_works_in_a_shell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    true, days = sessions(trading_days())
+    write(tmp_path / "x.csv", days)
+    [rules] = follow(remedy("x.csv"))
+    got = prepare_bars("x.csv", "c", rules, HERE)
+    assert (got.read(0, got.n_rows)["timestamp"].view("M8[ns]") == pd.DatetimeIndex(true)).all()
+
+    (tmp_path / "y.csv").write_text(f"{HEADER}\n2024-01-02,09:30,-5,-4,-9,-6,1\n")
+    allowed, *_ = follow(remedy("y.csv"))
+    assert prepare_bars("y.csv", "c", allowed, HERE).n_rows == 1
+
+    (tmp_path / "z.csv").write_text(f"{HEADER}\n" + f"2024-01-02,09:30,{BAR}\n" * 2)
+    with pytest.raises(BadRowsError) as caught:
+        prepare_bars("z.csv", "c", BarRules(duplicates="raise"), HERE)
+    flags = offers(str(caught.value))
+    assert [rules_of(flag).duplicates for flag in flags] == ["first", "last"]

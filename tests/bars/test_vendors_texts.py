@@ -285,3 +285,50 @@ def test_a_column_that_holds_no_times_names_the_one_that_does(tmp_path, form, he
     path = write(tmp_path, lines(form, header))
     [rules] = follow(refused(path, tmp_path))
     assert_bars(prepare(path, tmp_path, rules))
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"),
+    [
+        ("%m/%d/%y %H:%M", "%m/%d/%y %H:%M"),  # thinkorswim
+        ("%d.%m.%y", "%d.%m.%y"),
+        ("%d-%b-%Y", "%d-%b-%Y"),  # NSE
+        ("%d-%B-%Y %I:%M:%S %p", "%d-%B-%Y %I:%M:%S %p"),
+        ("%d%b%Y", "%d%b%Y"),
+        ('"%b %d, %Y"', "%b %d, %Y"),
+        ('"%b %d, %Y","%H:%M"', "%b %d, %Y %H:%M"),
+        ("%d-%b-%y,%H:%M:%S.%f", "%d-%b-%y %H:%M:%S.%f"),
+        ("%Y-%b-%dT%H:%M", "%Y-%b-%dT%H:%M"),
+    ],
+)
+def test_times_of_a_form_of_their_own_name_it(tmp_path, form, shown):
+    moments = pd.date_range("2024-10-16", periods=N, freq="D")
+    rows = [
+        moment.strftime(form) + f",{o},{h},{l},{c},{v}"
+        for moment, (o, h, l, c, v) in zip(moments, BARS, strict=True)
+    ]
+    times = "date,time" if rows[0].count(",") - form.count(", ") > 5 else "date"
+    path = write(tmp_path, "\n".join([f"{times},{PRICES}", *rows]))
+    text = refused(path, tmp_path)
+    assert f"'{shown}'" in text or f"--timestamp-format {shown}" in text
+    bars = prepare(path, tmp_path, next(follow(text)))
+    assert_bars(bars)
+    assert (bars.read(0, N)["timestamp"].view("M8[ns]") == moments).all()
+
+
+def test_a_volume_below_zero_everywhere_is_none(tmp_path):
+    path = write(tmp_path, lines("{day},{0},{1},{2},{3},-1", HEADER))  # IB, of currencies
+    [rules] = follow(refused(path, tmp_path))
+    assert_bars(prepare(path, tmp_path, rules), volume=False)
+
+
+@pytest.mark.parametrize("blank", [" ", "\u00a0", "\u202f"])
+def test_thousands_parted_by_blanks_may_have_decimal_commas(tmp_path, blank):
+    rows = [
+        ";".join([day, *(f"1{blank}{price:03d},50" for price in (10, 12, 9, 11)), "7"])
+        for day in DAYS
+    ]
+    path = write(tmp_path, "\n".join([HEADER.replace(",", ";"), *rows]))
+    [rules] = follow(refused(path, tmp_path))
+    closes = prepare(path, tmp_path, rules).read(0, N, ("close",))["close"]
+    assert set(closes.tolist()) == {1011.5}

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from grandbatch.bars.building.block import BlockJob, BlockRecord, read_rows
 from grandbatch.bars.reading.row_groups import OpenGroups
+from grandbatch.bars.rules import DEFAULT_SYMBOL
 from grandbatch.bars.timestamps.sessions import DAY, Placements
 from grandbatch.bars.timestamps.texts import to_wall
 from grandbatch.kernels.bars.bar_rules import ACCEPTED, OUT_OF_ORDER
@@ -33,7 +34,7 @@ def likely_remedy(tasks: Sequence[BlockJob], records: Sequence[BlockRecord]) -> 
     """
     late = next(number for number, record in enumerate(records) if record.reasons[OUT_OF_ORDER])
     begin = max(late - 1, 0)
-    name, times = _times_of_a_symbol(tasks[begin : late + _BLOCKS])
+    name, times, files = _times_of_a_symbol(tasks[begin : late + _BLOCKS])
     start = _session_start(to_wall(times, tasks[late].form.timezone))
     if start is not None:
         clock = f"{start // (60 * _MINUTE):02d}:{start // _MINUTE % 60:02d}"
@@ -50,24 +51,31 @@ def likely_remedy(tasks: Sequence[BlockJob], records: Sequence[BlockRecord]) -> 
     order = np.argsort(firsts)
     if (firsts[order][1:] > lasts[order][:-1]).all():
         return "--sort sorts rows by time; check first that symbols are told apart"
+    if name == DEFAULT_SYMBOL and (files[ends + 1] != files[ends]).all():
+        return (
+            "times step back where files begin; if each file is of a symbol of its own, add "
+            "--symbol-from filename"
+        )
     return (
         "its rows go back and forth in time, as those of several symbols do that aren't told "
         "apart; mend the file, or map the column of symbols"
     )
 
 
-def _times_of_a_symbol(tasks: Sequence[BlockJob]) -> tuple[str, Int64]:
-    """Return the symbol that has most rows of some blocks, and their times, as they come."""
+def _times_of_a_symbol(tasks: Sequence[BlockJob]) -> tuple[str, Int64, Int64]:
+    """Return the symbol that has most rows of some blocks, their times as they come, and files."""
     found: dict[str, list[Int64]] = {}
     with OpenGroups() as groups:
         for task in tasks:
             rows, _ = read_rows(task, groups)
             for code, name in enumerate(rows.symbols):
                 here = (rows.codes == code) & (rows.reasons == ACCEPTED)
-                found.setdefault(name, []).append(rows.times[here])
-    times = {name: np.concatenate(parts) for name, parts in found.items()}
-    most = max(sorted(times), key=lambda name: len(times[name]))
-    return most, times[most]
+                times = rows.times[here]
+                files = np.full(len(times), task.file)
+                found.setdefault(name, []).append(np.stack([times, files]))
+    joined = {name: np.concatenate(parts, axis=1) for name, parts in found.items()}
+    most = max(sorted(joined), key=lambda name: joined[name].shape[1])
+    return most, *joined[most]
 
 
 def _session_start(wall: Int64) -> int | None:

@@ -15,6 +15,7 @@ from grandbatch.bars.flags import offer
 from grandbatch.bars.inputs.files import InputFile
 from grandbatch.bars.rules import UNITS, BarRules, is_zone
 from grandbatch.bars.timestamps.evidence import Clocks, Dates, Evidence, Numbers, first_verdict
+from grandbatch.bars.timestamps.forms import likely_form
 from grandbatch.errors import BadRowsError, DiskFullError, TimestampError
 from grandbatch.kernels.bars.epochs import COMPACT, NO_TIME
 from grandbatch.kernels.bars.timestamps import NO_CLOCK
@@ -149,12 +150,17 @@ def bad_rows(
     remedies = {
         "out_of_order": order,
         "duplicate_timestamp": "check that its symbols are told apart",
+        "negative_volume": "if there is no volume, add --no-volume",
         "non_positive_price": "if such prices are meant, add --allow-non-positive",
         "unparseable": "check how times, fields and decimals are written",
     }
     remedy = remedies.get(worst, "mend the file")
     zone = _zone_in_letters(row["text"] for row in first)
-    if worst == "unparseable" and zone and "/" in zone:
+    texts = [row["text"] for row in first if row["reason"] == "unparseable"]
+    form = likely_form(texts) if rules.timestamp_format is None else None
+    if worst == "unparseable" and form and not zone:
+        remedy = f"if its times are of such a form, add {offer('--timestamp-format', form)}"
+    elif worst == "unparseable" and zone and "/" in zone:
         remedy = f"times name their zone; leave it away, and add {offer('--timezone', zone)}"
     elif worst == "unparseable" and zone:
         remedy = (

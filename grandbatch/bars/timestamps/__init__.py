@@ -4,5 +4,6 @@
 |---|---|
 | `texts` | columns of timestamps to nanoseconds |
 | `evidence` | what rows say on how timestamps are meant, and what follows from it |
+| `forms` | forms that aren't known by themselves |
 | `sessions` | night sessions that stand under the date of the day that they open |
 """
