@@ -320,8 +320,10 @@ def test_a_trainings_checkpoint_with_wrong_sums_or_state_is_a_checkpoint_error(
                 continue
             if "open_spans" in place and wrong == []:
                 continue  # of another number of ranks, or one without open spans
+            if place[-1] in ("sums", "validation") and wrong == {}:
+                continue  # as of a trainer that tells no metrics
             assert place[0] in ("batch_size", "settings", "position") or place[-1] in (
-                "step", "chunk_index", "offset", "batch_size", "reward", "stretch_reward", "loss",
+                "step", "chunk_index", "offset", "batch_size", "avg_reward", "avg_loss",
             ), (place, wrong)  # fmt: skip
     kept = {name: header[name] for name in ("step", "content_id", "loader_state", "metrics")}
     write(path, kept, torch_file(state(tensor(2, 1, 1))))

@@ -165,6 +165,9 @@ class Totals:
             If it is something else.
         """
         means = {name: Means.from_json(value[name]) for name in ("whole", "epoch", "stretch")}
+        for part in ("epoch", "stretch"):
+            if means[part].sums.keys() - means["whole"].sums.keys():
+                raise ValueError(f"the sums of the {part} have metrics that the whole lacks")
         step = value["validated_step"]
         return cls(
             steps=_count(value["steps"]),
