@@ -23,7 +23,8 @@ def offer(flag: str, value: str) -> str:
 def offer_columns(columns: Iterable[tuple[str, str]]) -> str:
     """Write the flags that map columns to headers; empty where a header can't be written so."""
     pairs = list(columns)
-    if any(split_columns([f"{column}={header}"]) != [(column, header)] for column, header in pairs):
+    apart = [split_columns([f"{column}={header}"]) for column, header in pairs]
+    if apart != [[pair] for pair in pairs] or not all(header for _, header in pairs):
         return ""
     return " ".join(offer("--columns", f"{column}={header}") for column, header in pairs)
 

@@ -100,6 +100,14 @@ def test_numbers_that_measure_something_are_read_over(tmp_path, header):
     assert prepare(path, tmp_path).n_rows == 80
 
 
+def test_a_column_without_a_name_is_not_offered_as_the_symbol(tmp_path):
+    path = write(tmp_path / "x.csv", lines(("A", "B"), ""))
+    text = refused(path, tmp_path)
+    assert "symbol=" not in text
+    for rules in follow(text):
+        assert prepare(path, tmp_path, rules=rules).n_rows == 80
+
+
 def test_one_changed_value_is_found_anywhere_also_on_a_line_that_the_fast_reader_leaves(tmp_path):
     for place in (1, 57, 120):
         for text in (",B,", ',"B",', ',"B""",', f",B,{'0' * 25}"):

@@ -163,3 +163,12 @@ def test_a_changed_zip_is_another_input(tmp_path):
     assert not before.is_unchanged()
     assert len(resolve_inputs(path)) == 2
     np.testing.assert_array_equal(volumes(prepare(path, tmp_path)), np.arange(99))
+
+
+def test_a_folder_of_folders_names_those_to_name(tmp_path):
+    for symbol in ("AAPL", "MSFT"):
+        (tmp_path / symbol).mkdir()
+        (tmp_path / symbol / "2024.csv").write_text("x")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match=r"name folders in it that hold some: AAPL/, MSFT/$"):
+        resolve_inputs(tmp_path)

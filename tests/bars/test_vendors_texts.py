@@ -322,6 +322,17 @@ def test_a_volume_below_zero_everywhere_is_none(tmp_path):
     assert_bars(prepare(path, tmp_path, rules), volume=False)
 
 
+@pytest.mark.parametrize("nothing", ["", "-", "NaN", "null"])
+def test_a_volume_that_is_nowhere_is_none(tmp_path, nothing):
+    path = write(tmp_path, lines("{day},{0},{1},{2},{3}," + nothing, HEADER))
+    text = refused(path, tmp_path)
+    assert offers(text) == ["--no-volume"]
+    [rules] = follow(text)
+    assert_bars(prepare(path, tmp_path, rules), volume=False)
+    rows = lines("{day},{0},{1},{2},{3},{4}", HEADER).replace(",0\n", f",{nothing}\n")
+    assert prepare(write(tmp_path, rows), tmp_path, max_bad_fraction=0.1).n_rows == N - 1
+
+
 @pytest.mark.parametrize("blank", [" ", "\u00a0", "\u202f"])
 def test_thousands_parted_by_blanks_may_have_decimal_commas(tmp_path, blank):
     rows = [

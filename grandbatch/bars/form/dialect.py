@@ -29,6 +29,8 @@ SAMPLE_BYTES = 256 * 1024
 _DELIMITERS = "\t;|,"
 _MAX_PREAMBLE_LINES = 20
 _DECIMAL_ROWS = 1000
+_NO_VOLUME = {"", "-", "--", "nan", "na", "n/a", "#n/a", "null", "none"}
+_MANY = 0.5
 _SEPARATOR_LINE = re.compile(r"sep=(.)", re.IGNORECASE)  # Excel's
 
 _SIGNATURES = (
@@ -190,6 +192,7 @@ def _read_sample(
             ),
         )
         _check_symbols(columns, rows, name)
+        _check_volume(headers, columns, body, head.delimiter, rules, name)
     decimal = _decimal_of(body, head.delimiter, columns, rules, name)
     if not rules.grouped and are_grouped(rows, columns.numbers, decimal, rules.max_bad_fraction):
         raise InputError(
@@ -229,6 +232,27 @@ def _check_symbols(columns: ColumnMap, rows: Sequence[Sequence[str]], name: str)
     symbols = [row[place] for row in rows if place is not None and place < len(row)]
     if sum("\ufffd" in symbol for symbol in symbols) > len(symbols) // 2:
         raise InputError(f"{name}: its symbols are no UTF-8 text; convert it first")
+
+
+def _check_volume(
+    headers: Sequence[str],
+    columns: ColumnMap,
+    body: bytes,
+    delimiter: str,
+    rules: BarRules,
+    name: str,
+) -> None:
+    """Refuse a volume that none of the first rows has."""
+    place = columns.numbers[-1]
+    if rules.no_volume or place < 0 or rules.max_bad_fraction > _MANY:
+        return
+    texts = (row[place] for row in _rows(body, delimiter, _DECIMAL_ROWS) if len(row) > place)
+    first = next(texts, "0")  # as a rule, it has one
+    if all(text.strip().lower() in _NO_VOLUME for text in itertools.chain([first], texts)):
+        raise InputError(
+            f"{name}: the column {headers[place].strip()!r} is empty in all of the first rows. If "
+            "there is no volume, add --no-volume"
+        )
 
 
 def _without_end(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Sequence[str]:

@@ -174,10 +174,14 @@ def _expand(entry: str) -> tuple[Sequence[str], Sequence[str]]:
             raise InputError(f"{entry}: no file matches the pattern")
         return names, ()
     found = [name for name in names if has_known_form(Path(name).name)]
+    passed = [] if is_url(entry) else _passed_folders(Path(entry))
     if not found:
-        raise InputError(f"{entry}: the folder has no file that ends in {', '.join(SUFFIXES)}")
+        instead = f"; name folders in it that hold some: {_listed(passed)}" if passed else ""
+        raise InputError(
+            f"{entry}: the folder has no file that ends in {', '.join(SUFFIXES)}{instead}"
+        )
     others = sorted({Path(name).name for name in names} - {Path(name).name for name in found})
-    others += [] if is_url(entry) else _passed_folders(Path(entry))
+    others += passed
     return found, [name for name in others if not name.startswith((".", "_"))]
 
 
