@@ -164,6 +164,30 @@ def test_columns_of_a_wide_parquet_file_count(tmp_path):
     assert tables[1].read_bytes > tables[0].read_bytes + 400 * MIB
 
 
+def test_long_texts_of_a_parquet_file_count(tmp_path):
+    plans = []
+    for length in (1, 2_000):
+        path = tmp_path / f"{length}.parquet"
+        table = pa.table({"note": ["x" * length] * 5_000})
+        pq.write_table(table, path, use_dictionary=False)
+        plans.append(plan_of(path, 16_000 * MIB, workers=1)[0])
+    n_rows = plans[0].block_bytes // 64
+    assert plans[1].read_bytes > plans[0].read_bytes + 3_900 * n_rows
+
+
+@pytest.mark.slow
+def test_a_build_of_long_texts_stays_under_500_mib(inputs, tmp_path):
+    table = pq.read_table(inputs / "one_group.parquet").slice(0, 200_000)
+    table = table.append_column("note", pa.array(["x" * 1_500] * 200_000))
+    source, limit = tmp_path / "notes.parquet", 500 * MIB
+    pq.write_table(table, source, row_group_size=200_000, use_dictionary=False, compression="none")
+    asked = [str(source), str(tmp_path / "s.zarr"), limit, 16, None, False]
+    call = [sys.executable, str(inputs / "build.py"), json.dumps(asked)]
+    done = run_within(limit * 6 // 5, call)
+    assert done.returncode == 0, done.errors[-2000:]
+    assert done.peak_bytes <= limit
+
+
 def test_bars_are_the_same_whatever_the_limit(tmp_path):
     source = write_bars(tmp_path / "b.csv", 60_000, symbols=3)
     schedule = Schedule.local("threads", 4)

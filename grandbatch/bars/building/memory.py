@@ -157,7 +157,9 @@ def plan_memory(
     InputError
         If a Parquet file can't be read.
     """
-    n_columns = max((_columns(file) for file in files if file.kind == "parquet"), default=0)
+    tables = [_shape(file) for file in files if file.kind == "parquet"]
+    n_columns = max((columns for columns, _ in tables), default=0)
+    row_bytes = max((size for _, size in tables), default=0)
     most_rows = PART_ROWS if n_columns else sum(file.text_bytes for file in files) // _LINE_BYTES
     likely = likely_block_bytes(files, workers)
 
@@ -167,7 +169,7 @@ def plan_memory(
         return ReadingPlan(
             block_bytes=block,
             part_rows=part_rows,
-            read_bytes=_read_bytes(files, block, n_columns),
+            read_bytes=_read_bytes(files, block, n_columns, row_bytes),
             join_bytes=max(1, min(most_rows, part_rows) * per_row),
             held_bytes=n_tasks * _TASK_HELD_BYTES,
             workers=workers,
@@ -208,13 +210,19 @@ def _halved(size: int, least: int) -> list[int]:
     return found
 
 
-def _columns(file: InputFile) -> int:
+def _shape(file: InputFile) -> tuple[int, int]:
+    """Columns of a Parquet file, and the bytes of a row in its row group of the longest."""
     with told_plainly(file.location, "not a Parquet file"), open_table(file.location) as table:
-        return int(table.metadata.num_columns)
+        footer = table.metadata
+        groups = (footer.row_group(number) for number in range(footer.num_row_groups))
+        row_bytes = [group.total_byte_size // max(group.num_rows, 1) for group in groups]
+        return int(footer.num_columns), max(row_bytes, default=0)
 
 
-def _read_bytes(files: Sequence[InputFile], block_bytes: int, n_columns: int) -> int:
-    """Most bytes of a task that reads a block: of text, or of a Parquet file of so many columns."""
+def _read_bytes(
+    files: Sequence[InputFile], block_bytes: int, n_columns: int, row_bytes: int
+) -> int:
+    """Most bytes of a task that reads a block: of text, or of Parquet of so many columns."""
     texts = [file.text_bytes for file in files if file.kind != "parquet"]
     block = min(block_bytes, max(texts, default=0))
     text = block + block // _LINE_BYTES * _ROW_BYTES
@@ -223,4 +231,6 @@ def _read_bytes(files: Sequence[InputFile], block_bytes: int, n_columns: int) ->
     n_rows = max(1, block_bytes // TEXT_BYTES_PER_ROW)
     # all columns where rows are bad, and those of bars beside them
     columns = n_columns * (2 * _COLUMN_BYTES + n_rows * _WIDE_VALUE_BYTES)
+    # texts longer than values, as read and as texts of bars
+    columns += 2 * n_rows * max(0, row_bytes - n_columns * _WIDE_VALUE_BYTES)
     return max(text, n_rows * (_ROW_BYTES + _TABLE_ROW_BYTES) + columns)

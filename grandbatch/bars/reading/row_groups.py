@@ -68,18 +68,18 @@ class OpenGroups:
             if cursor is None or cursor.at > block.start:
                 if cursor is not None:
                     cursor.close()
-                cursor = self._open[key] = _Cursor(*key)
+                cursor = self._open[key] = _Cursor(*key, block.stop - block.start)
             return cursor.take(block.start, block.stop)
 
 
 class _Cursor:
     """Where the reading of a row group stands."""
 
-    def __init__(self, path: str, group: int, names: tuple[str, ...] | None) -> None:
+    def __init__(self, path: str, group: int, names: tuple[str, ...] | None, n_rows: int) -> None:
         self._path = path
         self._file = open_table(path)
         self._batches = self._file.iter_batches(
-            BATCH_ROWS,
+            min(n_rows, BATCH_ROWS),
             row_groups=[group],
             columns=None if names is None else list(names),
             use_threads=False,
