@@ -61,6 +61,7 @@ def refused(path, tmp_path, **given):
         ("{day},A,{0},{1},{2},{3},{4}", "timestamp,symbol,open,high,low,close,volume"),
         ("{day};09:30;{0};{1};{2};{3};{4};7", "date,time,open,high,low,close,volume,extra_8"),
         ("{day},930,{0},{1},{2},{3},{4},7", "date,time,open,high,low,close,volume,extra_8"),
+        ("{day},93000000,{0},{1},{2},{3},{4},7", "date,time,open,high,low,close,volume,extra_8"),
         ("A,5,{day},93000,{0},{1},{2},{3},{4}", "symbol,extra_2,date,time," + PRICES),
         ("{day},{2},{1},{0},{3},{4}", "timestamp,low,high,open,close,volume"),  # Coinbase
         ("{day},{0},{3},{1},{2},{4}", "timestamp,open,close,high,low,volume"),  # Bitfinex
@@ -320,6 +321,17 @@ def test_a_volume_below_zero_everywhere_is_none(tmp_path):
     path = write(tmp_path, lines("{day},{0},{1},{2},{3},-1", HEADER))  # IB, of currencies
     [rules] = follow(refused(path, tmp_path))
     assert_bars(prepare(path, tmp_path, rules), volume=False)
+
+
+def test_flat_names_of_several_symbols_are_told_before_one_is_taken(tmp_path):
+    header = "Date," + ",".join(
+        f"{field.title()}_A,{field.title()}_B" for field in PRICES.split(",")
+    )
+    path = write(tmp_path, lines("{day},{0},1,{1},2,{2},1,{3},1,{4},1", header))
+    text = refused(path, tmp_path)
+    assert "'Open_A' looks like open (1 more like it would be left out)" in text
+    [rules] = follow(text)
+    assert_bars(prepare(path, tmp_path, rules))
 
 
 @pytest.mark.parametrize("nothing", ["", "-", "NaN", "null"])

@@ -243,6 +243,9 @@ class _Match:
             if likely is not None:
                 free.remove(likely)
                 text += f"; {self.headers[likely]!r} looks like {column}"
+                others = [i for i in free if column in self.plain[i].split("_")]
+                if column in _NUMBER_NAMES and column != "volume" and others:
+                    text += f" ({len(others):,} more like it would be left out)"
                 pairs.append((column, self.headers[likely]))
             elif column == "volume":
                 lacks_volume = True

@@ -128,7 +128,8 @@ def _with_clock(columns: Sequence[Sequence[str]], date: int) -> dict[int, str]:
     """Take numbers behind dates for times of day, where they are some."""
     clocks = [text.strip() for text in columns[date + 1]]
     # short ones are decided by the whole file
-    padded = [clock.zfill(4 if len(clock) < 5 else 6) for clock in clocks]
+    widths = [next((width for width in (4, 6) if len(clock) <= width), 9) for clock in clocks]
+    padded = [clock.zfill(width)[:6] for clock, width in zip(clocks, widths, strict=True)]
     moments = [f"{text} {clock}" for text, clock in zip(columns[date], padded, strict=True)]
     if all(clock.isdigit() for clock in clocks) and all(is_time(moment) for moment in moments):
         return {date: "date", date + 1: "time"}
