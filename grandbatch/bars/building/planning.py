@@ -6,6 +6,7 @@ import itertools
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def task_of(function: Callable[..., Any], *values: Any) -> Any:
     """Make a Dask task of a call. Tasks run about in the order in which they were made."""
     # Dask takes independent tasks by their keys, the last first; its own keys are random
     key = f"{function.__name__}-{next(_numbers):012d}-{secrets.token_hex(8)}"
-    return delayed(function, pure=False, traverse=False)(*values, dask_key_name=key)
+    # Dask would walk through all that arguments hold, a millisecond for each task
+    return delayed(partial(function, *values), pure=False, traverse=False)(dask_key_name=key)
 
 
 def plan_reading(
