@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from crash_server import CrashServer
 from simulated import write_bars
 
 import grandbatch as gb
+from grandbatch.cli.main import _Plain
 
 SERVER = CrashServer("grandbatch.mappo")
 
@@ -277,3 +280,22 @@ def test_the_store_of_a_csv_made_by_the_processor_lies_beside_it(tmp_path):
     processor = gb.BatchProcessor(bars, gb.BatchConfig.tactical(), tmp_path / "c")
     assert processor.store.path == tmp_path / "b.tactical.zarr"
     assert np.isfinite(processor.store.matrices[:]).all()
+
+
+def test_another_librarys_traceback_is_not_shown():
+    told = io.StringIO()
+    handler = logging.StreamHandler(told)
+    handler.setFormatter(_Plain("%(message)s"))
+    for name in ("distributed.utils", "grandbatch.build"):
+        logger = logging.Logger(name)
+        logger.addHandler(handler)
+        try:
+            raise ConnectionRefusedError("refused")
+        except OSError:
+            logger.exception("lost by %s", name)
+    lines = told.getvalue().splitlines()
+    assert lines[:3] == [
+        "lost by distributed.utils",
+        "lost by grandbatch.build",
+        "Traceback (most recent call last):",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import io
 import logging
@@ -78,6 +79,10 @@ class _Plain(logging.Formatter):
     """Shows of a message what it says, never does what it says."""
 
     def format(self, record: logging.LogRecord) -> str:
+        if not record.name.startswith("grandbatch"):
+            # how it came about inside another library: what it means is told by our error
+            record = copy.copy(record)
+            record.exc_info = record.exc_text = record.stack_info = None
         return printable(super().format(record))
 
 

@@ -107,8 +107,9 @@ def _explain(error: BaseException, client: Any, watch: Watch) -> GrandbatchError
     lost = isinstance(error, (CancelledError, CommClosedError))
     if lost or (isinstance(error, OSError) and client.status != "running"):
         return GrandbatchError(
-            f"the scheduler at {watch.address} is gone, or dropped our tasks ({error}); start it "
-            "again and run the same command: what was finished is kept"
+            f"the scheduler at {watch.address} is gone, or dropped our tasks "
+            f"({' '.join(str(error).split())}); start it again and run the same "
+            "command: what was finished is kept"
         )
     return None
 
