@@ -98,7 +98,7 @@ def test_an_epoch_left_early_comes_again_whole_in_every_worker(loader, epochs, p
 @pytest.mark.parametrize("left_at", range(80, 88))
 def test_an_epoch_left_near_its_end_is_the_same_for_all_workers(loader, epochs, left_at):
     """Some workers may have prepared all of theirs by then: they come to terms."""
-    batches = by_workers(loader, 2, persistent_workers=True)
+    batches = by_workers(loader, 2)
     for number, _batch in enumerate(batches, start=1):
         if number == left_at:
             break
