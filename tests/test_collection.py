@@ -16,6 +16,7 @@ from skips import FLAG, LISTED
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
+PYTHONPATH = os.pathsep.join(map(str, (TESTS, TESTS / "helpers")))
 TEST = re.compile(r"\btests/[\w/]*\btest_\w+\.py(?:::\w+)?")
 SKIPS = {
     "test": "def test_it():\n    pytest.skip({!r})",
@@ -38,10 +39,10 @@ def test_it():
 
 
 def run(path, *flags, plugin="skips", **options):
-    """Run pytest as from the shell, with a plugin of this folder, on tests anywhere."""
+    """Run pytest as from the shell, with a plugin of these tests, on tests anywhere."""
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", plugin, "-p", "no:cacheprovider", *flags, str(path)],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(TESTS)}, capture_output=True,
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": PYTHONPATH}, capture_output=True,
         text=True, check=False, **options,
     )  # fmt: skip
 

@@ -91,7 +91,7 @@ def runs(store, tmp_path_factory):
 
 
 def environment():
-    paths = [str(Path(gb.__file__).parents[1]), str(Path(__file__).parents[1])]
+    paths = [str(Path(gb.__file__).parents[1]), str(Path(__file__).parents[1] / "helpers")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 

@@ -25,7 +25,7 @@ from sabotage import Saboteur, sabotaged
 
 import grandbatch as gb
 
-_TESTS = Path(__file__).parent
+_HELPERS = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class CrashServer:
 
     def __enter__(self) -> CrashServer:
         package = Path(gb.__file__).parents[1]
-        paths = [str(_TESTS), str(package), os.environ.get("PYTHONPATH", "")]
+        paths = [str(_HELPERS), str(package), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error::UserWarning", __file__, *self.modules],
             stdin=subprocess.PIPE,

@@ -37,5 +37,7 @@ def checked(report):
         reason = words.removeprefix("Skipped: ")
         if reason not in LISTED:
             report.outcome = "failed"
-            report.longrepr = f"skipped: {reason} (tests/skips.py lists the reasons that may be)"
+            report.longrepr = (
+                f"skipped: {reason} (tests/helpers/skips.py lists the reasons that may be)"
+            )
     return report

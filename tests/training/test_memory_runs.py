@@ -48,7 +48,11 @@ def call_of(store, folder, trainer, *, config=None, **options):
     settings = {"batch_size": 32, "max_memory_percent": SHARE, **(config or {})}
     told = {"store": str(store.path), "folder": str(folder), "config": settings,
             "trainer": trainer, **options}  # fmt: skip
-    return [sys.executable, str(Path(__file__).with_name("greedy.py")), json.dumps(told)]
+    return [
+        sys.executable,
+        str(Path(__file__).parents[1] / "helpers" / "greedy.py"),
+        json.dumps(told),
+    ]
 
 
 @contextmanager
