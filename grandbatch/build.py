@@ -7,7 +7,7 @@ from typing import Any
 
 from grandbatch.bars import BarRules
 from grandbatch.builder.builder import BuildOptions, build
-from grandbatch.builder.reuse import Inputs, Target
+from grandbatch.builder.reuse import Inputs, Request
 from grandbatch.builder.settings import make_settings
 from grandbatch.checks import parse_bytes
 from grandbatch.features import FeatureSet
@@ -123,5 +123,5 @@ def build_store(
         durable=durable,
         check=check,
     )
-    target = Target.of(inputs, store, settings, rules or BarRules(), cache)
-    return build(target, options, progress).store
+    request = Request.of(inputs, store, settings, rules or BarRules(), cache)
+    return build(request, options, progress).store

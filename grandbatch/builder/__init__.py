@@ -3,7 +3,7 @@
 | module | |
 |---|---|
 | `settings` | everything but the bars that determines a store's bytes |
-| `reuse` | what stands at a target: a store to reuse, to extend, to replace |
+| `reuse` | what stands where a store is asked for: one to reuse, to extend, to replace |
 | `check` | kernels that aren't built in, tried on the bars before anything is written |
 | `plan` | the chunks and files of a store, and the tasks that write them |
 | `estimate` | what a build would need, before it is done |

@@ -26,7 +26,7 @@ from grandbatch.builder.extend import keep_files
 from grandbatch.builder.history import BuildClock, record_build
 from grandbatch.builder.labels import label_jobs, write_label_chunk
 from grandbatch.builder.plan import BuildPlan
-from grandbatch.builder.reuse import Extension, Target, find_extension, find_store
+from grandbatch.builder.reuse import Extension, Request, find_extension, find_store
 from grandbatch.builder.workers import prepare_workers
 from grandbatch.errors import UsageError
 from grandbatch.files import remove_temporaries, room_for
@@ -99,7 +99,7 @@ class BuildResult:
     """Chunks taken over from the store that was extended."""
 
 
-def build(target: Target, options: BuildOptions, progress: Progress | None = None) -> BuildResult:
+def build(request: Request, options: BuildOptions, progress: Progress | None = None) -> BuildResult:
     """Build a store, or find it built.
 
     Raises
@@ -114,77 +114,79 @@ def build(target: Target, options: BuildOptions, progress: Progress | None = Non
         if progress is not None:
             progress(stage, done, total)
 
-    if is_remote(target.path):
-        return _build_remote(target, options, progress)
-    if not has_leftovers(target.path):
-        store = find_store(target, overwrite=options.overwrite)
+    if is_remote(request.path):
+        return _build_remote(request, options, progress)
+    if not has_leftovers(request.path):
+        store = find_store(request, overwrite=options.overwrite)
         if store is not None:
             return BuildResult(store, True)
     schedule = options.schedule or Schedule.local()
     with (
         ExitStack() as stack,
         kept_memory() if schedule.is_local else nullcontext(),
-        room_for(target.path),
-        builder_lock(target.path, wait=options.wait, on_wait=lambda message: told(message, 0, 0)),
+        room_for(request.path),
+        builder_lock(request.path, wait=options.wait, on_wait=lambda message: told(message, 0, 0)),
     ):
-        finish_replacement(target.path, durable=options.durable)
-        store = find_store(target, overwrite=options.overwrite)
+        finish_replacement(request.path, durable=options.durable)
+        store = find_store(request, overwrite=options.overwrite)
         if store is not None:
-            clean_staging(target.path)
+            clean_staging(request.path)
             return BuildResult(store, True)
         if options.check:
-            check_on_simulated(target.settings.feature_set)
-        schedule = stack.enter_context(prepare_workers(schedule, target))
-        extension = None if options.overwrite else find_extension(target)
+            check_on_simulated(request.settings.feature_set)
+        schedule = stack.enter_context(prepare_workers(schedule, request))
+        extension = None if options.overwrite else find_extension(request)
 
         def prepare() -> Bars:
             return prepare_bars(
-                target.inputs,
-                target.cache,
-                target.rules,
+                request.inputs,
+                request.cache,
+                request.rules,
                 schedule=schedule,
                 on_progress=lambda done, total: told("bars", done, total),
                 memory_limit_bytes=options.memory_limit_bytes,
             )
 
         def write(bars: Bars) -> BuildResult:
-            plan = plan_build(target, bars, options, schedule)
+            plan = plan_build(request, bars, options, schedule)
             if options.check:
-                check_on_bars(target.settings.feature_set, bars, plan.segments)
-            result = _build_locked(target, options, schedule, bars, plan, extension, told)
-            _record(target, plan, result, clock, memory_limit(options.memory_limit_bytes))
+                check_on_bars(request.settings.feature_set, bars, plan.segments)
+            result = _build_locked(request, options, schedule, bars, plan, extension, told)
+            _record(request, plan, result, clock, memory_limit(options.memory_limit_bytes))
             return result
 
         return with_bars(prepare, write)
 
 
-def _build_remote(target: Target, options: BuildOptions, progress: Progress | None) -> BuildResult:
+def _build_remote(
+    request: Request, options: BuildOptions, progress: Progress | None
+) -> BuildResult:
     """Build a store in a folder of its own beside the bars cache, and upload it."""
-    store = find_store(target, overwrite=options.overwrite)
+    store = find_store(request, overwrite=options.overwrite)
     if store is not None:
         return BuildResult(store, True)
-    folder = target.cache / "uploads" / hashlib.sha256(str(target.path).encode()).hexdigest()[:16]
+    folder = request.cache / "uploads" / hashlib.sha256(str(request.path).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    local = folder / target.path.name
+    local = folder / request.path.name
     heard = progress or (lambda stage, done, total: None)
     with builder_lock(folder, wait=options.wait, on_wait=lambda message: heard(message, 0, 0)):
-        store = find_store(target, overwrite=options.overwrite)
+        store = find_store(request, overwrite=options.overwrite)
         if store is not None:
             return BuildResult(store, True)
         # what stands there is of an upload that was cut off, perhaps of other inputs
-        built = build(replace(target, path=local), replace(options, overwrite=True), progress)
-        upload_store(local, target.path, progress)
+        built = build(replace(request, path=local), replace(options, overwrite=True), progress)
+        upload_store(local, request.path, progress)
         shutil.rmtree(folder)
-        return replace(built, store=MatrixStore.open(target.path), reused=False)
+        return replace(built, store=MatrixStore.open(request.path), reused=False)
 
 
 def _record(
-    target: Target, plan: BuildPlan, result: BuildResult, clock: BuildClock, limit: MemoryLimit
+    request: Request, plan: BuildPlan, result: BuildResult, clock: BuildClock, limit: MemoryLimit
 ) -> None:
     """Keep what a build took, for reports."""
     tasks = plan.admitted(limit)
     record_build(
-        target.path,
+        request.path,
         {
             "fingerprint": result.store.fingerprint,
             **clock.facts(),
@@ -201,14 +203,16 @@ def _record(
     )
 
 
-def plan_build(target: Target, bars: Bars, options: BuildOptions, schedule: Schedule) -> BuildPlan:
+def plan_build(
+    request: Request, bars: Bars, options: BuildOptions, schedule: Schedule
+) -> BuildPlan:
     """Plan the build of a store from its bars."""
     processes = 0
     if not schedule.is_local:
         processes = len(schedule.client.scheduler_info(n_workers=-1)["workers"])
     return BuildPlan(
-        settings=target.settings,
-        segments=bars.segments(target.settings.max_gap_ns),
+        settings=request.settings,
+        segments=bars.segments(request.settings.max_gap_ns),
         n_rows=bars.n_rows,
         partition_bars=options.partition_bars,
         workers=schedule.workers if schedule.is_local else max(1, processes),
@@ -217,7 +221,7 @@ def plan_build(target: Target, bars: Bars, options: BuildOptions, schedule: Sche
 
 
 def _build_locked(
-    target: Target,
+    request: Request,
     options: BuildOptions,
     schedule: Schedule,
     bars: Bars,
@@ -228,9 +232,9 @@ def _build_locked(
     admitted = plan.admitted(memory_limit(options.memory_limit_bytes))
     if schedule.is_local:
         schedule = Schedule(workers=admitted)
-    fingerprint = target.settings.fingerprint(bars.fingerprint)
-    staging = staging_folder(target.path, fingerprint)
-    clean_staging(target.path, keep=staging)
+    fingerprint = request.settings.fingerprint(bars.fingerprint)
+    staging = staging_folder(request.path, fingerprint)
+    clean_staging(request.path, keep=staging)
     staging.mkdir(parents=True, exist_ok=True)
     remove_temporaries(staging)
     finished = finished_files(staging, plan.spec.data)
@@ -254,7 +258,7 @@ def _build_locked(
             skipped,
             schedule,
             heard,
-            rules=target.rules,
+            rules=request.rules,
             durable=options.durable,
         )
     kept = done - resumed
@@ -270,12 +274,12 @@ def _build_locked(
     }
     results = schedule.run_graph({**graph, **labels}, [*writes, *labels], heard)
     labelled = results[len(writes) :]
-    attributes = _attributes(target, bars, plan, fingerprint)
+    attributes = _attributes(request, bars, plan, fingerprint)
     _finish(staging, plan.spec, attributes, labelled, durable=options.durable)
-    publish(staged_store(staging), target.path, durable=options.durable)
-    clean_staging(target.path)
-    tell_notes(target.path, attributes)
-    return BuildResult(MatrixStore.open(target.path), False, resumed, kept)
+    publish(staged_store(staging), request.path, durable=options.durable)
+    clean_staging(request.path)
+    tell_notes(request.path, attributes)
+    return BuildResult(MatrixStore.open(request.path), False, resumed, kept)
 
 
 def _finish(
@@ -328,9 +332,9 @@ def _summarise(
     return join_digests(digests), stats
 
 
-def _attributes(target: Target, bars: Bars, plan: BuildPlan, fingerprint: str) -> dict[str, Any]:
+def _attributes(request: Request, bars: Bars, plan: BuildPlan, fingerprint: str) -> dict[str, Any]:
     """Return the group's attributes, but for the statistics."""
-    chosen, spec = target.settings.feature_set, plan.spec
+    chosen, spec = request.settings.feature_set, plan.spec
     return {
         "format": FORMAT,
         "feature_set": chosen.name,
@@ -351,7 +355,7 @@ def _attributes(target: Target, bars: Bars, plan: BuildPlan, fingerprint: str) -
         "codec": spec.codec,
         "block_rows": spec.block_rows,
         "shard_chunks": spec.shard_chunks,
-        "max_gap_ns": target.settings.max_gap_ns,
+        "max_gap_ns": request.settings.max_gap_ns,
         "symbols": list(bars.symbols),
         "symbols_without_windows": [
             bars.symbols[code] for code in plan.grid.symbols_without_windows()
@@ -366,8 +370,8 @@ def _attributes(target: Target, bars: Bars, plan: BuildPlan, fingerprint: str) -
         "worth_a_look": list(bars.worth_a_look),
         "widened": bars.widened,
         "differing_duplicates": bars.differing_duplicates,
-        "duplicates": target.rules.duplicates,
+        "duplicates": request.rules.duplicates,
         "fingerprint": fingerprint,
-        "content_id": target.settings.content_id(bars.fingerprint),
+        "content_id": request.settings.content_id(bars.fingerprint),
         "created_by": f"grandbatch {__version__}",
     }

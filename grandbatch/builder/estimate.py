@@ -19,7 +19,7 @@ from grandbatch.bars.inputs.packing import open_text
 from grandbatch.bars.prepare import find_bars, prepare_bars
 from grandbatch.bars.rules import BarRules
 from grandbatch.builder.plan import BuildPlan
-from grandbatch.builder.reuse import Target, is_free
+from grandbatch.builder.reuse import Request, is_free
 from grandbatch.errors import DamagedBarsError, DiskFullError, InputError, MemoryLimitError
 from grandbatch.grid import Segments
 from grandbatch.memory import MemoryLimit, memory_limit
@@ -100,7 +100,7 @@ class Estimate:
 
 
 def estimate_build(
-    target: Target,
+    request: Request,
     *,
     partition_bars: int | None = None,
     workers: int | None = None,
@@ -115,21 +115,21 @@ def estimate_build(
     InputError, NoWindowsError, StoreMismatchError, UsageError
         As their classes say.
     """
-    is_free(target.path)
+    is_free(request.path)
     limit = memory_limit(memory_limit_bytes)
     in_flight = workers or processes or available_cores()
     reading = None
-    if find_bars(target.inputs, target.cache, target.rules) is None:
+    if find_bars(request.inputs, request.cache, request.rules) is None:
         reading = plan_memory(
-            resolve_inputs(target.inputs),
-            sort=target.rules.sort,
+            resolve_inputs(request.inputs),
+            sort=request.rules.sort,
             workers=in_flight,
             limit=limit,
             worker_limits=((limit.limit_bytes // (processes + 1), 1),) * processes,
         )
-    segments, n_rows, exact = _segments(target, exact_bytes, memory_limit_bytes)
+    segments, n_rows, exact = _segments(request, exact_bytes, memory_limit_bytes)
     plan = BuildPlan(
-        target.settings,
+        request.settings,
         segments,
         n_rows,
         partition_bars,
@@ -140,24 +140,24 @@ def estimate_build(
 
 
 def _segments(
-    target: Target, exact_bytes: int, memory_limit_bytes: int | None
+    request: Request, exact_bytes: int, memory_limit_bytes: int | None
 ) -> tuple[Segments, int, bool]:
     """Return segments and number of the bars, and whether they are known for sure."""
-    bars = find_bars(target.inputs, target.cache, target.rules)
+    bars = find_bars(request.inputs, request.cache, request.rules)
     if bars is not None:
         # of a damaged cache the build will not be made either
         with suppress(DamagedBarsError):
-            return bars.segments(target.settings.max_gap_ns), bars.n_rows, True
-    files = resolve_inputs(target.inputs)
+            return bars.segments(request.settings.max_gap_ns), bars.n_rows, True
+    files = resolve_inputs(request.inputs)
     if sum(file.text_bytes for file in files) <= exact_bytes:
         # where there is no room for it, lines are counted as for large inputs
         no_room = (DiskFullError, MemoryLimitError)
         with suppress(*no_room), TemporaryDirectory(prefix="grandbatch-plan-") as folder:
             bars = prepare_bars(
-                target.inputs, folder, target.rules, memory_limit_bytes=memory_limit_bytes
+                request.inputs, folder, request.rules, memory_limit_bytes=memory_limit_bytes
             )
-            return bars.segments(target.settings.max_gap_ns), bars.n_rows, True
-    n_rows = sum(_count_rows(file, target.rules) for file in files)
+            return bars.segments(request.settings.max_gap_ns), bars.n_rows, True
+    n_rows = sum(_count_rows(file, request.rules) for file in files)
     return Segments.single(n_rows), n_rows, False
 
 

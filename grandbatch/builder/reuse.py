@@ -33,7 +33,7 @@ Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True)
-class Target:
+class Request:
     """A store that is asked for: from which inputs, by which rules and settings, and where."""
 
     inputs: Inputs
@@ -50,7 +50,7 @@ class Target:
         settings: StoreSettings,
         rules: BarRules,
         cache: str | os.PathLike[str] | None = None,
-    ) -> Target:
+    ) -> Request:
         """Make the paths absolute.
 
         The cache of bars lies beside the store by default; in the current folder where the store
@@ -88,7 +88,7 @@ def is_free(path: Path) -> bool:
     return False
 
 
-def find_store(target: Target, *, overwrite: bool = False) -> MatrixStore | None:
+def find_store(request: Request, *, overwrite: bool = False) -> MatrixStore | None:
     """Return the store asked for if it is there.
 
     Returns
@@ -104,7 +104,7 @@ def find_store(target: Target, *, overwrite: bool = False) -> MatrixStore | None
         If another store, or something else, stands there and `overwrite` does not allow to
         replace it. What is no store is never replaced.
     """
-    path = target.path
+    path = request.path
     if is_free(path):
         return None
     try:
@@ -113,16 +113,16 @@ def find_store(target: Target, *, overwrite: bool = False) -> MatrixStore | None
         if overwrite:
             return None
         raise
-    if not is_remote(path) and _extension_of(store, target) is not None:
+    if not is_remote(path) and _extension_of(store, request) is not None:
         return None
-    bars = target.bars_fingerprint()
-    if store.fingerprint == target.settings.fingerprint(bars):
+    bars = request.bars_fingerprint()
+    if store.fingerprint == request.settings.fingerprint(bars):
         # whoever asks to overwrite the very store that stands there wants a damaged one mended
         return store if not overwrite or store.verify().ok else None
     if overwrite:
         return None
     raise StoreMismatchError(
-        f"{path} was built with other {_difference(store, target)}; "
+        f"{path} was built with other {_difference(store, request)}; "
         "use --overwrite (in Python build_store(…, overwrite=True)) to replace it, or choose "
         "another path"
     )
@@ -130,7 +130,7 @@ def find_store(target: Target, *, overwrite: bool = False) -> MatrixStore | None
 
 @dataclass(frozen=True, eq=False)
 class Extension:
-    """A store whose inputs those of a target begin with, all settings being equal.
+    """A store whose inputs those of a request begin with, all settings being equal.
 
     Parameters
     ----------
@@ -147,8 +147,8 @@ class Extension:
     old_bytes: int
 
 
-def find_extension(target: Target) -> Extension | None:
-    """Return the store at a target's path if the target's inputs extend those of the store.
+def find_extension(request: Request) -> Extension | None:
+    """Return the store at a request's path if the request's inputs extend those of the store.
 
     They do if they begin with the same files, of which the last may have grown at its end.
 
@@ -158,14 +158,14 @@ def find_extension(target: Target) -> Extension | None:
         If what stands there can't be opened.
     """
     try:
-        store = MatrixStore.open(target.path)
+        store = MatrixStore.open(request.path)
     except StoreNotFoundError:
         return None
-    return _extension_of(store, target)
+    return _extension_of(store, request)
 
 
-def _extension_of(store: MatrixStore, target: Target) -> Extension | None:
-    source, files = store.attrs["source"], resolve_inputs(target.inputs)
+def _extension_of(store: MatrixStore, request: Request) -> Extension | None:
+    source, files = store.attrs["source"], resolve_inputs(request.inputs)
     n, old_bytes = len(source), int(source[-1]["bytes"]) if source else 0
     if not 0 < n <= len(files) or files[n - 1].size < old_bytes:
         return None
@@ -175,23 +175,23 @@ def _extension_of(store: MatrixStore, target: Target) -> Extension | None:
         return None
     sizes = [*(file.size for file in same), old_bytes]
     seen = [
-        {**describe_source(file, entry["digest"], target.rules), "bytes": size}
+        {**describe_source(file, entry["digest"], request.rules), "bytes": size}
         for file, size, entry in zip(files, sizes, source, strict=False)
     ]
     if seen != source:
         return None
-    if target.settings.fingerprint(bars_fingerprint(source, target.rules)) != store.fingerprint:
+    if request.settings.fingerprint(bars_fingerprint(source, request.rules)) != store.fingerprint:
         return None
-    digests = [digest_of(file, target.cache) for file in same]
-    digests.append(prefix_digest(last, old_bytes) if has_grown else digest_of(last, target.cache))
+    digests = [digest_of(file, request.cache) for file in same]
+    digests.append(prefix_digest(last, old_bytes) if has_grown else digest_of(last, request.cache))
     if digests != [entry["digest"] for entry in source]:
         return None
     return Extension(store, last if has_grown else None, old_bytes)
 
 
-def _difference(store: MatrixStore, target: Target) -> str:
+def _difference(store: MatrixStore, request: Request) -> str:
     """Name what sets a store apart from the one asked for."""
-    settings = target.settings
+    settings = request.settings
     spec = settings.spec(n_windows=0, block_rows=0)
     wanted = {
         "feature_set": settings.feature_set.name,

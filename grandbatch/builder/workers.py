@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from grandbatch.bars.inputs.files import resolve_inputs
-from grandbatch.builder.reuse import Target
+from grandbatch.builder.reuse import Request
 from grandbatch.errors import StoreError
 from grandbatch.features import FeatureSet, compute_rows
 from grandbatch.kernels.statistics import row_moments
@@ -25,7 +25,7 @@ from grandbatch.version import __version__
 
 
 @contextmanager
-def prepare_workers(schedule: Schedule, target: Target) -> Iterator[Schedule]:
+def prepare_workers(schedule: Schedule, request: Request) -> Iterator[Schedule]:
     """Warm a cluster's workers, and check that each can do its part. Nothing to do on threads.
 
     The caller holds the store's lock: its file is what workers must see beside the store.
@@ -47,10 +47,10 @@ def prepare_workers(schedule: Schedule, target: Target) -> Iterator[Schedule]:
     for address, version in sorted(schedule.run_on_workers(own_version).items()):
         here.compare(address, [("grandbatch", version)], ())
     versions = schedule.run_on_workers(bit_versions)
-    send_kernels(schedule, target.settings.feature_set)
-    schedule.run_on_workers(warm_worker, target.settings.feature_set)
+    send_kernels(schedule, request.settings.feature_set)
+    schedule.run_on_workers(warm_worker, request.settings.feature_set)
     watch_memory(schedule)
-    with _signs(target) as paths:
+    with _signs(request) as paths:
         origin = Origin.here(paths)
         for address, seen in sorted(schedule.run_on_workers(look_at, paths).items()):
             origin.compare(address, versions.get(address, ()), seen)
@@ -119,16 +119,16 @@ def warm_worker(feature_set: FeatureSet) -> None:
 
 
 @contextmanager
-def _signs(target: Target) -> Iterator[list[str]]:
+def _signs(request: Request) -> Iterator[list[str]]:
     """Files that only a worker with the same disks can see: one for each folder that is shared."""
-    folder = beside(target.path)
-    paths = [folder / "locks" / f"{target.path.name}.lock"]
-    paths += [file.path for file in resolve_inputs(target.inputs)[:1] if not file.is_remote]
-    if target.cache.is_relative_to(folder):
+    folder = beside(request.path)
+    paths = [folder / "locks" / f"{request.path.name}.lock"]
+    paths += [file.path for file in resolve_inputs(request.inputs)[:1] if not file.is_remote]
+    if request.cache.is_relative_to(folder):
         yield [str(path) for path in paths]
         return
-    target.cache.mkdir(parents=True, exist_ok=True)
-    probe = target.cache / f".probe-{secrets.token_hex(8)}"
+    request.cache.mkdir(parents=True, exist_ok=True)
+    probe = request.cache / f".probe-{secrets.token_hex(8)}"
     try:
         probe.write_text(probe.name)
         yield [str(path) for path in (*paths, probe)]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from grandbatch.bars.rules import BarRules
-from grandbatch.builder.reuse import Target, find_store
+from grandbatch.builder.reuse import Request, find_store
 from grandbatch.builder.settings import make_settings
 from grandbatch.checks import parse_bytes
 from grandbatch.cli import options as o
@@ -66,9 +66,9 @@ def plan(
     settings = make_settings(
         set_name, sequence_length, overlap, layout, chunk_windows, codec, max_gap
     )
-    target = Target.of(inputs, store, settings, rules, cache)
+    request = Request.of(inputs, store, settings, rules, cache)
     estimate = estimate_build(
-        target,
+        request,
         partition_bars=partition_bars,
         processes=workers or 0,
         memory_limit_bytes=None if memory_limit is None else parse_bytes(memory_limit),
@@ -118,10 +118,10 @@ def build(
     settings = make_settings(
         set_name, sequence_length, overlap, layout, chunk_windows, codec, max_gap
     )
-    target = Target.of(inputs, store, settings, rules, cache)
+    request = Request.of(inputs, store, settings, rules, cache)
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     # Dask is imported only where there is something to build: a reuse takes a second
-    found = None if has_leftovers(target.path) else find_store(target, overwrite=overwrite)
+    found = None if has_leftovers(request.path) else find_store(request, overwrite=overwrite)
     if found is not None:
         tell_notes(found.path, found.attrs)
         result = _describe(found, reused=True, resumed=0, kept=0, began=began)
@@ -132,7 +132,7 @@ def build(
 
         with open_schedule(scheduler, workers, limit) as schedule, Stages() as stages:
             built = run_build(
-                target,
+                request,
                 BuildOptions(
                     engine=engine,
                     partition_bars=partition_bars,

@@ -23,7 +23,7 @@ from grandbatch.bars.cache import bars as cache
 from grandbatch.bars.cache import keeping
 from grandbatch.bars.cache.upkeep import cache_problems, clear_caches, iter_bad_rows
 from grandbatch.builder.estimate import estimate_build
-from grandbatch.builder.reuse import Target
+from grandbatch.builder.reuse import Request
 from grandbatch.builder.settings import make_settings
 from grandbatch.errors import DamagedBarsError, GrandbatchError, InputError
 from grandbatch.scheduling import Schedule
@@ -230,7 +230,7 @@ def test_the_remedy_of_a_damaged_frame_works_while_the_frame_is_there(bars, csv)
 def test_a_plan_does_without_a_damaged_cache(bars, csv, tmp_path):
     flip(bars.path / bars.parts[0].path, 5_000)
     settings = make_settings("strategic", None, None, "windows", None, "auto", "1h")
-    target = Target.of(csv, tmp_path / "s.zarr", settings, BarRules())
+    target = Request.of(csv, tmp_path / "s.zarr", settings, BarRules())
     assert estimate_build(target).plan.n_rows == bars.n_rows
 
 

@@ -16,7 +16,7 @@ from grandbatch.bars import BarRules, input_digests, prepare_bars
 from grandbatch.bars.cache.upkeep import iter_bad_rows
 from grandbatch.bars.inputs.files import resolve_inputs
 from grandbatch.builder.estimate import estimate_build
-from grandbatch.builder.reuse import Target
+from grandbatch.builder.reuse import Request
 from grandbatch.builder.settings import make_settings
 from grandbatch.errors import InputError
 from grandbatch.scheduling import Schedule
@@ -151,7 +151,7 @@ def test_a_plan_counts_the_lines_of_packed_files(tmp_path, suffix, encoding):
     rules = BarRules(encoding=encoding)
 
     settings = make_settings("strategic", None, None, "windows", None, "auto", None)
-    target = Target.of(path, tmp_path / "s.zarr", settings, rules, tmp_path / "cache")
+    target = Request.of(path, tmp_path / "s.zarr", settings, rules, tmp_path / "cache")
     assert estimate_build(target, exact_bytes=0).plan.n_rows == 300
 
 

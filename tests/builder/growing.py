@@ -12,7 +12,7 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch.builder.builder import BuildOptions, build
-from grandbatch.builder.reuse import Target
+from grandbatch.builder.reuse import Request
 from grandbatch.builder.settings import make_settings
 from grandbatch.scheduling import Schedule
 
@@ -60,7 +60,7 @@ class Growing:
             "strategic", None, wanted["overlap"], wanted["layout"], wanted["chunk"],
             wanted["codec"], wanted.get("max_gap"),
         )  # fmt: skip
-        return Target.of(self.inputs, self.folder / store, made, self.rules, cache)
+        return Request.of(self.inputs, self.folder / store, made, self.rules, cache)
 
     def write(self, **files: str):
         """Write the inputs, named so that they keep this order."""

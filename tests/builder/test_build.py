@@ -15,7 +15,7 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch.builder.builder import BuildOptions, build
-from grandbatch.builder.reuse import Target
+from grandbatch.builder.reuse import Request
 from grandbatch.builder.settings import make_settings
 from grandbatch.errors import (
     InputError,
@@ -167,7 +167,7 @@ def target_of(tmp_path, source, **changes):
         changes.get("feature_set", "strategic"), None, changes.get("overlap"), "windows", 16,
         "auto", changes.get("max_gap"),
     )  # fmt: skip
-    return Target.of(source, tmp_path / "s.zarr", made, gb.BarRules())
+    return Request.of(source, tmp_path / "s.zarr", made, gb.BarRules())
 
 
 def test_a_second_build_reuses_the_store(tmp_path):
@@ -223,9 +223,9 @@ def test_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(tmp_path, monke
     source = write_bars(tmp_path / "b.csv", 5500)
     made = make_settings("strategic", None, 47, "windows", 4, "none", None)
     whole = build(
-        Target.of(source, tmp_path / "whole.zarr", made, gb.BarRules()), BuildOptions()
+        Request.of(source, tmp_path / "whole.zarr", made, gb.BarRules()), BuildOptions()
     ).store
-    target = Target.of(source, tmp_path / "s.zarr", made, gb.BarRules())
+    target = Request.of(source, tmp_path / "s.zarr", made, gb.BarRules())
     options = BuildOptions(partition_bars=400, schedule=Schedule.local("sync"))
     with monkeypatch.context() as patch:
         patch.setattr(

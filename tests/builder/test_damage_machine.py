@@ -33,7 +33,7 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch.builder.builder import BuildOptions, BuildResult, build
-from grandbatch.builder.reuse import Target
+from grandbatch.builder.reuse import Request
 from grandbatch.builder.settings import make_settings
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
 from grandbatch.scheduling import Schedule
@@ -106,9 +106,9 @@ def source_of(name: str) -> Path:
     return path
 
 
-def target_of(wanted: Wanted, store: Path) -> Target:
+def target_of(wanted: Wanted, store: Path) -> Request:
     made = make_settings("strategic", None, OVERLAP, wanted.layout, 4, wanted.codec, None)
-    return Target.of(source_of(wanted.source), store, made, gb.BarRules())
+    return Request.of(source_of(wanted.source), store, made, gb.BarRules())
 
 
 def build_store(wanted: Wanted, store: Path, *, overwrite: bool = False) -> BuildResult:

@@ -26,7 +26,7 @@ from simulated import write_bars
 import grandbatch as gb
 from grandbatch import errors
 from grandbatch.builder.builder import BuildOptions, build
-from grandbatch.builder.reuse import Target
+from grandbatch.builder.reuse import Request
 from grandbatch.builder.settings import make_settings
 from grandbatch.errors import (
     DamagedStoreError,
@@ -122,7 +122,7 @@ def listening():
 
 def target_of(source, store, **changes):
     made = make_settings("strategic", None, changes.get("overlap", 40), "windows", 4, "none", None)
-    return Target.of(source, store, made, gb.BarRules(), changes.get("cache"))
+    return Request.of(source, store, made, gb.BarRules(), changes.get("cache"))
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from grandbatch.bars import BarRules
 from grandbatch.builder import estimate
 from grandbatch.builder.estimate import EXACT_BYTES, estimate_build
 from grandbatch.builder.plan import BuildPlan
-from grandbatch.builder.reuse import Target
+from grandbatch.builder.reuse import Request
 from grandbatch.builder.settings import make_settings
 from grandbatch.errors import (
     ColumnError,
@@ -105,7 +105,7 @@ def test_an_estimate_from_lines_becomes_exact_once_bars_are_cached(tmp_path, suf
         packed = tmp_path / "b.csv.gz"
         packed.write_bytes(gzip.compress(source.read_bytes()))
         source = packed
-    target = Target.of(source, tmp_path / "s.zarr", settings_of(), gb.BarRules())
+    target = Request.of(source, tmp_path / "s.zarr", settings_of(), gb.BarRules())
     before = estimate_build(target, exact_bytes=0)
     gb.build_store(source, tmp_path / "s.zarr", overlap=47)
     after = estimate_build(target)
@@ -121,7 +121,7 @@ def test_a_plan_of_little_data_is_the_build_itself(tmp_path):
     lines[400] = "no,bar,at,all\n"
     source.write_text("".join(lines[:600] + lines[900:]))
     settings = make_settings("strategic", None, 47, "windows", None, "auto", "1h")
-    target = Target.of(source, tmp_path / "s.zarr", settings, gb.BarRules())
+    target = Request.of(source, tmp_path / "s.zarr", settings, gb.BarRules())
     plan = estimate_build(target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.csv"]
     store = gb.build_store(source, tmp_path / "s.zarr", overlap=47, max_gap="1h", durable=False)
@@ -137,7 +137,7 @@ def test_without_room_for_bars_lines_are_counted(tmp_path, monkeypatch):
         raise DiskFullError("no room")
 
     monkeypatch.setattr(estimate, "prepare_bars", fail)
-    found = estimate_build(Target.of(source, tmp_path / "s", settings_of(), gb.BarRules()))
+    found = estimate_build(Request.of(source, tmp_path / "s", settings_of(), gb.BarRules()))
     assert (found.exact, found.plan.n_rows) == (False, 300)
 
 
@@ -156,12 +156,12 @@ def test_a_plan_refuses_what_a_build_would(tmp_path):
     taken.mkdir()
     (taken / "notes.txt").write_text("mine")
     with pytest.raises(StoreMismatchError, match="no grandbatch store"):
-        estimate_build(Target.of(source, taken, settings, BarRules()))
+        estimate_build(Request.of(source, taken, settings, BarRules()))
     source.write_text(source.read_text().replace("close", "Clsoe", 1))
     packed = tmp_path / "bars.csv.gz"
     packed.write_bytes(gzip.compress(source.read_bytes()))
     for file in (source, packed):
-        target = Target.of(file, tmp_path / "s.zarr", settings, BarRules())
+        target = Request.of(file, tmp_path / "s.zarr", settings, BarRules())
         for exact_bytes in (0, EXACT_BYTES):
             with pytest.raises(ColumnError, match="Clsoe"):
                 estimate_build(target, exact_bytes=exact_bytes)
@@ -178,5 +178,5 @@ def test_a_plan_counts_the_rows_behind_the_header(tmp_path, suffix, header):
     assert len(data) > 2**18  # more than the part in which the header is looked for
     source = tmp_path / f"bars{suffix}"
     source.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
-    target = Target.of(source, tmp_path / "s", settings_of(), rules)
+    target = Request.of(source, tmp_path / "s", settings_of(), rules)
     assert estimate_build(target, exact_bytes=0).plan.n_rows == 9000
