@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
+from grandbatch.bars.extras import checked_extra, checked_fill
 from grandbatch.errors import InputError, UsageError
 
 REASONS = (
@@ -113,13 +114,22 @@ class BarRules:
     ``1.2M``)."""
     encoding: str | None = None
     """How text is written, such as gbk or utf-16; None is UTF-8."""
+    extra: Sequence[str] = ()
+    """Numeric columns to keep behind the five, float64, by the names that they are to have:
+    ``("vwap", "trades")``. Their headers are found as those of other columns are."""
+    fill: Mapping[str, Literal["require", "zero", "last"]] = field(default_factory=dict)
+    """Extra column → what stands where its value is missing, no number, or not finite:
+    "require" (nothing: the row is no bar; of columns that aren't named here), "zero", or "last",
+    the value of the symbol's bar before, however far back; bars before the first value are none."""
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.columns) - set(MAPPABLE))
+        object.__setattr__(self, "extra", checked_extra(self.extra, MAPPABLE))
+        object.__setattr__(self, "fill", checked_fill(self.fill, self.extra))
+        unknown = sorted(set(self.columns) - {*MAPPABLE, *self.extra})
         if unknown:
             raise UsageError(
                 f"columns maps {unknown[0]!r}, which is no column; "
-                f"choose from {', '.join(MAPPABLE)}"
+                f"choose from {', '.join((*MAPPABLE, *self.extra))}, or name it in extra"
             )
         object.__setattr__(self, "columns", dict(self.columns))
         object.__setattr__(self, "names", _checked_names(self.names, self.columns))
@@ -181,9 +191,12 @@ class BarRules:
     def identity(self) -> dict[str, Any]:
         """Return the values that determine bars, as JSON types.
 
-        How many bad rows are allowed does not: it decides whether there are bars at all.
+        How many bad rows are allowed does not: it decides whether there are bars at all. Extra
+        columns stand there only where there are some.
         """
+        extra = {"extra": list(self.extra), "fill": dict(self.fill)} if self.extra else {}
         return {
+            **extra,
             "columns": dict(sorted(self.columns.items())),
             "delimiter": self.delimiter,
             "decimal": self.decimal,

@@ -379,6 +379,7 @@ class _Build:
             ],
             "time_numbers": [source.meaning.name_of(source.found) for source in self.sources],
             "symbols": symbols,
+            "extra": list(self.rules.extra),
             "n_rows": sum(part.rows for part in parts),
             **count_rows(self.records),
             "worth_a_look": look_at(self.target, symbols, parts, self.rules, self.joining),

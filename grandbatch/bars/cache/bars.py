@@ -50,6 +50,8 @@ class Bars(Deferred):
         self.fingerprint: str = manifest["fingerprint"]
         self.symbols: tuple[str, ...] = tuple(manifest["symbols"])
         """Names, sorted."""
+        self.extra: tuple[str, ...] = tuple(manifest.get("extra", ()))
+        """Names of the columns behind the five, in order."""
         self.source: list[dict[str, Any]] = manifest["source"]
         """Name, bytes and digest of each input."""
         self.day_first: tuple[bool | None, ...] = tuple(manifest["day_first"])
