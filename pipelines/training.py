@@ -21,7 +21,7 @@ from typing import Any
 from prepare import add_data_flags, add_set_name, parse, prepare
 
 import grandbatch as gb
-from grandbatch.files import write_whole
+from grandbatch.files.whole import write_whole
 from grandbatch.ranks import Ranks, join_ranks
 from grandbatch.training import TensorBoard
 

@@ -30,7 +30,7 @@ from grandbatch.bars.inputs.files import (
 )
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import DamagedBarsError, UsageError
-from grandbatch.files import refuse_planted, refuse_url
+from grandbatch.files.refusals import refuse_planted, refuse_url
 
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from grandbatch.allocator import kept_memory
 from grandbatch.bars import Bars, prepare_bars, with_bars
 from grandbatch.builder.check import check_on_bars, check_on_simulated
 from grandbatch.builder.engines import (
@@ -29,14 +28,15 @@ from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.reuse import Extension, Request, find_extension, find_store
 from grandbatch.builder.workers import prepare_workers
 from grandbatch.errors import UsageError
-from grandbatch.files import remove_temporaries, room_for
+from grandbatch.files.locations import is_remote
+from grandbatch.files.whole import remove_temporaries, room_for
 from grandbatch.kernels.statistics import merge_moments
 from grandbatch.memory import MemoryLimit, memory_limit
+from grandbatch.memory.allocator import kept_memory
 from grandbatch.scheduling import Schedule
 from grandbatch.store.format import FORMAT, NEXT_RETURN_VERSION, StoreSpec
 from grandbatch.store.manifest import ChunkDigests, Manifest
 from grandbatch.store.notes import tell_notes
-from grandbatch.store.places import is_remote
 from grandbatch.store.publish import (
     builder_lock,
     clean_staging,

@@ -7,8 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from grandbatch import digested
-from grandbatch.files import read_whole, write_whole
+from grandbatch.files import digested
+from grandbatch.files.ordinary import read_whole
+from grandbatch.files.whole import write_whole
 from grandbatch.memory import peak_bytes
 from grandbatch.store.publish import beside
 

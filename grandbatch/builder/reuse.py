@@ -22,9 +22,9 @@ from grandbatch.bars.inputs.files import (
 from grandbatch.bars.rules import BarRules
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
-from grandbatch.files import refuse_inside_store, refuse_planted, refuse_url
+from grandbatch.files.locations import is_occupied, is_remote, place_of
+from grandbatch.files.refusals import refuse_inside_store, refuse_planted, refuse_url
 from grandbatch.store.format import MANIFEST_NAME, NEXT_RETURN_VERSION
-from grandbatch.store.places import is_occupied, is_remote, place_of
 from grandbatch.store.publish import beside
 from grandbatch.store.reader import MatrixStore
 from grandbatch.store.upload import has_mark

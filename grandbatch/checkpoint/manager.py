@@ -24,15 +24,9 @@ from grandbatch.checkpoint.encoding import (
     read_header,
 )
 from grandbatch.errors import CheckpointError, DamagedCheckpointError, UsageError
-from grandbatch.files import (
-    TEMPORARY_SUFFIX,
-    open_regular,
-    refuse_inside_store,
-    refuse_url,
-    room_for,
-    sync_folder,
-    write_whole,
-)
+from grandbatch.files.ordinary import open_regular
+from grandbatch.files.refusals import refuse_inside_store, refuse_url
+from grandbatch.files.whole import TEMPORARY_SUFFIX, room_for, sync_folder, write_whole
 
 _UNPUBLISHED = ".new"
 

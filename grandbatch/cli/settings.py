@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from grandbatch.errors import UsageError
-from grandbatch.files import URL
+from grandbatch.files.locations import URL
 
 FILE = "grandbatch.yaml"
 PREFIX = "GRANDBATCH"

@@ -16,7 +16,8 @@ from grandbatch.config import BatchConfig, BatchSize
 from grandbatch.errors import StoreMismatchError, UsageError
 from grandbatch.features import resolve_feature_set
 from grandbatch.features.built_in import BUILT_IN
-from grandbatch.files import refuse_inside_store, room_for
+from grandbatch.files.refusals import refuse_inside_store
+from grandbatch.files.whole import room_for
 from grandbatch.ranks import Ranks, join_ranks
 from grandbatch.store.reader import MatrixStore
 from grandbatch.texts import strict_json

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self, SupportsFloat
 
-from grandbatch.allocator import give_back
 from grandbatch.errors import MemoryLimitError, UsageError
+from grandbatch.memory.allocator import give_back
 from grandbatch.memory.usage import MemoryUsage, forget_peak, own_bytes, read_usage
 
 _log = logging.getLogger("grandbatch")

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from grandbatch import json_lines
 from grandbatch.errors import UsageError
+from grandbatch.files import json_lines
 from grandbatch.memory.monitor import Level, Sample
 
 _log = logging.getLogger("grandbatch")

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from grandbatch.errors import UsageError
-from grandbatch.files import write_whole
+from grandbatch.files.whole import write_whole
 from grandbatch.report import sections
 from grandbatch.report.sampling import sample_rows
 from grandbatch.report.svg import clean

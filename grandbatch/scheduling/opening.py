@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from grandbatch.allocator import KEEPING_ENVIRON
 from grandbatch.errors import UsageError
+from grandbatch.memory.allocator import KEEPING_ENVIRON
 from grandbatch.scheduling.schedule import Schedule
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from grandbatch.errors import StoreError
-from grandbatch.files import open_regular
+from grandbatch.files.ordinary import open_regular
 from grandbatch.version import __version__
 
 _PACKAGES = ("numpy", "numba", "llvmlite", "pandas", "pyarrow", "numcodecs")

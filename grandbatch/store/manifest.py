@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.digested import content_sha256
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
+from grandbatch.files.digested import content_sha256
+from grandbatch.files.locations import read_place, told
 from grandbatch.store.format import FORMAT, MANIFEST_NAME, MAX_MANIFEST_BYTES
-from grandbatch.store.places import read_place, told
 
 SHA256_BYTES = 32
 

@@ -24,9 +24,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from grandbatch.errors import StoreBusyError, StoreError
-from grandbatch.files import overwrite, read_whole, sync_folder, sync_tree, write_whole
+from grandbatch.files.locations import is_remote, reaching
+from grandbatch.files.ordinary import overwrite, read_whole
+from grandbatch.files.whole import sync_folder, sync_tree, write_whole
 from grandbatch.store.format import MANIFEST_NAME
-from grandbatch.store.places import is_remote, reaching
 
 BESIDE = ".grandbatch"
 _MAX_NOTE_BYTES = 2**16

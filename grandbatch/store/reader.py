@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.deferred import Deferred, Opening
 from grandbatch.errors import (
     DamagedStoreError,
     StoreChangedError,
     StoreError,
     StoreMismatchError,
 )
+from grandbatch.files.deferred import Deferred, Opening
+from grandbatch.files.locations import place_of, read_place, told
 from grandbatch.store.attributes import problem_of
 from grandbatch.store.format import (
     CRC_BYTES,
@@ -28,7 +29,6 @@ from grandbatch.store.format import (
     StoreSpec,
 )
 from grandbatch.store.manifest import Manifest, sha256_hex
-from grandbatch.store.places import place_of, read_place, told
 from grandbatch.store.reading import ArrayReader, Identity, OpenFiles
 from grandbatch.store.slices import Matrices, WindowValues
 

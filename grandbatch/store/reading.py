@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import DamagedStoreError, StoreChangedError, StoreError
+from grandbatch.files.locations import File, is_remote, open_place, told, version_of
 from grandbatch.store.codecs import checksum, decode_into, shard_index
 from grandbatch.store.format import CRC_BYTES, MANIFEST_NAME, ArraySpec
 from grandbatch.store.manifest import ChunkDigests, sha256_hex
-from grandbatch.store.places import File, is_remote, open_place, told, version_of
 
 Array = npt.NDArray[Any]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from grandbatch.errors import StoreBusyError, StoreError
+from grandbatch.files.locations import as_os_errors, told
 from grandbatch.store.format import MANIFEST_NAME
-from grandbatch.store.places import as_os_errors, told
 
 MARK = "uploading.json"
 _FILES_AT_ONCE = 64

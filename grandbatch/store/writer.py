@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import DamagedStoreError, StoreError
-from grandbatch.files import TEMPORARY_SUFFIX, read_whole, remove_temporaries, write_whole
+from grandbatch.files.ordinary import read_whole
+from grandbatch.files.whole import TEMPORARY_SUFFIX, remove_temporaries, write_whole
 from grandbatch.store.codecs import (
     BLOSC_LEVEL,
     BLOSC_TYPESIZE,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from grandbatch import json_lines
+from grandbatch.files import json_lines
 
 _log = logging.getLogger("grandbatch")
 

@@ -8,8 +8,10 @@ import pytest
 from simulated import write_bars
 
 import grandbatch as gb
-from grandbatch import files
 from grandbatch.errors import StoreError
+from grandbatch.files import refusals
+from grandbatch.files.ordinary import append_to, overwrite
+from grandbatch.files.whole import write_whole
 
 
 def built(folder: Path, source: Path) -> gb.MatrixStore:
@@ -69,7 +71,7 @@ def test_what_belongs_to_someone_else_who_lets_all_write_is_refused_by_name(
     built(tmp_path, source)  # of our own
     if kind == "folder":
         place.chmod(0o777)
-    monkeypatch.setattr(files, "_is_trusted", lambda user: False)
+    monkeypatch.setattr(refusals, "_is_trusted", lambda user: False)
     for use in (
         lambda: built(tmp_path, source),
         lambda: gb.read_bars(source, cache=tmp_path / ".grandbatch" / "bars"),
@@ -86,11 +88,11 @@ def test_a_file_that_is_written_aside_is_never_one_that_a_link_leads_to(tmp_path
     victim.write_text("precious")
     (tmp_path / "a.partial").symlink_to(victim)
     (tmp_path / "a").symlink_to(victim)
-    files.write_whole(tmp_path / "a", b"new", durable=False)
+    write_whole(tmp_path / "a", b"new", durable=False)
     assert (tmp_path / "a").read_bytes() == b"new"
     (tmp_path / "log").symlink_to(victim)
     with pytest.raises(OSError, match="symbolic links"):
-        files.append_to(tmp_path / "log")
+        append_to(tmp_path / "log")
     with pytest.raises(OSError, match="symbolic links"):
-        files.overwrite(tmp_path / "log", b"x")
+        overwrite(tmp_path / "log", b"x")
     assert victim.read_text() == "precious"

@@ -9,7 +9,7 @@ import pytest
 
 import grandbatch as gb
 from grandbatch.errors import DiskFullError, UsageError
-from grandbatch.files import TEMPORARY_SUFFIX, room_for, sync_tree, write_whole
+from grandbatch.files.whole import TEMPORARY_SUFFIX, room_for, sync_tree, write_whole
 
 
 @pytest.mark.parametrize("durable", [True, False])

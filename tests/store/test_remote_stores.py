@@ -24,8 +24,8 @@ from grandbatch.errors import (
     StoreNotFoundError,
     UsageError,
 )
+from grandbatch.files.locations import place_of
 from grandbatch.store import upload
-from grandbatch.store.places import place_of
 
 SETTINGS = {"overlap": 40, "chunk_windows": 16, "durable": False}
 

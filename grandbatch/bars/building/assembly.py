@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
@@ -248,40 +245,3 @@ def _name_rows(batch: Any, name: str, line: int, reasons: Any) -> Any:
         ],
         schema=QUARANTINE_SCHEMA,
     )
-
-
-class Syncer:
-    """Makes files durable in a thread of its own, while others are still being written."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="fsync")
-        self._pending: list[Future[None]] = []
-
-    def __enter__(self) -> Syncer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=error is not None)
-
-    def add(self, path: Path) -> None:
-        """Make a file durable soon."""
-        self._pending.append(self._pool.submit(_sync_file, path))
-
-    def wait(self) -> None:
-        """Wait until all files are durable, or raise what went wrong."""
-        for future in self._pending:
-            future.result()
-        self._pending.clear()
-
-
-def _sync_file(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

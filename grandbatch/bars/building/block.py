@@ -31,7 +31,7 @@ from grandbatch.bars.reading.text_blocks import Block, BlockText, find_lines, re
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.timestamps.evidence import Evidence
 from grandbatch.bars.timestamps.texts import TimeForm
-from grandbatch.files import written_aside
+from grandbatch.files.whole import written_aside
 from grandbatch.kernels.bars.bar_rules import (
     ACCEPTED,
     LEFT_OUT,

@@ -13,11 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from grandbatch import digested
-from grandbatch.allocator import give_back
 from grandbatch.bars.building.assembly import (
     PlannedPart,
-    Syncer,
     group_parts,
     join_parts,
     plan_parts,
@@ -64,9 +61,11 @@ from grandbatch.bars.inputs.files import (
 from grandbatch.bars.reading.row_groups import TableBlock
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import InputError
-from grandbatch.files import is_full, remove_temporaries, sync_folder
+from grandbatch.files import digested
+from grandbatch.files.whole import Syncer, is_full, remove_temporaries, sync_folder
 from grandbatch.kernels.bars.bar_rules import DUPLICATE_TIMESTAMP
 from grandbatch.memory import MemoryLimit, own_bytes
+from grandbatch.memory.allocator import give_back
 from grandbatch.scheduling import Schedule
 
 Progress = Callable[[int, int], None]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import InputError
-from grandbatch.files import write_whole
+from grandbatch.files.whole import write_whole
 
 Int64 = npt.NDArray[np.int64]
 

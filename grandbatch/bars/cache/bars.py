@@ -22,9 +22,9 @@ from grandbatch.bars.cache.digests import check_part, damaged, file_crc, read_pa
 from grandbatch.bars.cache.keeping import Use, put_aside
 from grandbatch.bars.cache.manifest import QUARANTINE, Part, read_manifest
 from grandbatch.bars.rules import FIELDS
-from grandbatch.deferred import Deferred, Opening
 from grandbatch.errors import DamagedBarsError, UsageError
-from grandbatch.files import sync_folder
+from grandbatch.files.deferred import Deferred, Opening
+from grandbatch.files.whole import sync_folder
 from grandbatch.grid import Segments
 
 if TYPE_CHECKING:

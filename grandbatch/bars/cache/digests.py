@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from grandbatch.bars.rules import FIELDS
 from grandbatch.errors import DamagedBarsError
-from grandbatch.files import NO_ORDINARY_FILE, open_regular
+from grandbatch.files.ordinary import NO_ORDINARY_FILE, open_regular
 
 GROUP_ROWS = 16_384
 """Rows of a group: few enough for one Parquet page, and to read little else where few are wanted;

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from grandbatch import digested
 from grandbatch.bars.cache.digests import PartDigests, damaged
 from grandbatch.bars.rules import BarRules
-from grandbatch.files import NO_ORDINARY_FILE, read_whole
+from grandbatch.files import digested
+from grandbatch.files.ordinary import NO_ORDINARY_FILE, read_whole
 
 FORMAT = 4
 MANIFEST = "bars.json"

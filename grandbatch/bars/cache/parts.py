@@ -18,7 +18,7 @@ from grandbatch.bars.cache.digests import (
     others_crc,
     pack_checksums,
 )
-from grandbatch.files import written_aside
+from grandbatch.files.whole import written_aside
 
 _SCHEMA = pa.schema(
     [

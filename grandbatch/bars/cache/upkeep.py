@@ -15,7 +15,7 @@ from grandbatch.bars.cache.bars import Bars, load_bars, open_bars
 from grandbatch.bars.cache.keeping import put_aside_unused, remove_abandoned
 from grandbatch.bars.cache.manifest import MANIFEST, QUARANTINE
 from grandbatch.errors import DamagedBarsError, InputError, UsageError
-from grandbatch.files import refuse_url
+from grandbatch.files.refusals import refuse_url
 
 _BATCH_ROWS = 4096
 

@@ -18,13 +18,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from grandbatch import digested
 from grandbatch.bars.inputs.hive import hive_columns, hive_folders, is_hive_folder
 from grandbatch.bars.inputs.opening import expand_url, is_url, local_path, look_at_url, open_raw
 from grandbatch.bars.inputs.packing import PACKINGS, SUFFIXES, has_known_form, members_of, stem_of
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import InputError
-from grandbatch.files import read_whole, write_whole
+from grandbatch.files import digested
+from grandbatch.files.ordinary import read_whole
+from grandbatch.files.whole import write_whole
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 

@@ -1,4 +1,4 @@
-"""Where stores lie: in local folders, or at URLs that fsspec opens.
+"""A path, or a URL that fsspec opens: found, looked at, and read in ranges.
 
 A remote place behaves like a `Path` (universal-pathlib makes it so). What a path can't do alike is
 here: reading ranges of bytes, and telling what lies there now from what comes there later.
@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from grandbatch.errors import GrandbatchError, StoreError, UsageError
-from grandbatch.files import URL, open_regular, read_whole
+from grandbatch.files.ordinary import open_regular, read_whole
+
+URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
+"""What a URL begins with. A `Path` of one has one slash left of two."""
 
 LOCAL_PIECE_BYTES = 4 * 1024 * 1024
 """Small enough that a checksum finds what was read in the cache."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from grandbatch import digested
-from grandbatch.files import append_to, open_regular
+from grandbatch.files import digested
+from grandbatch.files.ordinary import append_to, open_regular
 
 
 def append(path: Path, line: Mapping[str, Any]) -> int:

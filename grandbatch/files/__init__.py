@@ -1,0 +1,14 @@
+"""Files and what stands for them: whole or absent, here or at a URL, with digests of their own.
+
+| module | has |
+|---|---|
+| `ordinary` | ordinary files opened, read, appended to: never a pipe, never through a link |
+| `locations` | a path or a URL: found, looked at, opened for ranges, its version told |
+| `refusals` | where nothing is written: URLs, what others may have planted, inside a store |
+| `whole` | files that are whole or absent, no room, what puts them on the disk |
+| `digested` | JSON with its sha256 |
+| `json_lines` | logs of JSON lines, each with its sha256 |
+| `deferred` | what a pickle names by its location only, opened when it is used |
+
+The modules are imported one by one; nothing here loads fsspec, pandas or Dask.
+"""

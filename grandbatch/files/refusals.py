@@ -1,0 +1,72 @@
+"""Where nothing is written: at URLs, in what others may have planted, inside stores."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from grandbatch.errors import StoreError, UsageError
+from grandbatch.files.locations import URL
+
+_OF_A_STORE = ("manifest.json", "zarr.json")
+
+
+def refuse_url(place: str | os.PathLike[str] | None, what: str) -> None:
+    """Refuse a URL where only a local path is taken: it would become a folder of that name here.
+
+    Raises
+    ------
+    UsageError
+        Naming it.
+    """
+    if URL.match(str(place)):
+        raise UsageError(
+            f"{what} can't be at a URL, got {place}; give a folder on a disk (on a cluster, one "
+            "that all workers share)"
+        )
+
+
+def refuse_planted(folder: Path) -> None:
+    """Refuse a folder of this library that others may have prepared, with what lies in it.
+
+    Raises
+    ------
+    StoreError
+        If it, or a folder or link in it, belongs to someone else who lets everybody write there.
+    """
+    for place in (folder, *(folder.iterdir() if folder.is_dir() else ())):
+        try:
+            status = place.lstat()
+        except OSError:
+            continue
+        is_link = stat.S_ISLNK(status.st_mode)
+        if not (is_link or stat.S_ISDIR(status.st_mode)) or _is_trusted(status.st_uid):
+            continue
+        if is_link or status.st_mode & stat.S_IWOTH:
+            raise StoreError(
+                f"{place} belongs to user {status.st_uid}, not to {os.geteuid()}, and everybody "
+                "may write to it or it is a link: what is in it may be anybody's. Remove it, or "
+                "choose another folder"
+            )
+
+
+def _is_trusted(user: int) -> bool:
+    return user in (os.geteuid(), 0)
+
+
+def refuse_inside_store(path: Path, what: str) -> None:
+    """Refuse a place inside a store: what is there goes when the store grows or is built anew.
+
+    Raises
+    ------
+    UsageError
+        Naming the store; also where only a link leads there, or lies there.
+    """
+    for place in (Path(os.path.normpath(path.absolute())), path.resolve()):
+        for folder in (place, *place.parents):
+            if all((folder / name).is_file() for name in _OF_A_STORE):
+                raise UsageError(
+                    f"{what} can't be at {path}: that is inside the store {folder}, which is "
+                    "replaced with all that is in it when it grows; choose a place beside it"
+                )

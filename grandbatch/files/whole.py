@@ -1,0 +1,188 @@
+"""Files that are whole or absent: written aside, synced, renamed.
+
+Covers single files and folders on a local disk. Does not cover what is in them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from grandbatch.errors import DiskFullError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+TEMPORARY_SUFFIX = ".partial"
+
+
+@contextmanager
+def room_for(path: Path, n_bytes: int | None = None) -> Iterator[None]:
+    """Turn "no space left" into an error that names the file and its size.
+
+    Parameters
+    ----------
+    path : Path
+        What is written; where the system's own error names a file, that one is told.
+    n_bytes : int, optional
+        Its size, where it is known.
+
+    Raises
+    ------
+    DiskFullError
+        If the disk fills up inside the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise DiskFullError(
+                f"{error.filename or path} can't grow: files may not be larger here; raise ulimit "
+                "-f and run the same command again, what was finished is kept"
+            ) from None
+        if not is_full(error):
+            raise
+        free = free_bytes(path)
+        if n_bytes is None:
+            needs = f"no room for {error.filename or path}: {free:,} bytes are free"
+        else:
+            needs = f"no room for {path}: it takes {n_bytes:,} bytes and {free:,} are free"
+        raise DiskFullError(
+            f"{needs}; make room and run the same command again, what was finished is kept"
+        ) from None
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the system says that a disk, or a quota, is full."""
+    return error.errno in _FULL
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes of the disk that a path is on, or would be."""
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    return shutil.disk_usage(there).free
+
+
+def write_whole(
+    path: Path, data: bytes | memoryview, *, durable: bool = True, shared: bool = False
+) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Where; its folder must exist.
+    data : bytes
+        What.
+    durable : bool
+        Whether the bytes are on the disk, not only in the page cache, before the name appears.
+    shared : bool
+        Whether several may write the file at once. Each then writes aside under a name of its
+        own, which stays behind when it is killed.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no room; the half-written file is removed.
+    """
+    view = memoryview(data).cast("B")
+    with (
+        room_for(path, len(view)),
+        written_aside(path, shared=shared) as aside,
+        os.fdopen(_create(aside), "wb", buffering=0) as file,
+    ):
+        while view:
+            view = view[file.write(view) :]
+        if durable:
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def written_aside(path: Path, *, shared: bool) -> Iterator[Path]:
+    """Give a path to write to that becomes `path` at the end, or goes.
+
+    Parameters
+    ----------
+    path : Path
+    shared : bool
+        As in `write_whole`.
+    """
+    own = f".{secrets.token_hex(4)}" if shared else ""
+    aside = path.with_name(f"{path.name}{own}{TEMPORARY_SUFFIX}")
+    try:
+        yield aside
+        aside.rename(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def _create(path: Path) -> int:
+    """Make a file anew, whatever stood at its path: it is never one that a link leads to."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        return os.open(path, flags, 0o666)
+    except FileExistsError:
+        path.unlink()
+        return os.open(path, flags, 0o666)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what writers that were killed left half-written anywhere below a folder."""
+    for left in folder.rglob(f"*{TEMPORARY_SUFFIX}"):
+        left.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on the disk."""
+    _sync(folder, os.O_DIRECTORY)
+
+
+def sync_tree(folder: Path) -> None:
+    """Put every file and folder below a folder, and the folder itself, on the disk."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync(Path(parent) / name)
+        sync_folder(Path(parent))
+
+
+def _sync(path: Path, flags: int = 0) -> None:
+    handle = os.open(path, os.O_RDONLY | flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Syncer:
+    """Makes files durable in a thread of its own, while others are still being written."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="fsync")
+        self._pending: list[Future[None]] = []
+
+    def __enter__(self) -> Syncer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=error is not None)
+
+    def add(self, path: Path) -> None:
+        """Make a file durable soon."""
+        self._pending.append(self._pool.submit(_sync, path))
+
+    def wait(self) -> None:
+        """Wait until all files are durable, or raise what went wrong."""
+        for future in self._pending:
+            future.result()
+        self._pending.clear()
