@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from grandbatch.indicators import ema, wilder_rsi
     from grandbatch.live import LiveFeatures
-    from grandbatch.loader import SlidingWindowDataLoader
+    from grandbatch.loader import DataStreamer, SlidingWindowDataLoader
     from grandbatch.memory import MemoryMonitor
     from grandbatch.position import Position
     from grandbatch.processor import BatchProcessor
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from grandbatch.splits import Split, split_store, walk_forward
     from grandbatch.statistics import feature_statistics
     from grandbatch.store import MatrixStore
-    from grandbatch.stream import DataStreamer
     from grandbatch.training import Trainer
 
 # where each name lives; a module's own home is this package
@@ -48,7 +47,7 @@ _HOMES = {
     "BatchConfig": "config",
     "BatchProcessor": "processor",
     "CheckpointManager": "checkpoint",
-    "DataStreamer": "stream",
+    "DataStreamer": "loader",
     "Evaluation": "evaluation",
     "Feature": "features",
     "FeatureSet": "features",

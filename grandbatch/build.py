@@ -9,10 +9,10 @@ from grandbatch.bars import BarRules
 from grandbatch.builder.builder import BuildOptions, build
 from grandbatch.builder.reuse import Inputs, Request
 from grandbatch.builder.settings import make_settings
-from grandbatch.checks import parse_bytes
 from grandbatch.features import FeatureSet
 from grandbatch.scheduling import Schedule
 from grandbatch.store import MatrixStore
+from grandbatch.values.checks import parse_bytes
 
 
 def build_store(

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, SupportsFloat
 
-from grandbatch.checks import whole
 from grandbatch.errors import UsageError
+from grandbatch.values.checks import whole
 
 BatchSize = int | Literal["auto"]
 

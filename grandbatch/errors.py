@@ -27,7 +27,7 @@ Every message says what was got, what was wanted, where, and what to do:
 
 from __future__ import annotations
 
-from grandbatch.texts import printable
+from grandbatch.values.texts import printable
 
 __all__ = [
     "BadRowsError",

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.arrays import Array, Float32
 from grandbatch.bars.rules import DEFAULT_SYMBOL, REASONS, BarRules
 from grandbatch.errors import BadRowsError, ColumnError
 from grandbatch.features import FIELDS, FeatureSet, compute_rows, resolve_feature_set
@@ -23,12 +22,13 @@ from grandbatch.kernels.bars.bar_rules import (
     judge_rows,
     widen,
 )
-from grandbatch.times import shown, to_duration, to_nanoseconds
+from grandbatch.values.arrays import Array, Float32
+from grandbatch.values.times import shown, to_duration, to_nanoseconds
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from grandbatch.times import Duration
+    from grandbatch.values.times import Duration
 
 
 _NO_STARTS = np.empty(0, np.int64)

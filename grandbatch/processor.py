@@ -14,18 +14,16 @@ import torch
 
 from grandbatch.batch import MatrixBatch
 from grandbatch.checkpoint import CheckpointManager
-from grandbatch.checks import parse_bytes
 from grandbatch.config import BatchConfig
 from grandbatch.errors import CheckpointError, MemoryLimitError, UsageError
 from grandbatch.features import FeatureSet
-from grandbatch.loader import SlidingWindowDataLoader
+from grandbatch.loader import DataStreamer, SlidingWindowDataLoader
 from grandbatch.loader.windows import SLAB_WINDOWS
 from grandbatch.memory import MemoryMonitor
 from grandbatch.memory.records import TrainingLog
 from grandbatch.position import Position
 from grandbatch.ranks import Ranks
 from grandbatch.store import MatrixStore
-from grandbatch.stream import DataStreamer
 from grandbatch.training import Callback
 from grandbatch.training.agreement import ranks_of
 from grandbatch.training.guard import Allowance, TrainingGuard
@@ -35,6 +33,7 @@ from grandbatch.training.source import open_store
 from grandbatch.training.totals import Means, Totals, check_best
 from grandbatch.training.trainer import Trainer
 from grandbatch.training.validation import Validation
+from grandbatch.values.checks import parse_bytes
 
 _log = logging.getLogger("grandbatch")
 

@@ -8,8 +8,8 @@ import pickle
 import pytest
 
 from grandbatch import BatchConfig
-from grandbatch.checks import parse_bytes
 from grandbatch.errors import UsageError
+from grandbatch.values.checks import parse_bytes
 
 
 def test_defaults_are_those_of_the_documentation():

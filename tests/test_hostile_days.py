@@ -15,7 +15,7 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch.errors import GrandbatchError, KernelError, UsageError
-from grandbatch.texts import printable, strict_json
+from grandbatch.values.texts import printable, strict_json
 
 COMMAND = [sys.executable, "-m", "grandbatch"]
 ESCAPE = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202e"

@@ -15,7 +15,7 @@ from grandbatch.features import FeatureSet
 from grandbatch.features.checking import find_faults, own_subjects, refuse, simulated
 from grandbatch.features.trial import SampleBars, Subject
 from grandbatch.grid import Segments
-from grandbatch.times import shown
+from grandbatch.values.times import shown
 
 _TRIES = 4
 _SEGMENTS = 3

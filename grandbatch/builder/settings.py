@@ -17,7 +17,7 @@ from grandbatch.store.format import (
     NEXT_RETURN_VERSION,
     StoreSpec,
 )
-from grandbatch.times import to_duration
+from grandbatch.values.times import to_duration
 
 _CHUNK_WINDOWS = 1024
 _OVERLAPPING_CHUNK_WINDOWS = 256

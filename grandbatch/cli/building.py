@@ -11,13 +11,13 @@ import typer
 from grandbatch.bars.rules import BarRules
 from grandbatch.builder.reuse import Request, find_store
 from grandbatch.builder.settings import make_settings
-from grandbatch.checks import parse_bytes
 from grandbatch.cli import options as o
 from grandbatch.cli.output import Stages, show
 from grandbatch.store.notes import notes, tell_notes
 from grandbatch.store.publish import has_leftovers
 from grandbatch.store.reader import MatrixStore
-from grandbatch.times import iso_time
+from grandbatch.values.checks import parse_bytes
+from grandbatch.values.times import iso_time
 
 
 def simulate(

@@ -14,7 +14,7 @@ from grandbatch.cli.output import console
 from grandbatch.features.built_in import BUILT_IN
 from grandbatch.features.named import resolve_features
 from grandbatch.features.sets import Feature
-from grandbatch.texts import strict_json
+from grandbatch.values.texts import strict_json
 
 _WIDTH = 100
 """Of the table where it goes to a file or another program."""

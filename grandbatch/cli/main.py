@@ -28,7 +28,7 @@ from grandbatch.cli import (
 from grandbatch.cli.options import Quiet, Verbose, tell_as_much, with_verbosity
 from grandbatch.cli.settings import FILE_VARIABLE, adopt
 from grandbatch.errors import GrandbatchError
-from grandbatch.texts import printable
+from grandbatch.values.texts import printable
 from grandbatch.version import __version__
 
 # what typer raises for anything it can't parse; it has no public name of its own

@@ -20,7 +20,7 @@ from grandbatch.cli.output import console
 from grandbatch.errors import UsageError
 from grandbatch.memory.processes import ProcessMemory, run_processes
 from grandbatch.scheduling import open_schedule
-from grandbatch.texts import strict_json
+from grandbatch.values.texts import strict_json
 
 _WIDTH = 160
 """Of the table where it goes to a file or another program."""

@@ -25,7 +25,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from grandbatch.texts import printable, strict_json
+from grandbatch.values.texts import printable, strict_json
 
 _TITLES = {
     "bars": "reading bars",

@@ -15,7 +15,7 @@ from grandbatch.cli import options as o
 from grandbatch.cli.output import show
 from grandbatch.store.notes import notes
 from grandbatch.store.reader import MatrixStore
-from grandbatch.times import iso_time
+from grandbatch.values.times import iso_time
 
 
 def inspect(store: o.StoreArgument, as_json: o.Json = False) -> None:

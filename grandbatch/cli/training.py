@@ -20,8 +20,8 @@ from grandbatch.files.refusals import refuse_inside_store
 from grandbatch.files.whole import room_for
 from grandbatch.ranks import Ranks, join_ranks
 from grandbatch.store.reader import MatrixStore
-from grandbatch.texts import strict_json
 from grandbatch.training.interrupts import HeldInterrupts
+from grandbatch.values.texts import strict_json
 
 if TYPE_CHECKING:
     from grandbatch.processor import BatchProcessor

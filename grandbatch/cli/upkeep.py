@@ -27,8 +27,8 @@ from grandbatch.cli.settings import FILES, settings
 from grandbatch.errors import GrandbatchError, InputError, UsageError
 from grandbatch.store.publish import BESIDE, beside
 from grandbatch.store.reader import MatrixStore
-from grandbatch.texts import strict_json
-from grandbatch.times import iso_time
+from grandbatch.values.texts import strict_json
+from grandbatch.values.times import iso_time
 
 _SHORT = 12
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from grandbatch.arrays import Float64
 from grandbatch.errors import UsageError
 from grandbatch.evaluation.chance import judge
 from grandbatch.evaluation.performance import Market
@@ -15,7 +14,8 @@ from grandbatch.evaluation.results import Evaluation, Track
 from grandbatch.evaluation.walking import Tape, decide, read_tape
 from grandbatch.splits.split import Split
 from grandbatch.store import MatrixStore
-from grandbatch.times import shown
+from grandbatch.values.arrays import Float64
+from grandbatch.values.times import shown
 
 BASIS_POINT = 1e-4
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grandbatch.arrays import Float64, Int64
 from grandbatch.errors import UsageError
 from grandbatch.evaluation.performance import Market, Performance
+from grandbatch.values.arrays import Float64, Int64
 
 _EXACT_SEEDS = 12
 _FLIPS = 4095

@@ -14,9 +14,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.arrays import Float64, Int64
 from grandbatch.errors import UsageError
 from grandbatch.evaluation.walking import Tape
+from grandbatch.values.arrays import Float64, Int64
 
 YEAR_NS = int(365.25 * 86_400 * 10**9)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from grandbatch.arrays import Float64, Int64
 from grandbatch.evaluation.chance import Verdict
 from grandbatch.evaluation.performance import Market, Performance, equity_of
-from grandbatch.times import shown
+from grandbatch.values.arrays import Float64, Int64
+from grandbatch.values.times import shown
 
 _CURVE_POINTS = 500
 

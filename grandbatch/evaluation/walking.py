@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from grandbatch.arrays import Bool, Float32, Float64, Int32, Int64
 from grandbatch.errors import StoreMismatchError, UsageError
 from grandbatch.splits import read_spans
 from grandbatch.splits.split import Split
 from grandbatch.store import MatrixStore
+from grandbatch.values.arrays import Bool, Float32, Float64, Int32, Int64
 
 Policy = Callable[[Float32, Float64], Any]
 """(B, L, F) float32 windows and (B,) float64 exposures held, to (B,) exposures wanted."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from grandbatch.arrays import Float64
+from grandbatch.values.arrays import Float64
 
 
 def awkward_bars(n: int, seed: int) -> Mapping[str, Float64]:

@@ -19,7 +19,7 @@ from grandbatch.errors import ColumnError, UsageError
 from grandbatch.features.named import resolve_feature_set
 from grandbatch.features.rows import compute_rows, segment_starts
 from grandbatch.features.sets import FeatureSet
-from grandbatch.times import to_duration
+from grandbatch.values.times import to_duration
 
 if TYPE_CHECKING:
     import dask.dataframe as dd

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from grandbatch.arrays import Array, Float32, Float64, Int64
 from grandbatch.features.awkward import awkward_bars
 from grandbatch.features.fused import Kernel
+from grandbatch.values.arrays import Array, Float32, Float64, Int64
 
 BARS = 2_000
 """Bars of a sample, besides twice what is read around each."""

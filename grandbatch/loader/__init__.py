@@ -20,9 +20,11 @@ A batch on its way from the order to the trainer passes these, each handing on t
 | `slabs` | memory for gathered windows |
 | `batches` | from slabs to batches, and what was handed over |
 | `state` | a position with the order that it is one in, as JSON |
+| `stream` | `DataStreamer`: batches prepared ahead, in one thread |
 | `workers` | which epoch the worker processes of a `DataLoader` go through |
 """
 
 from grandbatch.loader.loader import SlidingWindowDataLoader
+from grandbatch.loader.stream import DataStreamer
 
-__all__ = ["SlidingWindowDataLoader"]
+__all__ = ["DataStreamer", "SlidingWindowDataLoader"]

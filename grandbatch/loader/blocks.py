@@ -18,11 +18,11 @@ from operator import itemgetter
 
 import numpy as np
 
-from grandbatch.arrays import Int32
 from grandbatch.loader.table import Table
 from grandbatch.order import EpochOrder, Share
 from grandbatch.scheduling import available_cores
 from grandbatch.store import OpenFiles
+from grandbatch.values.arrays import Int32
 
 _FEW = 4
 """A share with fewer windows than this many times its block's chunks reads only those it needs."""

@@ -12,7 +12,6 @@ from torch.utils.data import IterableDataset, get_worker_info
 from torch.utils.data._utils.worker import WorkerInfo
 
 from grandbatch.batch import MatrixBatch
-from grandbatch.checks import whole
 from grandbatch.config import BatchConfig, calculate_optimal_batch_size
 from grandbatch.errors import UsageError
 from grandbatch.loader.batches import Handover, Turn, every_batch, some_batches
@@ -35,10 +34,11 @@ from grandbatch.order.settings import Remainder
 from grandbatch.position import Position
 from grandbatch.splits import Split
 from grandbatch.store import MatrixStore
-from grandbatch.times import to_nanoseconds
+from grandbatch.values.checks import whole
+from grandbatch.values.times import to_nanoseconds
 
 if TYPE_CHECKING:
-    from grandbatch.times import Time
+    from grandbatch.values.times import Time
 
 _ALL = -1
 """In a worker process's state: batches to skip where none is left of its epoch."""

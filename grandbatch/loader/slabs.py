@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from grandbatch.arrays import UInt8
 from grandbatch.memory.allocator import raise_thresholds
+from grandbatch.values.arrays import UInt8
 
 FRESH_BYTES = 16 * 2**20
 """Slabs up to this size are left to the allocator."""

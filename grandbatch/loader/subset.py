@@ -11,7 +11,7 @@ from grandbatch.errors import UsageError
 from grandbatch.order import OrderSettings, Selection
 from grandbatch.splits import Split, read_spans
 from grandbatch.store import MatrixStore
-from grandbatch.times import shown
+from grandbatch.values.times import shown
 
 _SCANNED_WINDOWS = 2**20
 

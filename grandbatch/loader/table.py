@@ -21,10 +21,10 @@ import numpy.typing as npt
 import torch
 from numpy.lib.stride_tricks import as_strided
 
-from grandbatch.arrays import Float32, Int32, Int64
 from grandbatch.errors import DamagedStoreError
 from grandbatch.loader.labels import LabelSource, Records, SlotLabels
 from grandbatch.store import MatrixStore, OpenFiles
+from grandbatch.values.arrays import Float32, Int32, Int64
 
 _CUT_WINDOWS = 48
 """Windows copied at once by way of a temporary array, small enough to stay in the cache."""

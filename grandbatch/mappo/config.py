@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from grandbatch.checks import number, whole
 from grandbatch.errors import UsageError
+from grandbatch.values.checks import number, whole
 
 STRATEGIC_FEATURES = (
     "price_change:1",

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from grandbatch.arrays import Float32
 from grandbatch.batch import MatrixBatch
 from grandbatch.errors import MissingExtraError, UsageError
 from grandbatch.mappo.config import MappoConfig
 from grandbatch.mappo.environment import ReplayMarket
 from grandbatch.mappo.market import EXPOSURES
+from grandbatch.values.arrays import Float32
 
 try:
     from gymnasium.spaces import Box, Discrete

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 
 from grandbatch.batch import MatrixBatch
-from grandbatch.checks import whole
 from grandbatch.errors import TrainingError, UsageError
 from grandbatch.mappo.config import MappoConfig
 from grandbatch.mappo.market import EXPOSURES, exposure_of
@@ -32,6 +31,7 @@ from grandbatch.mappo.uncertainty import (
     leaning,
     summarise_samples,
 )
+from grandbatch.values.checks import whole
 
 _SAMPLES = 32
 

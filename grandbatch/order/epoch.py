@@ -7,10 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
-from grandbatch.arrays import Int32, Int64
 from grandbatch.order.permutation import permutation, stream_key
 from grandbatch.order.selection import Selection
 from grandbatch.order.settings import OrderSettings
+from grandbatch.values.arrays import Int32, Int64
 
 _CHUNKS, _WINDOWS = 1, 2
 

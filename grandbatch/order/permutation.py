@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from grandbatch.arrays import Int32
+from grandbatch.values.arrays import Int32
 
 _MASK = 2**64 - 1
 _GAMMA = 0x9E3779B97F4A7C15

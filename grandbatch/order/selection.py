@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from grandbatch.arrays import Int64
+from grandbatch.values.arrays import Int64
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.arrays import Float32, Float64, Int64
 from grandbatch.report import svg
 from grandbatch.report.svg import Plot
+from grandbatch.values.arrays import Float32, Float64, Int64
 
 _HEAT_LEFT = 132.0
 _HEAT_WIDTH = svg.WIDTH - _HEAT_LEFT - 6.0

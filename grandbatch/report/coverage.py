@@ -11,8 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from grandbatch.arrays import Int64
 from grandbatch.store import MatrixStore
+from grandbatch.values.arrays import Int64
 
 BINS = 180
 _SLAB_WINDOWS = 1_048_576

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grandbatch.arrays import Float32, Float64, Int64
 from grandbatch.store import MatrixStore
+from grandbatch.values.arrays import Float32, Float64, Int64
 
 _CHUNKS = 512
 _DECODED_BYTES = 768 * 2**20

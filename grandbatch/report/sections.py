@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from grandbatch.arrays import Float64
 from grandbatch.bars.cache.bars import Bars
 from grandbatch.bars.cache.upkeep import caches_of, sample_bad_rows
 from grandbatch.builder.history import read_build
@@ -16,7 +15,8 @@ from grandbatch.report.coverage import read_coverage
 from grandbatch.report.sampling import RowSample, correlations, spread, time_bands
 from grandbatch.store import MatrixStore
 from grandbatch.store.notes import notes
-from grandbatch.times import moment
+from grandbatch.values.arrays import Float64
+from grandbatch.values.times import moment
 
 MOST_FEATURES = 60
 _MOST_SYMBOLS = 60

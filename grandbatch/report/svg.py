@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.arrays import Float64
+from grandbatch.values.arrays import Float64
 
 WIDTH = 360.0
 LEVELS = 4

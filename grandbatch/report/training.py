@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from grandbatch.arrays import Float64
 from grandbatch.errors import CheckpointError, UsageError
 from grandbatch.memory.records import read_records
 from grandbatch.report import charts, html
 from grandbatch.store import MatrixStore
-from grandbatch.times import moment
 from grandbatch.training.metrics_log import read_metrics
+from grandbatch.values.arrays import Float64
+from grandbatch.values.times import moment
 
 _MOST_POINTS = 240
 _MOST_CURVE_POINTS = 120

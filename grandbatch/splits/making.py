@@ -7,17 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from grandbatch.arrays import Int64
-from grandbatch.checks import whole
 from grandbatch.errors import UsageError
 from grandbatch.splits.ranked import times_of_ranks
 from grandbatch.splits.reach import Reach, window_spans
 from grandbatch.splits.split import Chain, Period, Split
 from grandbatch.store import MatrixStore
-from grandbatch.times import shown, to_duration, to_nanoseconds
+from grandbatch.values.arrays import Int64
+from grandbatch.values.checks import whole
+from grandbatch.values.times import shown, to_duration, to_nanoseconds
 
 if TYPE_CHECKING:
-    from grandbatch.times import Duration, Time
+    from grandbatch.values.times import Duration, Time
 
     Bounds = tuple[Time | None, Time | None]
 

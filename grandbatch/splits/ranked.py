@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from grandbatch.arrays import Int64
+from grandbatch.values.arrays import Int64
 
 _BINS = 2**16
 

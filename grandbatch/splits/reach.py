@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grandbatch.arrays import Float64, Int32, Int64
+from grandbatch.values.arrays import Float64, Int32, Int64
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from grandbatch.arrays import Int64
 from grandbatch.errors import UsageError
-from grandbatch.times import shown
+from grandbatch.values.arrays import Int64
+from grandbatch.values.times import shown
 
 _FOREVER = np.iinfo(np.int64).max
 

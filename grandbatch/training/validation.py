@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from grandbatch.checks import whole
 from grandbatch.errors import UsageError
 from grandbatch.ranks import Ranks
 from grandbatch.training.totals import Means, summed
+from grandbatch.values.checks import whole
 
 if TYPE_CHECKING:
     from grandbatch.batch import MatrixBatch

@@ -21,7 +21,7 @@ from grandbatch.bars.rules import BarRules
 from grandbatch.kernels.bars.looks import LOWEST_POWER, N_BINS, count_volumes, find_leaps
 from grandbatch.scheduling import Schedule
 from grandbatch.store.notes import shown_name
-from grandbatch.times import shown
+from grandbatch.values.times import shown
 
 LEAP = 5.0
 """A price that many times the one before, or a part of it, is worth a look."""

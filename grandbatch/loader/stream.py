@@ -12,12 +12,12 @@ from collections.abc import Generator, Iterator, Mapping
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from grandbatch.checks import whole
+from grandbatch.values.checks import whole
 
 if TYPE_CHECKING:
     from grandbatch.batch import MatrixBatch
-    from grandbatch.loader import SlidingWindowDataLoader
     from grandbatch.loader.batches import Handover
+    from grandbatch.loader.loader import SlidingWindowDataLoader
 
 
 class _Element(NamedTuple):

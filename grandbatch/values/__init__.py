@@ -1,0 +1,9 @@
+"""Values that people and files give, checked, read and written; no other part is below.
+
+| module | has |
+|---|---|
+| `arrays` | the names of array types |
+| `checks` | whole numbers, numbers, sizes: within their bounds or an error that names them |
+| `texts` | text of others, safe to show and to store; JSON that any reader takes |
+| `times` | times and lengths of time |
+"""
