@@ -13,6 +13,7 @@ import numpy as np
 from grandbatch.bars import Bars
 from grandbatch.features import FeatureSet
 from grandbatch.features.checking import find_faults, own_subjects, refuse, simulated
+from grandbatch.features.inputs import TIMESTAMP
 from grandbatch.features.trial import SampleBars, Subject
 from grandbatch.grid import Segments
 from grandbatch.values.times import shown
@@ -53,7 +54,6 @@ def first_bars(subject: Subject, bars: Bars, segments: Segments) -> Iterator[Sam
         segment = enough[place]
         start = int(segments.start[segment])
         stop = start + min(int(segments.length[segment]), subject.sample_bars)
-        read = bars.read(start, stop, ("timestamp", *subject.inputs))
-        began = shown(int(read.pop("timestamp")[0]))
-        symbol = bars.symbols[segments.symbol[segment]]
+        read = bars.read(start, stop, tuple(dict.fromkeys((TIMESTAMP, *subject.inputs))))
+        symbol, began = bars.symbols[segments.symbol[segment]], shown(int(read[TIMESTAMP][0]))
         yield SampleBars(f"the bars of {symbol} from {began} on", read)

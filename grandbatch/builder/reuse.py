@@ -22,6 +22,7 @@ from grandbatch.bars.inputs.files import (
 from grandbatch.bars.rules import BarRules
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
+from grandbatch.features.inputs import BAR_INPUTS, require_inputs
 from grandbatch.files.locations import is_occupied, is_remote, place_of
 from grandbatch.files.refusals import refuse_inside_store, refuse_planted, refuse_url
 from grandbatch.store.format import MANIFEST_NAME, NEXT_RETURN_VERSION
@@ -51,11 +52,19 @@ class Request:
         rules: BarRules,
         cache: str | os.PathLike[str] | None = None,
     ) -> Request:
-        """Make the paths absolute.
+        """Make the paths absolute, and see that the features read only what the bars will have.
 
         The cache of bars lies beside the store by default; in the current folder where the store
         is to be at a URL.
+
+        Raises
+        ------
+        ColumnError
+            If a feature reads a column that the rules don't name.
+        UsageError
+            If a path is one that nothing must be written to.
         """
+        require_inputs(settings.feature_set.features, (*BAR_INPUTS, *rules.extra))
         refuse_url(cache, "the bars cache (--cache)")
         store = place_of(path)
         cache_folder = Path(cache).absolute() if cache else beside(store) / "bars"

@@ -18,6 +18,7 @@ from grandbatch.bars.inputs.files import resolve_inputs
 from grandbatch.builder.reuse import Request
 from grandbatch.errors import StoreError
 from grandbatch.features import FeatureSet, compute_rows
+from grandbatch.features.inputs import dtype_of
 from grandbatch.kernels.statistics import row_moments
 from grandbatch.scheduling import Origin, Schedule, bit_versions, look_at
 from grandbatch.store.publish import beside
@@ -113,7 +114,7 @@ def warm_worker(feature_set: FeatureSet) -> None:
     from grandbatch.builder import engines  # noqa: F401 (with all that its tasks import)
 
     n_rows = feature_set.lookback + 1
-    columns = {name: np.ones(n_rows) for name in feature_set.inputs}
+    columns = {name: np.ones(n_rows, dtype_of(name)) for name in feature_set.inputs}
     rows = compute_rows(feature_set, columns, np.empty(0, np.int64), feature_set.lookback)
     row_moments(rows, *np.empty((4, feature_set.n_features)))
 

@@ -1,9 +1,9 @@
 """Feature sets, and the ways to compute them: over arrays, or over a live Dask frame.
 
-`sets.py` says what they are, `built_in.py` holds those that come with the package, `named.py` finds
-a set by its name, `fused.py` groups columns that are computed together, `rows.py` is the way over
-arrays, `overlap.py` the one `map_overlap`. `checking.py` says which kernels are checked on which
-bars, `trial.py` how.
+`inputs.py` says what kernels read, and finds its arrays; `sets.py` says what sets are,
+`built_in.py` holds those that come with the package, `named.py` finds a set by its name, `fused.py`
+groups columns that are computed together, `rows.py` is the way over arrays, `overlap.py` the one
+`map_overlap`. `checking.py` says which kernels are checked on which bars, `trial.py` how.
 Importing this imports neither Dask, pandas nor numba.
 """
 
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from grandbatch.features.alpha import ALPHA158, alpha158
 from grandbatch.features.built_in import STRATEGIC, TACTICAL
 from grandbatch.features.checking import check
+from grandbatch.features.inputs import BAR_COLUMNS, FIELDS
 from grandbatch.features.named import resolve_feature_set
 from grandbatch.features.rows import compute_rows, segment_starts
-from grandbatch.features.sets import BAR_COLUMNS, FIELDS, Feature, FeatureSet
+from grandbatch.features.sets import Feature, FeatureSet
 
 if TYPE_CHECKING:
     from grandbatch.features.overlap import add_features

@@ -16,7 +16,8 @@ from grandbatch import windows as w
 from grandbatch.errors import UsageError
 from grandbatch.features.formula import Formula, ratio, rises, shifted, whole
 from grandbatch.features.fused import FusedColumn, FusedKernel
-from grandbatch.features.sets import FIELDS, Feature, FeatureSet
+from grandbatch.features.inputs import FIELDS
+from grandbatch.features.sets import Feature, FeatureSet
 from grandbatch.kernels import ALPHA158_WIDTH, alpha158_kernel
 from grandbatch.kernels.alpha158_columns import (
     BAR_SHAPES,

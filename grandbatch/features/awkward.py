@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
-from grandbatch.values.arrays import Float64
+from grandbatch.features.inputs import BAR_INPUTS, FIELDS, TIMESTAMP
+from grandbatch.values.arrays import Array, Float64, Int64
+
+_FIVE_MINUTES, _WEEKEND = 300_000_000_000, 172_800_000_000_000
 
 
-def awkward_bars(n: int, seed: int) -> Mapping[str, Float64]:
+def awkward_bars(n: int, seed: int, names: Sequence[str] = FIELDS) -> dict[str, Array]:
     """Make a walk on a grid of prices, with a jump, a flat stretch, one without volume, tiny moves.
 
-    Each stretch is an eighth of the bars.
+    Each stretch is an eighth of the bars. Times have a weekend and a change of clocks in them.
+
+    Parameters
+    ----------
+    n, seed : int
+    names : sequence of str
+        What is wanted: names that no bar has are taken for extra columns. Nothing is known of
+        those, so they hold what makes sense for most quantities: numbers between 0 and 1, with a
+        jump, a flat stretch and tiny moves.
 
     Returns
     -------
-    dict of str to (n,) float64
-        open, high, low, close, volume: bars that keep all rules.
+    dict of str to (n,) array
+        In the order of `names`: bars that keep all rules; `timestamp` int64, others float64.
     """
+    bars: dict[str, Array] = {**_prices_and_volume(n, seed), TIMESTAMP: _times(n, seed)}
+    extra = {name: _shares(n, seed, name) for name in names if name not in BAR_INPUTS}
+    return {name: (bars | extra)[name] for name in names}
+
+
+def _times(n: int, seed: int) -> Int64:
+    first = np.datetime64(f"{2023 + seed}-03-08T22:00", "ns").astype(np.int64)
+    steps = np.full(n, _FIVE_MINUTES)
+    steps[n // 2] = _WEEKEND
+    return np.asarray(first + np.cumsum(steps), np.int64)
+
+
+def _shares(n: int, seed: int, name: str) -> Float64:
+    # other numbers for each name, and the same ones in each process
+    rng, eighth = np.random.default_rng([seed, zlib.crc32(name.encode())]), max(1, n // 8)
+    walk = np.cumsum(rng.normal(0, 0.2, n))
+    walk[2 * eighth :] += 0.5
+    values = np.round(0.5 + 0.3 * np.sin(walk) + rng.uniform(-0.1, 0.1, n), 3)
+    values[4 * eighth : 5 * eighth] = 0.25
+    values[n - eighth :] = values[n - eighth] + 1e-9 * np.arange(eighth)
+    return np.asarray(values, np.float64)
+
+
+def _prices_and_volume(n: int, seed: int) -> dict[str, Float64]:
     rng, eighth = np.random.default_rng(seed), max(1, n // 8)
     steps = rng.normal(0, 0.002, n)
     steps[2 * eighth : 2 * eighth + 1] = 0.4

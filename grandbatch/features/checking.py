@@ -13,9 +13,11 @@ import numpy as np
 from grandbatch.errors import KernelError, UsageError
 from grandbatch.features.awkward import awkward_bars
 from grandbatch.features.fused import FusedColumn
+from grandbatch.features.inputs import arrays_of, inputs_of, known_inputs, require_inputs
 from grandbatch.features.named import resolve_features
 from grandbatch.features.sets import Feature, FeatureSet
 from grandbatch.features.trial import TRIES, SampleBars, Subject, find_fault
+from grandbatch.values.arrays import Array
 
 _MOST_SYMBOLS = 3
 
@@ -33,17 +35,20 @@ def check(feature: str | Feature | FeatureSet, bars: Any = None) -> None:
     ----------
     feature : Feature, FeatureSet or str
         What to check; or its name: `module:NAME`, `path.py:NAME`, or that of a built-in set.
-    bars : DataFrame or mapping of str to (n,) float64, optional
+    bars : DataFrame or mapping of str to (n,) array, optional
         Bars as `read_bars` gives them, of which the first of each of a few symbols are taken, or
-        the columns of one symbol's. By default bars made for it: a walk with a jump, a flat
-        stretch, one without volume, and one of tiny moves.
+        the columns of one symbol's; the timestamp may be a frame's index. By default bars made for
+        it: a walk with a jump, a flat stretch, one without volume, and one of tiny moves; extra
+        columns hold numbers between 0 and 1.
 
     Raises
     ------
     KernelError
         If a kernel is wrong: names the feature, the first bar, both values, and what to change.
+    ColumnError
+        If the bars lack a column that a kernel reads.
     UsageError
-        If the bars lack a column, or are too few.
+        If they are too few.
     """
     subjects = subjects_of(resolve_features(feature))
     if bars is None:
@@ -88,7 +93,7 @@ def find_faults(
 
 def simulated(subject: Subject) -> list[SampleBars]:
     """Return awkward bars, as many as a kernel needs to show all there is to see."""
-    return [SampleBars("simulated bars", awkward_bars(subject.sample_bars, 1))]
+    return [SampleBars("simulated bars", awkward_bars(subject.sample_bars, 1, subject.inputs))]
 
 
 def refuse(faults: Mapping[str, str]) -> None:
@@ -109,7 +114,7 @@ def _samples(bars: Any, subjects: Sequence[Subject]) -> Iterator[SampleBars]:
     """Take the first bars of each of a few symbols."""
     wanted = max(subject.sample_bars for subject in subjects)
     needed = max(subject.bars_needed for subject in subjects)
-    inputs = sorted({name for subject in subjects for name in subject.inputs})
+    inputs = inputs_of(subjects)
     if hasattr(bars, "npartitions"):
         last = bars.npartitions - 1
         frames = [bars.get_partition(number).compute() for number in sorted({0, last // 2, last})]
@@ -118,17 +123,15 @@ def _samples(bars: Any, subjects: Sequence[Subject]) -> Iterator[SampleBars]:
     seen: set[str] = set()
     found = False
     for frame in frames:
-        _refuse_missing(frame, inputs)
-        for symbol, rows in _by_symbol(frame):
+        require_inputs(subjects, known_inputs(frame), kind=subjects[0].kind)
+        for symbol, rows in _by_symbol(frame, inputs):
             n = len(rows[inputs[0]])
             if symbol in seen or n < needed:
                 continue
             seen.add(symbol)
             found = True
             label = f"the bars of {symbol}" if symbol else "the bars"
-            yield SampleBars(
-                label, {name: np.asarray(rows[name], np.float64)[:wanted] for name in inputs}
-            )
+            yield SampleBars(label, {name: values[:wanted] for name, values in rows.items()})
             if len(seen) == _MOST_SYMBOLS:
                 return
     if not found:
@@ -138,20 +141,12 @@ def _samples(bars: Any, subjects: Sequence[Subject]) -> Iterator[SampleBars]:
         )
 
 
-def _refuse_missing(frame: Any, inputs: Sequence[str]) -> None:
-    missing = [name for name in inputs if name not in frame]
-    if missing:
-        raise UsageError(
-            f"the bars to check with lack the column(s) {', '.join(missing)}; they have "
-            f"{', '.join(map(str, frame))}"
-        )
-
-
-def _by_symbol(frame: Any) -> Iterator[tuple[str, Any]]:
+def _by_symbol(frame: Any, inputs: Sequence[str]) -> Iterator[tuple[str, dict[str, Array]]]:
+    columns = arrays_of(frame, inputs)
     if "symbol" not in frame:
-        yield "", frame
+        yield "", columns
         return
     symbols = np.asarray(frame["symbol"])
     for symbol in dict.fromkeys(symbols.tolist()):
         rows = symbols == symbol
-        yield str(symbol), {name: np.asarray(frame[name])[rows] for name in frame}
+        yield str(symbol), {name: values[rows] for name, values in columns.items()}

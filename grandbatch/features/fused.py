@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import KernelError
+from grandbatch.values.arrays import Array
 
-F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
 Kernel = Callable[..., None]
 
@@ -32,7 +32,7 @@ class FusedKernel:
     width: int
     lookback: int
 
-    def write(self, bars: Mapping[str, F64], first: int, out: F32) -> None:
+    def write(self, bars: Mapping[str, Array], first: int, out: F32) -> None:
         """Write all columns of the bars from `first` on.
 
         Inputs that `bars` lacks are those that only columns nobody wants would read. Likewise,
@@ -99,7 +99,7 @@ class Producer:
     lookback: int
     width: int = 1
 
-    def write(self, bars: Mapping[str, F64], first: int, stop: int, out: F32) -> None:
+    def write(self, bars: Mapping[str, Array], first: int, stop: int, out: F32) -> None:
         """Write the columns of the bars from `first` to before `stop`, (width, stop - first).
 
         Raises

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grandbatch.errors import ColumnError, UsageError
+from grandbatch.features.inputs import TIMESTAMP, arrays_of, known_inputs, require_inputs
 from grandbatch.features.named import resolve_feature_set
 from grandbatch.features.rows import compute_rows, segment_starts
 from grandbatch.features.sets import FeatureSet
@@ -40,9 +41,9 @@ def add_features(
     Parameters
     ----------
     frame : dask DataFrame
-        Finite bars sorted by symbol, then time, as `read_bars` gives them: symbol, timestamp
-        (needed with `max_gap` only), and the float64 columns that the set reads. The index is kept
-        and means nothing.
+        Finite bars sorted by symbol, then time, as `read_bars` gives them: symbol, and the float64
+        columns that the set reads. The timestamp, needed with `max_gap` and where the set reads
+        it, may be the index, which is kept and means nothing otherwise.
     feature_set : str or FeatureSet
         A set, or its name: "strategic", "module:NAME", "path.py:NAME", …
     max_gap : str or timedelta, optional
@@ -76,12 +77,13 @@ def add_features(
             "one, and so does dask.dataframe.from_pandas(frame, npartitions=4)"
         )
     needed = ["symbol", *resolved.inputs]
-    if max_gap_ns is not None:
-        needed.append("timestamp")
+    if max_gap_ns is not None and TIMESTAMP not in needed:
+        needed.append(TIMESTAMP)
     _check_columns(frame._meta, needed, resolved, keep_bars=keep_bars)
-    counts = _partition_rows(frame, partition_rows, resolved.inputs[0])
+    columns = [name for name in needed if name in frame.columns]
+    counts = _partition_rows(frame, partition_rows, columns[-1])
     source = _without_short_partitions(
-        frame if keep_bars else frame[needed], counts, resolved.lookback
+        frame if keep_bars else frame[columns], counts, resolved.lookback
     )
     no_rows = np.empty((0, resolved.n_features), np.float32)
     overlapped = source.map_overlap(
@@ -105,14 +107,8 @@ def _feature_partition(
 
     The first rows, which lack their lookback here, are the tail that Dask cuts off again.
     """
-    columns = {
-        name: np.ascontiguousarray(bars[name].to_numpy(dtype=np.float64))
-        for name in feature_set.inputs
-    }
-    if max_gap_ns is None:
-        time = np.empty(0, np.int64)
-    else:
-        time = bars["timestamp"].to_numpy(dtype="datetime64[ns]").view(np.int64)
+    columns = arrays_of(bars, feature_set.inputs)
+    time = np.empty(0, np.int64) if max_gap_ns is None else arrays_of(bars, [TIMESTAMP])[TIMESTAMP]
     starts = segment_starts(time, _symbol_codes(bars["symbol"]), max_gap_ns)
     return _joined(bars, compute_rows(feature_set, columns, starts), feature_set, keep_bars)
 
@@ -144,22 +140,25 @@ def _symbol_codes(symbols: pd.Series[Any]) -> npt.NDArray[np.integer[Any]]:
 def _check_columns(
     meta: pd.DataFrame, needed: Sequence[str], feature_set: FeatureSet, *, keep_bars: bool
 ) -> None:
-    missing = [name for name in needed if name not in meta.columns]
+    known = known_inputs(meta)
+    require_inputs(feature_set.features, known, bars="the bars of the frame")
+    missing = [name for name in needed if name not in known]
     if missing:
         raise ColumnError(
-            f"feature set {feature_set.name!r} needs the column(s) {', '.join(missing)}; the frame "
-            f"has {', '.join(map(str, meta.columns))}. Rename its columns, or use read_bars"
+            f"the frame needs the column(s) {', '.join(missing)}; it has {', '.join(known)}. "
+            "Rename its columns, or use read_bars"
         )
     for name in feature_set.inputs:
-        if meta[name].dtype != np.float64:
+        if name != TIMESTAMP and meta[name].dtype != np.float64:
             raise ColumnError(
                 f"column {name!r} must be float64, got {meta[name].dtype}; "
                 "use .astype('float64') on it"
             )
-    if "timestamp" in needed and not pd.api.types.is_datetime64_any_dtype(meta["timestamp"].dtype):
+    is_column = TIMESTAMP in needed and TIMESTAMP in meta.columns
+    if is_column and not pd.api.types.is_datetime64_any_dtype(meta[TIMESTAMP].dtype):
         raise ColumnError(
-            f"column 'timestamp' must hold datetimes, got {meta['timestamp'].dtype}; "
-            "max_gap is measured in it. Use dask.dataframe.to_datetime"
+            f"column 'timestamp' must hold datetimes, got {meta[TIMESTAMP].dtype}; "
+            "use dask.dataframe.to_datetime on it"
         )
     twice = [name for name in feature_set.feature_names if name in meta.columns]
     if keep_bars and twice:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.errors import InputError
 from grandbatch.features.fused import Production
+from grandbatch.features.inputs import refuse_not_finite
 from grandbatch.features.sets import FeatureSet
+from grandbatch.values.arrays import Array
 
-F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
 
@@ -48,7 +48,7 @@ def segment_starts(
 
 def compute_rows(
     feature_set: FeatureSet,
-    columns: Mapping[str, F64],
+    columns: Mapping[str, Array],
     starts: Int64Array,
     first: int = 0,
 ) -> F32:
@@ -58,8 +58,9 @@ def compute_rows(
     ----------
     feature_set : FeatureSet
         What to compute.
-    columns : mapping of str to (n,) float64, contiguous
-        The bars: at least `feature_set.inputs`, all finite.
+    columns : mapping of str to (n,) array, contiguous
+        The bars: at least `feature_set.inputs`, all finite; `timestamp` is int64, the others
+        float64.
     starts : (S,) int64
         Rising positions where a segment begins. Position 0 need not be among them: the rows may
         begin in the middle of a segment.
@@ -77,10 +78,9 @@ def compute_rows(
     InputError
         If a bar is not finite.
     """
-    bars = [columns[name] for name in feature_set.inputs]
-    for name, values in zip(feature_set.inputs, bars, strict=True):
-        _refuse_not_finite(name, values)
-    n = len(bars[0])
+    bars = {name: columns[name] for name in feature_set.inputs}
+    refuse_not_finite(bars)
+    n = len(bars[feature_set.inputs[0]])
     lookback = feature_set.lookback
     out = np.empty((n - first, feature_set.n_features), np.float32)
     stops = [int(start) for start in starts if start > 0] + [n]
@@ -89,13 +89,13 @@ def compute_rows(
         lacking = slice(max(first, begin), max(first, min(begin + lookback, stop)))
         out[lacking.start - first : lacking.stop - first] = np.nan
         if lacking.stop < stop:
-            run = {name: columns[name][begin:stop] for name in feature_set.inputs}
+            run = {name: values[begin:stop] for name, values in bars.items()}
             _write_run(feature_set, run, lacking.stop - begin, out[lacking.stop - first :])
         begin = stop
     return out
 
 
-def _write_run(feature_set: FeatureSet, run: Mapping[str, F64], first: int, out: F32) -> None:
+def _write_run(feature_set: FeatureSet, run: Mapping[str, Array], first: int, out: F32) -> None:
     """Write the rows from `first` of one segment's run to the start of `out`.
 
     Block by block, columns first: writing one column into rows of many would fetch a cache line
@@ -127,12 +127,3 @@ def _block_rows(production: Production) -> int:
     least = min(2 * production.lookback, _MOST_BLOCK_ROWS)
     rows = max(_LEAST_BLOCK_ROWS, least, min(fit, _USUAL_BLOCK_ROWS))
     return rows // 8 * 8 | 8
-
-
-def _refuse_not_finite(name: str, values: F64) -> None:
-    if not np.isfinite(values).all():
-        row = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise InputError(
-            f"{name} is {values[row]} at row {row} of {len(values)}; features need finite bars: "
-            "read them with grandbatch.read_bars, which quarantines such rows"
-        )

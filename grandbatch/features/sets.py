@@ -12,11 +12,7 @@ from typing import Any
 
 from grandbatch.errors import UsageError
 from grandbatch.features.fused import Kernel, Production
-
-FIELDS = ("open", "high", "low", "close", "volume")
-"""What kernels may read."""
-
-BAR_COLUMNS = ("timestamp", "symbol", *FIELDS)
+from grandbatch.features.inputs import BAR_COLUMNS, checked_inputs, inputs_of
 
 
 @dataclass(frozen=True)
@@ -30,13 +26,15 @@ class Feature:
     lookback : int
         Bars before t that its value at t reads.
     kernel : callable
-        ``kernel(*inputs, first, out)``: `inputs` are (n,) float64 arrays of one segment, and
+        ``kernel(*inputs, first, out)``: `inputs` are (n,) arrays of one segment, int64 nanoseconds
+        since 1970 UTC for the timestamp and float64 for all others, and
         ``out[k]``, (n - first,) float32, must become the value at bar ``first + k``; `first` is
         at least `lookback`. It must read only bars ``t - lookback`` to t for the value at t, and
         carry nothing from bar to bar. Make it a module-level function where it is to travel to
         other processes.
     inputs : tuple of str
-        What it reads, of open, high, low, close, volume, in the order of its arguments.
+        What it reads, of timestamp, open, high, low, close, volume, and the names of extra columns
+        of the bars, in the order of its arguments.
     version : int
         Part of every fingerprint: raise it when the values change.
 
@@ -53,7 +51,7 @@ class Feature:
     version: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inputs", tuple(self.inputs))
+        object.__setattr__(self, "inputs", checked_inputs(f"feature {self.name!r}", self.inputs))
         if not isinstance(self.name, str) or not self.name or self.name in BAR_COLUMNS:
             raise UsageError(
                 f"a feature's name must be text unlike the columns of bars, got {self.name!r}"
@@ -63,12 +61,6 @@ class Feature:
         if not callable(self.kernel):
             raise UsageError(
                 f"the kernel of feature {self.name!r} must be callable, got {self.kernel!r}"
-            )
-        known = set(self.inputs) <= set(FIELDS)
-        if not self.inputs or not known or len(set(self.inputs)) < len(self.inputs):
-            raise UsageError(
-                f"the inputs of feature {self.name!r} must be different names out of "
-                f"{', '.join(FIELDS)}, got {self.inputs!r}"
             )
 
 
@@ -148,9 +140,8 @@ class FeatureSet:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What the features read, in the order open, high, low, close, volume."""
-        read = {name for feature in self.features for name in feature.inputs}
-        return tuple(name for name in FIELDS if name in read)
+        """What the features read: timestamp, open, high, low, close, volume, then extra columns."""
+        return inputs_of(self.features)
 
     @cached_property
     def production(self) -> Production:

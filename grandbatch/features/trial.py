@@ -16,6 +16,7 @@ import numpy as np
 
 from grandbatch.features.awkward import awkward_bars
 from grandbatch.features.fused import Kernel
+from grandbatch.features.inputs import TIMESTAMP
 from grandbatch.values.arrays import Array, Float32, Float64, Int64
 
 BARS = 2_000
@@ -104,12 +105,14 @@ class _Trial:
         self._subject, self._label = subject, sample.label
         self._bars = [np.ascontiguousarray(sample.bars[name]) for name in subject.inputs]
         self._n = len(sample)
-        other = awkward_bars(self._n, 2)
+        other = awkward_bars(self._n, 2, subject.inputs)
         self._others = {
             # first: it is never forgotten, where prices of long ago drown in rounding
-            "NaN": [np.full(self._n, np.nan)] * len(self._bars),
-            "other prices": [other[name] for name in subject.inputs],
+            "NaN": [x if x.dtype == np.int64 else np.full(self._n, np.nan) for x in other.values()],
+            "other ones": [*other.values()],
         }
+        if subject.inputs == (TIMESTAMP,):
+            del self._others["NaN"]
         self._first = subject.before
         self._tries = tries
 
@@ -148,7 +151,7 @@ class _Trial:
             "write every out[k] with =, and read none of them",
         )
         # each thread meets others at work on other bars
-        pair = [self._bars, self._others["other prices"]]
+        pair = [self._bars, self._others["other ones"]]
         wanted = [self._whole, self._run(pair[1])]
         with ThreadPoolExecutor(_THREADS) as pool:
             for k, found in enumerate(

@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from simulated import write_bars
 
 import grandbatch as gb
-from grandbatch.errors import KernelError, UsageError
+from grandbatch.errors import ColumnError, KernelError, UsageError
 from grandbatch.features.awkward import awkward_bars
 from grandbatch.features.checking import find_faults, own_subjects, simulated, subjects_of
 from grandbatch.features.trial import SampleBars, Subject, find_fault
@@ -251,7 +251,8 @@ def test_frames_are_checked_symbol_by_symbol(tmp_path, monkeypatch):
 
 
 def test_bars_that_do_not_do_are_refused():
-    with pytest.raises(UsageError, match=r"lack the column\(s\) high, low; they have close"):
+    lacking = r"feature '\w+' reads 'high', .* don't have; they have close\. Rename the columns"
+    with pytest.raises(ColumnError, match=lacking):
         gb.check(RIGHT[2], {"close": np.ones(9)})
     with pytest.raises(UsageError, match="too few bars to check: 12 of one symbol are needed"):
         gb.check(RIGHT[0], pd.DataFrame({"close": np.ones(11)}))

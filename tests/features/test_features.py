@@ -110,7 +110,8 @@ def test_an_unknown_set_is_an_error_that_names_the_known_ones(wrong):
         ({"version": 0}, "version"),
         ({"kernel": None}, "callable"),
         ({"inputs": ()}, "inputs"),
-        ({"inputs": ("vwap",)}, "inputs"),
+        ({"inputs": ("close", "symbol")}, "symbol, which is a text"),
+        ({"inputs": (" ",)}, "inputs"),
         ({"inputs": ("close", "close")}, "inputs"),
     ],
 )
