@@ -38,6 +38,15 @@ if TYPE_CHECKING:
     from grandbatch.splits import Split, split_store, walk_forward
     from grandbatch.statistics import feature_statistics
     from grandbatch.store import MatrixStore
+    from grandbatch.targets import (
+        Target,
+        add_targets,
+        forward_drawdown,
+        forward_log_return,
+        forward_return,
+        forward_volatility,
+        triple_barrier,
+    )
     from grandbatch.training import Trainer
 
 # where each name lives; a module's own home is this package
@@ -60,8 +69,10 @@ _HOMES = {
     "SlidingWindowDataLoader": "loader",
     "Split": "splits",
     "TACTICAL": "features",
+    "Target": "targets",
     "Trainer": "training",
     "add_features": "features",
+    "add_targets": "targets",
     "alpha158": "features",
     "build_store": "build",
     "calculate_optimal_batch_size": "config",
@@ -71,9 +82,14 @@ _HOMES = {
     "evaluate": "evaluation",
     "evaluate_walk_forward": "evaluation",
     "feature_statistics": "statistics",
+    "forward_drawdown": "targets",
+    "forward_log_return": "targets",
+    "forward_return": "targets",
+    "forward_volatility": "targets",
     "indicators": "",
     "read_bars": "bars",
     "split_store": "splits",
+    "triple_barrier": "targets",
     "walk_forward": "splits",
     "wilder_rsi": "indicators",
     "windows": "",
@@ -98,9 +114,11 @@ __all__ = [
     "Position",
     "SlidingWindowDataLoader",
     "Split",
+    "Target",
     "Trainer",
     "__version__",
     "add_features",
+    "add_targets",
     "alpha158",
     "build_store",
     "calculate_optimal_batch_size",
@@ -110,9 +128,14 @@ __all__ = [
     "evaluate",
     "evaluate_walk_forward",
     "feature_statistics",
+    "forward_drawdown",
+    "forward_log_return",
+    "forward_return",
+    "forward_volatility",
     "indicators",
     "read_bars",
     "split_store",
+    "triple_barrier",
     "walk_forward",
     "wilder_rsi",
     "windows",

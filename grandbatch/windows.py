@@ -206,6 +206,7 @@ def moments(x: npt.ArrayLike, n: int) -> tuple[F64, F64]:
     x, mean_ = _prepared(x, n)
     squares = _unknown(x, n)
     kernel.moments(x, window_steps(n), mean_, squares)
+    _unknown_of_one(x, n, squares)
     return mean_, squares
 
 
@@ -231,6 +232,8 @@ def products(x: npt.ArrayLike, y: npt.ArrayLike, n: int) -> tuple[F64, F64, F64]
         raise UsageError(f"both sides must be equally long, got {x.size} and {y.size} values")
     joint = _unknown(x, n)
     kernel.products(x, y, window_steps(n), x_squares, y_squares, joint)
+    _unknown_of_one(x, n, x_squares)
+    _unknown_of_one(y, n, y_squares)
     return x_squares, y_squares, joint
 
 
@@ -336,6 +339,12 @@ def _unknown(x: F64, n: int) -> F64:
     out = np.empty(x.size)
     out[: n - 1] = np.nan
     return out
+
+
+def _unknown_of_one(x: F64, n: int, squares: F64) -> None:
+    """Put nan where a window of one value, which nothing is merged for, is not finite."""
+    if n == 1:
+        squares[~np.isfinite(x)] = np.nan
 
 
 def _whole(n: int) -> int:

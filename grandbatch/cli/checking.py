@@ -9,15 +9,15 @@ import typer
 from grandbatch.bars.rules import BarRules
 from grandbatch.cli import options as o
 from grandbatch.cli.output import show
-from grandbatch.features.checking import find_faults, refuse, simulated, subjects_of
-from grandbatch.features.named import resolve_features
+from grandbatch.features.checking import find_faults, refuse, simulated
+from grandbatch.features.named import resolve_checkable
 
 
 @o.with_rules
 def check(
     name: Annotated[
         str,
-        typer.Argument(metavar="SET", help="A set or a feature: path.py:NAME, module:NAME, …"),
+        typer.Argument(metavar="SET", help="A set, a feature or a target: path.py:NAME, …"),
     ],
     inputs: Annotated[
         list[str] | None,
@@ -35,7 +35,7 @@ def check(
 
     Example: grandbatch check features.py:MINE bars.csv
     """
-    subjects = subjects_of(resolve_features(name))
+    subjects = [checked.subject for checked in resolve_checkable(name)]
     faults = find_faults(subjects, simulated)
     if inputs:
         from grandbatch.bars import prepare_bars

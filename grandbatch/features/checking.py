@@ -14,26 +14,27 @@ from grandbatch.errors import KernelError, UsageError
 from grandbatch.features.awkward import awkward_bars
 from grandbatch.features.fused import FusedColumn
 from grandbatch.features.inputs import arrays_of, inputs_of, known_inputs, require_inputs
-from grandbatch.features.named import resolve_features
+from grandbatch.features.named import resolve_checkable
 from grandbatch.features.sets import Feature, FeatureSet
-from grandbatch.features.trial import TRIES, SampleBars, Subject, find_fault
+from grandbatch.features.trial import TRIES, Checkable, SampleBars, Subject, find_fault
 from grandbatch.values.arrays import Array
 
 _MOST_SYMBOLS = 3
 
 
-def check(feature: str | Feature | FeatureSet, bars: Any = None) -> None:
-    """Run kernels where it shows whether they keep what a feature promises.
+def check(feature: str | FeatureSet | Checkable | Sequence[Checkable], bars: Any = None) -> None:
+    """Run kernels where it shows whether they keep what a feature, or a target, promises.
 
     Each is run on bars, and on the same bars changed where it must not look. So it comes out if
-    values depend on bars after t, on bars before the lookback, on where the run began, on other
-    threads, or on chance; if they aren't written, or aren't finite; and if inputs are changed.
+    values depend on bars after t (of a target: more than its horizon after t, or before t), on
+    bars before the lookback, on where the run began, on other threads, or on chance; if they
+    aren't written, or aren't finite (of a target: nowhere); and if inputs are changed.
     Not found: a formula that isn't the one meant, and what happens under conditions that the bars
     don't hold.
 
     Parameters
     ----------
-    feature : Feature, FeatureSet or str
+    feature : Feature, Target, FeatureSet, sequence of them, or str
         What to check; or its name: `module:NAME`, `path.py:NAME`, or that of a built-in set.
     bars : DataFrame or mapping of str to (n,) array, optional
         Bars as `read_bars` gives them, of which the first of each of a few symbols are taken, or
@@ -44,13 +45,14 @@ def check(feature: str | Feature | FeatureSet, bars: Any = None) -> None:
     Raises
     ------
     KernelError
-        If a kernel is wrong: names the feature, the first bar, both values, and what to change.
+        If a kernel is wrong: names the feature or target, the first bar, both values, and what to
+        change.
     ColumnError
         If the bars lack a column that a kernel reads.
     UsageError
         If they are too few.
     """
-    subjects = subjects_of(resolve_features(feature))
+    subjects = [checked.subject for checked in resolve_checkable(feature)]
     if bars is None:
         refuse(find_faults(subjects, simulated))
     else:
@@ -58,16 +60,9 @@ def check(feature: str | Feature | FeatureSet, bars: Any = None) -> None:
         refuse(find_faults(subjects, lambda subject: samples))
 
 
-def subjects_of(checked: Feature | FeatureSet) -> list[Subject]:
-    """Return the kernels to check."""
-    features = [checked] if isinstance(checked, Feature) else checked.features
-    return [Subject("feature", f.name, f.kernel, f.inputs, f.lookback) for f in features]
-
-
 def own_subjects(feature_set: FeatureSet) -> list[Subject]:
     """Return the kernels to check but for those that the package's own sets are made of."""
-    own = [feature for feature in feature_set.features if not _is_of_package(feature)]
-    return [subject for feature in own for subject in subjects_of(feature)]
+    return [feature.subject for feature in feature_set.features if not _is_of_package(feature)]
 
 
 def _is_of_package(feature: Feature) -> bool:

@@ -183,6 +183,6 @@ def refuse_not_finite(columns: Mapping[str, Array]) -> None:
             row = int(np.flatnonzero(~known)[0])
             shown = "no time" if name == TIMESTAMP else values[row]
             raise InputError(
-                f"{name} is {shown} at row {row} of {len(values)}; features need finite bars: "
-                "read them with grandbatch.read_bars, which quarantines such rows"
+                f"{name} is {shown} at row {row} of {len(values)}; features and targets need "
+                "finite bars: read them with grandbatch.read_bars, which quarantines such rows"
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec
@@ -17,6 +18,7 @@ from typing import Any
 from grandbatch.errors import UsageError
 from grandbatch.features.built_in import BUILT_IN
 from grandbatch.features.sets import Feature, FeatureSet
+from grandbatch.features.trial import Checkable
 
 _FORMS = "module:NAME or path.py:NAME"
 
@@ -63,6 +65,32 @@ def resolve_features(
     return resolve_feature_set(name_or_value)
 
 
+def resolve_checkable(name_or_value: object) -> list[Checkable]:
+    """Return what has kernels to check, of a value or of what a name means.
+
+    Parameters
+    ----------
+    name_or_value : Feature, Target, FeatureSet, sequence of them, or str
+        A name is that of a built-in set, `module:NAME`, or `path.py:NAME`.
+
+    Raises
+    ------
+    UsageError
+        If there is nothing to check in it.
+    """
+    value = _named(name_or_value) if isinstance(name_or_value, str) else name_or_value
+    several: Sequence[object] = value if isinstance(value, list | tuple) else [value]
+    if isinstance(value, FeatureSet):
+        several = value.features
+    found = [one for one in several if isinstance(one, Checkable)]
+    if found and len(found) == len(several):
+        return found
+    meant = f", which is a {type(value).__name__}" if isinstance(name_or_value, str) else ""
+    raise UsageError(
+        f"a feature, a target, a set or a list of them can be checked, got {name_or_value!r}{meant}"
+    )
+
+
 def _named(name: object) -> Any:
     """Return the built-in set of a name, or the object in a module."""
     if isinstance(name, str) and name in BUILT_IN:
@@ -74,14 +102,33 @@ def _named(name: object) -> Any:
             f"unknown feature set {name!r}{meant}; choose {' or '.join(BUILT_IN)}, or name one of "
             f"your own: {_FORMS} (in Python also the FeatureSet itself)"
         )
+    return load_named(name, "feature set", _sets_beside)
+
+
+def load_named(name: str, kind: str, beside: Callable[[str], str] = lambda name: "") -> Any:
+    """Return the object of a module that `module:NAME` or `path.py:NAME` names.
+
+    Parameters
+    ----------
+    name : str
+    kind : str
+        What it is to be, for messages.
+    beside : callable
+        Says what else there is in the module of a name that has no such object.
+
+    Raises
+    ------
+    UsageError
+        If there is no such module, it can't be imported, or has no such object.
+    """
     place, _, attribute = name.rpartition(":")
     if not place or not attribute.isidentifier():
-        raise UsageError(f"a feature set of your own is named {_FORMS}, got {name!r}")
+        raise UsageError(f"a {kind} of your own is named {_FORMS}, got {name!r}")
     module = _module(place)
     try:
         return getattr(module, attribute)
     except AttributeError:
-        raise UsageError(f"{place} has no {attribute}{_sets_beside(name)}") from None
+        raise UsageError(f"{place} has no {attribute}{beside(name)}") from None
 
 
 def _sets_beside(name: str) -> str:
@@ -110,7 +157,7 @@ def _module(place: str) -> ModuleType:
     else:
         name, folder = place, Path.cwd()
         if not all(part.isidentifier() for part in name.split(".")):
-            raise UsageError(f"{place!r} is no module; a feature set of your own is named {_FORMS}")
+            raise UsageError(f"{place!r} is no module; what is your own is named {_FORMS}")
     top = name.partition(".")[0]
     spec = PathFinder.find_spec(top, [str(folder)])
     if spec is not None:

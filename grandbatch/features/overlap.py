@@ -1,14 +1,16 @@
-"""Feature rows of a live Dask frame: one `map_overlap`, planned so that it can't go wrong.
+"""Columns of a live Dask frame: one `map_overlap`, planned so that it can't go wrong.
 
-`map_overlap` looks back one partition only and joins by position, so no partition but the last may
-be shorter than the lookback: short neighbours are merged first. The tail that travels to the next
-partition holds `lookback` rows of the columns that are needed, and nothing else does.
+`map_overlap` looks one partition back and one ahead only, and joins by position, so no partition
+may be shorter than what is read before or after a bar: short neighbours are merged first. The rows
+that travel to the next partition hold the columns that are needed, and nothing else does.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +18,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from grandbatch.errors import ColumnError, UsageError
-from grandbatch.features.inputs import TIMESTAMP, arrays_of, known_inputs, require_inputs
+from grandbatch.features.inputs import (
+    TIMESTAMP,
+    Reader,
+    arrays_of,
+    inputs_of,
+    known_inputs,
+    require_inputs,
+)
 from grandbatch.features.named import resolve_feature_set
 from grandbatch.features.rows import compute_rows, segment_starts
 from grandbatch.features.sets import FeatureSet
@@ -70,57 +79,109 @@ def add_features(
         If a column is missing or not float64.
     """
     resolved = resolve_feature_set(feature_set)
+    added = AddedColumns(
+        kind="feature",
+        readers=tuple(resolved.features),
+        before=resolved.lookback,
+        after=0,
+        compute=partial(compute_rows, resolved),
+    )
+    return add_columns(
+        frame, added, max_gap=max_gap, keep_bars=keep_bars, partition_rows=partition_rows
+    )
+
+
+@dataclass(frozen=True)
+class AddedColumns:
+    """Columns that a frame of bars is to get.
+
+    Parameters
+    ----------
+    kind : str
+        What they are called: feature, target.
+    readers : tuple of Feature or Target
+        One for each column.
+    before, after : int
+        Bars of its segment before and after a bar that its values read.
+    compute : callable
+        ``compute(columns, starts)``, as `compute_rows`.
+    """
+
+    kind: str
+    readers: tuple[Reader, ...]
+    before: int
+    after: int
+    compute: Callable[..., npt.NDArray[np.float32]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the columns are called."""
+        return tuple(reader.name for reader in self.readers)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What is read of the bars."""
+        return inputs_of(self.readers)
+
+
+def add_columns(
+    frame: dd.DataFrame,
+    added: AddedColumns,
+    *,
+    max_gap: str | dt.timedelta | np.timedelta64 | None,
+    keep_bars: bool,
+    partition_rows: Sequence[int] | None,
+) -> dd.DataFrame:
+    """Add columns to a Dask frame of clean bars, as `add_features` does."""
     max_gap_ns = None if max_gap is None else to_duration(max_gap, "max_gap", positive=True)
     if not (hasattr(frame, "map_overlap") and hasattr(frame, "columns")):
         raise UsageError(
-            f"add_features needs a dask DataFrame, got a {type(frame).__name__}; read_bars gives "
-            "one, and so does dask.dataframe.from_pandas(frame, npartitions=4)"
+            f"add_{added.kind}s needs a dask DataFrame, got a {type(frame).__name__}; read_bars "
+            "gives one, and so does dask.dataframe.from_pandas(frame, npartitions=4)"
         )
-    needed = ["symbol", *resolved.inputs]
+    needed = ["symbol", *added.inputs]
     if max_gap_ns is not None and TIMESTAMP not in needed:
         needed.append(TIMESTAMP)
-    _check_columns(frame._meta, needed, resolved, keep_bars=keep_bars)
+    _check_columns(frame._meta, needed, added, keep_bars=keep_bars)
     columns = [name for name in needed if name in frame.columns]
     counts = _partition_rows(frame, partition_rows, columns[-1])
     source = _without_short_partitions(
-        frame if keep_bars else frame[columns], counts, resolved.lookback
+        frame if keep_bars else frame[columns], counts, max(added.before, added.after)
     )
-    no_rows = np.empty((0, resolved.n_features), np.float32)
+    no_rows = np.empty((0, len(added.names)), np.float32)
     overlapped = source.map_overlap(
-        _feature_partition,
-        resolved.lookback,
-        0,
-        resolved,
+        _with_columns,
+        added.before,
+        added.after,
+        added,
         max_gap_ns,
         keep_bars,
-        meta=_joined(source._meta, no_rows, resolved, keep_bars),
+        meta=_joined(source._meta, no_rows, added, keep_bars),
     )
     # A column picked from a map_overlap is an error in Dask (dask#12122); from what follows it,
     # it is not. The two are fused into one task.
     return overlapped.map_partitions(_unchanged, meta=overlapped._meta)
 
 
-def _feature_partition(
-    bars: pd.DataFrame, feature_set: FeatureSet, max_gap_ns: int | None, keep_bars: bool
+def _with_columns(
+    bars: pd.DataFrame, added: AddedColumns, max_gap_ns: int | None, keep_bars: bool
 ) -> pd.DataFrame:
-    """Compute the rows of one partition with the tail of the one before it.
+    """Compute the rows of one partition with the rows of its neighbours that they read.
 
-    The first rows, which lack their lookback here, are the tail that Dask cuts off again.
+    Those rows, which lack bars here themselves, are what Dask cuts off again.
     """
-    columns = arrays_of(bars, feature_set.inputs)
+    columns = arrays_of(bars, added.inputs)
     time = np.empty(0, np.int64) if max_gap_ns is None else arrays_of(bars, [TIMESTAMP])[TIMESTAMP]
     starts = segment_starts(time, _symbol_codes(bars["symbol"]), max_gap_ns)
-    return _joined(bars, compute_rows(feature_set, columns, starts), feature_set, keep_bars)
+    return _joined(bars, added.compute(columns, starts), added, keep_bars)
 
 
 def _joined(
-    bars: pd.DataFrame, rows: npt.NDArray[np.float32], feature_set: FeatureSet, keep_bars: bool
+    bars: pd.DataFrame, rows: npt.NDArray[np.float32], added: AddedColumns, keep_bars: bool
 ) -> pd.DataFrame:
     """Put the rows into a frame without copying them, beside the bars if those are kept."""
-    features = pd.DataFrame(
-        rows, index=bars.index, columns=list(feature_set.feature_names), copy=False
-    )
-    return pd.concat([bars, features], axis=1) if keep_bars else features
+    columns = pd.DataFrame(rows, index=bars.index, columns=list(added.names), copy=False)
+    return pd.concat([bars, columns], axis=1) if keep_bars else columns
 
 
 def _unchanged(frame: pd.DataFrame) -> pd.DataFrame:
@@ -138,17 +199,17 @@ def _symbol_codes(symbols: pd.Series[Any]) -> npt.NDArray[np.integer[Any]]:
 
 
 def _check_columns(
-    meta: pd.DataFrame, needed: Sequence[str], feature_set: FeatureSet, *, keep_bars: bool
+    meta: pd.DataFrame, needed: Sequence[str], added: AddedColumns, *, keep_bars: bool
 ) -> None:
     known = known_inputs(meta)
-    require_inputs(feature_set.features, known, bars="the bars of the frame")
+    require_inputs(added.readers, known, kind=added.kind, bars="the bars of the frame")
     missing = [name for name in needed if name not in known]
     if missing:
         raise ColumnError(
             f"the frame needs the column(s) {', '.join(missing)}; it has {', '.join(known)}. "
             "Rename its columns, or use read_bars"
         )
-    for name in feature_set.inputs:
+    for name in added.inputs:
         if name != TIMESTAMP and meta[name].dtype != np.float64:
             raise ColumnError(
                 f"column {name!r} must be float64, got {meta[name].dtype}; "
@@ -160,10 +221,10 @@ def _check_columns(
             f"column 'timestamp' must hold datetimes, got {meta[TIMESTAMP].dtype}; "
             "use dask.dataframe.to_datetime on it"
         )
-    twice = [name for name in feature_set.feature_names if name in meta.columns]
+    twice = [name for name in added.names if name in meta.columns]
     if keep_bars and twice:
         raise UsageError(
-            f"the frame has columns named like the features {', '.join(twice)}; "
+            f"the frame has columns named like the {added.kind}s {', '.join(twice)}; "
             "drop them, or pass keep_bars=False"
         )
 
@@ -201,9 +262,9 @@ def _groups(counts: Sequence[int], least: int) -> list[tuple[int, int]]:
 
 
 def _without_short_partitions(
-    frame: dd.DataFrame, counts: Sequence[int], lookback: int
+    frame: dd.DataFrame, counts: Sequence[int], least: int
 ) -> dd.DataFrame:
-    groups = _groups(counts, max(1, lookback))
+    groups = _groups(counts, max(1, least))
     if len(groups) == len(counts):
         return frame
     import dask

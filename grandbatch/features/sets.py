@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from grandbatch.errors import UsageError
 from grandbatch.features.fused import Kernel, Production
-from grandbatch.features.inputs import BAR_COLUMNS, checked_inputs, inputs_of
+from grandbatch.features.inputs import BAR_COLUMNS, Reader, checked_inputs, inputs_of
+from grandbatch.features.trial import Subject
+from grandbatch.values.checks import whole
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,43 @@ class Feature:
     version: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inputs", checked_inputs(f"feature {self.name!r}", self.inputs))
-        if not isinstance(self.name, str) or not self.name or self.name in BAR_COLUMNS:
-            raise UsageError(
-                f"a feature's name must be text unlike the columns of bars, got {self.name!r}"
-            )
-        _whole(f"the lookback of feature {self.name!r}", self.lookback, 0)
-        _whole(f"the version of feature {self.name!r}", self.version, 1)
-        if not callable(self.kernel):
-            raise UsageError(
-                f"the kernel of feature {self.name!r} must be callable, got {self.kernel!r}"
-            )
+        check_kernel("feature", self)
+        whole(f"the lookback of feature {self.name!r}", self.lookback, 0)
+
+    @property
+    def subject(self) -> Subject:
+        """Its kernel, for `check`."""
+        return Subject("feature", self.name, self.kernel, self.inputs, self.lookback)
+
+
+class _WithKernel(Reader, Protocol):
+    """A named kernel over bars: a feature, or a target."""
+
+    @property
+    def kernel(self) -> Kernel: ...
+    @property
+    def version(self) -> int: ...
+
+
+def check_kernel(kind: str, value: _WithKernel) -> None:
+    """Check what a feature and a target have in common; `kind` is what the value is called.
+
+    Raises
+    ------
+    UsageError
+        If a field makes no sense; the message names it.
+    """
+    inputs = checked_inputs(f"{kind} {value.name!r}", value.inputs)
+    object.__setattr__(value, "inputs", inputs)
+    if not isinstance(value.name, str) or not value.name or value.name in BAR_COLUMNS:
+        raise UsageError(
+            f"a {kind}'s name must be text unlike the columns of bars, got {value.name!r}"
+        )
+    whole(f"the version of {kind} {value.name!r}", value.version, 1)
+    if not callable(value.kernel):
+        raise UsageError(
+            f"the kernel of {kind} {value.name!r} must be callable, got {value.kernel!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -105,8 +133,8 @@ class FeatureSet:
             raise UsageError(
                 f"feature set {self.name!r} has two features named {', '.join(twice)}; rename one"
             )
-        _whole("sequence_length", self.sequence_length, 1)
-        _whole("overlap", self.overlap, 0)
+        whole("sequence_length", self.sequence_length, 1)
+        whole("overlap", self.overlap, 0)
         if self.overlap >= self.sequence_length:
             raise UsageError(
                 f"overlap must be smaller than sequence_length ({self.sequence_length}), "
@@ -178,8 +206,3 @@ class FeatureSet:
                 for feature in self.features
             ],
         }
-
-
-def _whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -45,7 +45,8 @@ class Subject:
     inputs : tuple of str
         What it reads.
     before, after : int
-        Bars before and after t that its value at t may read; `out` ends `after` bars early.
+        Bars before and after t that its value at t may read; `out` ends `after` bars early. What
+        looks ahead is a target: it may be NaN where it is not known.
     """
 
     kind: str
@@ -54,6 +55,11 @@ class Subject:
     inputs: tuple[str, ...]
     before: int
     after: int = 0
+
+    @property
+    def is_target(self) -> bool:
+        """Whether it looks ahead by right."""
+        return self.after > 0
 
     @property
     def bars_needed(self) -> int:
@@ -66,6 +72,16 @@ class Subject:
         reach = self.before + self.after
         values = min(reach + BARS, max(_LEAST_VALUES, _MOST_READS // max(1, reach)))
         return reach + values
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """Something with a kernel to check: a feature, or a target."""
+
+    @property
+    def subject(self) -> Subject:
+        """The kernel, and what it may read."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -180,7 +196,13 @@ class _Trial:
 
     def _of_values(self) -> Iterator[str]:
         odd = np.flatnonzero(~np.isfinite(self._whole))
-        if len(odd):
+        if self._subject.is_target:
+            if len(odd) == len(self._whole):
+                yield (
+                    f"{self._named} is not finite at any of {len(odd):,} bars of {self._label}; "
+                    "NaN means that it isn't known: give a value where there is one"
+                )
+        elif len(odd):
             bar = self._first + int(odd[0])
             read = ", ".join(
                 f"{name} {values[bar]}"
@@ -203,14 +225,13 @@ class _Trial:
         for t in map(int, times):
             values = t - before + 1
             behind = t + after + 1
+            later = f"bars from {behind} on" if after else "bars after it"
             yield from self._ahead(
-                self._run([x[:behind] for x in self._bars]), values, "without the bars after it"
+                self._run([x[:behind] for x in self._bars]), values, f"without the {later}"
             )
             for what, other in self._others.items():
                 changed = [np.concatenate([x[:behind], y[behind:]]) for x, y in self._with(other)]
-                yield from self._ahead(
-                    self._try(changed), values, f"where the bars after it are {what}"
-                )
+                yield from self._ahead(self._try(changed), values, f"where the {later} are {what}")
             yield from self._too_far_back(t)
             early = int(rng.integers(0, t - before + 1))
             for begin, first in ((t - before, before), (early, t - early)):
@@ -235,15 +256,17 @@ class _Trial:
             return
         yield from self._differ(
             found[:values],
-            "looks ahead",
+            f"reads bars beyond its horizon of {after}" if after else "looks ahead",
             when,
-            f"out[k] may read bars up to first + k{f' + {after}' if after else ''}, and nothing of "
-            "all bars such as their mean",
+            f"out[k] may read bars {'first + k' if after else 'up'} to first + k"
+            f"{f' + {after}' if after else ''}, and nothing of all bars such as their mean"
+            f"{'; or give it a longer horizon' if after else ''}",
             wanted=wanted,
         )
 
     def _too_far_back(self, t: int) -> Iterator[str]:
         before = self._subject.before
+        lookback = "" if self._subject.is_target else f" (the lookback is {before})"
         k = t - before
         for what, other in self._others.items():
 
@@ -257,7 +280,13 @@ class _Trial:
             if seen is None or not len(_unlike(seen, self._whole[k])):
                 continue
             reach = self._reach(value_at, t)
-            if reach > 3 * before + _GUARD:
+            if self._subject.is_target:
+                cause = "reads bars before its own"
+                remedy = (
+                    f"out[k] may read bars first + k to first + k + {self._subject.after}: what "
+                    "comes before is a feature's to tell"
+                )
+            elif reach > 3 * before + _GUARD:
                 cause = "carries something from bar to bar"
                 remedy = (
                     "compute each value from its own window: grandbatch.windows has sums and "
@@ -268,7 +297,7 @@ class _Trial:
                 remedy = f"it reads {reach} bars back: give lookback={reach}"
             yield self._fault(
                 cause, t, self._whole[k], seen,
-                f"where the bars before {t - before} (the lookback is {before}) are {what}",
+                f"where the bars before {t - before}{lookback} are {what}",
                 remedy,
             )  # fmt: skip
 
@@ -336,6 +365,8 @@ class _Trial:
                 self._subject.kernel(*bars, first, out)
         except Exception as error:
             raise _Raised from error
+        if self._subject.is_target:
+            out[~np.isfinite(out)] = np.nan  # as it is stored: undefined values have one form
         return out
 
 

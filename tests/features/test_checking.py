@@ -16,7 +16,7 @@ from simulated import write_bars
 import grandbatch as gb
 from grandbatch.errors import ColumnError, KernelError, UsageError
 from grandbatch.features.awkward import awkward_bars
-from grandbatch.features.checking import find_faults, own_subjects, simulated, subjects_of
+from grandbatch.features.checking import find_faults, own_subjects, simulated
 from grandbatch.features.trial import SampleBars, Subject, find_fault
 
 jit = numba.njit(nogil=True)
@@ -192,7 +192,7 @@ def test_a_volume_of_zero_is_among_the_simulated_bars():
 @pytest.mark.parametrize("tries", [2, 6])
 @each_wrong
 def test_few_tries_find_the_same(look, kernel, words, tries):
-    (subject,) = subjects_of(gb.Feature("mine", look, kernel))
+    subject = gb.Feature("mine", look, kernel).subject
     assert re.search(words, find_faults([subject], simulated, tries)["mine"])
 
 
@@ -203,7 +203,7 @@ def test_right_kernels_are_left_alone():
 
 
 def test_values_that_are_shown_are_those_at_the_first_bar_that_differs():
-    (subject,) = subjects_of(gb.Feature("mine", 0, scaled_by_all))
+    subject = gb.Feature("mine", 0, scaled_by_all).subject
     bars = {"close": np.array([1.0, 2.0, 4.0, 8.0, 5.0, 3.0])}
     fault = find_fault(subject, SampleBars("six bars", bars), tries=1)
     assert "looks ahead: at bar 0 of six bars it is 0.125, and " in fault
@@ -227,7 +227,9 @@ def test_the_mirror_of_a_feature_may_read_ahead_as_far_as_it_says():
     good = Subject("target", "in_five", in_five, ("close",), 0, 5)
     assert find_fault(good, *simulated(good)) is None
     far = Subject("target", "in_seven", kernel_of_seven, ("close",), 0, 5)
-    assert "target 'in_seven' looks ahead" in find_fault(far, *simulated(far))
+    assert "target 'in_seven' reads bars beyond its horizon of 5" in find_fault(
+        far, *simulated(far)
+    )
     assert "first + k + 5" in find_fault(far, *simulated(far))
 
 
