@@ -317,3 +317,20 @@ def test_frames_without_what_a_target_reads_are_refused(tmp_path):
         gb.add_targets(frame, [])
     with pytest.raises(UsageError, match="columns named like the targets forward_return_5"):
         gb.add_targets(gb.add_targets(frame, gb.forward_return(5)), gb.forward_return(5))
+
+
+def hours_on(timestamp, spread, first, out):
+    m = len(out)
+    out[:] = (timestamp[first + 2 : first + 2 + m] - timestamp[first : first + m]) / 3.6e12
+    out += spread[first + 1 : first + 1 + m]
+
+
+def test_a_target_reads_times_and_extra_columns_by_name():
+    mine = gb.Target("hours", 2, hours_on, ("timestamp", "spread"))
+    gb.check(mine)
+    times = pd.date_range("2024-01-01", periods=4, freq="1h")
+    frame = pd.DataFrame({"symbol": "A", "timestamp": times, "spread": [0.0, 1, 2, 3]})
+    found = gb.add_targets(dd.from_pandas(frame, npartitions=2), mine, keep_bars=False).compute()
+    np.testing.assert_array_equal(found["hours"], np.float32([3, 4, np.nan, np.nan]))
+    with pytest.raises(ColumnError, match=r"target 'hours' reads 'spread'.*--extra spread"):
+        gb.add_targets(dd.from_pandas(frame[["symbol", "timestamp"]], npartitions=1), mine)
