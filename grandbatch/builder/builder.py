@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,8 @@ from grandbatch.kernels.statistics import merge_moments
 from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.memory.allocator import kept_memory
 from grandbatch.scheduling import Schedule
-from grandbatch.store.format import FORMAT, NEXT_RETURN_VERSION, StoreSpec
+from grandbatch.store.file_records import join_digests, read_record
+from grandbatch.store.format import FORMAT, NEXT_RETURN_VERSION
 from grandbatch.store.manifest import ChunkDigests, Manifest
 from grandbatch.store.notes import tell_notes
 from grandbatch.store.publish import (
@@ -46,17 +46,8 @@ from grandbatch.store.publish import (
     staging_folder,
 )
 from grandbatch.store.reader import MatrixStore
+from grandbatch.store.staging import Staging
 from grandbatch.store.upload import upload_store
-from grandbatch.store.writer import (
-    check_files,
-    finished_files,
-    join_digests,
-    read_record,
-    record_path,
-    staged_store,
-    write_manifest,
-    write_metadata,
-)
 from grandbatch.version import __version__
 
 Progress = Callable[[str, int, int], None]
@@ -233,11 +224,12 @@ def _build_locked(
     if schedule.is_local:
         schedule = Schedule(workers=admitted)
     fingerprint = request.settings.fingerprint(bars.fingerprint)
-    staging = staging_folder(request.path, fingerprint)
-    clean_staging(request.path, keep=staging)
-    staging.mkdir(parents=True, exist_ok=True)
-    remove_temporaries(staging)
-    finished = finished_files(staging, plan.spec.data)
+    folder = staging_folder(request.path, fingerprint)
+    staging = Staging(folder, plan.spec, options.durable)
+    clean_staging(request.path, keep=folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_temporaries(folder)
+    finished = staging.finished()
     resumed = sum(finished.values())
     done, total = resumed, plan.grid.n_chunks
 
@@ -259,62 +251,55 @@ def _build_locked(
             schedule,
             heard,
             rules=request.rules,
-            durable=options.durable,
         )
     kept = done - resumed
-    jobs = group_jobs(plan, bars, staging, skipped, durable=options.durable)
+    jobs = group_jobs(plan, bars, staging, skipped)
     if choose_engine(options.engine, schedule) == "direct":
         graph = direct_graph(jobs, schedule)
         writes = list(graph)
     else:
         graph, writes = overlap_graph(jobs, plan, bars)
     labels = {
-        ("labels", job.number): (write_label_chunk, job)
-        for job in label_jobs(plan, bars, staging, durable=options.durable)
+        ("labels", job.number): (write_label_chunk, job) for job in label_jobs(plan, bars, staging)
     }
     results = schedule.run_graph({**graph, **labels}, [*writes, *labels], heard)
     labelled = results[len(writes) :]
     attributes = _attributes(request, bars, plan, fingerprint)
-    _finish(staging, plan.spec, attributes, labelled, durable=options.durable)
-    publish(staged_store(staging), request.path, durable=options.durable)
+    _finish(staging, attributes, labelled)
+    publish(staging.store, request.path, durable=options.durable)
     clean_staging(request.path)
     tell_notes(request.path, attributes)
     return BuildResult(MatrixStore.open(request.path), False, resumed, kept)
 
 
 def _finish(
-    staging: Path,
-    spec: StoreSpec,
-    attributes: dict[str, Any],
-    labelled: Sequence[dict[str, ChunkDigests]],
-    *,
-    durable: bool,
+    staging: Staging, attributes: dict[str, Any], labelled: Sequence[dict[str, ChunkDigests]]
 ) -> None:
     """Write the metadata and, last, the manifest. `labelled` are the per-window arrays' digests."""
     arrays = {
         array.name: join_digests([digests[array.name] for digests in labelled])
-        for array in spec.labels
+        for array in staging.spec.labels
     }
-    arrays[spec.data.name], stats = _summarise(staging, spec)
-    check_files(staging, spec, arrays)
+    arrays[staging.spec.data.name], stats = _summarise(staging)
+    staging.check_files(arrays)
     names = attributes["feature_names"]
     attributes["feature_stats"] = {
         name: {key: values[f] for key, values in stats.items()} for f, name in enumerate(names)
     }
-    metadata = write_metadata(staging, spec, attributes)
-    write_manifest(staging, Manifest(arrays, metadata), durable=durable)
+    staging.write_manifest(Manifest(arrays, staging.write_metadata(attributes)))
 
 
 def _summarise(
-    staging: Path, spec: StoreSpec
+    staging: Staging,
 ) -> tuple[ChunkDigests, dict[str, list[float] | list[int]]]:
     """Join the digests of all chunks, and their statistics in chunk order."""
+    spec = staging.spec
     digests = []
     count = 0
     mean = m2 = np.zeros(spec.n_features)
     low, high = np.full(spec.n_features, np.inf), np.full(spec.n_features, -np.inf)
     for number in range(spec.data.n_files):
-        record = read_record(record_path(staging, number))
+        record = read_record(staging.record_path(number))
         kept = (record.length, record.crc32c, record.sha256)
         digests.append(ChunkDigests(*kept, np.empty(0, np.uint32)))
         for chunk, n in enumerate(record.count):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,10 @@ from grandbatch.errors import KernelError
 from grandbatch.grid import Run
 from grandbatch.kernels.statistics import row_moments
 from grandbatch.store.codecs import encode, seal
+from grandbatch.store.file_records import FileRecord, digests_of
 from grandbatch.store.format import StoreSpec
 from grandbatch.store.repeats import can_repeat, encode_repeats
-from grandbatch.store.writer import FileRecord, digests_of, write_file, write_record
+from grandbatch.store.staging import Staging
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -31,36 +31,29 @@ class FileJob:
 
 
 def write_files(
-    staging: Path,
-    spec: StoreSpec,
-    jobs: Sequence[FileJob],
-    features: Float32Array,
-    first_row: int,
-    *,
-    durable: bool,
+    staging: Staging, jobs: Sequence[FileJob], features: Float32Array, first_row: int
 ) -> int:
     """Write files of chunks, each followed by its record.
 
     Parameters
     ----------
-    staging : Path
-    spec : StoreSpec
+    staging : Staging
     jobs : sequence of FileJob
     features : (T, F) float32, C-contiguous
         Feature rows from row number `first_row` on.
     first_row : int
-    durable : bool
 
     Returns
     -------
     int
         Chunks written.
     """
+    spec = staging.spec
     for job in jobs:
         encoded = [_encode_chunk(spec, runs, features, first_row) for runs in job.chunks]
         record = file_record(spec, job, digests_of(encoded), features, first_row)
-        write_file(staging, spec.data, job.number, encoded, durable=durable)
-        write_record(staging, record, durable=durable)
+        staging.write_file(spec.data, job.number, encoded)
+        staging.write_record(record)
     return sum(len(job.chunks) for job in jobs)
 
 

@@ -11,7 +11,6 @@ import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from grandbatch.builder.plan import BuildPlan, Group
 from grandbatch.errors import KernelError
 from grandbatch.features import FeatureSet, add_features, compute_rows
 from grandbatch.scheduling import Schedule
-from grandbatch.store.format import StoreSpec
+from grandbatch.store.staging import Staging
 
 logger = logging.getLogger(__name__)
 
@@ -42,19 +41,15 @@ class GroupJob:
     """What a task needs to write a group's files, but for the features."""
 
     bars: Bars
-    staging: Path
-    spec: StoreSpec
+    staging: Staging
     feature_set: FeatureSet
     group: Group
     files: Sequence[FileJob]
     starts: npt.NDArray[np.int64]
     """Row numbers where segments start, from the first row of lookback on."""
-    durable: bool
 
 
-def group_jobs(
-    plan: BuildPlan, bars: Bars, staging: Path, finished: set[int], *, durable: bool
-) -> list[GroupJob]:
+def group_jobs(plan: BuildPlan, bars: Bars, staging: Staging, finished: set[int]) -> list[GroupJob]:
     """Describe the groups that still have files to write."""
     jobs = []
     lookback = plan.settings.feature_set.lookback
@@ -67,12 +62,10 @@ def group_jobs(
             GroupJob(
                 bars=bars,
                 staging=staging,
-                spec=plan.spec,
                 feature_set=plan.settings.feature_set,
                 group=group,
                 files=[FileJob(f, plan.runs(f)) for f in files],
                 starts=plan.segments.start[lo:hi],
-                durable=durable,
             )
         )
     return jobs
@@ -210,9 +203,7 @@ def _write(job: GroupJob, features: npt.NDArray[np.float32]) -> int:
     """
     first_row = job.group.first_row
     try:
-        return write_files(
-            job.staging, job.spec, job.files, features, first_row, durable=job.durable
-        )
+        return write_files(job.staging, job.files, features, first_row)
     except NotFiniteError as found:
         bar = job.bars.read(found.row, found.row + 1, ("timestamp", "symbol"))
         time = np.datetime64(int(bar["timestamp"][0]), "ns")

@@ -19,7 +19,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +33,10 @@ from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.reuse import Extension
 from grandbatch.errors import DamagedStoreError, InputError
 from grandbatch.scheduling import Schedule
+from grandbatch.store.file_records import is_whole
 from grandbatch.store.manifest import ChunkDigests, Manifest
 from grandbatch.store.reader import MatrixStore
-from grandbatch.store.writer import is_whole, take_file, write_record
+from grandbatch.store.staging import Staging
 
 log = logging.getLogger("grandbatch")
 
@@ -69,13 +69,12 @@ def keep_files(
     extension: Extension,
     bars: Bars,
     plan: BuildPlan,
-    staging: Path,
+    staging: Staging,
     finished: set[int],
     schedule: Schedule,
     on_result: Callable[[int], None],
     *,
     rules: BarRules,
-    durable: bool,
 ) -> set[int]:
     """Stage the files of the older store that stay as they are, each with its record.
 
@@ -85,7 +84,7 @@ def keep_files(
         The older store, and how its inputs grew.
     bars, plan
         The new bars, and how they are built.
-    staging : Path
+    staging : Staging
     finished : set of int
         Files that are staged already.
     schedule : Schedule
@@ -93,7 +92,6 @@ def keep_files(
         Called with the chunks kept by each task.
     rules : BarRules
         By which both stores' bars were read.
-    durable : bool
 
     Returns
     -------
@@ -114,9 +112,7 @@ def keep_files(
     if gave_way and rules.sort:
         obstacle = "later rows stand instead of bars of the same time, which may be anywhere"
     if obstacle is None:
-        jobs = _keep_jobs(
-            old, bars, plan, staging, finished, last_bars_stay=not gave_way, durable=durable
-        )
+        jobs = _keep_jobs(old, bars, plan, staging, finished, last_bars_stay=not gave_way)
         # a graph as it is: `delayed` would walk through every array of every job
         graph = {("keep", number): (keep_group, job) for number, job in enumerate(jobs)}
         results: list[Kept] = schedule.run_graph(
@@ -149,7 +145,7 @@ def keep_group(job: KeepJob) -> Kept:
     kept: list[FileJob] = []
     damaged = []
     for file in group.files:
-        labels = window_labels(group.spec, file.chunks, group.bars)
+        labels = window_labels(group.staging.spec, file.chunks, group.bars)
         try:
             if not _has_same_windows(job, file, labels):
                 continue
@@ -169,11 +165,11 @@ def keep_group(job: KeepJob) -> Kept:
 def _take_whole(job: KeepJob, file: FileJob) -> bool:
     """Stage a file of the older store, unless it is damaged."""
     group, digests, store = job.group, job.digests[file.number], job.store.path
-    data = group.spec.data
+    data = group.staging.spec.data
     path = store / data.file(file.number)
     whole = is_whole(path, data, file.number, digests.length, digests.sha256)
     if whole:
-        take_file(group.staging, data, file.number, store, durable=group.durable)
+        group.staging.take_file(file.number, store)
     return whole
 
 
@@ -183,13 +179,13 @@ def _write_records(job: KeepJob, kept: Sequence[FileJob]) -> None:
     for file in kept:
         digests = job.digests[file.number]
         known = {name: getattr(digests, name) for name in ("length", "crc32c", "sha256")}
-        record = file_record(group.spec, file, known, features, group.group.first_row)
-        write_record(group.staging, record, durable=group.durable)
+        record = file_record(group.staging.spec, file, known, features, group.group.first_row)
+        group.staging.write_record(record)
 
 
 def _has_same_windows(job: KeepJob, file: FileJob, labels: Labels) -> bool:
     """Whether the older store's windows of a file are those of the same bars."""
-    spec, old = job.group.spec, job.store
+    spec, old = job.group.staging.spec, job.store
     first = file.number * spec.data.shard_chunks * spec.chunk_windows
     stop = first + len(labels["end_time"])
     if not job.last_bars_stay:
@@ -208,11 +204,10 @@ def _keep_jobs(
     old: MatrixStore,
     bars: Bars,
     plan: BuildPlan,
-    staging: Path,
+    staging: Staging,
     finished: set[int],
     *,
     last_bars_stay: bool,
-    durable: bool,
 ) -> list[KeepJob]:
     """Describe the groups with files that hold the windows of the same numbers in both stores."""
     data, was = plan.spec.data, old.spec.data
@@ -225,7 +220,7 @@ def _keep_jobs(
     digests = Manifest.read(old.path).arrays[was.name]
     jobs = []
     others = finished | set(range(same, data.n_files))
-    for group in group_jobs(plan, bars, staging, others, durable=durable):
+    for group in group_jobs(plan, bars, staging, others):
         of_files = {}
         for file in group.files:
             first = file.number * data.shard_chunks

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from grandbatch.builder.plan import BuildPlan
 from grandbatch.grid import Run
 from grandbatch.store.format import StoreSpec
 from grandbatch.store.manifest import ChunkDigests
-from grandbatch.store.writer import write_labels
+from grandbatch.store.staging import Staging
 
 Labels = dict[str, npt.NDArray[Any]]
 """Per-window values by the name of their array, `start` always among them."""
@@ -32,12 +31,10 @@ class LabelJob:
     number: int
     chunks: Chunks
     bars: Bars
-    staging: Path
-    spec: StoreSpec
-    durable: bool
+    staging: Staging
 
 
-def label_jobs(plan: BuildPlan, bars: Bars, staging: Path, *, durable: bool) -> list[LabelJob]:
+def label_jobs(plan: BuildPlan, bars: Bars, staging: Staging) -> list[LabelJob]:
     """Describe all chunks of the per-window arrays."""
     spec = plan.spec
     per_label = -(-spec.label_chunk_windows // spec.chunk_windows)
@@ -47,8 +44,6 @@ def label_jobs(plan: BuildPlan, bars: Bars, staging: Path, *, durable: bool) -> 
             [plan.grid.runs(c) for c in range(first, min(first + per_label, spec.n_chunks))],
             bars,
             staging,
-            spec,
-            durable,
         )
         for number, first in enumerate(range(0, spec.n_chunks, per_label))
     ]
@@ -56,8 +51,8 @@ def label_jobs(plan: BuildPlan, bars: Bars, staging: Path, *, durable: bool) -> 
 
 def write_label_chunk(job: LabelJob) -> dict[str, ChunkDigests]:
     """Write one chunk of every per-window array; return its digests by the array's name."""
-    labels = window_labels(job.spec, job.chunks, job.bars)
-    return write_labels(job.staging, job.spec, job.number, labels, durable=job.durable)
+    labels = window_labels(job.staging.spec, job.chunks, job.bars)
+    return job.staging.write_labels(job.number, labels)
 
 
 def window_labels(spec: StoreSpec, chunks: Chunks, bars: Bars) -> Labels:

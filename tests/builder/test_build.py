@@ -25,7 +25,7 @@ from grandbatch.errors import (
     UsageError,
 )
 from grandbatch.scheduling import Schedule
-from grandbatch.store.writer import record_path
+from grandbatch.store.staging import Staging
 
 
 def digest(folder):
@@ -236,14 +236,15 @@ def test_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(tmp_path, monke
     staging = next((tmp_path / ".grandbatch" / "s.zarr.building").iterdir())
     spec = whole.spec.data
     assert spec.n_files > 2
+    record = Staging(staging, whole.spec, durable=False).record_path(0)
     lost = 0
     if damage == "file":
         path = staging / "store" / spec.file(0)
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     elif damage == "record":
-        record_path(staging, 0).write_bytes(b"")
+        record.write_bytes(b"")
     elif damage == "partial":
-        record_path(staging, 0).unlink()
+        record.unlink()
         (staging / "store" / f"{spec.file(0)}.partial").write_bytes(b"half")
         (staging / "store" / "zarr.json").write_text("{}")
         (staging / "store" / "matrices" / "x.partial").write_bytes(b"half")

@@ -16,8 +16,9 @@ from crash_server import CrashServer
 from simulated import write_bars
 
 import grandbatch as gb
+from grandbatch.store.file_records import read_record
 from grandbatch.store.publish import builder_lock, has_leftovers, staging_folder
-from grandbatch.store.writer import finished_files, read_record, record_path, staged_store
+from grandbatch.store.staging import Staging
 
 N_ROWS = 9_000
 MODES = ("fresh", "replacing", "extending")
@@ -51,6 +52,11 @@ def assert_clean(work: Path) -> None:
     folders = [path.name for path in cache.iterdir() if path.is_dir()]
     assert all(name == "inputs" or len(name) == 64 for name in folders)
     assert all(path.suffix == ".json" for path in (cache / "inputs").iterdir())
+
+
+def staging_of(path: Path, whole: gb.MatrixStore) -> Staging:
+    """What a build of the same store at a path has staged."""
+    return Staging(staging_folder(path, whole.fingerprint), whole.spec, durable=False)
 
 
 class Scene:
@@ -94,12 +100,12 @@ class Scene:
     def command(self, work: Path, mode: str = "fresh") -> list[str]:
         return argv(work / "s.zarr", self.source, *["--overwrite"] * (mode == "replacing"))
 
-    def staging(self, work: Path) -> Path:
-        return staging_folder(work / "s.zarr", self.store.fingerprint)
+    def staging(self, work: Path) -> Staging:
+        return staging_of(work / "s.zarr", self.store)
 
     def finish(self, work: Path, mode: str = "fresh") -> dict:
         """Run the command to its end, and check all that was promised of it."""
-        staged = sum(finished_files(self.staging(work), self.store.spec.data).values())
+        staged = sum(self.staging(work).finished().values())
         result = self.server.run(self.command(work, mode)).result
         assert result["resumed_chunks"] == (0 if result["reused"] else staged)
         assert result["n_chunks"] == self.store.n_chunks
@@ -309,8 +315,7 @@ def test_a_full_disk_keeps_what_is_done_and_the_rerun_goes_on(tmp_path, server, 
         outcome = server.run(command)
         assert_full(outcome)
         assert str(small_disk.path) in outcome.err
-    staging = staging_folder(small_disk.path / "s.zarr", whole.fingerprint)
-    finished = finished_files(staging, whole.spec.data)
+    finished = staging_of(small_disk.path / "s.zarr", whole).finished()
     assert len(finished) > 10
     assert not list(small_disk.path.rglob("*.partial"))
     small_disk.resize("256m")
@@ -397,8 +402,8 @@ def test_what_is_staged_and_damaged_is_written_anew_and_the_rest_is_kept(scene, 
     work = Path(shutil.copytree(staged, scene.folder / "work"))
     staging, data = scene.staging(work), scene.store.spec.data
     harm(
-        lambda number: staged_store(staging) / data.file(number),
-        lambda number: record_path(staging, number),
+        lambda number: staging.store / data.file(number),
+        staging.record_path,
     )
     per_file = np.full(data.n_files, data.shard_chunks)
     per_file[-1] = data.n_chunks - (data.n_files - 1) * data.shard_chunks
@@ -408,7 +413,7 @@ def test_what_is_staged_and_damaged_is_written_anew_and_the_rest_is_kept(scene, 
 
 def test_no_flipped_byte_of_a_record_goes_unseen(scene, staged, tmp_path):
     staging, data = scene.staging(staged), scene.store.spec.data
-    path = record_path(staging, data.n_files - 1)
+    path = staging.record_path(data.n_files - 1)
     good = path.read_bytes()
     rng = np.random.default_rng(0)
     try:

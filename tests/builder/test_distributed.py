@@ -381,7 +381,7 @@ def test_local_workers_listen_on_loopback_only_and_come_warm(tmp_path, caplog):
         def run(function, *values):
             answers = real(function, *values)
             if function.__name__ == "warm_worker":
-                loaded.append(real(lambda: "grandbatch.store.writer" in sys.modules))
+                loaded.append(real(lambda: "grandbatch.store.staging" in sys.modules))
             return answers
 
         schedule.client.run = run

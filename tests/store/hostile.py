@@ -13,8 +13,8 @@ import numpy as np
 
 from grandbatch.store import MatrixStore
 from grandbatch.store.codecs import checksum, encode, seal
+from grandbatch.store.file_records import digests_of, file_bytes
 from grandbatch.store.manifest import Manifest
-from grandbatch.store.writer import digests_of, file_bytes
 
 
 def edit_attributes(store: Path, edit: Callable[[dict[str, Any]], object]) -> None:

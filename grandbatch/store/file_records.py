@@ -1,0 +1,139 @@
+"""Files of chunks, byte for byte: what they hold, must hold, and the record of a finished one."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.errors import DamagedStoreError
+from grandbatch.files.ordinary import read_whole
+from grandbatch.store.codecs import shard_index
+from grandbatch.store.format import ArraySpec
+from grandbatch.store.manifest import SHA256_BYTES, ChunkDigests
+
+_MAX_RECORD_BYTES = 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class FileRecord:
+    """What one finished file of chunks adds to the store.
+
+    Parameters
+    ----------
+    number : int
+        The file's number.
+    length, crc32c, sha256
+        Digests of its n chunks, as in `ChunkDigests`.
+    count : (n,) int64
+        Feature rows that each chunk counts.
+    mean, m2, low, high : (n, F) float64
+        Mean, sum of squared deviations, smallest and largest value over those rows.
+    """
+
+    number: npt.NDArray[np.int64]
+    length: npt.NDArray[np.uint32]
+    crc32c: npt.NDArray[np.uint32]
+    sha256: npt.NDArray[np.uint8]
+    count: npt.NDArray[np.int64]
+    mean: npt.NDArray[np.float64]
+    m2: npt.NDArray[np.float64]
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+
+    def to_bytes(self) -> bytes:
+        """Write it, as `read_record` reads it."""
+        arrays = {f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self)}
+        header = {name: [values.dtype.str, values.shape] for name, values in arrays.items()}
+        # not np.savez: zip and its headers took a tenth of a build's time
+        content = b"".join(
+            [json.dumps(header).encode(), b"\n", *(v.tobytes() for v in arrays.values())]
+        )
+        return content + hashlib.sha256(content).digest()
+
+
+def file_bytes(spec: ArraySpec, encoded: Sequence[bytes]) -> bytes:
+    """Join encoded chunks into the bytes of a file (Zarr v3 sharding, index at the end)."""
+    if spec.shard_chunks == 1:
+        return encoded[0]
+    lengths = np.array([len(chunk) for chunk in encoded], np.uint64)
+    return b"".join([*encoded, shard_index(lengths, spec.shard_chunks)])
+
+
+def digests_of(encoded: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
+    """Length, crc32c and sha256 of encoded chunks."""
+    hashes = b"".join(hashlib.sha256(chunk).digest() for chunk in encoded)
+    return {
+        "length": np.array([len(chunk) for chunk in encoded], np.uint32),
+        "crc32c": np.array([int.from_bytes(chunk[-4:], "little") for chunk in encoded], np.uint32),
+        "sha256": np.frombuffer(hashes, np.uint8).reshape(-1, SHA256_BYTES),
+    }
+
+
+def read_record(path: Path) -> FileRecord:
+    """Read a record back.
+
+    Raises
+    ------
+    DamagedStoreError
+        If it is not what was written.
+    """
+    data = read_whole(path, _MAX_RECORD_BYTES)
+    content = memoryview(data)[:-SHA256_BYTES]
+    if hashlib.sha256(content).digest() != data[-SHA256_BYTES:]:
+        raise DamagedStoreError(
+            f"{path} is damaged; run the same command again, it writes the file's chunks anew"
+        )
+    at = data.index(b"\n") + 1
+    arrays = {}
+    header = json.loads(data[:at])
+    if set(header) != {f.name for f in fields(FileRecord)}:
+        raise DamagedStoreError(f"{path} was written by another version; run the build again")
+    for name, (dtype, shape) in header.items():
+        arrays[name] = np.frombuffer(content, dtype, math.prod(shape), at).reshape(shape)
+        at += arrays[name].nbytes
+    return FileRecord(**arrays)
+
+
+def is_whole(
+    path: Path,
+    spec: ArraySpec,
+    number: int,
+    length: npt.NDArray[np.uint32],
+    sha256: npt.NDArray[np.uint8],
+) -> bool:
+    """Whether a file has all its chunks, and they have these lengths and digests.
+
+    Raises
+    ------
+    OSError
+        If it can't be read.
+    """
+    expected_bytes = int(length.sum(dtype=np.int64)) + spec.index_bytes
+    try:
+        data = read_whole(path, expected_bytes)
+    except OSError as error:
+        if error.errno == errno.EOVERFLOW:
+            return False
+        raise
+    ends = np.cumsum(length.astype(np.int64))
+    chunks = [data[end - n : end] for end, n in zip(ends, length, strict=True)]
+    expected = min(spec.shard_chunks, spec.n_chunks - number * spec.shard_chunks)
+    if len(chunks) != expected or data != file_bytes(spec, chunks):
+        return False
+    return np.array_equal(digests_of(chunks)["sha256"], sha256)
+
+
+def join_digests(parts: Sequence[ChunkDigests]) -> ChunkDigests:
+    """Join the digests of consecutive chunks of one array."""
+    return ChunkDigests(
+        *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(ChunkDigests))
+    )

@@ -1,0 +1,226 @@
+"""A store being written: files of chunks, per-window arrays, metadata, and, last, the manifest.
+
+One file of chunks is written by one task, whole, and followed by its record. A record makes a file
+finished: it holds the digests and the statistics of the file's chunks. A staging folder holds the
+coming `store` and, apart from it, the `records`.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.errors import DamagedStoreError, StoreError
+from grandbatch.files.whole import TEMPORARY_SUFFIX, remove_temporaries, write_whole
+from grandbatch.store.codecs import BLOSC_LEVEL, BLOSC_TYPESIZE, ZSTD_LEVEL, checksum, encode
+from grandbatch.store.file_records import (
+    FileRecord,
+    digests_of,
+    file_bytes,
+    is_whole,
+    read_record,
+)
+from grandbatch.store.format import MANIFEST_NAME, ArraySpec, Codec, StoreSpec
+from grandbatch.store.manifest import ChunkDigests, Manifest, sha256_hex
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
+
+
+@dataclass(frozen=True, eq=False)
+class Staging:
+    """A store being written. It travels to the tasks that write it.
+
+    Safe from several threads and processes at once: each file is written aside under a name of its
+    own, and appears whole.
+
+    Parameters
+    ----------
+    folder : Path
+        What a build leaves for the next to go on with, and where it works.
+    spec : StoreSpec
+        What is written.
+    durable : bool
+        Whether a file is on the disk before its name appears.
+    """
+
+    folder: Path
+    spec: StoreSpec
+    durable: bool
+
+    @property
+    def store(self) -> Path:
+        """The folder that becomes the store."""
+        return self.folder / "store"
+
+    def record_path(self, number: int) -> Path:
+        """Where the record of a file of chunks lies."""
+        return self.folder / "records" / f"{number:08d}.record"
+
+    def write_file(self, array: ArraySpec, number: int, encoded: Sequence[bytes]) -> None:
+        """Write one file of chunks, given in order: one chunk, or a whole shard with its index."""
+        self._write(self.store / array.file(number), file_bytes(array, encoded))
+
+    def write_record(self, record: FileRecord) -> None:
+        """Write a file's record: from here on the file is finished."""
+        self._write(self.record_path(int(record.number)), record.to_bytes())
+
+    def write_labels(
+        self, chunk: int, labels: Mapping[str, npt.NDArray[Any]]
+    ) -> dict[str, ChunkDigests]:
+        """Write one chunk of every per-window array, from the values of its windows."""
+        digests = {}
+        for array in self.spec.labels:
+            found = labels[array.name]
+            values = np.full(self.spec.label_chunk_windows, array.fill_value, array.dtype)
+            values[: len(found)] = found
+            encoded = encode(values, array.codec)
+            self.write_file(array, chunk, [encoded])
+            step = self.spec.chunk_windows
+            parts = [
+                checksum(values[at : min(at + step, len(found))].tobytes())
+                for at in range(0, len(found), step)
+            ]
+            digests[array.name] = ChunkDigests(
+                **digests_of([encoded]), part_crc32c=np.array(parts, np.uint32)
+            )
+        return digests
+
+    def take_file(self, number: int, store: Path) -> None:
+        """Stage a file of a finished store: by a hard link, or a copy where the disk knows none.
+
+        A staged file is only ever replaced by its name, so that the store's own stays as it is.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the store does not have it.
+        DiskFullError
+            If there is no room for a copy.
+        """
+        name = self.spec.data.file(number)
+        source, path = store / name, self.store / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+        try:
+            aside.hardlink_to(source)
+            aside.rename(path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._write(path, source.read_bytes())
+        finally:
+            # it is still there, too, where both were links to the same file: rename does nothing
+            aside.unlink(missing_ok=True)
+
+    def finished(self) -> dict[int, int]:
+        """Files that an interrupted build left whole: number → chunks in it.
+
+        A file counts when its record reads and the file's bytes give every digest in it.
+        """
+        finished = {}
+        data = self.spec.data
+        for number in range(data.n_files):
+            if not self.record_path(number).exists():
+                continue
+            try:
+                record = read_record(self.record_path(number))
+                path = self.store / data.file(number)
+                whole = is_whole(path, data, number, record.length, record.sha256)
+            except (OSError, DamagedStoreError):
+                continue
+            # a version before this one let through what is not finite
+            if whole and np.isfinite(record.mean).all() and np.isfinite(record.high).all():
+                finished[number] = len(record.length)
+        return finished
+
+    def check_files(self, arrays: Mapping[str, ChunkDigests]) -> None:
+        """See every file of chunks, with the length that its digests give it.
+
+        A task tells what it has written, and may have written it elsewhere: on a worker's own disk.
+
+        Raises
+        ------
+        StoreError
+            If one isn't here, or not all of it.
+        """
+        for array in self.spec.arrays:
+            for number in range(array.n_files):
+                path = self.store / array.file(number)
+                try:
+                    n_bytes = path.stat().st_size
+                except OSError as error:
+                    raise _not_here(path, f"can't be seen ({error.strerror})") from None
+                expected = array.file_bytes(arrays[array.name].length, number)
+                if n_bytes != expected:
+                    raise _not_here(path, f"has {n_bytes:,} bytes instead of {expected:,}")
+
+    def write_metadata(self, attributes: dict[str, Any]) -> dict[str, str]:
+        """Write every `zarr.json` with zarr itself; return the sha256 of each by its path."""
+        import zarr
+
+        remove_temporaries(self.store)
+        for left in (*self.store.rglob("zarr.json"), *self.store.glob(MANIFEST_NAME)):
+            left.unlink()
+        group = zarr.create_group(self.store, zarr_format=3, attributes={"grandbatch": attributes})
+        for array in self.spec.arrays:
+            chunk = array.chunk_shape
+            shard = (array.shard_chunks * chunk[0], *chunk[1:]) if array.shard_chunks > 1 else None
+            group.create_array(
+                array.name,
+                shape=array.shape,
+                dtype=array.dtype,
+                chunks=chunk,
+                shards=shard,
+                filters=None,
+                compressors=_zarr_codecs(array.codec),
+                fill_value=array.fill_value,
+                dimension_names=array.dimension_names,
+                attributes=array.attributes,
+                config={"write_empty_chunks": True},
+            )
+        with warnings.catch_warnings():
+            # that other implementations of Zarr v3 may not read it: they don't need it
+            warnings.filterwarnings("ignore", message="Consolidated metadata")
+            zarr.consolidate_metadata(self.store)
+        names = ["zarr.json", *(f"{array.name}/zarr.json" for array in self.spec.arrays)]
+        return {name: sha256_hex((self.store / name).read_bytes()) for name in names}
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write the manifest, the last file of a store."""
+        write_whole(self.store / MANIFEST_NAME, manifest.to_bytes(), durable=self.durable)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # a cluster may run a task twice at once: it takes a worker for lost that still writes
+        write_whole(path, data, durable=self.durable, shared=True)
+
+
+def _not_here(path: Path, what: str) -> StoreError:
+    return StoreError(
+        f"{path} {what}, though the task that wrote it has ended: its worker may write to a disk "
+        "of its own. Nothing is published; see to it that all workers share the disk, and run the "
+        "same command again: what is whole is kept"
+    )
+
+
+def _zarr_codecs(codec: Codec) -> list[Any]:
+    from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+    compressors: dict[Codec, list[Any]] = {
+        "none": [],
+        "lz4": [
+            BloscCodec(
+                cname="lz4", clevel=BLOSC_LEVEL, shuffle="noshuffle", typesize=BLOSC_TYPESIZE
+            )
+        ],
+        "zstd": [ZstdCodec(level=ZSTD_LEVEL)],
+    }
+    return [*compressors[codec], Crc32cCodec()]
