@@ -26,6 +26,8 @@ def build_store(
     chunk_windows: int | None = None,
     codec: str = "auto",
     max_gap: Any = None,
+    order: str = "symbol",
+    period: str | None = None,
     engine: str = "auto",
     client: Any = None,
     scheduler: str = "threads",
@@ -64,6 +66,12 @@ def build_store(
         "auto" is zstd where neighbours share more than half their rows, else lz4.
     max_gap : pandas.Timedelta or str, optional
         A larger gap between bars starts a new segment.
+    order : {"symbol", "period"}
+        By what windows are numbered first. With "period", new bars of many symbols change the last
+        files only, and a split by time is a range of chunks.
+    period : str, optional
+        Calendar days, weeks, months, quarters or years (UTC) of `order` "period", such as "1W"; by
+        default "1M".
     engine : {"auto", "overlap", "direct"}
         How bars reach the tasks: through one `map_overlap`, or read by each. The same bytes.
     client : distributed.Client, optional
@@ -110,7 +118,7 @@ def build_store(
         If the disk is full; the same call goes on later.
     """
     settings = make_settings(
-        feature_set, sequence_length, overlap, layout, chunk_windows, codec, max_gap
+        feature_set, sequence_length, overlap, layout, chunk_windows, codec, max_gap, order, period
     )
     local = client is None
     schedule = Schedule.local(scheduler, workers) if local else Schedule.on_cluster(client)

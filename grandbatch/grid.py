@@ -1,9 +1,10 @@
 """Which bars each window and each chunk is made of: integer arithmetic, no I/O.
 
 Rows are numbered in bars order (symbol, then time). Windows are numbered by segment, then by
-start; window k of a segment starts `lookback + k * stride` rows after the segment does, so each
-of its rows has its full lookback inside the segment. A chunk is `chunk_windows` consecutive
-windows, and the last chunk may be shorter.
+start; or, in the order of periods, by the period of their last bar first. Window k of a segment
+starts `lookback + k * stride` rows after the segment does, so each of its rows has its full
+lookback inside the segment. A chunk is `chunk_windows` consecutive windows, and the last chunk may
+be shorter.
 """
 
 from __future__ import annotations
@@ -46,6 +47,34 @@ class Segments:
         return len(self.start)
 
 
+@dataclass(frozen=True, eq=False)
+class Stretches:
+    """Bars of one symbol and one period of time, in bars order; they cover all bars.
+
+    Parameters
+    ----------
+    start : (P,) int64
+        Row number of each stretch's first bar; strictly rising.
+    period : (P,) int64
+        Number of its period; later periods have higher ones.
+    """
+
+    start: Int64Array
+    period: Int64Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Spans:
+    """Windows of one segment that are numbered one after the other, in the order of numbers."""
+
+    segment: Int64Array
+    """Index of each span's segment."""
+    begin: Int64Array
+    """The span's first window, counted from the segment's first."""
+    bounds: Int64Array
+    """Number of each span's first window, and the number of windows at the end."""
+
+
 @dataclass(frozen=True)
 class Run:
     """Windows of one chunk that lie in one segment, and the feature rows they cover."""
@@ -61,12 +90,14 @@ class Run:
     n_rows: int
     """Rows from the first window's first to the last window's last."""
     n_repeated: int
-    """How many of those rows, at their start, the window before the first covers too."""
+    """How many of those rows, at their start, the segment's window before the first covers too."""
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
     """The map between windows, rows and chunks over a list of segments.
+
+    With `stretches`, windows are numbered by the period of their last bar first.
 
     Raises
     ------
@@ -79,6 +110,7 @@ class Grid:
     sequence_length: int
     overlap: int
     chunk_windows: int
+    stretches: Stretches | None = None
 
     def __post_init__(self) -> None:
         if self.lookback < 0:
@@ -110,19 +142,40 @@ class Grid:
         return np.flatnonzero(windows == 0).astype(np.int64, copy=False)
 
     @cached_property
-    def _filled(self) -> Int64Array:
-        return np.flatnonzero(self.windows_per_segment)
+    def _spans(self) -> _Spans:
+        windows = self.windows_per_segment
+        segment = np.flatnonzero(windows)
+        begin = np.zeros(len(segment), np.int64)
+        count = windows[segment]
+        if self.stretches is not None:
+            segment, begin, count = self._spans_of_periods(self.stretches)
+        bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(count, dtype=np.int64)])
+        return _Spans(segment, begin, bounds)
 
-    @cached_property
-    def _window_bounds(self) -> Int64Array:
-        """First window of each segment that has any, and the number of windows at the end."""
-        counts = self.windows_per_segment[self._filled]
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+    def _spans_of_periods(self, stretches: Stretches) -> tuple[Int64Array, Int64Array, Int64Array]:
+        """Cut the windows of each segment where the period of their last bar changes."""
+        segments = self.segments
+        start = np.union1d(segments.start, stretches.start)
+        segment = np.searchsorted(segments.start, start, side="right") - 1
+        place = np.searchsorted(stretches.start, start, side="right") - 1
+        segment_stop = segments.start[segment] + segments.length[segment]
+        stop = np.minimum(np.append(start[1:], segment_stop[-1:]), segment_stop)
+        # of the first window's last bar
+        first_end = segments.start[segment] + self.lookback + self.sequence_length - 1
+        most = self.windows_per_segment[segment]
+        begin = np.clip(-((first_end - start) // self.stride), 0, most)
+        count = np.clip(-((first_end - stop) // self.stride), 0, most) - begin
+        order = np.argsort(stretches.period[place], kind="stable")
+        order = order[count[order] > 0]
+        segment, begin, count = segment[order], begin[order], count[order]
+        follows = (segment[1:] == segment[:-1]) & (begin[1:] == begin[:-1] + count[:-1])
+        first = np.flatnonzero(np.append(True, ~follows)[: len(order)])
+        return segment[first], begin[first], np.add.reduceat(count, first) if len(first) else count
 
     @property
     def n_windows(self) -> int:
         """Windows in all."""
-        return int(self._window_bounds[-1])
+        return int(self._spans.bounds[-1])
 
     @property
     def n_chunks(self) -> int:
@@ -134,65 +187,94 @@ class Grid:
         first = chunk * self.chunk_windows
         return first, min(first + self.chunk_windows, self.n_windows)
 
+    def _span_of(self, windows: Int64Array) -> Int64Array:
+        return np.searchsorted(self._spans.bounds, windows, side="right") - 1
+
     def segment_of(self, windows: Int64Array) -> Int64Array:
         """Segment index of each window, (W,) int64."""
-        return self._filled[np.searchsorted(self._window_bounds, windows, side="right") - 1]
+        return self._spans.segment[self._span_of(windows)]
 
     def first_row(self, windows: Int64Array) -> Int64Array:
         """Row number of each window's first bar, (W,) int64."""
-        filled = np.searchsorted(self._window_bounds, windows, side="right") - 1
-        start = self.segments.start[self._filled[filled]]
-        return start + self.lookback + (windows - self._window_bounds[filled]) * self.stride
+        spans, at = self._spans, self._span_of(windows)
+        start = self.segments.start[spans.segment[at]]
+        inside = spans.begin[at] + windows - spans.bounds[at]
+        return start + self.lookback + inside * self.stride
 
-    def rows(self, chunk: int) -> tuple[int, int]:
-        """Feature rows of a chunk: the half-open range from its first window to its last."""
-        return self.window_rows(*self.chunk_range(chunk))
+    def row_ranges(self, first_chunk: int, stop_chunk: int) -> list[tuple[int, int]]:
+        """Feature rows of consecutive chunks: half-open ranges, rising, disjoint.
 
-    def window_rows(self, first: int, stop: int) -> tuple[int, int]:
-        """Feature rows of the windows from `first` up to `stop`: one half-open range."""
-        ends = self.first_row(np.array([first, stop - 1], np.int64))
-        return int(ends[0]), int(ends[1]) + self.sequence_length
+        One, from the first window to the last; in the order of periods one for the windows of each
+        segment, or of several that lie no further apart than a lookback.
+        """
+        first = first_chunk * self.chunk_windows
+        stop = min(stop_chunk * self.chunk_windows, self.n_windows)
+        if self.stretches is None:
+            ends = self.first_row(np.array([first, stop - 1], np.int64))
+            return [(int(ends[0]), int(ends[1]) + self.sequence_length)]
+        low, high = self._span_of(np.array([first, stop - 1], np.int64))
+        bounds = self._spans.bounds[low : high + 2].clip(first, stop)
+        starts, stops = self.first_row(bounds[:-1]), self.first_row(bounds[1:] - 1)
+        order = np.argsort(starts)
+        starts, stops = starts[order], stops[order] + self.sequence_length
+        stops = np.maximum.accumulate(stops)
+        begins = np.append(True, starts[1:] > stops[:-1] + self.lookback)
+        ends = np.append(begins[1:], True)
+        return list(zip(starts[begins].tolist(), stops[ends].tolist(), strict=True))
 
     def runs(self, chunk: int) -> list[Run]:
-        """Cut a chunk at the segments' borders."""
+        """Cut a chunk where the windows of one segment end, or those of a period."""
         first, stop = self.chunk_range(chunk)
-        lo, hi = np.searchsorted(self._window_bounds, [first, stop - 1], side="right") - 1
+        spans = self._spans
+        low, high = self._span_of(np.array([first, stop - 1], np.int64))
         runs = []
-        for filled in range(int(lo), int(hi) + 1):
-            segment_first = int(self._window_bounds[filled])
-            begin = max(first, segment_first)
-            count = min(stop, int(self._window_bounds[filled + 1])) - begin
-            segment = int(self._filled[filled])
+        for span in range(int(low), int(high) + 1):
+            number = max(first, int(spans.bounds[span]))
+            count = min(stop, int(spans.bounds[span + 1])) - number
+            segment = int(spans.segment[span])
+            start = int(self.segments.start[segment])
+            inside = int(spans.begin[span]) + number - int(spans.bounds[span])
             runs.append(
                 Run(
                     symbol=int(self.segments.symbol[segment]),
-                    segment_stop=int(self.segments.start[segment] + self.segments.length[segment]),
-                    first_window=begin,
+                    segment_stop=start + int(self.segments.length[segment]),
+                    first_window=number,
                     n_windows=count,
-                    first_row=int(self.segments.start[segment])
-                    + self.lookback
-                    + (begin - segment_first) * self.stride,
+                    first_row=start + self.lookback + inside * self.stride,
                     n_rows=(count - 1) * self.stride + self.sequence_length,
-                    n_repeated=self.overlap if begin > segment_first else 0,
+                    n_repeated=self.overlap if inside else 0,
                 )
             )
         return runs
 
     @cached_property
+    def _runs_per_chunk(self) -> Int64Array:
+        first = np.arange(self.n_chunks, dtype=np.int64) * self.chunk_windows
+        stop = np.minimum(first + self.chunk_windows, self.n_windows)
+        return self._span_of(stop - 1) - self._span_of(first) + 1
+
+    @property
+    def most_runs(self) -> int:
+        """Most runs that one chunk has."""
+        return int(self._runs_per_chunk.max(initial=0))
+
+    @cached_property
     def block_rows(self) -> int:
-        """R of layout `rows`: the most feature rows that the windows of one chunk need."""
+        """R of layout `rows`: the most feature rows that the windows of one chunk need.
+
+        In the order of periods it is rounded up to quarters of an unbroken block: chunks that come
+        later seldom need more then.
+        """
         if not self.n_windows:
             return 0
         first = np.arange(self.n_chunks, dtype=np.int64) * self.chunk_windows
         stop = np.minimum(first + self.chunk_windows, self.n_windows)
-        bounds = self._window_bounds
-        touched = (
-            np.searchsorted(bounds, stop - 1, side="right")
-            - np.searchsorted(bounds, first, side="right")
-            + 1
-        )
-        rows = (stop - first - touched) * self.stride + touched * self.sequence_length
-        return int(rows.max())
+        touched = self._runs_per_chunk
+        rows = int(((stop - first - touched) * self.stride + touched * self.sequence_length).max())
+        if self.stretches is None:
+            return rows
+        step = -(-self.unbroken_block_rows // 4)
+        return -(-rows // step) * step
 
     @property
     def unbroken_block_rows(self) -> int:

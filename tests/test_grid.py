@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from grandbatch.errors import UsageError
-from grandbatch.grid import Grid, Segments
+from grandbatch.grid import Grid, Segments, Stretches
 
 
 def segments_of(lengths, gaps=None):
@@ -37,12 +39,25 @@ def naive_windows(segments, lookback, length, stride):
     return found
 
 
+def stretches_of(periods):
+    """The stretches of rows with these periods, as long as segments don't matter."""
+    periods = np.asarray(periods)
+    start = np.flatnonzero(np.append(True, np.diff(periods) != 0))
+    return Stretches(start, periods[start])
+
+
 @st.composite
-def grids(draw):
+def grids(draw, by_period=False):
     lengths = draw(st.lists(st.integers(1, 60), min_size=1, max_size=12))
     length = draw(st.integers(1, 12))
+    stretches = None
+    if by_period:
+        steps = st.lists(st.sampled_from([0] * 6 + [1, 2]), min_size=60, max_size=60)
+        periods = [np.cumsum(draw(steps))[:n] for n in lengths]
+        stretches = stretches_of(np.concatenate(periods))
     return Grid(
         segments_of(lengths),
+        stretches=stretches,
         lookback=draw(st.integers(0, 8)),
         sequence_length=length,
         overlap=draw(st.integers(0, length - 1)),
@@ -70,10 +85,36 @@ def test_a_chunks_rows_are_one_range_that_its_windows_begin_and_end(grid):
     for chunk in range(grid.n_chunks):
         windows = np.arange(*grid.chunk_range(chunk))
         first = grid.first_row(windows)
-        assert grid.rows(chunk) == (first.min(), first.max() + grid.sequence_length)
+        assert grid.row_ranges(chunk, chunk + 1) == [
+            (first.min(), first.max() + grid.sequence_length)
+        ]
 
 
-@given(grids())
+@given(grids(by_period=True))
+def test_windows_are_numbered_by_the_period_of_their_last_bar_then_as_ever(grid):
+    windows = naive_windows(grid.segments, grid.lookback, grid.sequence_length, grid.stride)
+    stretches = grid.stretches
+    lengths = np.diff(stretches.start, append=int(grid.segments.length.sum()))
+    period = np.repeat(stretches.period, lengths)
+    ends = [period[first + grid.sequence_length - 1] for first, _ in windows]
+    expected = [windows[i] for i in np.argsort(ends, kind="stable")]
+    numbers = np.arange(grid.n_windows)
+    got = list(zip(grid.first_row(numbers), grid.segment_of(numbers), strict=True))
+    assert got == expected
+
+
+@given(grids(by_period=True))
+def test_the_ranges_of_chunks_in_the_order_of_periods_hold_each_run_whole(grid):
+    for chunk in range(grid.n_chunks):
+        ranges = grid.row_ranges(chunk, chunk + 1)
+        assert all(a[1] + grid.lookback < b[0] for a, b in itertools.pairwise(ranges))
+        for run in grid.runs(chunk):
+            inside = [lo <= run.first_row and run.first_row + run.n_rows <= hi for lo, hi in ranges]
+            assert sum(inside) == 1
+    assert grid.most_runs == max((len(grid.runs(c)) for c in range(grid.n_chunks)), default=0)
+
+
+@given(st.booleans().flatmap(lambda by: grids(by_period=by)))
 def test_runs_join_to_the_chunk_and_never_cross_a_border(grid):
     for chunk in range(grid.n_chunks):
         lo, hi = grid.chunk_range(chunk)
@@ -87,7 +128,7 @@ def test_runs_join_to_the_chunk_and_never_cross_a_border(grid):
         assert joined == list(range(lo, hi))
 
 
-@given(grids())
+@given(st.booleans().flatmap(lambda by: grids(by_period=by)))
 def test_rows_counted_by_chunks_are_each_used_row_once(grid):
     used = set()
     for first in grid.first_row(np.arange(grid.n_windows)):

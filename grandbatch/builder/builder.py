@@ -201,9 +201,11 @@ def plan_build(
     processes = 0
     if not schedule.is_local:
         processes = len(schedule.client.scheduler_info(n_workers=-1)["workers"])
+    segments, stretches = request.settings.cut(bars)
     return BuildPlan(
         settings=request.settings,
-        segments=bars.segments(request.settings.max_gap_ns),
+        segments=segments,
+        stretches=stretches,
         n_rows=bars.n_rows,
         partition_bars=options.partition_bars,
         workers=schedule.workers if schedule.is_local else max(1, processes),
@@ -356,7 +358,20 @@ def _attributes(request: Request, bars: Bars, plan: BuildPlan, fingerprint: str)
         "widened": bars.widened,
         "differing_duplicates": bars.differing_duplicates,
         "duplicates": request.rules.duplicates,
+        **_order_attributes(plan),
         "fingerprint": fingerprint,
         "content_id": request.settings.content_id(bars.fingerprint),
         "created_by": f"grandbatch {__version__}",
+    }
+
+
+def _order_attributes(plan: BuildPlan) -> dict[str, Any]:
+    """Return what says how windows are numbered; nothing where it is by symbol first."""
+    settings = plan.settings
+    if settings.period is None:
+        return {}
+    return {
+        "order": settings.order,
+        "period": settings.period,
+        "most_runs": plan.grid.most_runs,
     }

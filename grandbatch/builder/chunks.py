@@ -22,6 +22,39 @@ from grandbatch.store.staging import Staging
 Float32Array = npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, eq=False)
+class FeatureRows:
+    """Feature rows of some ranges of rows, one range behind the other.
+
+    Parameters
+    ----------
+    values : (T, F) float32, C-contiguous
+    starts : (R,) int64
+        Row number of each range's first row, rising.
+    places : (R,) int64
+        Where in `values` each range begins.
+    """
+
+    values: Float32Array
+    starts: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, values: Float32Array, ranges: Sequence[tuple[int, int]], before: int = 0
+    ) -> FeatureRows:
+        """Describe rows where `before` more rows stand in front of each range but the first."""
+        starts, stops = np.array(ranges, np.int64).T
+        steps = (stops - starts + before)[:-1]
+        return cls(values, starts, np.concatenate([[0], np.cumsum(steps)]))
+
+    def __call__(self, first_row: int, n_rows: int) -> Float32Array:
+        """Return consecutive rows of one range, from a row number on, (n_rows, F) float32."""
+        place = np.searchsorted(self.starts, first_row, side="right") - 1
+        at = int(self.places[place] + first_row - self.starts[place])
+        return self.values[at : at + n_rows]
+
+
 @dataclass(frozen=True)
 class FileJob:
     """One file of chunks to write: its number, and the runs of each of its chunks."""
@@ -30,18 +63,15 @@ class FileJob:
     chunks: Sequence[Sequence[Run]]
 
 
-def write_files(
-    staging: Staging, jobs: Sequence[FileJob], features: Float32Array, first_row: int
-) -> int:
+def write_files(staging: Staging, jobs: Sequence[FileJob], features: FeatureRows) -> int:
     """Write files of chunks, each followed by its record.
 
     Parameters
     ----------
     staging : Staging
     jobs : sequence of FileJob
-    features : (T, F) float32, C-contiguous
-        Feature rows from row number `first_row` on.
-    first_row : int
+    features : FeatureRows
+        At least those of the jobs' windows.
 
     Returns
     -------
@@ -50,8 +80,8 @@ def write_files(
     """
     spec = staging.spec
     for job in jobs:
-        encoded = [_encode_chunk(spec, runs, features, first_row) for runs in job.chunks]
-        record = file_record(spec, job, digests_of(encoded), features, first_row)
+        encoded = [_encode_chunk(spec, runs, features) for runs in job.chunks]
+        record = file_record(spec, job, digests_of(encoded), features)
         staging.write_file(spec.data, job.number, encoded)
         staging.write_record(record)
     return sum(len(job.chunks) for job in jobs)
@@ -61,8 +91,7 @@ def file_record(
     spec: StoreSpec,
     job: FileJob,
     digests: Mapping[str, npt.NDArray[Any]],
-    features: Float32Array,
-    first_row: int,
+    features: FeatureRows,
 ) -> FileRecord:
     """Describe a file of chunks; `digests` are its chunks' length, crc32c and sha256.
 
@@ -73,9 +102,9 @@ def file_record(
     NotFiniteError
         If a row of a window holds NaN or an infinity.
     """
-    found = _statistics(spec, job, features, first_row)
+    found = _statistics(spec, job, features)
     if not all(np.isfinite(found[name]).all() for name in ("mean", "low", "high")):
-        raise _not_finite(job, features, first_row)
+        raise _not_finite(job, features)
     return FileRecord(
         number=np.int64(job.number),  # type: ignore[arg-type]  # a 0-d array once read back
         **digests,
@@ -91,22 +120,20 @@ class NotFiniteError(KernelError):
         self.row, self.feature, self.value = row, feature, value
 
 
-def _not_finite(job: FileJob, features: Float32Array, first_row: int) -> NotFiniteError:
+def _not_finite(job: FileJob, features: FeatureRows) -> NotFiniteError:
     """Find the first value that is not finite among the rows of a file's windows."""
     for run in (run for runs in job.chunks for run in runs):
-        start = run.first_row - first_row
-        wrong = np.argwhere(~np.isfinite(features[start : start + run.n_rows]))
+        rows = features(run.first_row, run.n_rows)
+        wrong = np.argwhere(~np.isfinite(rows))
         if len(wrong):
             row, feature = (int(place) for place in wrong[0])
-            value = float(features[start + row, feature])
+            value = float(rows[row, feature])
             return NotFiniteError(run.first_row + row, feature, value)
     raise AssertionError("statistics of finite rows are finite")
 
 
-def _encode_chunk(
-    spec: StoreSpec, runs: Sequence[Run], features: Float32Array, first_row: int
-) -> bytes:
-    stretches = [features[p.first_row - first_row :][: p.n_rows] for p in runs]
+def _encode_chunk(spec: StoreSpec, runs: Sequence[Run], features: FeatureRows) -> bytes:
+    stretches = [features(run.first_row, run.n_rows) for run in runs]
     n_windows = sum(run.n_windows for run in runs)
     if spec.layout == "rows":
         return encode(_block(spec, stretches), spec.codec)
@@ -141,7 +168,7 @@ def _block(spec: StoreSpec, stretches: Sequence[Float32Array]) -> Float32Array:
 
 
 def _statistics(
-    spec: StoreSpec, job: FileJob, features: Float32Array, first_row: int
+    spec: StoreSpec, job: FileJob, features: FeatureRows
 ) -> dict[str, npt.NDArray[Any]]:
     """Moments of the rows that each chunk uses and the chunk before does not."""
     n = len(job.chunks)
@@ -149,8 +176,7 @@ def _statistics(
     moments = [np.empty((n, spec.n_features)) for _ in range(4)]
     for chunk, runs in enumerate(job.chunks):
         new = [
-            features[p.first_row + p.n_repeated - first_row : p.first_row + p.n_rows - first_row]
-            for p in runs
+            features(run.first_row + run.n_repeated, run.n_rows - run.n_repeated) for run in runs
         ]
         rows = new[0] if len(new) == 1 else np.concatenate(new)
         count[chunk] = len(rows)

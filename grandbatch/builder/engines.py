@@ -19,7 +19,7 @@ import pandas as pd
 from dask.optimization import cull
 
 from grandbatch.bars import Bars
-from grandbatch.builder.chunks import FileJob, NotFiniteError, write_files
+from grandbatch.builder.chunks import FeatureRows, FileJob, NotFiniteError, write_files
 from grandbatch.builder.plan import BuildPlan, Group
 from grandbatch.errors import KernelError
 from grandbatch.features import FeatureSet, add_features, compute_rows
@@ -47,6 +47,8 @@ class GroupJob:
     files: Sequence[FileJob]
     starts: npt.NDArray[np.int64]
     """Row numbers where segments start, from the first row of lookback on."""
+    gathered: bool
+    """Whether the rows of several ranges are gathered, each with a lookback before it."""
 
 
 def group_jobs(plan: BuildPlan, bars: Bars, staging: Staging, finished: set[int]) -> list[GroupJob]:
@@ -57,7 +59,8 @@ def group_jobs(plan: BuildPlan, bars: Bars, staging: Staging, finished: set[int]
         files = [f for f in range(group.first_file, group.stop_file) if f not in finished]
         if not files:
             continue
-        lo, hi = np.searchsorted(plan.segments.start, [group.first_row - lookback, group.stop_row])
+        rows = [group.ranges[0][0] - lookback, group.ranges[-1][1]]
+        lo, hi = np.searchsorted(plan.segments.start, rows)
         jobs.append(
             GroupJob(
                 bars=bars,
@@ -66,6 +69,7 @@ def group_jobs(plan: BuildPlan, bars: Bars, staging: Staging, finished: set[int]
                 group=group,
                 files=[FileJob(f, plan.runs(f)) for f in files],
                 starts=plan.segments.start[lo:hi],
+                gathered=plan.stretches is not None,
             )
         )
     return jobs
@@ -125,12 +129,17 @@ def _write_direct(value: GroupJob) -> int:
     return _write(value, direct_rows(value))
 
 
-def direct_rows(job: GroupJob) -> npt.NDArray[np.float32]:
+def direct_rows(job: GroupJob) -> FeatureRows:
     """Compute a group's feature rows from the bars cache."""
-    group, lookback = job.group, job.feature_set.lookback
-    begin = group.first_row - lookback
-    columns = job.bars.read(begin, group.stop_row, job.feature_set.inputs)
-    return compute_rows(job.feature_set, columns, job.starts - begin, lookback)
+    lookback, ranges = job.feature_set.lookback, job.group.ranges
+    read = [(start - lookback, stop) for start, stop in ranges]
+    columns = job.bars.read_ranges(read, job.feature_set.inputs)
+    starts = job.starts - read[0][0]
+    if job.gathered:
+        # windows never cross a segment, and what a range begins with is lookback
+        starts = np.cumsum([stop - start for start, stop in read])[:-1]
+    values = compute_rows(job.feature_set, columns, starts, lookback)
+    return FeatureRows.of(values, ranges, lookback)
 
 
 def overlap_graph(jobs: Sequence[GroupJob], plan: BuildPlan, bars: Bars) -> tuple[Graph, list[Any]]:
@@ -140,39 +149,65 @@ def overlap_graph(jobs: Sequence[GroupJob], plan: BuildPlan, bars: Bars) -> tupl
     """
     if not jobs:
         return {}, []
+    if plan.stretches is not None:
+        return _gathered_graph(jobs, plan, bars)
     bounds = plan.bounds
-    gap = plan.settings.max_gap_ns
-    features = add_features(
-        bars.frame(bounds, codes=True),
-        plan.settings.feature_set,
-        max_gap=None if gap is None else pd.Timedelta(gap, "ns"),
-        keep_bars=False,
-        partition_rows=[int(n) for n in np.diff(bounds)],
-    ).optimize()
-    parts = features.__dask_keys__()
-    graph = dict(features.__dask_graph__())
+    frame = bars.frame(bounds, codes=True)
+    graph, parts = _with_features(plan, frame, [int(n) for n in np.diff(bounds)])
     write_name, slice_name = _fresh("write"), _fresh("slice")
     keys: list[Any] = []
     for job in jobs:
         slices = []
-        group = job.group
-        first = int(np.searchsorted(bounds, group.first_row, side="right")) - 1
+        ((first_row, stop_row),) = job.group.ranges
+        first = int(np.searchsorted(bounds, first_row, side="right")) - 1
         for number in range(first, len(parts)):
             begin, stop = bounds[number], bounds[number + 1]
-            if begin >= group.stop_row:
+            if begin >= stop_row:
                 break
-            lo, hi = max(group.first_row - begin, 0), min(group.stop_row, stop) - begin
+            lo, hi = max(first_row - begin, 0), min(stop_row, stop) - begin
             if (lo, hi) == (0, stop - begin):
                 slices.append(parts[number])
             else:
-                part = (slice_name, group.number, number)
+                part = (slice_name, job.group.number, number)
                 graph[part] = (take_rows, parts[number], lo, hi)
                 slices.append(part)
-        key = (write_name, group.number)
+        key = (write_name, job.group.number)
         graph[key] = (write_overlap, _Literal(job), slices)
         keys.append(key)
     # a build that goes on needs few partitions
     return cull(graph, keys)[0], keys
+
+
+def _gathered_graph(
+    jobs: Sequence[GroupJob], plan: BuildPlan, bars: Bars
+) -> tuple[Graph, list[Any]]:
+    """Do as `overlap_graph` where the rows of a group are gathered from many places.
+
+    Each group is a partition: its ranges, each with its lookback before it. So no row that is
+    needed reads another range, or the partition before.
+    """
+    lookback = plan.settings.feature_set.lookback
+    read = [[(start - lookback, stop) for start, stop in job.group.ranges] for job in jobs]
+    rows = [job.group.n_rows(lookback) for job in jobs]
+    graph, parts = _with_features(plan, bars.gathered_frame(read), rows)
+    name = _fresh("write")
+    keys = [(name, job.group.number) for job in jobs]
+    for key, job, part in zip(keys, jobs, parts, strict=True):
+        graph[key] = (write_overlap, _Literal(job), [part])
+    return graph, list(keys)
+
+
+def _with_features(plan: BuildPlan, frame: Any, rows: list[int]) -> tuple[Graph, list[Any]]:
+    """Add the features to a frame of bars; return the graph, and the keys of its partitions."""
+    gap = plan.settings.max_gap_ns
+    features = add_features(
+        frame,
+        plan.settings.feature_set,
+        max_gap=None if gap is None else pd.Timedelta(gap, "ns"),
+        keep_bars=False,
+        partition_rows=rows,
+    ).optimize()
+    return dict(features.__dask_graph__()), features.__dask_keys__()
 
 
 def _fresh(name: str) -> str:
@@ -190,10 +225,11 @@ def write_overlap(job: _Literal, parts: Sequence[pd.DataFrame | npt.NDArray[np.f
     value: GroupJob = job.value
     arrays = [part if isinstance(part, np.ndarray) else part.to_numpy() for part in parts]
     features = np.concatenate(arrays) if len(arrays) > 1 else np.ascontiguousarray(arrays[0])
-    return _write(value, features)
+    before = value.feature_set.lookback if value.gathered else 0
+    return _write(value, FeatureRows.of(features[before:], value.group.ranges, before))
 
 
-def _write(job: GroupJob, features: npt.NDArray[np.float32]) -> int:
+def _write(job: GroupJob, features: FeatureRows) -> int:
     """Write a group's files from its feature rows; return the chunks.
 
     Raises
@@ -201,9 +237,8 @@ def _write(job: GroupJob, features: npt.NDArray[np.float32]) -> int:
     KernelError
         If a feature isn't finite: a store never holds NaN or an infinity.
     """
-    first_row = job.group.first_row
     try:
-        return write_files(job.staging, job.files, features, first_row)
+        return write_files(job.staging, job.files, features)
     except NotFiniteError as found:
         bar = job.bars.read(found.row, found.row + 1, ("timestamp", "symbol"))
         time = np.datetime64(int(bar["timestamp"][0]), "ns")

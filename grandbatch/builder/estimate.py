@@ -21,7 +21,7 @@ from grandbatch.bars.rules import BarRules
 from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.reuse import Request, is_free
 from grandbatch.errors import DamagedBarsError, DiskFullError, InputError, MemoryLimitError
-from grandbatch.grid import Segments
+from grandbatch.grid import Segments, Stretches
 from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.scheduling import available_cores
 
@@ -127,27 +127,28 @@ def estimate_build(
             limit=limit,
             worker_limits=((limit.limit_bytes // (processes + 1), 1),) * processes,
         )
-    segments, n_rows, exact = _segments(request, exact_bytes, memory_limit_bytes)
+    cuts, n_rows, exact = _cut(request, exact_bytes, memory_limit_bytes)
     plan = BuildPlan(
         request.settings,
-        segments,
+        cuts[0],
         n_rows,
         partition_bars,
         in_flight,
         processes,
+        cuts[1],
     )
     return Estimate(plan, limit, exact, reading)
 
 
-def _segments(
+def _cut(
     request: Request, exact_bytes: int, memory_limit_bytes: int | None
-) -> tuple[Segments, int, bool]:
-    """Return segments and number of the bars, and whether they are known for sure."""
+) -> tuple[tuple[Segments, Stretches | None], int, bool]:
+    """Return how the bars are cut, their number, and whether both are known for sure."""
     bars = find_bars(request.inputs, request.cache, request.rules)
     if bars is not None:
         # of a damaged cache the build will not be made either
         with suppress(DamagedBarsError):
-            return bars.segments(request.settings.max_gap_ns), bars.n_rows, True
+            return request.settings.cut(bars), bars.n_rows, True
     files = resolve_inputs(request.inputs)
     if sum(file.text_bytes for file in files) <= exact_bytes:
         # where there is no room for it, lines are counted as for large inputs
@@ -156,9 +157,9 @@ def _segments(
             bars = prepare_bars(
                 request.inputs, folder, request.rules, memory_limit_bytes=memory_limit_bytes
             )
-            return bars.segments(request.settings.max_gap_ns), bars.n_rows, True
+            return request.settings.cut(bars), bars.n_rows, True
     n_rows = sum(_count_rows(file, request.rules) for file in files)
-    return Segments.single(n_rows), n_rows, False
+    return (Segments.single(n_rows), None), n_rows, False
 
 
 def _count_rows(file: InputFile, rules: BarRules) -> int:

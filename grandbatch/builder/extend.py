@@ -179,7 +179,7 @@ def _write_records(job: KeepJob, kept: Sequence[FileJob]) -> None:
     for file in kept:
         digests = job.digests[file.number]
         known = {name: getattr(digests, name) for name in ("length", "crc32c", "sha256")}
-        record = file_record(group.staging.spec, file, known, features, group.group.first_row)
+        record = file_record(group.staging.spec, file, known, features)
         group.staging.write_record(record)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ Labels = dict[str, npt.NDArray[Any]]
 Chunks = Sequence[Sequence[Run]]
 
 _READ_ROWS = 262_144
+_SKIPPED_ROWS = 16_384
+"""Rows between runs that it is worth not to read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,38 +66,61 @@ def window_labels(spec: StoreSpec, chunks: Chunks, bars: Bars) -> Labels:
         `end_time`, `symbol`, `close_price`, `next_return`, `first_row`, as in the store, and
         `start`: a window's first row inside its chunk's block.
     """
-    parts: dict[str, list[npt.NDArray[Any]]] = {array.name: [] for array in spec.labels}
-    parts["start"] = []
-    for together in _read_together(chunks):
-        base, last_run = together[0][0].first_row, together[-1][-1]
+    n_windows = sum(run.n_windows for runs in chunks for run in runs)
+    labels = {array.name: np.empty(n_windows, array.dtype) for array in spec.labels}
+    labels["start"] = np.empty(n_windows, np.int32)
+    for together in _read_together(_placed(chunks)):
+        base, last_run = together[0].run.first_row, together[-1].run
         # one bar more, where there is one: it gives the last next return
         stop = min(last_run.first_row + last_run.n_rows + 1, bars.n_rows)
         read = bars.read(base, stop, ("timestamp", "close"))
         close = read["close"]
-        for runs in together:
-            block_row = 0
-            for run in runs:
-                steps = np.arange(run.n_windows, dtype=np.int64) * spec.stride
-                last = run.first_row + steps + spec.sequence_length - 1
-                at = last - base
-                parts["first_row"].append(run.first_row + steps)
-                parts["symbol"].append(np.full(run.n_windows, run.symbol, np.int32))
-                parts["end_time"].append(read["timestamp"][at])
-                parts["close_price"].append(close[at])
-                parts["next_return"].append(_next_returns(close, at, last + 1 < run.segment_stop))
-                parts["start"].append((block_row + steps).astype(np.int32))
-                block_row += run.n_rows
-    return {name: np.concatenate(values) for name, values in parts.items()}
+        for run, place, block_row in together:
+            steps = np.arange(run.n_windows, dtype=np.int64) * spec.stride
+            last = run.first_row + steps + spec.sequence_length - 1
+            at = last - base
+            here = slice(place, place + run.n_windows)
+            labels["first_row"][here] = run.first_row + steps
+            labels["symbol"][here] = run.symbol
+            labels["end_time"][here] = read["timestamp"][at]
+            labels["close_price"][here] = close[at]
+            labels["next_return"][here] = _next_returns(close, at, last + 1 < run.segment_stop)
+            labels["start"][here] = block_row + steps
+    return labels
 
 
-def _read_together(chunks: Chunks) -> Iterator[Chunks]:
-    """Cut consecutive chunks at where bars are no longer read at once."""
+class _PlacedRun(NamedTuple):
+    """A run, the place of its first window, and of its first row in its chunk's block."""
+
+    run: Run
+    place: int
+    block_row: int
+
+
+def _placed(chunks: Chunks) -> list[_PlacedRun]:
+    """List the runs of consecutive chunks by their rows."""
+    placed = []
+    place = 0
+    for runs in chunks:
+        block_row = 0
+        for run in runs:
+            placed.append(_PlacedRun(run, place, block_row))
+            place += run.n_windows
+            block_row += run.n_rows
+    return sorted(placed, key=lambda one: one.run.first_row)
+
+
+def _read_together(placed: Sequence[_PlacedRun]) -> Iterator[Sequence[_PlacedRun]]:
+    """Cut runs, sorted by their rows, at where bars are no longer read at once."""
     begin = 0
-    for place, runs in enumerate(chunks, start=1):
-        rows = runs[-1].first_row + runs[-1].n_rows - chunks[begin][0].first_row
-        if rows >= _READ_ROWS or place == len(chunks):
-            yield chunks[begin:place]
-            begin = place
+    for place, (run, _, _) in enumerate(placed):
+        stop = run.first_row + run.n_rows
+        is_last = place + 1 == len(placed)
+        following = stop if is_last else placed[place + 1].run.first_row
+        rows = stop - placed[begin].run.first_row
+        if is_last or rows >= _READ_ROWS or following - stop >= _SKIPPED_ROWS:
+            yield placed[begin : place + 1]
+            begin = place + 1
 
 
 def _next_returns(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import MemoryLimitError, NoWindowsError, UsageError
-from grandbatch.grid import Grid, Run, Segments
+from grandbatch.grid import Grid, Run, Segments, Stretches
 from grandbatch.memory import MemoryLimit
 from grandbatch.memory.costs import BASE_BYTES, WORKER_BYTES
 from grandbatch.store.format import StoreSpec
@@ -19,13 +19,17 @@ DEFAULT_PARTITION_BARS = 131_072
 
 @dataclass(frozen=True)
 class Group:
-    """Consecutive files of chunks that one task writes, from one range of feature rows."""
+    """Consecutive files of chunks that one task writes, and the feature rows that they need."""
 
     number: int
     first_file: int
     stop_file: int
-    first_row: int
-    stop_row: int
+    ranges: tuple[tuple[int, int], ...]
+    """Half-open ranges of rows, rising, disjoint; one but in the order of periods."""
+
+    def n_rows(self, lookback: int) -> int:
+        """Rows of the ranges, each with a lookback before it."""
+        return sum(stop - start + lookback for start, stop in self.ranges)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,8 @@ class BuildPlan:
         Tasks in flight.
     processes : int
         Worker processes beside this one; 0 on threads.
+    stretches : Stretches, optional
+        In the order of periods: where these begin. None stands for one period of all.
 
     Raises
     ------
@@ -60,6 +66,7 @@ class BuildPlan:
     partition_bars: int | None = None
     workers: int = 1
     processes: int = 0
+    stretches: Stretches | None = None
 
     def __post_init__(self) -> None:
         if self.partition_bars is not None and self.partition_bars < 1:
@@ -85,7 +92,7 @@ class BuildPlan:
     @cached_property
     def grid(self) -> Grid:
         """Windows over the segments."""
-        return self.settings.grid(self.segments)
+        return self.settings.grid(self.segments, self.stretches)
 
     @cached_property
     def spec(self) -> StoreSpec:
@@ -106,11 +113,11 @@ class BuildPlan:
         begin = 0
         n_files = self.spec.data.n_files
         for file in range(n_files):
-            last_chunk = min((file + 1) * per_file, self.grid.n_chunks) - 1
-            first_row = self.grid.rows(begin * per_file)[0]
-            stop_row = self.grid.rows(last_chunk)[1]
-            if stop_row - first_row >= self.target_rows or file == n_files - 1:
-                groups.append(Group(len(groups), begin, file + 1, first_row, stop_row))
+            chunks = begin * per_file, min((file + 1) * per_file, self.grid.n_chunks)
+            ranges = self.grid.row_ranges(*chunks)
+            rows = sum(stop - start for start, stop in ranges)
+            if rows >= self.target_rows or file == n_files - 1:
+                groups.append(Group(len(groups), begin, file + 1, tuple(ranges)))
                 begin = file + 1
         return tuple(groups)
 
@@ -119,10 +126,11 @@ class BuildPlan:
         """Row numbers between the partitions of the frame of bars.
 
         Partitions end where groups do, or every `partition_bars` bars where that is given. None
-        is shorter than the lookback, which `map_overlap` takes from the one before.
+        is shorter than the lookback, which `map_overlap` takes from the one before. In the order of
+        periods there are none: each group is a partition.
         """
         if self.partition_bars is None:
-            ends = [group.stop_row for group in self.groups]
+            ends = [group.ranges[-1][1] for group in self.groups]
         else:
             ends = [*range(self.partition_bars, self.n_rows, self.partition_bars)]
         least = max(1, self.settings.feature_set.lookback)
@@ -145,8 +153,10 @@ class BuildPlan:
     @cached_property
     def task_bytes(self) -> int:
         """Most bytes that one task holds at once."""
-        group_rows = max(group.stop_row - group.first_row for group in self.groups)
-        rows = max(group_rows, int(np.diff(self.bounds).max()))
+        lookback = 0 if self.stretches is None else self.settings.feature_set.lookback
+        rows = max(group.n_rows(lookback) for group in self.groups)
+        if self.stretches is None:
+            rows = max(rows, int(np.diff(self.bounds).max()))
         n_features = self.spec.n_features
         # bars as columns, once as read from Parquet and once joined with the tail before
         bars = rows * 2 * 7 * 8
@@ -166,7 +176,8 @@ class BuildPlan:
     def held_bytes(self) -> int:
         """Bytes that the driver and the scheduler hold: O(chunks)."""
         tasks = 6 * len(self.groups)
-        return tasks * 2_000 + self.grid.n_chunks * 600 + 32 * len(self.segments)
+        stretches = 0 if self.stretches is None else 96 * len(self.stretches.start)
+        return tasks * 2_000 + self.grid.n_chunks * 600 + 32 * len(self.segments) + stretches
 
     def projected_bytes(self, workers: int | None = None) -> int:
         """Peak memory of the build with a number of tasks in flight."""
@@ -197,7 +208,7 @@ class BuildPlan:
         smaller = self.target_rows
         while smaller > 4096:
             smaller //= 2
-            plan = BuildPlan(self.settings, self.segments, self.n_rows, smaller, 1, self.processes)
+            plan = replace(self, partition_bars=smaller, workers=1)
             if plan.projected_bytes(1) <= limit.limit_bytes:
                 return f"--partition-bars {smaller} would fit"
         return f"--memory-limit {-(-needed // 2**20)}MiB would fit"

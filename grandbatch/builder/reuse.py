@@ -210,11 +210,14 @@ def _difference(store: MatrixStore, request: Request) -> str:
         "layout": spec.layout,
         "codec": spec.codec,
         "max_gap_ns": settings.max_gap_ns,
+        "order": settings.order,
+        "period": settings.period,
         "next_return_version": NEXT_RETURN_VERSION,
     }
+    found = {"order": "symbol", **store.attrs}
     different = [
-        f"{name} ({store.attrs.get(name)}, now {value})"
+        f"{name} ({found.get(name)}, now {value})"
         for name, value in wanted.items()
-        if store.attrs.get(name) != value
+        if found.get(name) != value
     ]
     return ", ".join(different) or "inputs, bar rules or feature versions"

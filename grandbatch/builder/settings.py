@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grandbatch.errors import UsageError
 from grandbatch.features import FeatureSet, resolve_feature_set
-from grandbatch.grid import Grid, Segments
+from grandbatch.grid import Grid, Segments, Stretches
 from grandbatch.store.format import (
     FORMAT,
     MAX_CHUNK_BYTES,
@@ -17,10 +17,16 @@ from grandbatch.store.format import (
     NEXT_RETURN_VERSION,
     StoreSpec,
 )
-from grandbatch.values.times import to_duration
+from grandbatch.values.times import calendar_period, to_duration
+
+if TYPE_CHECKING:
+    from grandbatch.bars import Bars
+
+ORDERS = ("symbol", "period")
 
 _CHUNK_WINDOWS = 1024
 _OVERLAPPING_CHUNK_WINDOWS = 256
+_PERIOD = "1M"
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class StoreSettings:
     layout: str = "windows"
     codec: str = "auto"
     max_gap_ns: int | None = None
+    period: str | None = None
+    """Windows are numbered by this period of their last bar first; None: by symbol first."""
 
     def __post_init__(self) -> None:
         self.grid(Segments.single(1))
@@ -45,11 +53,26 @@ class StoreSettings:
         if self.max_gap_ns is not None and self.max_gap_ns <= 0:
             raise UsageError(f"the largest gap must be positive, got {self.max_gap_ns} ns")
 
-    def grid(self, segments: Segments) -> Grid:
-        """Lay the windows over segments of bars."""
+    @property
+    def order(self) -> str:
+        """By what windows are numbered first: `symbol` or `period`."""
+        return "symbol" if self.period is None else "period"
+
+    def cut(self, bars: Bars) -> tuple[Segments, Stretches | None]:
+        """Cut bars where no window may cross, and where windows are numbered by periods."""
+        stretches = None if self.period is None else bars.stretches(self.period)
+        return bars.segments(self.max_gap_ns), stretches
+
+    def grid(self, segments: Segments, stretches: Stretches | None = None) -> Grid:
+        """Lay the windows over segments of bars; in the order of periods, over their stretches."""
         chosen = self.feature_set
         return Grid(
-            segments, chosen.lookback, chosen.sequence_length, chosen.overlap, self.chunk_windows
+            segments,
+            chosen.lookback,
+            chosen.sequence_length,
+            chosen.overlap,
+            self.chunk_windows,
+            stretches,
         )
 
     def spec(self, *, n_windows: int, block_rows: int) -> StoreSpec:
@@ -95,6 +118,8 @@ class StoreSettings:
             "chunk_windows": self.chunk_windows,
             "max_gap_ns": self.max_gap_ns,
             "next_return_version": NEXT_RETURN_VERSION,
+            # stores in the order of symbols keep the fingerprint that they had before there was one
+            **({} if self.period is None else {"order": self.order, "period": self.period}),
         }
 
     def content_id(self, bars_fingerprint: str) -> str:
@@ -121,6 +146,8 @@ def make_settings(
     chunk_windows: int | None,
     codec: str,
     max_gap: Any,
+    order: str = "symbol",
+    period: str | None = None,
 ) -> StoreSettings:
     """Make the settings of a store from what a person writes."""
     chosen = resolve_feature_set(feature_set).with_window(sequence_length, overlap)
@@ -130,7 +157,23 @@ def make_settings(
         layout=layout,
         codec=codec,
         max_gap_ns=None if max_gap is None else to_duration(max_gap, "max_gap", positive=True),
+        period=_chosen_period(order, period),
     )
+
+
+def _chosen_period(order: str, period: str | None) -> str | None:
+    """Return the period by which windows are numbered first; None where it is by symbol."""
+    if order not in ORDERS:
+        raise UsageError(f"unknown order {order!r}; choose symbol or period")
+    if order == "symbol":
+        if period is not None:
+            raise UsageError(
+                f"period {period!r} means something with order period only; give --order period "
+                '(in Python order="period") as well'
+            )
+        return None
+    count, unit = calendar_period(_PERIOD if period is None else period)
+    return f"{count}{unit}"
 
 
 def _default_chunk_windows(feature_set: FeatureSet) -> int:

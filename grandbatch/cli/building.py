@@ -49,6 +49,8 @@ def plan(
     chunk_windows: o.ChunkWindows = None,
     max_gap: o.MaxGap = None,
     codec: o.Codec = "auto",
+    order: o.Order = "symbol",
+    period: o.Period = None,
     partition_bars: o.PartitionBars = None,
     workers: o.Workers = None,
     memory_limit: o.MemoryLimitOption = None,
@@ -64,7 +66,7 @@ def plan(
     from grandbatch.builder.estimate import estimate_build
 
     settings = make_settings(
-        set_name, sequence_length, overlap, layout, chunk_windows, codec, max_gap
+        set_name, sequence_length, overlap, layout, chunk_windows, codec, max_gap, order, period
     )
     request = Request.of(inputs, store, settings, rules, cache)
     estimate = estimate_build(
@@ -89,6 +91,8 @@ def build(
     chunk_windows: o.ChunkWindows = None,
     max_gap: o.MaxGap = None,
     codec: o.Codec = "auto",
+    order: o.Order = "symbol",
+    period: o.Period = None,
     partition_bars: o.PartitionBars = None,
     scheduler: o.Scheduler = None,
     workers: o.Workers = None,
@@ -116,7 +120,7 @@ def build(
     """
     began = time.perf_counter()
     settings = make_settings(
-        set_name, sequence_length, overlap, layout, chunk_windows, codec, max_gap
+        set_name, sequence_length, overlap, layout, chunk_windows, codec, max_gap, order, period
     )
     request = Request.of(inputs, store, settings, rules, cache)
     limit = None if memory_limit is None else parse_bytes(memory_limit)

@@ -47,6 +47,13 @@ MaxGap = Annotated[
     str | None, typer.Option(help="A larger gap starts a new segment, e.g. 1D (no limit).")
 ]
 Codec = Annotated[str, typer.Option(help="auto, none, lz4 or zstd.")]
+Order = Annotated[
+    str, typer.Option(help="symbol, or period: new bars touch the files of the last periods only.")
+]
+Period = Annotated[
+    str | None,
+    typer.Option(help="Of --order period: calendar days to years, e.g. 1D, 1W, 1Q, 1Y (1M)."),
+]
 PartitionBars = Annotated[
     int | None, typer.Option(help="Bars in a partition; never changes the store.")
 ]

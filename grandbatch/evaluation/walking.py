@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from grandbatch.errors import StoreMismatchError, UsageError
-from grandbatch.splits import read_spans
+from grandbatch.splits import span_reader
+from grandbatch.splits.making import SpanReader
 from grandbatch.splits.split import Split
 from grandbatch.store import MatrixStore
 from grandbatch.values.arrays import Bool, Float32, Float64, Int32, Int64
@@ -28,7 +29,7 @@ _REMEMBERED = 32
 
 @dataclass(frozen=True, eq=False)
 class Tape:
-    """V windows that can be traded, in the order of the store.
+    """V windows that can be traded, by symbol, then time.
 
     Parameters
     ----------
@@ -57,6 +58,10 @@ class Tape:
         """Where a walk ends: what is held is sold after the bar that follows, (V,) bool."""
         return np.append(self.begins[1:], True)
 
+    def taken(self, places: Int64) -> Tape:
+        """Take windows by their places, in that order."""
+        return Tape(*(getattr(self, name)[places] for name in self.__dataclass_fields__))
+
     @classmethod
     def joined(cls, tapes: Sequence[Tape]) -> Tape:
         """Put tapes behind each other."""
@@ -80,7 +85,8 @@ def read_tape(store: MatrixStore, subset: Split | None) -> Tape:
             f"{store.stride} makes no equity curve. Evaluate on a store of the same bars with "
             f"overlap={store.sequence_length - 1} (layout='rows' keeps it small); splits serve both"
         )
-    found = [_block_tape(store, subset, *block) for block in _blocks(len(store))]
+    spans = None if subset is None else span_reader(store)
+    found = [_block_tape(store, subset, spans, *block) for block in _blocks(len(store))]
     tape = Tape.joined(found)
     if not len(tape):
         raise UsageError(
@@ -88,17 +94,25 @@ def read_tape(store: MatrixStore, subset: Split | None) -> Tape:
             "return, so there is nothing to evaluate; give another subset"
         )
     # A segment ends with a window that has no next return, so that none joins its neighbour.
-    begins = np.concatenate([[True], np.diff(tape.window) != 1])
+    number = tape.window
+    if store.attrs.get("order", "symbol") != "symbol":
+        # by rows, of which windows that follow each other begin one apart
+        number = store.first_row[:][tape.window]
+        in_rows = np.argsort(number)
+        tape, number = tape.taken(in_rows), number[in_rows]
+    begins = np.concatenate([[True], np.diff(number) != 1])
     return Tape(tape.window, tape.time, tape.symbol, tape.next_return, begins)
 
 
-def _block_tape(store: MatrixStore, subset: Split | None, first: int, stop: int) -> Tape:
+def _block_tape(
+    store: MatrixStore, subset: Split | None, spans: SpanReader | None, first: int, stop: int
+) -> Tape:
     time, next_return = store.end_time[first:stop], store.next_return[first:stop]
     kept = ~np.isnan(next_return)
-    if subset is not None:
+    if subset is not None and spans is not None:
         kept &= (time >= subset.start) & (time < subset.stop)
         if kept.any():
-            first_read, last_read = read_spans(store, first, stop)
+            first_read, last_read = spans(first, stop)
             kept &= (first_read >= subset.reads_from) & (last_read < subset.reads_until)
     window = first + np.flatnonzero(kept)
     unknown = np.zeros(len(window), np.bool_)
@@ -143,9 +157,10 @@ def decide(policies: Sequence[object], store: MatrixStore, tape: Tape) -> Float6
 
 
 def _read_windows(store: MatrixStore, windows: Int64) -> Float32:
-    """Read windows of rising numbers, chunk by chunk: one symbol's lie far from the next one's."""
+    """Read windows, chunk by chunk as long as they rise: one symbol's lie far from the next's."""
     parts = []
-    for some in np.split(windows, np.flatnonzero(np.diff(windows // store.chunk_windows)) + 1):
+    turns = (np.diff(windows // store.chunk_windows) != 0) | (np.diff(windows) < 0)
+    for some in np.split(windows, np.flatnonzero(turns) + 1):
         first, last = int(some[0]), int(some[-1])
         parts.append(store.matrices[first : last + 1][some - first])
     return np.concatenate(parts)

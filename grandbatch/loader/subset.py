@@ -9,7 +9,8 @@ import numpy as np
 
 from grandbatch.errors import UsageError
 from grandbatch.order import OrderSettings, Selection
-from grandbatch.splits import Split, read_spans
+from grandbatch.splits import Split, span_reader
+from grandbatch.splits.making import SpanReader
 from grandbatch.store import MatrixStore
 from grandbatch.values.times import shown
 
@@ -71,9 +72,10 @@ def select(store: MatrixStore, settings: OrderSettings) -> Selection:
     end: list[int] = []
     # whole chunks at a time: they end runs in any case, so where the scan pauses doesn't show
     step = max(1, _SCANNED_WINDOWS // store.chunk_windows) * store.chunk_windows
+    spans = None if settings.reads is None else span_reader(store)
     for first in range(0, n, step):
         stop = min(first + step, n)
-        kept = _kept(store, settings, first, stop)
+        kept = _kept(store, settings, spans, first, stop)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], kept, [False]])))
         breaks = _breaks(store, first, stop) if settings.run_length > 1 else np.empty(0, np.int64)
         inner = breaks[kept[breaks] & kept[breaks - 1]]
@@ -92,7 +94,7 @@ def select(store: MatrixStore, settings: OrderSettings) -> Selection:
 
 
 def _kept(
-    store: MatrixStore, settings: OrderSettings, first: int, stop: int
+    store: MatrixStore, settings: OrderSettings, spans: SpanReader | None, first: int, stop: int
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     kept = np.ones(stop - first, np.bool_)
     if settings.start is not None or settings.stop is not None:
@@ -104,8 +106,8 @@ def _kept(
     if settings.symbols is not None:
         wanted = [store.symbols.index(name) for name in settings.symbols]
         kept &= np.isin(store.symbol[first:stop], wanted)
-    if settings.reads is not None and kept.any():
-        first_read, last_read = read_spans(store, first, stop)
+    if settings.reads is not None and spans is not None and kept.any():
+        first_read, last_read = spans(first, stop)
         kept &= (first_read >= settings.reads[0]) & (last_read < settings.reads[1])
     return kept
 

@@ -51,8 +51,9 @@ class SlotShape:
         if store.layout == "rows":
             return cls(store.chunk_shape[0], packed=False)
         L, C = store.sequence_length, store.chunk_windows
-        # each segment that begins inside a chunk adds the rows its first window doesn't share
-        broken = min(int(store.attrs["n_segments"]), C) - 1
+        # each run that begins inside a chunk adds the rows its first window doesn't share; without
+        # periods there is one for each segment
+        broken = min(int(store.attrs.get("most_runs", store.attrs["n_segments"])), C) - 1
         distinct = (C - 1) * store.stride + L + max(broken, 0) * max(store.overlap, 0)
         if 2 * distinct <= C * L:
             return cls(distinct, packed=True)

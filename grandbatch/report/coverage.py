@@ -87,13 +87,12 @@ def read_coverage(store: MatrixStore, most_gaps: int = 12) -> Coverage:
 
 def _runs(store: MatrixStore) -> Iterator[tuple[int, Int64, int | None]]:
     """Symbol, end times of consecutive windows of it, and of the one before, where there is one."""
-    before: tuple[int, int] | None = None
+    last: dict[int, int] = {}
     for start in range(0, len(store), _SLAB_WINDOWS):
         codes = store.symbol[start : start + _SLAB_WINDOWS]
         times = store.end_time[start : start + _SLAB_WINDOWS]
         cuts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
         for begin, stop in pairwise(cuts):
             code = int(codes[begin])
-            known = before[1] if before is not None and before[0] == code else None
-            yield code, times[begin:stop], known
-            before = code, int(times[stop - 1])
+            yield code, times[begin:stop], last.get(code)
+            last[code] = int(times[stop - 1])

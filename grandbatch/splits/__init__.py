@@ -8,7 +8,7 @@
 | `making` | `split_store` and `walk_forward`, the public calls |
 """
 
-from grandbatch.splits.making import reach_of, read_spans, split_store, walk_forward
+from grandbatch.splits.making import reach_of, read_spans, span_reader, split_store, walk_forward
 from grandbatch.splits.split import Split
 
-__all__ = ["Split", "reach_of", "read_spans", "split_store", "walk_forward"]
+__all__ = ["Split", "reach_of", "read_spans", "span_reader", "split_store", "walk_forward"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from grandbatch.errors import UsageError
 from grandbatch.splits.ranked import times_of_ranks
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
     Bounds = tuple[Time | None, Time | None]
 
+
+SpanReader = Callable[[int, int], tuple[Int64, Int64]]
 
 _BLOCK_WINDOWS = 2**18
 _ROUNDING = 1e-9
@@ -147,14 +152,35 @@ def reach_of(store: MatrixStore) -> Reach:
     )
 
 
-def read_spans(store: MatrixStore, first: int, stop: int) -> tuple[Int64, Int64]:
-    """Bound the first and the last time that the windows from `first` to `stop` read.
+def span_reader(store: MatrixStore) -> SpanReader:
+    """Prepare to bound the first and the last time that windows of a store read.
 
     Returns
     -------
-    first_read, last_read : (stop - first,) int64
-        As of `window_spans`.
+    callable
+        Of (first, stop), windows of a range: `first_read` and `last_read` as of `window_spans`,
+        (stop - first,) int64 each.
     """
+    if store.attrs.get("order", "symbol") == "symbol":
+        return partial(read_spans, store)
+    # the windows before and behind one of the same symbol are those of the rows before and behind
+    first_row = store.first_row[:]
+    in_rows = np.argsort(first_row)
+    spans = window_spans(
+        reach_of(store),
+        store.end_time[:][in_rows],
+        first_row[in_rows],
+        store.symbol[:][in_rows],
+        store.next_return[:][in_rows],
+        slice(0, len(store)),
+    )
+    for values in spans:
+        values[in_rows] = values.copy()
+    return lambda first, stop: (spans[0][first:stop], spans[1][first:stop])
+
+
+def read_spans(store: MatrixStore, first: int, stop: int) -> tuple[Int64, Int64]:
+    """Bound the times that windows of a store in the order of symbols read, as `span_reader`."""
     reach = reach_of(store)
     low = max(0, first - reach.windows_before)
     high = min(len(store), stop + 1)
@@ -173,10 +199,11 @@ def _make(
 ) -> list[dict[str, Split]]:
     wait = to_duration(warmup, "warmup"), to_duration(embargo, "embargo")
     first_time = reach_of(store).first_time
+    spans = span_reader(store)
     made = [Chain(periods, *wait, first_time) for periods in chains]
     for turn in range(len(chains[0])):
         for first, stop in _blocks(store):
-            windows = store.end_time[first:stop], *read_spans(store, first, stop)
+            windows = store.end_time[first:stop], *spans(first, stop)
             for chain in made:
                 chain.take_in(turn, *windows)
     return [chain.splits() for chain in made]

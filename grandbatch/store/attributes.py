@@ -13,6 +13,9 @@ _INT64 = 2**63
 
 def problem_of(attrs: Mapping[str, Any]) -> str | None:
     """Say what is wrong with attributes; None where they can be those of a store."""
+    for name, (fits, wanted) in _ALLOWED.items():
+        if name in attrs and not fits(attrs[name]):
+            return f"its attribute {name} is {str(attrs[name])[:60]!r}, {wanted} wanted"
     for name, (fits, wanted) in _WANTED.items():
         if name not in attrs:
             return f"its attribute {name} is missing"
@@ -25,6 +28,7 @@ def problem_of(attrs: Mapping[str, Any]) -> str | None:
         "n_symbols doesn't count symbols": attrs["n_symbols"] != len(attrs["symbols"]),
         "it has fewer bars than a window": attrs["n_rows"] < length,
         "feature_stats has other features than feature_names": set(stats) != set(names),
+        "it is ordered by no period": attrs.get("order") == "period" and "period" not in attrs,
         "block_rows hold no window": attrs["layout"] == "rows" and attrs["block_rows"] < length,
     }
     return next((what for what, is_so in contradictions.items() if is_so), None)
@@ -109,3 +113,10 @@ _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "content_id": (_is_text, "text"),
     "created_by": (_is_text, "text"),
 }
+
+_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "order": (lambda value: value in ("symbol", "period"), "symbol or period"),
+    "period": (_is_text, "a calendar period"),
+    "most_runs": (_is_size, "a positive whole number"),
+}
+"""Attributes that a store need not have."""

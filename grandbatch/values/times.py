@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from grandbatch.errors import UsageError
+from grandbatch.values.arrays import Int64
 
 if TYPE_CHECKING:
     import pandas as pd
 
     Time = str | int | datetime | pd.Timestamp | np.datetime64
     Duration = str | int | timedelta | pd.Timedelta | np.timedelta64
+
+
+_DAY_NS = 86_400 * 10**9
+_FIRST_MONDAY = 4
+"""Days since 1970."""
+_MONTHS = {"M": 1, "Q": 3, "Y": 12}
 
 
 def to_nanoseconds(value: Time, name: str) -> int:
@@ -66,6 +74,44 @@ def to_duration(value: Duration, name: str, *, positive: bool = False) -> int:
     if positive and nanoseconds == 0:
         raise UsageError(f"{name} must be positive, got {value!r}")
     return nanoseconds
+
+
+def calendar_period(text: str) -> tuple[int, str]:
+    """Read a calendar period, such as 1M: how many, of which unit (D, W, M, Q or Y).
+
+    Raises
+    ------
+    UsageError
+        If it is none.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,3})?([DWMQY])", str(text).strip().upper())
+    if found is None:
+        raise UsageError(
+            "a period must be calendar days, weeks, months, quarters or years, such as 1D, 1W, "
+            f"1M, 1Q or 1Y, got {text!r}"
+        )
+    return int(found[1] or 1), found[2]
+
+
+def period_starts(period: str, first: int, last: int) -> Int64:
+    """Return when each calendar period (UTC) begins, from that of `first` to that of `last`.
+
+    All are ns since 1970 UTC. Weeks begin on Mondays; several days, weeks, months, quarters or
+    years are counted from 1970 on. Of the first period, no time before it is meant: it is the
+    lowest there is.
+    """
+    count, unit = calendar_period(period)
+    if unit in _MONTHS:
+        months = np.array([first, last]).view("M8[ns]").astype("M8[M]").astype(np.int64)
+        low, high = months // (count * _MONTHS[unit])
+        numbers = np.arange(low, high + 1) * (count * _MONTHS[unit])
+        starts = numbers.astype("M8[M]").astype("M8[ns]").astype(np.int64)
+    else:
+        days, origin = (count, 0) if unit == "D" else (7 * count, _FIRST_MONDAY)
+        low, high = (np.array([first, last]) // _DAY_NS - origin) // days
+        starts = (np.arange(low, high + 1) * days + origin) * _DAY_NS
+    starts[0] = np.iinfo(np.int64).min
+    return starts
 
 
 def iso_time(ns: int) -> str:

@@ -58,7 +58,8 @@ class Growing:
         wanted = self.wanted
         made = make_settings(
             "strategic", None, wanted["overlap"], wanted["layout"], wanted["chunk"],
-            wanted["codec"], wanted.get("max_gap"),
+            wanted["codec"], wanted.get("max_gap"), wanted.get("order", "symbol"),
+            wanted.get("period"),
         )  # fmt: skip
         return Request.of(self.inputs, self.folder / store, made, self.rules, cache)
 

@@ -25,6 +25,8 @@ VARIANTS = [
     {"overlap": 47, "chunk": 16},
     {"overlap": 47, "layout": "rows", "codec": "lz4", "chunk": 16},
     {"overlap": 47, "codec": "none", "chunk": 48},
+    {"overlap": 12, "order": "period", "period": "1D"},
+    {"overlap": 47, "layout": "rows", "chunk": 16, "order": "period", "period": "1D"},
 ]
 
 

@@ -25,7 +25,8 @@ from grandbatch.bars.rules import FIELDS
 from grandbatch.errors import DamagedBarsError, UsageError
 from grandbatch.files.deferred import Deferred, Opening
 from grandbatch.files.whole import sync_folder
-from grandbatch.grid import Segments
+from grandbatch.grid import Segments, Stretches
+from grandbatch.values.times import period_starts
 
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
@@ -156,6 +157,15 @@ class Bars(Deferred):
             out["symbol"][:] = np.searchsorted(self.symbol_bounds, rows, side="right") - 1
         return out
 
+    def read_ranges(
+        self, ranges: Sequence[tuple[int, int]], columns: Sequence[str] = FIELDS
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Read the bars of several half-open ranges of rows, one behind the other, as `read`."""
+        if len(ranges) == 1:
+            return self.read(*ranges[0], columns)
+        parts = [self.read(start, stop, columns) for start, stop in ranges]
+        return {name: np.concatenate([part[name] for part in parts]) for name in columns}
+
     def _copy(
         self, start: int, stop: int, columns: Sequence[str], out: Sequence[npt.NDArray[Any]]
     ) -> None:
@@ -220,6 +230,29 @@ class Bars(Deferred):
             found.append(np.flatnonzero(gaps > np.uint64(max_gap_ns)) + begin + 1)
         return np.concatenate(found)
 
+    def stretches(self, period: str) -> Stretches:
+        """Cut the bars at the symbols' borders, and where a calendar period (UTC) begins.
+
+        Parameters
+        ----------
+        period : str
+            As `grandbatch.times.calendar_period` reads it.
+        """
+        borders = period_starts(period, self.first_time, self.last_time)
+        starts, numbers = [], []
+        for first, stop in pairwise(self.symbol_bounds.tolist()):
+            for begin in range(first, stop, _SCAN_ROWS):
+                end = min(begin + _SCAN_ROWS, stop)
+                times = self.read(begin, end, ("timestamp",))["timestamp"]
+                low, high = np.searchsorted(borders, times[[0, -1]], side="right") - 1
+                # where a period has no bar, the next begins in its place
+                periods = np.arange(low, high + 1)
+                rows = begin + np.searchsorted(times, borders[low : high + 1])
+                is_filled = np.append(rows[1:] > rows[:-1], True)
+                starts.append(rows[is_filled])
+                numbers.append(periods[is_filled])
+        return Stretches(np.concatenate(starts), np.concatenate(numbers))
+
     def frame(self, bounds: Sequence[int] | None = None, *, codes: bool = False) -> DataFrame:
         """Return the bars as a Dask frame with the columns of a bar.
 
@@ -246,6 +279,12 @@ class Bars(Deferred):
         if len(edges) < 2 or edges[0] != 0 or edges[-1] != self.n_rows or not rising:
             raise UsageError(f"bounds must rise from 0 to {self.n_rows}, got {edges[:8]}")
         return frame_of(self, edges, codes=codes)
+
+    def gathered_frame(self, partitions: Sequence[Sequence[tuple[int, int]]]) -> DataFrame:
+        """Return a Dask frame of symbols as codes, whose partitions gather ranges of rows each."""
+        from grandbatch.bars.cache.frames import gathered_frame
+
+        return gathered_frame(self, partitions)
 
 
 def open_bars(path: Path) -> Bars | None:

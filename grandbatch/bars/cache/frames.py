@@ -18,29 +18,37 @@ if TYPE_CHECKING:
 class _ReadableBars(Protocol):
     symbols: Any
 
-    def read(self, first: int, stop: int, columns: Sequence[str]) -> Mapping[str, Any]: ...
+    def read_ranges(
+        self, ranges: Sequence[tuple[int, int]], columns: Sequence[str]
+    ) -> Mapping[str, Any]: ...
 
 
 def frame_of(bars: _ReadableBars, bounds: Sequence[int], *, codes: bool = False) -> DataFrame:
     """Return a Dask frame whose partition i holds the rows from ``bounds[i]`` up to the next."""
-    meta = read_frame((0, 0), bars, codes=codes)
-    ranges = list(pairwise(bounds))
-    return dd.from_map(read_frame, ranges, bars=bars, codes=codes, meta=meta, label="bars")
+    return gathered_frame(bars, [[rows] for rows in pairwise(bounds)], codes=codes)
+
+
+def gathered_frame(
+    bars: _ReadableBars, partitions: Sequence[Sequence[tuple[int, int]]], *, codes: bool = True
+) -> DataFrame:
+    """Return a Dask frame whose partitions hold ranges of rows each, one behind the other."""
+    meta = read_frame([(0, 0)], bars, codes=codes)
+    return dd.from_map(read_frame, partitions, bars=bars, codes=codes, meta=meta, label="bars")
 
 
 def read_frame(
-    rows: tuple[int, int],
+    ranges: Sequence[tuple[int, int]],
     bars: _ReadableBars,
     columns: Sequence[str] | None = None,
     *,
     codes: bool = False,
 ) -> pd.DataFrame:
-    """Read a range of rows as a frame: UTC timestamps, symbol as a category or a code, float64.
+    """Read ranges of rows as a frame: UTC timestamps, symbol as a category or a code, float64.
 
     Dask passes the `columns` that are used: the others are not read.
     """
     wanted = list(FIELDS if columns is None else columns)
-    values = bars.read(*rows, columns=wanted)
+    values = bars.read_ranges(ranges, wanted)
     found: dict[str, Any] = {}
     for name in wanted:
         if name == "timestamp":
@@ -52,4 +60,6 @@ def read_frame(
         else:
             found[name] = values[name]
     # as read: pandas would copy the columns into one block otherwise
-    return pd.DataFrame(found, index=pd.RangeIndex(*rows), copy=False)
+    start = ranges[0][0]
+    n_rows = sum(stop - begin for begin, stop in ranges)
+    return pd.DataFrame(found, index=pd.RangeIndex(start, start + n_rows), copy=False)
