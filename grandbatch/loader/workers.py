@@ -3,29 +3,38 @@
 `torch.utils.data.DataLoader` gives each worker a copy of the loader, by default new ones for every
 iteration; nothing that happens to the loader in one reaches another, or the process they serve. So
 they tell each other by memory that all of them share. Each worker has a slot of its own, and only
-it writes there: how often it began an iteration, the epoch it stood before when it began the last
-one, and the epoch behind the last one that it finished. All workers of an iteration take the
-earliest epoch that one of them stood before: where some had prepared the last batches of an epoch
-that was left, and others had not, they agree to begin it again.
+it writes there: how many iterations began, the epoch behind the last one that it finished, and what
+that was when it began an iteration.
+
+All workers of an iteration wait until the last of them has begun it, and then take the earliest
+epoch that one of them stood before: where some had prepared the last batches of an epoch that was
+left, and others had not, they agree to begin it again. A worker may still be preparing what was
+asked of it before the iteration was left, so nothing is decided from what may change yet. Waiting
+costs nothing: a `DataLoader` asks for no batch before all of its workers are there.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data._utils.worker import WorkerInfo
 
 from grandbatch.errors import UsageError
 
 MAX_WORKERS = 256
+WAIT_SECONDS = 120.0
+"""How long a worker waits for the others of its iteration."""
 
-_VERSION, _CHOSEN, _N_WORKERS, _HEADER = range(4)
-_BEGUN, _BEFORE, _BEHIND, _SLOT = range(4)
-_NONE = -1
+_VERSION, _CHOSEN, _N_WORKERS, _WIDTH, _HEADER = range(5)
+_BEGUN, _PID, _SEEN, _BEHIND, _BEFORE, _BEFORE_TOO, _SLOT = range(7)
+_LEFT = -1
+"""Where a worker began since an epoch was chosen, and finished none."""
+_FRESH = -2
+"""Where it did not even begin."""
 _LOADED = -2
 
 
@@ -40,8 +49,8 @@ class WorkerEpochs:
         self._owner = os.getpid()
         self._version = 0
         self._first: int | None = None
-        self._take(torch.full((_HEADER + MAX_WORKERS * _SLOT,), _NONE, dtype=torch.int64))
-        self._clear(_NONE)
+        self._take(torch.zeros(_HEADER + MAX_WORKERS * _SLOT, dtype=torch.int64))
+        self._clear(_LEFT)
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -59,8 +68,11 @@ class WorkerEpochs:
         self._slots = values[_HEADER:].view(MAX_WORKERS, _SLOT).numpy()
 
     def _clear(self, chosen: int) -> None:
-        self._slots[:] = (0, _NONE, _NONE)
-        self._head[:] = (self._version, chosen, 0)
+        # workers that begin just now go on counting
+        self._slots[self._head[_WIDTH] :, _BEGUN] = self._slots[:, _BEGUN].max()
+        self._slots[:, _BEHIND] = _FRESH
+        self._head[_CHOSEN], self._head[_N_WORKERS] = chosen, 0
+        self._head[_VERSION] = self._version  # last: what it stands for is there
 
     # in the loader's own process
 
@@ -82,7 +94,7 @@ class WorkerEpochs:
         if not self.began:
             return None
         behind = int(self._slots[: self._head[_N_WORKERS], _BEHIND].min())
-        return None if behind == _NONE else behind
+        return None if behind < 0 else behind
 
     # in a worker
 
@@ -107,35 +119,67 @@ class WorkerEpochs:
             )
         if worker.num_workers > MAX_WORKERS:
             raise UsageError(f"at most {MAX_WORKERS} worker processes, got {worker.num_workers:,}")
+        if self._head[_N_WORKERS] not in (0, worker.num_workers):
+            raise UsageError(
+                f"after {self._head[_N_WORKERS]} workers now {worker.num_workers}: "
+                "call loader.set_epoch(epoch) where their number changes"
+            )
+        self._head[_N_WORKERS] = self._head[_WIDTH] = worker.num_workers
+        before, version = self._meet(worker)
         chosen = None
-        if self._version != self._head[_VERSION]:
+        if self._version < version:
             chosen = self._first = int(self._head[_CHOSEN])
             if chosen == _LOADED:
                 raise UsageError(
                     "a state was loaded behind the back of a DataLoader's persistent workers; "
                     "make a new DataLoader after load_state_dict"
                 )
-            self._version = int(self._head[_VERSION])
+            self._version = version
         if self._first is None:
             self._first = epoch
-        if self._head[_N_WORKERS] not in (0, worker.num_workers):
-            raise UsageError(
-                f"after {self._head[_N_WORKERS]} workers now {worker.num_workers}: "
-                "call loader.set_epoch(epoch) where their number changes"
-            )
-        self._head[_N_WORKERS] = worker.num_workers
-        slot = self._slots[worker.id]
-        number = int(slot[_BEGUN]) + 1
-        slot[_BEFORE] = slot[_BEHIND]
-        slot[_BEGUN] = number  # last: from here on others look at what it stood before
-        if number == 1:
+        if chosen is not None or max(before) == _FRESH:
             return chosen
+        return self._first if min(before) < 0 else min(before)
+
+    def _meet(self, worker: WorkerInfo) -> tuple[list[int], int]:
+        """Begin an iteration, and wait for the others.
+
+        Returns the epochs all of them stood before, and the newest version one of them saw.
+        """
         slots = self._slots[: worker.num_workers]
-        before = np.where(slots[:, _BEGUN] >= number, slots[:, _BEFORE], slots[:, _BEHIND])
-        earliest = int(before.min())
-        return self._first if earliest == _NONE else earliest
+        own = slots[worker.id]
+        # others are in this iteration or, where one was ended before it began, ended in an earlier
+        number = int(own[_BEGUN]) + 1
+        for begun, pid in slots[:, [_BEGUN, _PID]].tolist():
+            if begun >= number:
+                number = begun if _is_alive(pid) else begun + 1
+        # another may begin the next iteration before this one looked, but none the one after it
+        column = _BEFORE + number % 2
+        own[_SEEN], own[_PID], own[column] = self._head[_VERSION], os.getpid(), own[_BEHIND]
+        own[_BEHIND] = max(own[_BEHIND], _LEFT)
+        own[_BEGUN] = number  # last: from here on others look at the rest
+        parent, began = multiprocessing.parent_process(), time.monotonic()
+        while (slots[:, _BEGUN] < number).any():
+            waited = time.monotonic() - began
+            if waited > WAIT_SECONDS or parent is None or not parent.is_alive():
+                absent = int((slots[:, _BEGUN] < number).argmax())
+                raise UsageError(
+                    f"worker {absent} of {worker.num_workers} did not begin this iteration with "
+                    f"the others for {waited:.0f} s; see whether it failed, and make a new "
+                    "DataLoader"
+                )
+            time.sleep(min(0.02, 0.001 + waited / 10))
+        return slots[:, column].tolist(), int(slots[:, _SEEN].max())
 
     def finish(self, worker: WorkerInfo, behind: int) -> None:
         """Take note that a worker went through an epoch; `behind` is the next."""
         if self._version == self._head[_VERSION]:
             self._slots[worker.id, _BEHIND] = behind
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import gc
+import os
 import pickle
+import signal
+import time
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 import grandbatch as gb
 from grandbatch.errors import UsageError
@@ -95,16 +99,116 @@ def test_an_epoch_left_early_comes_again_whole_in_every_worker(loader, epochs, p
         assert windows(batches) == epochs[number]
 
 
+@pytest.mark.parametrize("persistent", [False, True])
 @pytest.mark.parametrize("left_at", range(80, 88))
-def test_an_epoch_left_near_its_end_is_the_same_for_all_workers(loader, epochs, left_at):
+def test_an_epoch_left_near_its_end_is_the_same_for_all_workers(
+    loader, epochs, left_at, persistent
+):
     """Some workers may have prepared all of theirs by then: they come to terms."""
-    batches = by_workers(loader, 2)
+    batches = by_workers(loader, 2, persistent_workers=persistent)
     for number, _batch in enumerate(batches, start=1):
         if number == left_at:
             break
     first = windows(batches)
     assert first in epochs[:2]
     assert windows(batches) == epochs[epochs.index(first) + 1]
+
+
+class Late(gb.SlidingWindowDataLoader):
+    """Some of its workers take their time to finish an epoch, or to begin one."""
+
+    late, delay, late_to_begin = 1, 0.4, False
+
+    def finish(self, handover):
+        if self._is_late():
+            time.sleep(self.delay)
+        super().finish(handover)
+
+    def _join(self, worker):
+        if self.late_to_begin and self._is_late():
+            time.sleep(self.delay)
+        super()._join(worker)
+
+    def _is_late(self):
+        worker = get_worker_info()
+        return worker is not None and worker.id == self.late
+
+
+@pytest.fixture
+def late(store):
+    config = gb.BatchConfig(batch_size=7, sequence_length=48, overlap=47)
+    return Late(store, config, seed=3)
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+@pytest.mark.parametrize("slow", [0, 1])
+def test_a_worker_that_still_finishes_when_the_next_iteration_begins_is_waited_for(
+    late, epochs, slow, stateful
+):
+    made = DataLoader
+    if stateful:
+        made = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+    late.late = slow
+    batches = made(late, batch_size=None, num_workers=2, persistent_workers=True)
+    for number, _batch in enumerate(batches, start=1):
+        if number == 86:  # both were asked for their last batch, and for what is behind it
+            break
+    assert windows(batches) == epochs[1]
+    assert windows(batches) == epochs[2]
+
+
+def test_iterations_begun_and_left_at_once_change_nothing(late, epochs):
+    late.late_to_begin, late.delay = True, 0.05
+    batches = by_workers(late, 3, persistent_workers=True)
+    assert windows(batches) == epochs[0]
+    for _ in range(5):
+        iter(batches)
+    assert windows(batches) == epochs[1]
+    iter(batches)
+    late.set_epoch(3)
+    assert windows(batches) == epochs[3]
+    iter(batches)
+    late.set_epoch(0)
+    iter(batches)
+    assert windows(batches) == epochs[0]
+    assert windows(batches) == epochs[1]
+
+
+def test_two_dataloaders_over_one_loader_take_turns(loader, epochs):
+    one, other = (by_workers(loader, 2, persistent_workers=True) for _ in range(2))
+    for number in range(4):
+        torch.manual_seed(0)
+        assert windows(other if number % 2 else one) == epochs[number]
+    loader.set_epoch(0)
+    assert windows(by_workers(loader, 3)) == epochs[0]
+    loader.set_epoch(1)
+    assert windows(one) == epochs[1]
+
+
+def test_workers_ended_before_they_began_do_not_lag_behind(late, epochs):
+    late.late_to_begin, late.delay = True, 30.0
+    batches, slots = by_workers(late, 2), late._workers._slots
+    iterator = iter(batches)
+    deadline = time.monotonic() + 20
+    while not slots[0, 0] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(iterator._workers[1].pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError, match=r"killed by signal|exited unexpectedly"):
+        next(iterator)
+    assert slots[:2, 0].tolist() == [1, 0]
+    late.late_to_begin, late.delay = False, 0.0
+    del iterator
+    gc.collect()  # the error holds on to the worker that is left
+    assert [windows(batches) for _ in range(3)] == epochs[:3]
+
+
+def test_a_worker_that_never_begins_is_waited_for_no_longer_than_stated(late, epochs, monkeypatch):
+    monkeypatch.setattr("grandbatch.loader.workers.WAIT_SECONDS", 0.3)
+    late.late_to_begin, late.delay = True, 2.0
+    with pytest.raises(UsageError, match=r"worker 1 of 2 did not begin .* make a new DataLoader"):
+        windows(by_workers(late, 2))
+    late.late_to_begin, late.delay = False, 0.0
+    assert windows(by_workers(late, 2)) == epochs[0]
 
 
 @pytest.mark.parametrize("persistent", [False, True])
