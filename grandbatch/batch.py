@@ -64,6 +64,15 @@ class MatrixBatch:
         1, or 0 for a window repeated so that all ranks see equally many.
     position : Position
         Where the epoch stands once this batch is handed over.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> made = gb.create_large_dataset_simulation("bars.csv", num_rows=2_000)
+    >>> store = gb.build_store("bars.csv", "bars.zarr", overlap=47)
+    >>> batch = next(iter(gb.SlidingWindowDataLoader(store)))
+    >>> batch.matrices.shape, batch.next_return.shape
+    (torch.Size([32, 48, 13]), torch.Size([32]))
     """
 
     __slots__ = ("_behind", "_labels", "matrices")

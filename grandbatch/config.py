@@ -28,6 +28,12 @@ class BatchConfig:
     ------
     UsageError
         If a value makes no sense; the message names the field.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> gb.BatchConfig(batch_size=64, seed=1).batch_size
+    64
     """
 
     batch_size: BatchSize = 32

@@ -56,6 +56,17 @@ class LiveFeatures:
     ------
     UsageError
         If the feature set or `max_gap` makes no sense.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> live = gb.LiveFeatures("strategic")
+    >>> bar = {"open": 99.0, "high": 101.0, "low": 98.0, "close": 100.0, "volume": 7.0}
+    >>> start = 1_700_000_000_000_000_000
+    >>> for minute in range(200):
+    ...     matrix = live.push({"timestamp": start + minute * 60_000_000_000, **bar})
+    >>> matrix.shape
+    (48, 13)
     """
 
     def __init__(

@@ -49,6 +49,18 @@ class Position:
     batch_size : int or None
         Windows in a batch, as in force there: it decides where batches are cut, not which windows
         come. None where it was not recorded.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> made = gb.create_large_dataset_simulation("bars.csv", num_rows=2_000)
+    >>> store = gb.build_store("bars.csv", "bars.zarr", overlap=47)
+    >>> loader = gb.SlidingWindowDataLoader(store)
+    >>> position = next(iter(loader)).position
+    >>> position.epoch, position.step
+    (0, 1)
+    >>> gb.Position.from_json(position.to_json()) == position
+    True
     """
 
     epoch: int

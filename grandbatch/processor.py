@@ -95,6 +95,23 @@ class BatchProcessor:
     ------
     UsageError
         If the settings contradict each other or the store.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> made = gb.create_large_dataset_simulation("bars.csv", num_rows=2_000)
+    >>> store = gb.build_store("bars.csv", "bars.zarr", overlap=47)
+    >>> class Mean:
+    ...     def train_batch(self, batch):
+    ...         return {"avg_reward": float(batch.matrices.mean())}
+    ...     def state_dict(self):
+    ...         return {}
+    ...     def load_state_dict(self, state):
+    ...         pass
+    >>> processor = gb.BatchProcessor(store, checkpoint_dir="checkpoints", resume=False)
+    >>> results = list(processor.process_batches(Mean()))
+    >>> len(results) == -(-len(store) // 32)
+    True
     """
 
     def __init__(

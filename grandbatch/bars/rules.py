@@ -51,6 +51,14 @@ class BarRules:
     ------
     UsageError
         If a value makes no sense; the message names the field.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> rules = gb.BarRules(timezone="Europe/Berlin", duplicates="last")
+    >>> made = gb.create_large_dataset_simulation("bars.csv", num_rows=2_000)
+    >>> len(gb.read_bars("bars.csv", rules=rules))
+    2000
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)

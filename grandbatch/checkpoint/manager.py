@@ -161,6 +161,14 @@ class CheckpointManager:
     ------
     UsageError
         If `keep` is below 1, or the directory is a file, a URL, or inside a store.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> manager = gb.CheckpointManager("saved", content_id="of a store")
+    >>> path = manager.save(10, {"weight": 0.5}, {}, {"loss": 0.25})
+    >>> manager.load().trainer_state
+    {'weight': 0.5}
     """
 
     def __init__(

@@ -67,6 +67,17 @@ class Evaluation:
         Measured on these bars; Sharpe ratios are scaled by its root.
     cost : float
         Per unit of exposure changed, in return units.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> made = gb.create_large_dataset_simulation("bars.csv", num_rows=2_000)
+    >>> store = gb.build_store("bars.csv", "bars.zarr", overlap=47)
+    >>> def half(windows, exposure):  # of the capital, always
+    ...     return exposure * 0 + 0.5
+    >>> result = gb.evaluate(half, store, draws=99)
+    >>> result.flat.performance.total_return
+    0.0
     """
 
     seeds: tuple[Track, ...]

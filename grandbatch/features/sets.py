@@ -44,6 +44,15 @@ class Feature:
     ------
     UsageError
         If a field makes no sense; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import grandbatch as gb
+    >>> def gain(close, first, out):
+    ...     out[:] = close[first:] / close[first - 1 : -1] - 1
+    >>> feature = gb.Feature("gain", lookback=1, kernel=gain)
+    >>> gb.check(gb.FeatureSet("mine", [feature], sequence_length=16))
     """
 
     name: str
@@ -111,6 +120,15 @@ class FeatureSet:
     ------
     UsageError
         If a field makes no sense, or two features share a name.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> chosen = gb.FeatureSet("mine", [gb.ema(20), gb.wilder_rsi(14)], sequence_length=32)
+    >>> chosen.n_features, chosen.stride
+    (2, 32)
+    >>> chosen.with_window(overlap=31).stride
+    1
     """
 
     name: str

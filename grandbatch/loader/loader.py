@@ -99,6 +99,19 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
     ------
     UsageError
         If the settings contradict the store or each other, or leave no window.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> made = gb.create_large_dataset_simulation("bars.csv", num_rows=2_000)
+    >>> store = gb.build_store("bars.csv", "bars.zarr", overlap=47)
+    >>> loader = gb.SlidingWindowDataLoader(store, gb.BatchConfig(batch_size=256), seed=1)
+    >>> batch = next(iter(loader))
+    >>> state = loader.state_dict()  # JSON; goes on behind this batch
+    >>> again = gb.SlidingWindowDataLoader(store, gb.BatchConfig(batch_size=256), seed=1)
+    >>> again.load_state_dict(state)
+    >>> len(batch) + sum(len(rest) for rest in again) == len(store)
+    True
     """
 
     def __init__(

@@ -82,6 +82,16 @@ class DataStreamer:
     ------
     UsageError
         If it is negative.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> made = gb.create_large_dataset_simulation("bars.csv", num_rows=2_000)
+    >>> store = gb.build_store("bars.csv", "bars.zarr", overlap=47)
+    >>> loader = gb.SlidingWindowDataLoader(store)
+    >>> with gb.DataStreamer(loader, prefetch_batches=2) as batches:
+    ...     sum(len(batch) for batch in batches) == len(store)
+    True
     """
 
     def __init__(self, loader: SlidingWindowDataLoader, prefetch_batches: int | None = None):

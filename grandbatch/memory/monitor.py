@@ -127,6 +127,14 @@ class MemoryMonitor:
         Called with each `Sample`, in the sampling thread.
     cpu_seconds : float
         Processor time that the thread has taken.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> monitor = gb.MemoryMonitor(max_memory_percent=80.0)
+    >>> usage = monitor.usage()
+    >>> 0 < usage.rss_bytes < usage.limit_bytes
+    True
     """
 
     def __init__(self, max_memory_percent: float = 80.0, limit_bytes: int | None = None):

@@ -34,6 +34,17 @@ class Split:
     ------
     UsageError
         If the times are not in order.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> made = gb.create_large_dataset_simulation("bars.csv", num_rows=2_000)
+    >>> store = gb.build_store("bars.csv", "bars.zarr", overlap=47)
+    >>> train, test = gb.split_store(store, {"train": 0.8, "test": 0.2}).values()
+    >>> len(gb.SlidingWindowDataLoader(store, subset=test)) > 0
+    True
+    >>> train.stop <= test.start
+    True
     """
 
     start: int

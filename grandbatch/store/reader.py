@@ -93,6 +93,17 @@ class MatrixStore(Deferred):
         are float64.
     n_windows, n_chunks, chunk_windows, sequence_length, overlap, stride, n_features : int
     layout : {"windows", "rows"}
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> made = gb.create_large_dataset_simulation("bars.csv", num_rows=2_000)
+    >>> store = gb.build_store("bars.csv", "bars.zarr", overlap=47)
+    >>> store = gb.MatrixStore.open("bars.zarr")
+    >>> store.matrices[:2].shape, store.end_time[:2].dtype
+    ((2, 48, 13), dtype('int64'))
+    >>> store.verify().ok
+    True
     """
 
     def __init__(self, path: Path, attrs: dict[str, Any], manifest: Manifest, identity: Identity):

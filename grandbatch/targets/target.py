@@ -42,6 +42,14 @@ class Target:
     ------
     UsageError
         If a field makes no sense; the message names it.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> def gain(close, first, out):
+    ...     stop = first + len(out)
+    ...     out[:] = close[first + 5 : stop + 5] / close[first:stop] - 1
+    >>> gb.check(gb.Target("gain_5", horizon=5, kernel=gain))
     """
 
     name: str

@@ -18,6 +18,19 @@ class Trainer(Protocol):
 
     One that is to be validated has a fourth method, ``validate_batch(batch)``: like `train_batch`,
     but it learns nothing and draws no random number that a later batch would have drawn.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> class Mean:
+    ...     def train_batch(self, batch):
+    ...         return {"loss": float(batch.matrices.mean())}
+    ...     def state_dict(self):
+    ...         return {}
+    ...     def load_state_dict(self, state):
+    ...         pass
+    >>> isinstance(Mean(), gb.Trainer)
+    True
     """
 
     def train_batch(self, batch: MatrixBatch) -> Mapping[str, float]:
