@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,14 @@ from grandbatch.memory import MemoryMonitor
 from grandbatch.memory.records import TrainingLog
 from grandbatch.position import Position
 from grandbatch.ranks import Ranks
+from grandbatch.splits import Split
 from grandbatch.store import MatrixStore
 from grandbatch.training import Callback
-from grandbatch.training.agreement import ranks_of
+from grandbatch.training.agreement import check_ranks, ranks_of
 from grandbatch.training.guard import Allowance, TrainingGuard
 from grandbatch.training.interrupts import HeldInterrupts
 from grandbatch.training.metrics_log import MetricsLog
+from grandbatch.training.provenance import Provenance, with_training_split
 from grandbatch.training.source import open_store
 from grandbatch.training.totals import Means, Totals, check_best
 from grandbatch.training.trainer import Trainer
@@ -85,6 +87,9 @@ class BatchProcessor:
         returns are the callbacks' and the checkpoints' metrics `val_…`; a checkpoint is saved.
     validate_every : int
         Epochs between two validations.
+    splits : mapping of str to Split, optional
+        As of `split_store`: the one called "train" is learnt from, the one called "test" is kept
+        for the end. Every checkpoint tells of them: `grandbatch evaluate` judges the test alone.
     **loader_options
         Of `SlidingWindowDataLoader`: shuffle, run_length, start, stop, rank, world_size, …
         Ranks train side by side on `batch_size` windows each; where torch.distributed is in use
@@ -129,6 +134,7 @@ class BatchProcessor:
         best_metric: str | None = None,
         validation: Iterable[MatrixBatch] | None = None,
         validate_every: int = 1,
+        splits: Mapping[str, Split] | None = None,
         **loader_options: Any,
     ) -> None:
         if epochs < 1:
@@ -138,6 +144,8 @@ class BatchProcessor:
         self.config = given.with_window(self.store.sequence_length, self.store.overlap)
         self.epochs = epochs
         self.resume = resume
+        loader_options = with_training_split(loader_options, splits)
+        self.provenance = Provenance.of(self.store, splits or {}, loader_options.get("subset"))
         self.loader = SlidingWindowDataLoader(self.store, self.config, **loader_options)
         self.checkpoints = CheckpointManager(
             Path(checkpoint_dir),
@@ -206,7 +214,7 @@ class BatchProcessor:
             If the process tree, before the first batch or with the smallest ones, is over
             `max_memory_percent` of its limit; a checkpoint of what was trained is saved.
         """
-        self._check_trainer(trainer)
+        check_ranks(trainer, self.loader.world_size)
         if self.validation is not None:
             self.validation.check(trainer)
         self._totals, self._state = Totals(epochs=self.loader.epoch), None
@@ -251,20 +259,6 @@ class BatchProcessor:
     def _is_unfinished(self) -> bool:
         epoch = self.loader.epoch if self._state is None else self._state["position"]["epoch"]
         return bool(epoch < self.epochs)
-
-    def _check_trainer(self, trainer: Trainer) -> None:
-        if not isinstance(trainer, Trainer):
-            raise UsageError(
-                f"{type(trainer).__name__} is no trainer: it needs train_batch, state_dict and "
-                "load_state_dict (grandbatch.Trainer)"
-            )
-        ranks, world_size = getattr(trainer, "ranks", None), self.loader.world_size
-        if isinstance(ranks, Ranks) and ranks.size != world_size:
-            raise UsageError(
-                f"the trainer learns with {ranks.size} rank(s), the batches are dealt to "
-                f"{world_size}; give the trainer ranks=, and the processor rank=ranks.rank and "
-                "world_size=ranks.size, as join_ranks gives them"
-            )
 
     def _guard(self, ranks: Ranks | None) -> TrainingGuard:
         """Make what keeps the run inside its memory."""
@@ -389,6 +383,9 @@ class BatchProcessor:
         if checkpoint is None:
             return
         state = checkpoint.loader_state
+        saved = Provenance.of_checkpoint(checkpoint)
+        self.provenance.check_resumes(saved, checkpoint.path)
+        self.provenance = saved or self.provenance
         try:
             trainer.load_state_dict(checkpoint.trainer_state)
             totals = Totals.from_json(state["totals"])
@@ -426,6 +423,7 @@ class BatchProcessor:
                         "totals": self._totals.to_json(),
                         "position": state.get("position"),
                         "batch_size": self.config.batch_size,
+                        **self.provenance.to_state(),
                     },
                     rating,
                 )

@@ -312,6 +312,15 @@ class CheckpointManager:
         paths = self._paths()
         return paths[-1] if paths else None
 
+    def best(self) -> Path | None:
+        """Return the path of the one that `metric` calls the best; None where none has it."""
+        found = self.list()
+        for info in found:
+            if info.problem is not None:
+                log.warning("passed over a checkpoint: %s", info.problem)
+        rated = [info for info in found if self._is_rated(info)]
+        return max(rated, key=self._rank).path if rated else None
+
     def list(self) -> tuple[CheckpointInfo, ...]:
         """Return what each checkpoint's header says, oldest first, without reading payloads."""
         return tuple(_info(path) for path in self._paths())
@@ -322,17 +331,18 @@ class CheckpointManager:
         found = [path for path in self.directory.iterdir() if NAME.fullmatch(path.name)]
         return tuple(sorted(found, key=_step_of))
 
+    def _is_rated(self, info: CheckpointInfo) -> bool:
+        return math.isfinite(info.metrics.get(self.metric, math.nan))
+
+    def _rank(self, info: CheckpointInfo) -> tuple[float, int]:
+        return info.metrics[self.metric], info.step
+
     def _prune(self) -> None:
         mine = [info for info in self.list() if info.problem is None]
         wanted = {info.path for info in mine[-self.keep :]}
-        rated = [
-            info
-            for info in mine
-            if info.content_id == self.content_id
-            and math.isfinite(info.metrics.get(self.metric, math.nan))
-        ]
+        rated = [i for i in mine if i.content_id == self.content_id and self._is_rated(i)]
         if self.keep_best and rated:
-            wanted.add(max(rated, key=lambda info: (info.metrics[self.metric], info.step)).path)
+            wanted.add(max(rated, key=self._rank).path)
         for info in mine:
             if info.path not in wanted:
                 info.path.unlink()

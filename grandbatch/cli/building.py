@@ -26,6 +26,12 @@ def simulate(
     symbols: Annotated[int, typer.Option(help="Symbols, interleaved by time.")] = 1,
     freq: Annotated[str, typer.Option(help="Time between bars.")] = "5min",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    signal: Annotated[
+        float,
+        typer.Option(
+            help="How much of the next move recent bars tell, 0 to below 1; 0 is luck alone."
+        ),
+    ] = 0.0,
     as_json: o.Json = False,
 ) -> None:
     """Write realistic bars: volatility that clusters, volume with a daily shape.
@@ -34,7 +40,9 @@ def simulate(
     """
     from grandbatch.simulate import create_large_dataset_simulation
 
-    result = create_large_dataset_simulation(out, rows, symbols=symbols, freq=freq, seed=seed)
+    result = create_large_dataset_simulation(
+        out, rows, symbols=symbols, freq=freq, seed=seed, signal=signal
+    )
     show(result, as_json=as_json, title=f"simulated {out}")
 
 

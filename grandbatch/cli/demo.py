@@ -13,12 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from grandbatch.cli import options as o
+from grandbatch.cli.judging import write_page
 from grandbatch.cli.output import Stages, console, show
 from grandbatch.errors import GrandbatchError, UsageError
+from grandbatch.evaluation.performance import written
+from grandbatch.splits import split_store
 from grandbatch.store.reader import MatrixStore
 
 _MARK = ".grandbatch-demo"
 _STOP_AFTER = 60
+_SIGNAL = 0.2
+_SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
 
 def demo(
@@ -26,7 +31,7 @@ def demo(
     rows: Annotated[int, typer.Option(min=100_000, help="Bars to simulate.")] = 1_000_000,
     as_json: o.Json = False,
 ) -> None:
-    """Simulate bars, build both sets, train, stop in the middle, resume, report.
+    """Simulate a market with a rule in it, build, train, stop, resume, and judge what was learnt.
 
     Example: grandbatch demo
     """
@@ -55,11 +60,16 @@ def demo(
             f"the next batch has {expected}"
         )
     run("verify", lambda: _verify(store))
+    every_bar = folder / "strategic-every-bar.zarr"
+    run("build every bar", lambda: _build("strategic", bars, every_bar, dense=True))
+    judged = run(
+        "evaluate", lambda: _evaluate(every_bar, folder / "checkpoints", folder / "evaluation.html")
+    )
     run("report", lambda: _report(store, folder / "checkpoints", folder / "report.html"))
     if as_json:
-        show({"stages": stages, "folder": str(folder)}, as_json=True)
+        show({"stages": stages, "folder": str(folder), "verdict": judged["verdict"]}, as_json=True)
         return
-    _print(stages, folder)
+    _print(stages, folder, judged["sentence"])
 
 
 def _make_folder(folder: Path) -> None:
@@ -74,28 +84,26 @@ def _make_folder(folder: Path) -> None:
 def _simulate(bars: Path, rows: int) -> dict[str, Any]:
     from grandbatch.simulate import create_large_dataset_simulation
 
-    result = create_large_dataset_simulation(bars, rows, signal=0.5)
+    result = create_large_dataset_simulation(bars, rows, signal=_SIGNAL)
     return {"made": f"{rows:,} bars, {result['bytes']:,} bytes", "where": str(bars)}
 
 
-def _build(set_name: str, bars: Path, store: Path) -> dict[str, Any]:
+def _build(set_name: str, bars: Path, store: Path, *, dense: bool = False) -> dict[str, Any]:
     from grandbatch.build import build_store
 
+    chosen: dict[str, Any] = {"overlap": 47, "layout": "rows"} if dense else {}
     with Stages() as progress:
-        built = build_store(bars, store, feature_set=set_name, overlap=None, progress=progress.tell)
+        built = build_store(bars, store, feature_set=set_name, progress=progress.tell, **chosen)
     shape = " x ".join(str(n) for n in built.matrices.shape)
     return {"made": f"{shape} matrices in {built.n_chunks} chunks", "where": str(store)}
 
 
 def _train(store: Path, checkpoints: Path, stop_after: int | None) -> dict[str, Any]:
-    from grandbatch.cli.training import make_trainer
-
-    opened = MatrixStore.open(store)
-    processor = _processor(opened, checkpoints)
+    processor, trainer = _training(store, checkpoints)
     first: list[int] = []
     total = len(processor.loader)
     with Stages() as progress:
-        for result in processor.process_batches(make_trainer(opened, seed=0)):
+        for result in processor.process_batches(trainer):
             first = first or result["batch"].index.tolist()
             progress.tell("train", result["batch_idx"] + 1, total)
             if result["batch_idx"] + 1 == stop_after:
@@ -109,18 +117,37 @@ def _train(store: Path, checkpoints: Path, stop_after: int | None) -> dict[str, 
     }
 
 
-def _processor(store: MatrixStore, checkpoints: Path) -> Any:
+def _training(store: Path, checkpoints: Path) -> Any:
     from grandbatch.cli.training import make_config
-    from grandbatch.processor import BatchProcessor
+    from grandbatch.experiment import wire_training
 
-    config = make_config(store, None, None, seed=0)
-    return BatchProcessor(store, config, checkpoints, run_length=8)
+    opened = MatrixStore.open(store)
+    splits = split_store(opened, _SHARES, embargo="1D")
+    config = make_config(opened, None, None, seed=0)
+    return wire_training(opened, config, checkpoints, splits, run_length=8)
+
+
+def _evaluate(store: Path, checkpoints: Path, page: Path) -> dict[str, Any]:
+    from grandbatch.experiment import judge_trainings
+
+    judged = judge_trainings(MatrixStore.open(store), [checkpoints])
+    write_page(judged, store, page)
+    result = judged.evaluation
+    team, hold = (one.performance.total_return for one in (result.seeds[0], result.buy_and_hold))
+    is_skill = "no luck" if result.verdict.beats_random else "not to be told from luck"
+    said = (written("total_return", value) for value in (team, hold))
+    return {
+        "made": f"{len(result.times):,} bars traded that nothing was learnt from",
+        "where": str(page),
+        "verdict": str(result.verdict),
+        "sentence": f"On bars it never saw the team made {' after costs, holding '.join(said)}: "
+        f"{is_skill} (p = {result.verdict.timing_p:.3g}).",
+    }
 
 
 def _windows_of_step(store: Path, step: int) -> list[int]:
     """Windows of a step of an epoch that nothing interrupts."""
-    opened = MatrixStore.open(store)
-    loader = _processor(opened, store.parent / "unused").loader
+    loader = _training(store, store.parent / "unused")[0].loader
     for number, batch in enumerate(loader):
         if number == step:
             return list(batch.index.tolist())
@@ -139,15 +166,16 @@ def _report(store: Path, checkpoints: Path, page: Path) -> dict[str, Any]:
     return {"made": f"a page of {page.stat().st_size:,} bytes", "where": str(page)}
 
 
-def _print(stages: list[dict[str, Any]], folder: Path) -> None:
+def _print(stages: list[dict[str, Any]], folder: Path, sentence: str) -> None:
     # a path may hold what rich would take for markup
     table = Table(title=Text(f"made in {folder}"), title_justify="left")
     for column in ("stage", "seconds", "made", "where"):
-        table.add_column(column, justify="right" if column == "seconds" else "left")
+        is_number = column == "seconds"
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for stage in stages:
         table.add_row(stage["stage"], f"{stage['seconds']}", stage["made"], Text(stage["where"]))
     console().print(table)
     print(
         f"The training was stopped after step {_STOP_AFTER} and went on at the very next batch.\n"
-        f"Next: open {folder}/report.html in a browser"
+        f"{sentence}\nThe picture: {folder}/evaluation.html. The store: {folder}/report.html"
     )

@@ -65,6 +65,15 @@ def show(values: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
     console().print(table)
 
 
+def show_lines(values: Mapping[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    """Print a command's result: one JSON object, or lines that are laid out already."""
+    if as_json:
+        show(values, as_json=True)
+        return
+    for line in lines:
+        console().print(Text(line), soft_wrap=True)
+
+
 def _text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]

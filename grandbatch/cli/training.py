@@ -18,10 +18,13 @@ from grandbatch.features import resolve_feature_set
 from grandbatch.features.built_in import BUILT_IN
 from grandbatch.files.refusals import refuse_inside_store
 from grandbatch.files.whole import room_for
-from grandbatch.ranks import Ranks, join_ranks
+from grandbatch.ranks import join_ranks
+from grandbatch.splits import Split, split_store
 from grandbatch.store.reader import MatrixStore
 from grandbatch.training.interrupts import HeldInterrupts
+from grandbatch.training.provenance import TEST, TRAIN, Provenance
 from grandbatch.values.texts import strict_json
+from grandbatch.values.times import moment, to_nanoseconds
 
 if TYPE_CHECKING:
     from grandbatch.processor import BatchProcessor
@@ -50,6 +53,21 @@ def train(
         int, typer.Option(help="Consecutive windows kept together as a trajectory.")
     ] = 8,
     seed: Annotated[int, typer.Option(help="Seed of order, weights and actions.")] = 0,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Shares of the windows, in time: train,validation,test or train,test; e.g. "
+            "0.7,0.15,0.15. The test is kept for grandbatch evaluate."
+        ),
+    ] = None,
+    train_until: Annotated[
+        str | None, typer.Option(help="Instead of shares: learn from windows before this time.")
+    ] = None,
+    test_from: Annotated[
+        str | None,
+        typer.Option(help="Keep windows from this time on; validate on those in between."),
+    ] = None,
+    embargo: Annotated[str, typer.Option(help="Time left out between splits, e.g. 1D.")] = "0",
     memory_limit: o.MemoryLimitOption = None,
     max_memory_percent: Annotated[
         float | None, typer.Option(help="Share of the limit that may be used (the set's).")
@@ -73,7 +91,10 @@ def train(
 ) -> None:
     """Train MAPPO on a store; Ctrl-C saves a checkpoint, the same command goes on.
 
-    Example: grandbatch train strategic --store bars.zarr --checkpoint-dir checkpoints
+    With --split (or --train-until and --test-from) each epoch ends with a validation, the best
+    checkpoint is the one that does best there, and grandbatch evaluate judges it on the test.
+
+    Example: grandbatch train strategic --store bars.zarr --checkpoint-dir run --split 0.8,0.2
 
     In two processes: torchrun --nproc-per-node 2 -m grandbatch train strategic ...; --batch-size is
     that of each process.
@@ -82,42 +103,139 @@ def train(
     check_holds(opened, set_name)
     if trace is not None:
         refuse_inside_store(trace, "the trace (--trace)")
-    from grandbatch.processor import BatchProcessor
+    splits = make_splits(opened, split, train_until, test_from, embargo)
+    from grandbatch.experiment import wire_training
 
     config = make_config(opened, batch_size, checkpoint_frequency, seed, max_memory_percent)
     with join_ranks() as ranks:
-        processor = BatchProcessor(
+        processor, trainer = wire_training(
             opened,
             config,
             checkpoint_dir,
+            splits,
+            ranks=ranks,
+            trainer_options={"torch_threads": threads},
             epochs=epochs,
             resume=resume,
             run_length=run_length,
             memory_limit=memory_limit,
             metrics_port=metrics_port,
-            rank=ranks.rank,
-            world_size=ranks.size,
         )
-        trainer = make_trainer(opened, seed, threads, ranks)
         if init_from is not None and not (resume and processor.checkpoints.latest()):
-            trainer.load_weights(init_from)
+            take_weights(processor, trainer, init_from)
         if ranks.rank:
             # one of them tells how far all are
             logging.getLogger("grandbatch").setLevel(logging.WARNING)
             trace = trace and trace.with_name(f"{trace.name}.{ranks.rank}")
         is_new = _follow(processor, trainer, trace)
     if ranks.rank == 0:
-        done = processor.loader.epoch  # more than asked for, where an earlier run did more
         if not is_new:
             _log.info(
                 "nothing was left to train on; --epochs %d would go on, --no-resume start again",
-                done + 1,
+                processor.loader.epoch + 1,
             )
-        show(
-            {**processor.summary, "epochs": done, "checkpoint_dir": str(checkpoint_dir)},
-            as_json=as_json,
-            title=f"trained on {store}",
+        _show_result(processor, trainer.config.schedule_batches, as_json=as_json)
+
+
+def _show_result(processor: BatchProcessor, schedule: int, *, as_json: bool) -> None:
+    from grandbatch.experiment import hardly_trained
+
+    summary, splits = processor.summary, processor.provenance.splits
+    hardly = hardly_trained(int(summary["steps"]), schedule)
+    best = processor.checkpoints.best() if "validation" in splits else None
+    if not as_json and hardly:
+        _log.warning("%s", hardly)
+    if not splits:
+        _log.info(
+            "nothing was kept to judge it by: --split 0.7,0.15,0.15, in another --checkpoint-dir, "
+            "keeps a test for grandbatch evaluate"
         )
+    show(
+        {
+            **summary,
+            # more than asked for, where an earlier run did more
+            "epochs": processor.loader.epoch,
+            "hardly_trained": bool(hardly),
+            "splits": {
+                name: part.to_json() if as_json else _period(part) for name, part in splits.items()
+            },
+            "best_checkpoint": best and str(best),
+            "checkpoint_dir": str(processor.checkpoints.directory),
+        },
+        as_json=as_json,
+        title=f"trained on {processor.store.path}",
+    )
+
+
+def _period(split: Split) -> str:
+    return f"{split.n_windows:,} windows from {moment(split.start)} to {moment(split.stop)}"
+
+
+def make_splits(
+    store: MatrixStore,
+    shares: str | None,
+    train_until: str | None,
+    test_from: str | None,
+    embargo: str,
+) -> dict[str, Split] | None:
+    """Make the splits that flags ask for; None where they ask for none.
+
+    Raises
+    ------
+    UsageError
+        If they contradict each other, or a split has no window.
+    """
+    if shares is None and train_until is None and test_from is None:
+        if embargo != "0":
+            raise UsageError("--embargo lies between splits: give --split 0.7,0.15,0.15 as well")
+        return None
+    if shares is not None:
+        if train_until is not None or test_from is not None:
+            raise UsageError("--split gives shares, --train-until and --test-from times; give one")
+        return split_store(store, _read_shares(shares), embargo=embargo)
+    if train_until is None or test_from is None:
+        raise UsageError("--train-until and --test-from belong together; give both")
+    parts: dict[str, tuple[str | None, str | None]] = {TRAIN: (None, train_until)}
+    between = to_nanoseconds(train_until, "--train-until"), to_nanoseconds(test_from, "--test-from")
+    if between[0] < between[1]:
+        parts["validation"] = (train_until, test_from)
+    return split_store(store, {**parts, TEST: (test_from, None)}, embargo=embargo)
+
+
+def _read_shares(text: str) -> dict[str, float]:
+    try:
+        shares = [float(part) for part in text.split(",")]
+        names = {2: (TRAIN, TEST), 3: (TRAIN, "validation", TEST)}[len(shares)]
+    except (KeyError, ValueError):
+        raise UsageError(
+            "--split wants the shares of train, validation and test, such as 0.7,0.15,0.15, or of "
+            f"train and test, such as 0.8,0.2; got {text!r}"
+        ) from None
+    return dict(zip(names, shares, strict=True))
+
+
+def take_weights(processor: BatchProcessor, trainer: Any, source: Path) -> None:
+    """Begin with the weights of another training, and take note of what that one had seen.
+
+    Raises
+    ------
+    UsageError
+        If it had seen what is to be kept for the test.
+    """
+    from grandbatch.checkpoint import read_checkpoint
+    from grandbatch.mappo.saving import chosen
+
+    path = chosen(source)
+    seen = Provenance.of_checkpoint(read_checkpoint(path))
+    if seen is not None:
+        processor.provenance = processor.provenance.after(seen)
+    elif processor.provenance.splits:
+        _log.warning(
+            "%s doesn't say which bars it was trained on: if the test's were among them, what "
+            "grandbatch evaluate says of this training means nothing",
+            path,
+        )
+    trainer.load_weights(path)
 
 
 def _follow(processor: BatchProcessor, trainer: Any, trace: Path | None) -> bool:
@@ -208,17 +326,6 @@ def parse_batch_size(text: str | int) -> BatchSize:
         return int(text)
     except ValueError:
         raise UsageError(f"--batch-size wants a whole number or auto, got {text!r}") from None
-
-
-def make_trainer(
-    store: MatrixStore, seed: int, threads: int = 1, ranks: Ranks | None = None
-) -> Any:
-    """Make the trainer of a store's set, normalising by the store's statistics."""
-    from grandbatch.mappo import BatchStrategicTrainer, BatchTacticalTrainer, MappoTrainer
-
-    kinds = {"strategic": BatchStrategicTrainer, "tactical": BatchTacticalTrainer}
-    kind = kinds.get(store.attrs["feature_set"], MappoTrainer)
-    return kind.for_store(store, seed=seed, ranks=ranks, torch_threads=threads)
 
 
 def _write_trace(file: IO[str], result: dict[str, Any]) -> None:

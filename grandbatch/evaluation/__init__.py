@@ -8,11 +8,12 @@ Importing this loads no torch.
 from grandbatch.evaluation.api import evaluate, evaluate_walk_forward
 from grandbatch.evaluation.chance import Verdict
 from grandbatch.evaluation.performance import Performance
-from grandbatch.evaluation.results import Evaluation, Track
+from grandbatch.evaluation.results import Evaluation, SymbolResult, Track
 
 __all__ = [
     "Evaluation",
     "Performance",
+    "SymbolResult",
     "Track",
     "Verdict",
     "evaluate",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from grandbatch.errors import UsageError
-from grandbatch.evaluation.chance import judge
+from grandbatch.evaluation.chance import curves_of_chance, judge
 from grandbatch.evaluation.performance import Market
-from grandbatch.evaluation.results import Evaluation, Track
+from grandbatch.evaluation.results import Evaluation, SymbolResult, Track, thinned
 from grandbatch.evaluation.walking import Tape, decide, read_tape
 from grandbatch.splits.split import Split
 from grandbatch.store import MatrixStore
@@ -18,6 +18,7 @@ from grandbatch.values.arrays import Float64
 from grandbatch.values.times import shown
 
 BASIS_POINT = 1e-4
+_TAKEN = ("team", "mean", "buy and hold", "flat", "random")
 
 
 def evaluate(
@@ -29,6 +30,7 @@ def evaluate(
     draws: int = 999,
     seed: int = 0,
     level: float = 0.05,
+    against: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Let policies trade the windows of a split, bar by bar, without learning.
 
@@ -52,6 +54,8 @@ def evaluate(
         Of these.
     level : float
         Of the tests whether the result can be told from random.
+    against : mapping of str to policy, optional
+        Others that trade the same windows, to be shown beside.
 
     Returns
     -------
@@ -68,7 +72,12 @@ def evaluate(
     if not team:
         raise UsageError("there is no policy to evaluate; give at least one")
     tape = read_tape(store, subset)
-    return _summarise(store, [tape], decide(team, store, tape), cost, draws, seed, level)
+    others = dict(against or {})
+    if taken := [name for name in others if name in _TAKEN or name.startswith("seed ")]:
+        raise UsageError(f"against= can't call a policy {taken[0]!r}: a row is called so already")
+    exposure = decide([*team, *others.values()], store, tape)
+    own, beside = exposure[: len(team)], dict(zip(others, exposure[len(team) :], strict=True))
+    return _summarise(store, [tape], own, cost, draws, seed, level, beside)
 
 
 def evaluate_walk_forward(
@@ -126,22 +135,39 @@ def _summarise(
     draws: int,
     seed: int,
     level: float,
+    beside: Mapping[str, Float64] | None = None,
 ) -> Evaluation:
     n_symbols = len(np.unique(Tape.joined(tapes).symbol))
     market = Market(tapes, n_symbols, cost)
+    curve_bars = thinned(len(market.times))
     verdict, random = judge(market, exposure, draws, seed, level)
     one = np.ones(exposure.shape[1])
     return Evaluation(
         seeds=tuple(Track.of(market, each) for each in exposure),
         buy_and_hold=Track.of(market, one),
         flat=Track.of(market, 0 * one),
+        others={name: Track.of(market, each) for name, each in (beside or {}).items()},
         random=random,
         verdict=verdict,
+        symbols=_by_symbol(store, market, exposure),
+        curve_bars=curve_bars,
+        chance=curves_of_chance(market, exposure, draws, seed, curve_bars),
         windows=market.tape.window,
         times=market.times,
         bars_per_year=market.bars_per_year,
         cost=cost,
     )
+
+
+def _by_symbol(store: MatrixStore, market: Market, exposure: Float64) -> tuple[SymbolResult, ...]:
+    held = market.by_symbol(np.ones((1, exposure.shape[1])))
+    found = [
+        SymbolResult(store.symbols[number], windows, mean, total, hold[3])
+        for (number, windows, mean, total), hold in zip(
+            market.by_symbol(exposure), held, strict=True
+        )
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.total_return, one.symbol)))
 
 
 def _check_pairs(pairs: Sequence[tuple[Split, Split]]) -> None:

@@ -7,7 +7,7 @@ bar; a change costs, and so do taking up the first exposure of a walk and sellin
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -111,6 +111,24 @@ class Market:
             cost=float(self.cost * changed.sum()),
         )
 
+    def by_symbol(self, exposure: Float64) -> list[tuple[int, int, float, float]]:
+        """Judge each symbol by itself, as if all capital were its own: exposures (S, V).
+
+        Returns
+        -------
+        list of (symbol, windows, return per bar, return in all)
+            Means over the S.
+        """
+        order = np.argsort(self.tape.symbol, kind="stable")
+        numbers, begins = np.unique(self.tape.symbol[order], return_index=True)
+        net = self.net(exposure)
+        found = []
+        for number, rows in zip(numbers.tolist(), np.split(order, begins[1:]), strict=True):
+            own = net[:, rows]
+            total = np.mean([equity_of(one)[-1] - 1 for one in own])
+            found.append((number, len(rows), float(own.mean()), float(total)))
+        return found
+
     def _per_bar(self, values: Float64) -> Float64:
         shares = values / self.n_symbols
         return np.asarray(np.bincount(self._place, shares, len(self.times)), np.float64)
@@ -146,6 +164,32 @@ class Performance:
             return None if None in values else math.fsum(values) / len(values)
 
         return cls(**{field.name: mean(field.name) for field in fields(cls)})  # type: ignore[arg-type]  # None stays where it was
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:,.2f} %" if abs(value) < 1e4 else f"{100 * value:.2e} %"
+
+
+def _signed_percent(value: float) -> str:
+    return f"{'+' if value > 0 else ''}{_percent(value)}"
+
+
+FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "total_return": ("return, all of it", _signed_percent),
+    "mean_return": ("return per bar", lambda value: f"{1e4 * value:+.3f} bp"),
+    "sharpe": ("Sharpe ratio, a year's", lambda value: f"{value:.2f}"),
+    "max_drawdown": ("largest fall from a peak", _percent),
+    "turnover": ("exposure changed per bar", lambda value: f"{value:.3f}"),
+    "exposure": ("mean exposure, any side", lambda value: f"{value:.3f}"),
+    "hit_rate": ("right about the side", _percent),
+    "cost": ("costs paid, of capital", _percent),
+}
+"""What each field of `Performance` is called where people read it, and how it is written."""
+
+
+def written(name: str, value: float | None) -> str:
+    """Write a figure with its unit."""
+    return "-" if value is None else FIGURES[name][1](value)
 
 
 def equity_of(returns: Float64) -> Float64:

@@ -83,7 +83,8 @@ def read_tape(store: MatrixStore, subset: Split | None) -> Tape:
         raise StoreMismatchError(
             f"{store.path} has a window every {store.stride} bars; what is earned over one bar of "
             f"{store.stride} makes no equity curve. Evaluate on a store of the same bars with "
-            f"overlap={store.sequence_length - 1} (layout='rows' keeps it small); splits serve both"
+            f"overlap={store.sequence_length - 1} and layout='rows' (grandbatch build … --overlap "
+            f"{store.sequence_length - 1} --layout rows); splits serve both"
         )
     spans = None if subset is None else span_reader(store)
     found = [_block_tape(store, subset, spans, *block) for block in _blocks(len(store))]

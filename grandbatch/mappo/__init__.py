@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
 # what needs the libraries comes once they are there
 from grandbatch.mappo.config import MappoConfig
 from grandbatch.mappo.regimes import Regime, RegimeRules
-from grandbatch.mappo.team import Decision
+from grandbatch.mappo.team import Decision, Team
 from grandbatch.mappo.trainer import BatchStrategicTrainer, BatchTacticalTrainer, MappoTrainer
 from grandbatch.mappo.uncertainty import Calibration, Prediction
 from grandbatch.statistics import FeatureStatistics, feature_statistics
@@ -34,6 +34,7 @@ __all__ = [
     "Prediction",
     "Regime",
     "RegimeRules",
+    "Team",
     "TrainingError",
     "feature_statistics",
 ]

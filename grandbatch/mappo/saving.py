@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ _TEAM = ("agents", "n_features", "features", "spans", "hidden_sizes", "feature_c
 
 
 def read_state(source: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a trainer's state, of a checkpoint or of the latest one in a folder.
+    """Return a trainer's state, of a checkpoint or of the `chosen` one in a folder.
 
     Raises
     ------
@@ -30,13 +31,49 @@ def read_state(source: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[st
     """
     if isinstance(source, Mapping):
         return source
+    return read_checkpoint(chosen(source)).trainer_state
+
+
+def chosen(source: str | os.PathLike[str]) -> Path:
+    """Return a checkpoint, or of a folder's the one that a training is known by.
+
+    That is the one with the best validation, or where nothing was validated the latest.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    """
     path = Path(source)
-    if path.is_dir():
-        latest = CheckpointManager(path, content_id="").latest()
-        if latest is None:
-            raise CheckpointError(f"{path} holds no checkpoint to take weights from; give another")
-        path = latest
-    return read_checkpoint(path).trainer_state
+    if not path.is_dir():
+        return path
+    manager = CheckpointManager(path, content_id="", metric="rating")
+    found = manager.best() or manager.latest()
+    if found is None:
+        raise CheckpointError(f"{path} holds no checkpoint to take weights from; give another")
+    return found
+
+
+def config_of(state: Mapping[str, Any]) -> MappoConfig:
+    """Return the settings that a state was saved under.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no team's, or its settings make no sense.
+    """
+    settings = _settings(state)
+    wanted = {field.name for field in fields(MappoConfig)}
+    if odd := sorted(wanted ^ set(settings)):
+        raise CheckpointError(
+            f"the state was saved by another version: its settings differ in {', '.join(odd)}; "
+            "read it with the version that wrote it, or train again"
+        )
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
+    with refusing():
+        return MappoConfig(**values)
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -21,6 +22,7 @@ from grandbatch.mappo.networks import (
 )
 from grandbatch.mappo.regimes import Regime, RegimeRules
 from grandbatch.mappo.rollout import Chance, Rollout, roll_out
+from grandbatch.mappo.saving import check_tensors, config_of, read_state, refusing
 from grandbatch.mappo.threads import on_its_threads
 from grandbatch.mappo.uncertainty import (
     Calibration,
@@ -96,6 +98,46 @@ class Team:
         n_inputs = self._summary.size + 1
         self._actor = build_actor(self.config, n_inputs, self._generator).to(self.device)
         self._critic = build_critic(self.config, n_inputs, self._generator).to(self.device)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        source: str | os.PathLike[str] | Mapping[str, Any],
+        *,
+        device: str | torch.device = "cpu",
+        torch_threads: int = 1,
+    ) -> Self:
+        """Make the team that a training ended with, from nothing but its checkpoint.
+
+        Settings, weights, normalisation and calibration are those of the checkpoint: it decides
+        and predicts as the team that was saved. It has learnt nothing else: to go on with a
+        training, give its trainer to `BatchProcessor`.
+
+        Parameters
+        ----------
+        source : path or mapping
+            A folder of checkpoints: the one with the best validation counts, or where nothing was
+            validated the latest. Or a checkpoint, or a trainer's state.
+        device, torch_threads
+            As of the class.
+
+        Raises
+        ------
+        CheckpointError
+            If it can't be read, or is no team's.
+        """
+        state = read_state(source)
+        team = cls(config_of(state), device=device, torch_threads=torch_threads)
+        with refusing():
+            sharpness = None if state["sharpness"] is None else float(state["sharpness"])
+            team._take_weights(state)
+        team._sharpness = sharpness
+        return team
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether `predict`'s confidence is calibrated."""
+        return self._sharpness is not None
 
     @property
     def agents(self) -> tuple[str, ...]:
@@ -221,6 +263,41 @@ class Team:
             values = {**totals.means(), **totals.spread()}
             found |= {f"{regime.name.lower()}_{name}": value for name, value in values.items()}
         return found
+
+    @on_its_threads
+    def validate_batch(self, batch: MatrixBatch) -> dict[str, float]:
+        """Trade a batch with the likeliest actions, without learning.
+
+        Returns
+        -------
+        dict of str to float
+            Means per window, as of `evaluate`: `avg_reward`, `turnover`, `exposure`.
+        """
+        admitted = self._admit(batch)
+        totals = RewardTotals()
+        totals.add(self._trade(admitted, None), admitted)
+        return totals.means()
+
+    def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Return the networks' weights, and the normalisation they were learnt under, by name."""
+        networks = (("actor", self._actor), ("critic", self._critic))
+        return {
+            "weights": {
+                f"{which}.{name}": parameter
+                for which, network in networks
+                for name, parameter in network.named_parameters()
+            },
+            "normalisation": dict(self._summary.named_buffers()),
+        }
+
+    def _take_weights(self, state: Mapping[str, Any]) -> None:
+        wanted = self._tensors()
+        for part, tensors in wanted.items():
+            check_tensors(part, state[part], tensors)
+        with torch.no_grad():
+            for part, tensors in wanted.items():
+                for name, tensor in tensors.items():
+                    tensor.copy_(state[part][name])
 
     def _trade(self, batch: MatrixBatch, chance: Chance | None) -> Rollout:
         with torch.no_grad():

@@ -29,7 +29,6 @@ from grandbatch.mappo.saving import (
     STATE_FORMAT,
     check_same_settings,
     check_same_team,
-    check_tensors,
     read_state,
     refusing,
 )
@@ -228,7 +227,7 @@ class MappoTrainer(Team):
         Parameters
         ----------
         source : path or mapping
-            A checkpoint, a folder of checkpoints (the latest counts), or a trainer's state.
+            As of `Team.from_checkpoint`.
 
         Raises
         ------
@@ -242,27 +241,6 @@ class MappoTrainer(Team):
             self._take_weights(state)
         self._learner.optimizer.state.clear()
         self._sharpness = None
-
-    def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Return the networks' weights, and the normalisation they were learnt under, by name."""
-        networks = (("actor", self._actor), ("critic", self._critic))
-        return {
-            "weights": {
-                f"{which}.{name}": parameter
-                for which, network in networks
-                for name, parameter in network.named_parameters()
-            },
-            "normalisation": dict(self._summary.named_buffers()),
-        }
-
-    def _take_weights(self, state: Mapping[str, Any]) -> None:
-        wanted = self._tensors()
-        for part, tensors in wanted.items():
-            check_tensors(part, state[part], tensors)
-        with torch.no_grad():
-            for part, tensors in wanted.items():
-                for name, tensor in tensors.items():
-                    tensor.copy_(state[part][name])
 
     def _draw_chance(self, n_windows: int) -> Chance:
         first, total = self.ranks.place(n_windows)

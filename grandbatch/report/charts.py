@@ -16,6 +16,8 @@ _HEAT_LEFT = 132.0
 _HEAT_WIDTH = svg.WIDTH - _HEAT_LEFT - 6.0
 _MOST_COLUMNS = 114
 _PRICE_HEIGHT = 64.0
+_WIDE = 10.0
+_LEAST_EQUITY = 1e-6
 
 
 def time_labels(low: float, high: float) -> list[str]:
@@ -79,6 +81,55 @@ def lines(
             shapes.append(svg.text(place + 18, 12, name))
             place += 34 + 6.2 * len(name)
     return svg.drawing(plot.bottom + 20, label, *shapes, svg.x_labels(plot, x_labels))
+
+
+def equity(
+    label: str, times: Int64, curves: Mapping[str, Float64], chance: Float64, chance_name: str
+) -> str:
+    """Draw what a capital of 1 becomes; where it grows or falls tenfold, by powers of ten.
+
+    Parameters
+    ----------
+    label : str
+    times : (P,) int64
+        ns since 1970 UTC.
+    curves : mapping of at most three names to (P,) float64
+    chance : (3, P) float64
+        Low, middle and high of what chance gives: a band and a faint line.
+    chance_name : str
+    """
+    values = np.vstack([*curves.values(), chance])
+    is_wide = values.max() > _WIDE * max(values.min(), _LEAST_EQUITY)
+    scaled = np.log10(np.maximum(values, _LEAST_EQUITY)) if is_wide else values
+    if is_wide:
+        low, high = _padded(scaled)
+        ticks = svg.power_ticks(low, high)
+        y_range = min(low, ticks[0]), max(high, ticks[-1])
+        named = [f"{10.0**tick:g}" for tick in ticks]
+    else:
+        y_range = _padded(scaled)
+        ticks = svg.nice_ticks(*y_range)
+        named = svg.tick_labels(ticks)
+    plot = Plot((float(times[0]), float(times[-1])), y_range, top=36.0, height=150.0)
+    xs, ys = plot.x(times), plot.y(scaled)
+    fewer, middle, more = ys[len(curves) :]
+    shapes = [
+        svg.y_axis(plot, ticks, labels=named),
+        svg.area(xs, fewer, more, "b1"),
+        svg.line(xs, middle, "l3"),
+    ]
+    place, row = plot.left, 8.0
+    for number, (name, y) in enumerate(zip(curves, ys, strict=False)):
+        kind = ("l1", "l2", "l4")[number]
+        shapes.append(svg.line(xs, y, kind))
+        shapes.append(svg.line(np.array([place, place + 14]), np.full(2, row), kind))
+        shapes.append(svg.text(place + 18, row + 4, _short(name)))
+        place += 34 + 6.2 * len(_short(name))
+    shapes.append(svg.rectangle(plot.left, row + 11, 14, 8, "b1"))
+    shapes.append(svg.text(plot.left + 18, row + 19, chance_name))
+    return svg.drawing(
+        plot.bottom + 20, label, *shapes, svg.x_labels(plot, time_labels(*plot.x_range))
+    )
 
 
 def strip(label: str, density: Int64) -> str:

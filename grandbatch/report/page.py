@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -57,10 +58,19 @@ def write_report(
     UsageError, CheckpointError
         If the folder of checkpoints holds no training on this store, or `path` is a folder.
     """
+    refuse_folder(path)
+    publish(path, render(store, cache_dir or beside(store.path) / "bars", checkpoint_dir))
+
+
+def refuse_folder(path: Path) -> None:
+    """Refuse a path where no page can be written, before it is made."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give the path of the page's file")
+
+
+def publish(path: Path, page: str) -> None:
+    """Write a page, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = render(store, cache_dir or beside(store.path) / "bars", checkpoint_dir)
     write_whole(path, page.encode(), durable=False)
 
 
@@ -81,10 +91,15 @@ def render(store: MatrixStore, cache_dir: Path, checkpoint_dir: Path | None) -> 
             training(store, checkpoint_dir),
         )
     )
-    title = clean(store.path.name)
+    return document(store.path.name, body, _CONTENTS)
+
+
+def document(name: str, body: str, contents: Mapping[str, str]) -> str:
+    """Put sections into a page that needs nothing else; `contents` are their ids and names."""
+    title = clean(name)
     links = "".join(
         f'<a href="#{name}">{said}</a>'
-        for name, said in _CONTENTS.items()
+        for name, said in contents.items()
         if f'<section id="{name}">' in body
     )
     style = files("grandbatch.report").joinpath("page.css").read_text(encoding="utf-8")

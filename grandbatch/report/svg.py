@@ -110,9 +110,11 @@ def rectangle(x: float, y: float, width: float, height: float, kind: str) -> str
     )
 
 
-def y_axis(plot: Plot, ticks: Sequence[float], unit: str = "") -> str:
-    """Draw faint lines across the plot, with their values to its left."""
-    labels = tick_labels(ticks)
+def y_axis(
+    plot: Plot, ticks: Sequence[float], unit: str = "", labels: Sequence[str] | None = None
+) -> str:
+    """Draw faint lines across the plot, with their values (or labels) to its left."""
+    labels = tick_labels(ticks) if labels is None else labels
     return "".join(
         f'<path class="ax" d="M{_n(plot.left)} {_n(float(y))}h{_n(plot.width)}"/>'
         + text(plot.left - 4, float(y) + 4, label + unit, "end")
@@ -157,6 +159,19 @@ def cells(
         f'<path class="{"p" if level > 0 else "n"}{abs(level)}" d="{"".join(steps)}"/>'
         for level, steps in sorted(paths.items())
     )
+
+
+def power_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Exponents between two of them to write 1, 2, 5, 10, … at, or only powers of ten of."""
+    if high - low < 2:
+        digits = [math.log10(digit) for digit in (1, 2, 5)]
+        exponents = range(math.floor(low), math.ceil(high) + 1)
+        near = [e + d for e in exponents for d in digits if low <= e + d <= high]
+        if len(near) > 1:
+            return near
+    first, last = math.floor(low), math.ceil(high)
+    step = max(1, math.ceil((last - first) / most))
+    return [float(exponent) for exponent in range(first, last + 1, step)]
 
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:

@@ -8,6 +8,7 @@
 | `agreement` | what all ranks settle on, at stated steps |
 | `totals` | sums over a whole training, resumed or not |
 | `validation` | `Validation`: windows that a trainer is judged on at the end of epochs |
+| `provenance` | `Provenance`: which bars a training has seen, and what is kept from it |
 | `source` | the store that a training learns from |
 | `metrics_log` | the metrics as JSON lines beside the checkpoints |
 | `callbacks` | `Callback` and `TensorBoard`: what others do at batches, epochs and checkpoints |

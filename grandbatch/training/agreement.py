@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from grandbatch.errors import UsageError
 from grandbatch.ranks import Ranks
+from grandbatch.training.trainer import Trainer
 
 _log = logging.getLogger("grandbatch")
 
@@ -40,3 +42,25 @@ def ranks_of(world_size: int) -> Ranks | None:
         world_size,
     )
     return None
+
+
+def check_ranks(trainer: Trainer, world_size: int) -> None:
+    """Refuse what is no trainer, or one that learns with other ranks than batches are dealt to.
+
+    Raises
+    ------
+    UsageError
+        Saying which.
+    """
+    if not isinstance(trainer, Trainer):
+        raise UsageError(
+            f"{type(trainer).__name__} is no trainer: it needs train_batch, state_dict and "
+            "load_state_dict (grandbatch.Trainer)"
+        )
+    ranks = getattr(trainer, "ranks", None)
+    if isinstance(ranks, Ranks) and ranks.size != world_size:
+        raise UsageError(
+            f"the trainer learns with {ranks.size} rank(s), the batches are dealt to "
+            f"{world_size}; give the trainer ranks=, and the processor rank=ranks.rank and "
+            "world_size=ranks.size, as join_ranks gives them"
+        )

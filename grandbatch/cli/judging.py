@@ -1,0 +1,104 @@
+"""`evaluate`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from grandbatch.cli import options as o
+from grandbatch.cli.output import show_lines
+from grandbatch.store.reader import MatrixStore
+from grandbatch.values.times import shown
+
+if TYPE_CHECKING:
+    from grandbatch.evaluation import Evaluation
+    from grandbatch.experiment import Judgement
+
+_log = logging.getLogger("grandbatch")
+
+
+def evaluate(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store at stride 1.")],
+    checkpoint_dir: Annotated[
+        list[Path],
+        typer.Option(help="Of the training to judge; repeated for more seeds of it."),
+    ],
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Checkpoints of another training to show beside; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A page to write about it.")
+    ] = None,
+    cost: Annotated[
+        float, typer.Option(min=0.0, help="Per unit of exposure changed; 1e-4 is a basis point.")
+    ] = 1e-4,
+    draws: Annotated[int, typer.Option(min=1, help="Random shifts to compare with.")] = 999,
+    seed: Annotated[int, typer.Option(help="Seed of these.")] = 0,
+    level: Annotated[float, typer.Option(help="The p-value that counts as skill.")] = 0.05,
+    as_json: o.Json = False,
+) -> None:
+    """Trade the bars that a training has not seen, and tell whether the result is luck.
+
+    The best checkpoint counts where the training was validated, or else the latest. Of a training
+    with --split the test is traded; of one without, bars later than all that it has seen.
+
+    Example: grandbatch evaluate bars.zarr --checkpoint-dir run -o evaluation.html
+    """
+    from grandbatch.experiment import judge_trainings
+    from grandbatch.report.page import refuse_folder
+
+    if out is not None:
+        refuse_folder(out)
+    judged = judge_trainings(
+        MatrixStore.open(store),
+        checkpoint_dir,
+        against or (),
+        cost=cost,
+        draws=draws,
+        seed=seed,
+        level=level,
+    )
+    if judged.warning:
+        _log.warning("%s", judged.warning)
+    if out is not None:
+        write_page(judged, store, out)
+    show_lines(_as_json(judged, out), _lines(judged.evaluation, out), as_json=as_json)
+
+
+def write_page(judged: Judgement, store: Path, out: Path) -> None:
+    """Write the page about a judgement."""
+    from grandbatch.report.judgement import write_judgement
+
+    result, own = judged.evaluation, judged.candidates
+    facts = {
+        "store": store,
+        "checkpoints": ", ".join(f"{one.path} (step {one.step:,})" for one in own),
+        "traded from": shown(int(result.times[0])),
+        "cost": f"{1e4 * result.cost:g} bp per unit of exposure changed",
+    }
+    write_judgement(result, out, f"{own[0].folder.name} on {store.name}", facts, judged.warning)
+
+
+def _as_json(judged: Judgement, out: Path | None) -> dict[str, Any]:
+    return {
+        **judged.evaluation.to_json(),
+        "checkpoints": [str(candidate.path) for candidate in judged.candidates],
+        "hardly_trained": judged.warning is not None,
+        "path": out and str(out),
+    }
+
+
+def _lines(result: Evaluation, out: Path | None) -> list[str]:
+    lines = [str(result)]
+    if len(result.symbols) > 1:
+        for title, some in zip(("best", "worst"), result.best_and_worst, strict=True):
+            said = ", ".join(f"{one.symbol} {100 * one.total_return:+.2f} %" for one in some)
+            if said:
+                lines.append(f"{title} symbols: {said}")
+    if out is not None:
+        lines.append(f"the page: {out}")
+    return lines

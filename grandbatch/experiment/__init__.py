@@ -1,0 +1,20 @@
+"""An honest experiment: learn from one part of the bars, choose by another, judge on a third.
+
+| module | |
+|---|---|
+| `wiring` | a processor and a trainer that keep to splits |
+| `judging` | teams read from checkpoints, on bars that their trainings have not seen |
+"""
+
+from grandbatch.experiment.judging import Candidate, Judgement, hardly_trained, judge_trainings
+from grandbatch.experiment.wiring import VALIDATION, kind_of, wire_training
+
+__all__ = [
+    "VALIDATION",
+    "Candidate",
+    "Judgement",
+    "hardly_trained",
+    "judge_trainings",
+    "kind_of",
+    "wire_training",
+]

@@ -1,0 +1,159 @@
+"""Teams read from checkpoints, on bars that their trainings have not seen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grandbatch.checkpoint import read_checkpoint
+from grandbatch.errors import CheckpointError, StoreMismatchError, UsageError
+from grandbatch.evaluation import Evaluation, evaluate
+from grandbatch.mappo.saving import chosen
+from grandbatch.mappo.team import Team
+from grandbatch.store import MatrixStore
+from grandbatch.training.provenance import Provenance
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A team that was read from its checkpoints.
+
+    Parameters
+    ----------
+    folder, path : Path
+        Where its checkpoints lie, and the one that was taken.
+    step : int
+        Training steps it has learnt for.
+    team : Team
+    provenance : Provenance
+        What was learnt from.
+    """
+
+    folder: Path
+    path: Path
+    step: int
+    team: Team
+    provenance: Provenance
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str], store: MatrixStore) -> Candidate:
+        """Read a training's team, and see to it that it knows a store's windows.
+
+        Raises
+        ------
+        UsageError, CheckpointError
+            If there is none, or it doesn't say what it was trained on.
+        StoreMismatchError
+            If the store has other features.
+        """
+        folder = Path(folder)
+        if not folder.exists():
+            raise UsageError(f"there is no {folder}; give the --checkpoint-dir of a training")
+        checkpoint = read_checkpoint(chosen(folder))
+        team = Team.from_checkpoint(checkpoint.trainer_state)
+        provenance = Provenance.of_checkpoint(checkpoint)
+        if provenance is None:
+            raise CheckpointError(
+                f"{checkpoint.path} doesn't say which bars it was trained on, so that nothing can "
+                "be told from what it earns; train again, with --split 0.7,0.15,0.15"
+            )
+        check_features(team, store)
+        return cls(folder, checkpoint.path, checkpoint.step, team, provenance)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What trainings come to on bars that they have not seen.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    candidates : sequence of Candidate
+        A seed each.
+    warning : str or None
+        What must be known before all else.
+    """
+
+    evaluation: Evaluation
+    candidates: Sequence[Candidate]
+    warning: str | None
+
+
+def judge_trainings(
+    store: MatrixStore,
+    folders: Sequence[str | os.PathLike[str]],
+    against: Sequence[str | os.PathLike[str]] = (),
+    **options: Any,
+) -> Judgement:
+    """Let the teams of trainings trade what none of them has seen.
+
+    Of each folder the checkpoint with the best validation counts, or where nothing was validated
+    the latest.
+
+    Parameters
+    ----------
+    store : MatrixStore
+        At stride 1; the trainings may have used another one of the same bars.
+    folders : sequence of path
+        Checkpoints of the same training under different seeds.
+    against : sequence of path
+        Checkpoints of others, to be shown beside.
+    **options
+        Of `evaluate`: cost, draws, seed, level.
+
+    Returns
+    -------
+    Judgement
+
+    Raises
+    ------
+    UsageError, CheckpointError, StoreMismatchError
+        If one can't be read, knows other windows, or has seen what it would be judged by.
+    """
+    own = [Candidate.read(folder, store) for folder in folders]
+    others = [Candidate.read(folder, store) for folder in against]
+    if not own:
+        raise UsageError("there is no training to judge; give at least one folder")
+    subset = own[0].provenance.unseen(store)
+    for candidate in (*own[1:], *others):
+        candidate.provenance.check_unseen(subset, candidate.path)
+    found = evaluate(
+        [candidate.team for candidate in own],
+        store,
+        subset,
+        against={str(candidate.folder): candidate.team for candidate in others},
+        **options,
+    )
+    steps = min(candidate.step for candidate in own)
+    return Judgement(found, own, hardly_trained(steps, own[0].team.config.schedule_batches))
+
+
+def hardly_trained(steps: int, schedule: int) -> str | None:
+    """Say so of a training with fewer steps than a tenth of what its schedule is made for."""
+    if 10 * steps >= schedule:
+        return None
+    return (
+        f"hardly trained: {steps:,} steps, where the step size falls over {schedule:,}; what it "
+        "earns says little yet. --epochs or a smaller --batch-size give more"
+    )
+
+
+def check_features(team: Team, store: MatrixStore) -> None:
+    """Refuse a store whose windows the team does not know.
+
+    Raises
+    ------
+    StoreMismatchError
+        Saying what it knows, and what the store holds.
+    """
+    names = zip(store.feature_names, store.attrs["feature_versions"], strict=True)
+    held = store.sequence_length, tuple(f"{name}:{version}" for name, version in names)
+    known = team.config.sequence_length, team.config.features
+    if held != known:
+        raise StoreMismatchError(
+            f"{store.path} holds windows of {held[0]} rows of {', '.join(held[1])}; the team was "
+            f"trained on {known[0]} rows of {', '.join(known[1])}: give a store of that set"
+        )

@@ -1,0 +1,140 @@
+"""A page about an evaluation: the verdict, what a capital becomes, and the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from grandbatch.evaluation import Evaluation, SymbolResult
+from grandbatch.evaluation.performance import written
+from grandbatch.report import charts, html
+from grandbatch.report.page import document, publish, refuse_folder
+
+_MOST_CURVES = 3
+_CONTENTS = {
+    "verdict": "Verdict",
+    "equity": "Equity",
+    "figures": "Figures",
+    "symbols": "Symbols",
+    "made-of": "Made of",
+}
+
+
+def write_judgement(
+    result: Evaluation, path: Path, name: str, facts: Mapping[str, object], warning: str | None
+) -> None:
+    """Write a page about an evaluation: one HTML file that needs nothing else.
+
+    Parameters
+    ----------
+    result : Evaluation
+    path : Path
+        It appears whole, or not at all.
+    name : str
+        What was evaluated.
+    facts : mapping of str to object
+        Where it comes from.
+    warning : str, optional
+        What stands before all else.
+
+    Raises
+    ------
+    UsageError
+        If `path` is a folder.
+    """
+    refuse_folder(path)
+    body = "".join(
+        (_verdict(result, warning), _equity(result), _figures(result), _symbols(result.symbols,
+         result), html.section("made-of", "What it is made of", html.facts(facts)))
+    )  # fmt: skip
+    publish(path, document(name, body, _CONTENTS))
+
+
+def _verdict(result: Evaluation, warning: str | None) -> str:
+    found = result.performance
+    said = str(result.verdict)
+    return html.section(
+        "verdict",
+        "Verdict",
+        html.words(warning[0].upper() + warning[1:], "verdict") if warning else "",
+        html.words(said[0].upper() + said[1:] + ".", "verdict"),
+        html.tiles(
+            {
+                "return after costs": written("total_return", found.total_return),
+                "of buying and holding": written(
+                    "total_return", result.buy_and_hold.performance.total_return
+                ),
+                "Sharpe ratio, a year's": written("sharpe", found.sharpe),
+                "largest fall from a peak": written("max_drawdown", found.max_drawdown),
+                "bars traded": f"{len(result.times):,}",
+            }
+        ),
+    )
+
+
+def _equity(result: Evaluation) -> str:
+    curves = result.curves
+    shown = dict(list(curves.items())[: _MOST_CURVES - 1])
+    shown |= {"buy and hold": curves["buy and hold"]}
+    drawing = charts.equity(
+        "what a capital of 1 becomes, beside buying and holding and chance",
+        result.times[result.curve_bars],
+        shown,
+        result.chance,
+        "the same exposures at random times, 5 to 95 %",
+    )
+    seeds = "" if len(result.seeds) == 1 else f", the mean of {len(result.seeds)} seeds"
+    caption = f"After costs{seeds}. {result.context()}."
+    return html.section(
+        "equity", "Equity", html.figures([("What a capital of 1 becomes", drawing, caption)], "one")
+    )
+
+
+def _figures(result: Evaluation) -> str:
+    head, *rows = result.figures()
+    parts = [html.table(head, rows, "figures")]
+    if len(result.seeds) > 1:
+        names = ("total_return", "sharpe", "max_drawdown", "hit_rate")
+        seeds = [
+            (f"seed {n}", *(written(name, getattr(track.performance, name)) for name in names))
+            for n, track in enumerate(result.seeds)
+        ]
+        titles = ("", "return", "Sharpe ratio", "largest fall", "right about the side")
+        parts += ["<h3>Seeds</h3>", html.table(titles, seeds, "figures")]
+    parts.append(
+        html.words(
+            "Random are the team's own exposures at other times. The Sharpe "
+            "ratio is scaled to a year of as many bars as there were."
+        )
+    )
+    return html.section("figures", "Figures", *parts)
+
+
+def _symbols(symbols: Sequence[SymbolResult], result: Evaluation) -> str:
+    if len(symbols) == 1:
+        return ""
+    best, worst = result.best_and_worst
+    title = f"The best {len(best)}" if worst else "All symbols"
+    parts = [
+        html.words("Each as if all capital were its own, mean over the seeds."),
+        f"<h3>{title}</h3>",
+        _symbol_table(best),
+    ]
+    if worst:
+        parts += [f"<h3>The worst {len(worst)} of {len(symbols):,}</h3>", _symbol_table(worst)]
+    return html.section("symbols", "Symbols", *parts)
+
+
+def _symbol_table(symbols: Sequence[SymbolResult]) -> str:
+    rows = [
+        (
+            one.symbol,
+            written("total_return", one.total_return),
+            written("total_return", one.buy_and_hold),
+            written("mean_return", one.mean_return),
+            f"{one.n_windows:,}",
+        )
+        for one in symbols
+    ]
+    head = ("symbol", "return", "of holding it", "return per bar", "bars")
+    return html.table(head, rows, "figures")

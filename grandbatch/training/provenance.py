@@ -1,0 +1,203 @@
+"""`Provenance`: which bars a training has seen, kept with every checkpoint of it.
+
+What a model is judged on must not be what it learnt from, nor what the best of its checkpoints was
+chosen by. So each checkpoint says which times its training read, and which part was kept from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from grandbatch.errors import CheckpointError, UsageError
+from grandbatch.splits.split import Split
+from grandbatch.values.times import shown
+
+if TYPE_CHECKING:
+    from grandbatch.checkpoint import Checkpoint
+    from grandbatch.store import MatrixStore
+
+TRAIN, TEST = "train", "test"
+"""Names of the splits that are learnt from, and kept for the end."""
+
+_KEY = "provenance"
+_FOREVER = 2**63 - 1
+
+Stretch = tuple[int, int]
+"""Bars from the first time on, to before the second; ns since 1970 UTC."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a training learns from, and what is kept from it.
+
+    Raises
+    ------
+    UsageError
+        If the test split reads bars that were seen.
+    """
+
+    feature_set: str
+    sequence_length: int
+    stride: int
+    """Bars between neighbouring windows of the store."""
+    max_gap_ns: int | None
+    """A larger gap starts a new segment."""
+    seen: tuple[Stretch, ...]
+    """What training and validation read, also those of a training whose weights were taken."""
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    """As the training was given them, by name."""
+
+    def __post_init__(self) -> None:
+        if self.test is not None:
+            self.check_unseen(self.test, "the training")
+
+    @property
+    def test(self) -> Split | None:
+        """The split that was kept for the end, if one was."""
+        return self.splits.get(TEST)
+
+    @property
+    def seen_until(self) -> int:
+        """No bar from this time on was seen."""
+        return max(stop for _, stop in self.seen)
+
+    @classmethod
+    def of(
+        cls, store: MatrixStore, splits: Mapping[str, Split], subset: Split | None
+    ) -> Provenance:
+        """Tell what a training on a store sees: all splits but the test, or the subset, or all."""
+        learnt = [split.reads for name, split in splits.items() if name != TEST]
+        if not learnt:
+            first, last = int(store.attrs["first_time"]), int(store.attrs["last_time"])
+            learnt = [(first, last + 1) if subset is None else subset.reads]
+        return cls(
+            feature_set=store.attrs["feature_set"],
+            sequence_length=store.sequence_length,
+            stride=store.stride,
+            max_gap_ns=store.attrs["max_gap_ns"],
+            seen=tuple(learnt),
+            splits=dict(splits),
+        )
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Checkpoint) -> Provenance | None:
+        """Read what a checkpoint says; None where it was written before it said anything.
+
+        Raises
+        ------
+        CheckpointError
+            If what it says makes no sense.
+        """
+        if _KEY not in checkpoint.loader_state:
+            return None
+        value = checkpoint.loader_state[_KEY]
+        try:
+            gap = value["max_gap_ns"]
+            seen = tuple((int(first), int(stop)) for first, stop in value["seen"])
+            if not seen:
+                raise ValueError("nothing was seen")
+            return cls(
+                feature_set=str(value["feature_set"]),
+                sequence_length=int(value["sequence_length"]),
+                stride=int(value["stride"]),
+                max_gap_ns=None if gap is None else int(gap),
+                seen=seen,
+                splits={name: Split.from_json(part) for name, part in value["splits"].items()},
+            )
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{checkpoint.path} does not say which bars were learnt from "
+                f"({type(error).__name__}: {error}); train again"
+            ) from None
+
+    def to_state(self) -> dict[str, Any]:
+        """Return what goes into a checkpoint's state, as JSON types."""
+        return {_KEY: {**asdict(self), "seen": [list(stretch) for stretch in self.seen]}}
+
+    def after(self, other: Provenance) -> Provenance:
+        """Tell what was seen once the weights of another training were taken to begin with."""
+        return replace(self, seen=tuple(dict.fromkeys((*self.seen, *other.seen))))
+
+    def check_resumes(self, saved: Provenance | None, path: object) -> None:
+        """Refuse to go on from a training with other splits.
+
+        Raises
+        ------
+        CheckpointError
+            If what it sees, or keeps, is something else.
+        """
+        if saved is None or (
+            set(self.seen) <= set(saved.seen) and replace(saved, seen=self.seen) == self
+        ):
+            return
+        was, now = (_told(one.splits) for one in (saved, self))
+        raise CheckpointError(
+            f"{path} is of a training on {saved.feature_set} with {was}, this one is on "
+            f"{self.feature_set} with {now}; give the same splits, another --checkpoint-dir, or "
+            "start again with --no-resume"
+        )
+
+    def check_unseen(self, split: Split, path: object) -> None:
+        """Refuse windows that read what was seen.
+
+        Raises
+        ------
+        UsageError
+            If some may.
+        """
+        for first, stop in self.seen:
+            if first < split.reads_until and split.reads_from < stop:
+                raise UsageError(
+                    f"{path} sees bars from {shown(first)} to {shown(stop)}, and is to be judged "
+                    f"by windows that read bars from {shown(split.reads_from)} on: give all "
+                    "trainings, and those whose weights they begin with, the same --split"
+                )
+
+    def unseen(self, store: MatrixStore) -> Split:
+        """Return the windows of a store that may be judged by: the test, or what came later.
+
+        Raises
+        ------
+        UsageError
+            If there is none.
+        """
+        if self.test is not None:
+            return self.test
+        last = int(store.attrs["last_time"])
+        if last <= self.seen_until:
+            raise UsageError(
+                f"the training has seen bars until {shown(self.seen_until)}, and those of "
+                f"{store.path} end at {shown(last)}: nothing is left to judge it by. Train with "
+                "--split 0.7,0.15,0.15 in another --checkpoint-dir, or evaluate on later bars"
+            )
+        return Split(self.seen_until, last + 1, self.seen_until, _FOREVER, 0, 0, 0)
+
+
+def with_training_split(
+    options: Mapping[str, Any], splits: Mapping[str, Split] | None
+) -> dict[str, Any]:
+    """Have a loader's options name the split that is learnt from.
+
+    Raises
+    ------
+    UsageError
+        If they name another subset, or no split is called "train".
+    """
+    if splits is None:
+        return dict(options)
+    if TRAIN not in splits:
+        raise UsageError(f"one of the splits must be called {TRAIN!r}, got {', '.join(splits)}")
+    if options.get("subset", splits[TRAIN]) != splits[TRAIN]:
+        raise UsageError(f"subset= is not the split called {TRAIN!r} of splits=; give one of them")
+    return {**options, "subset": splits[TRAIN]}
+
+
+def _told(splits: Mapping[str, Split]) -> str:
+    if not splits:
+        return "no splits"
+    parts = (
+        f"{name} {shown(split.start)} to {shown(split.stop)}" for name, split in splits.items()
+    )
+    return f"the splits {', '.join(parts)}"
