@@ -10,7 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-CONDA_NAMES = {"TA-Lib": "ta-lib", "torch": "pytorch", "universal-pathlib": "universal_pathlib"}
+CONDA_NAMES = {
+    "TA-Lib": "ta-lib",
+    "torch": "pytorch",
+    "tzdata": "python-tzdata",  # conda's tzdata is the system's
+    "universal-pathlib": "universal_pathlib",
+}
 
 
 def split(requirement):

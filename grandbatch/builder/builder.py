@@ -328,6 +328,8 @@ def _attributes(request: Request, bars: Bars, plan: BuildPlan, fingerprint: str)
         "feature_names": list(chosen.feature_names),
         "feature_versions": list(chosen.feature_versions),
         "next_return_version": NEXT_RETURN_VERSION,
+        **({"zone_database": chosen.zone_database} if chosen.zone_database else {}),
+        "inputs": list(chosen.inputs),
         "lookback": chosen.lookback,
         "sequence_length": spec.sequence_length,
         "overlap": spec.overlap,

@@ -80,6 +80,7 @@ class Estimate:
         return {
             "n_rows": plan.n_rows,
             "exact": self.exact,
+            "inputs": list(plan.settings.feature_set.inputs),
             "n_segments": len(plan.segments),
             "n_windows": spec.n_windows,
             "n_chunks": spec.n_chunks,

@@ -9,6 +9,7 @@ import numpy as np
 
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import MemoryLimitError, NoWindowsError, UsageError
+from grandbatch.features.inputs import BAR_COLUMNS, extra_inputs_of
 from grandbatch.grid import Grid, Run, Segments, Stretches
 from grandbatch.memory import MemoryLimit
 from grandbatch.memory.costs import BASE_BYTES, WORKER_BYTES
@@ -159,7 +160,8 @@ class BuildPlan:
             rows = max(rows, int(np.diff(self.bounds).max()))
         n_features = self.spec.n_features
         # bars as columns, once as read from Parquet and once joined with the tail before
-        bars = rows * 2 * 7 * 8
+        columns = len(BAR_COLUMNS) + len(extra_inputs_of(self.settings.feature_set.features))
+        bars = rows * 2 * columns * 8
         # features as computed, and joined over partitions
         features = rows * 2 * n_features * 4
         # one decoded chunk, and the encoded chunks of a file twice: apart and joined

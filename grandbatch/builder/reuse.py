@@ -213,6 +213,7 @@ def _difference(store: MatrixStore, request: Request) -> str:
         "order": settings.order,
         "period": settings.period,
         "next_return_version": NEXT_RETURN_VERSION,
+        "zone_database": settings.feature_set.zone_database,
     }
     found = {"order": "symbol", **store.attrs}
     different = [

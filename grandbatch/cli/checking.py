@@ -10,6 +10,7 @@ from grandbatch.bars.rules import BarRules
 from grandbatch.cli import options as o
 from grandbatch.cli.output import show
 from grandbatch.features.checking import find_faults, refuse, simulated
+from grandbatch.features.inputs import BAR_INPUTS, require_inputs
 from grandbatch.features.named import resolve_checkable
 
 
@@ -36,6 +37,8 @@ def check(
     Example: grandbatch check features.py:MINE bars.csv
     """
     subjects = [checked.subject for checked in resolve_checkable(name)]
+    if inputs:
+        require_inputs(subjects, (*BAR_INPUTS, *rules.extra))
     faults = find_faults(subjects, simulated)
     if inputs:
         from grandbatch.bars import prepare_bars

@@ -12,6 +12,7 @@ from rich.text import Text
 from grandbatch.cli import options as o
 from grandbatch.cli.output import console
 from grandbatch.features.built_in import BUILT_IN
+from grandbatch.features.local_time import day_of_week, day_of_year, time_of_day
 from grandbatch.features.named import resolve_features
 from grandbatch.features.sets import Feature
 from grandbatch.values.texts import strict_json
@@ -23,7 +24,9 @@ _WIDTH = 100
 def features(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[SET]", help="A set, or indicators (all).", show_default=False),
+        typer.Argument(
+            metavar="[SET]", help="A set, indicators (all), or 'local time'.", show_default=False
+        ),
     ] = None,
     as_json: o.Json = False,
 ) -> None:
@@ -58,13 +61,18 @@ def _groups(name: str | None) -> dict[str, Sequence[Feature]]:
     """Return features by where they come from."""
     from grandbatch.indicators import catalogue
 
+    ready = {"indicators": catalogue, "local time": _local_time}
     if name is None:
         sets = {each.name: each.features for each in BUILT_IN.values()}
-        return {**sets, "indicators": catalogue()}
-    if name == "indicators":
-        return {name: catalogue()}
+        return {**sets, **{group: members() for group, members in ready.items()}}
+    if name in ready:
+        return {name: ready[name]()}
     meant = resolve_features(name)
     return {name: (meant,) if isinstance(meant, Feature) else meant.features}
+
+
+def _local_time() -> tuple[Feature, ...]:
+    return (*time_of_day("UTC"), *day_of_week("UTC"), *day_of_year("UTC"))
 
 
 def _table(found: Sequence[dict[str, Any]]) -> Table:

@@ -118,7 +118,7 @@ def _samples(bars: Any, subjects: Sequence[Subject]) -> Iterator[SampleBars]:
     seen: set[str] = set()
     found = False
     for frame in frames:
-        require_inputs(subjects, known_inputs(frame), kind=subjects[0].kind)
+        require_inputs(subjects, known_inputs(frame))
         for symbol, rows in _by_symbol(frame, inputs):
             n = len(rows[inputs[0]])
             if symbol in seen or n < needed:

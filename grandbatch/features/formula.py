@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from grandbatch.errors import UsageError
 from grandbatch.features.fused import FusedColumn, FusedKernel
+from grandbatch.features.inputs import TIMESTAMP
 from grandbatch.features.sets import Feature
 
 F64 = npt.NDArray[np.float64]
@@ -70,6 +71,27 @@ def features(
         Feature(name, lookback, FusedColumn(fused, column, read), read)
         for column, (name, lookback) in enumerate(zip(names, lookbacks, strict=True))
     )
+
+
+def column(name: str) -> Feature:
+    """Return a column of the bars as it is, such as an extra one, limited to float32's range.
+
+    Lookback: 0. It is called column_vwap, since bars have a column vwap already.
+
+    Raises
+    ------
+    UsageError
+        If a kernel can't read it, or it is the timestamp.
+    """
+    if name == TIMESTAMP:
+        raise UsageError(
+            "a timestamp is no number to learn from; use time_of_day, day_of_week or day_of_year"
+        )
+    return feature(f"column_{name}", 0, _as_it_is, inputs=(name,))
+
+
+def _as_it_is(x: F64) -> F64:
+    return x
 
 
 def whole(value: int, least: int = 2, name: str = "period") -> int:

@@ -57,6 +57,11 @@ class FusedColumn:
     column: int
     inputs: tuple[str, ...]
 
+    @property
+    def zone_database(self) -> str | None:
+        """The version of the zone database that values depend on, if they do."""
+        return getattr(self.fused.run, "zone_database", None)
+
     def __call__(self, *arguments: Any) -> None:
         """Write the column: called as ``kernel(*inputs, first, out)``."""
         *arrays, first, out = arguments

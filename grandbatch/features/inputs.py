@@ -96,7 +96,7 @@ def require_inputs(
     known : collection of str
         What can be read.
     kind : str
-        What the readers are called: feature, target.
+        What the readers are called, feature or target, where they don't say so themselves.
     bars : str
         What lacks a column.
 
@@ -109,10 +109,10 @@ def require_inputs(
     for reader in readers:
         for name in reader.inputs:
             if name not in known:
-                lacking.setdefault(name, reader.name)
+                lacking.setdefault(name, f"{getattr(reader, 'kind', kind)} {reader.name!r}")
     if not lacking:
         return
-    reads = ", ".join(f"{kind} {reader!r} reads {name!r}" for name, reader in lacking.items())
+    reads = ", ".join(f"{reader} reads {name!r}" for name, reader in lacking.items())
     close = difflib.get_close_matches(next(iter(lacking)), known, 1)
     meant = f" (did you mean {close[0]!r}?)" if close else ""
     raise ColumnError(

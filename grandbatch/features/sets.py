@@ -189,6 +189,12 @@ class FeatureSet:
         """What the features read: timestamp, open, high, low, close, volume, then extra columns."""
         return inputs_of(self.features)
 
+    @property
+    def zone_database(self) -> str | None:
+        """The version of the zone database that values depend on, such as "tzdata 2025b"."""
+        versions = {getattr(feature.kernel, "zone_database", None) for feature in self.features}
+        return ", ".join(sorted(version for version in versions if version)) or None
+
     @cached_property
     def production(self) -> Production:
         """How the columns are computed: each fused kernel once."""
@@ -212,7 +218,9 @@ class FeatureSet:
 
     def describe(self) -> dict[str, Any]:
         """Return what determines the feature rows, as JSON types, for fingerprints."""
+        zones = {"zone_database": self.zone_database} if self.zone_database else {}
         return {
+            **zones,
             "name": self.name,
             "features": [
                 {

@@ -75,6 +75,7 @@ def made_of(store: MatrixStore) -> str:
                 "bars until": moment(attrs["last_time"]) + " UTC",
                 "feature set": attrs["feature_set"],
                 "overlap, stride": f"{store.overlap} and {store.stride} rows",
+                "features read": _inputs(store),
                 "bars before the first row": attrs.get("lookback"),
                 "segments": attrs["n_segments"],
                 "longest gap in a segment": "no limit" if gap is None else html.duration(gap / 1e9),
@@ -313,6 +314,13 @@ def _of_features(store: MatrixStore) -> str:
     if store.n_features <= MOST_FEATURES:
         return "features"
     return f"the first {MOST_FEATURES} of {store.n_features} features"
+
+
+def _inputs(store: MatrixStore) -> str:
+    """Tell what features read of a bar; stores of earlier versions don't say."""
+    zones = store.attrs.get("zone_database")
+    read = ", ".join(map(str, store.attrs.get("inputs", ()))) or "not said"
+    return f"{read}; local time by {zones}" if zones else read
 
 
 def _versions(store: MatrixStore) -> str:

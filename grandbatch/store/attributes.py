@@ -118,5 +118,7 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "order": (lambda value: value in ("symbol", "period"), "symbol or period"),
     "period": (_is_text, "a calendar period"),
     "most_runs": (_is_size, "a positive whole number"),
+    "inputs": (_are_names, "a list of different names"),
+    "zone_database": (_is_text, "text"),
 }
 """Attributes that a store need not have."""

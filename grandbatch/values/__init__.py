@@ -6,4 +6,5 @@
 | `checks` | whole numbers, numbers, sizes: within their bounds or an error that names them |
 | `texts` | text of others, safe to show and to store; JSON that any reader takes |
 | `times` | times and lengths of time |
+| `zones` | when clocks change, by the zone database |
 """
