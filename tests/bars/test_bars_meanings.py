@@ -355,6 +355,32 @@ def test_the_end_of_a_day_is_the_start_of_the_next(tmp_path, end, forms):
         assert (times_of(path, 333) == pd.DatetimeIndex(expected)).all()
 
 
+@pytest.mark.parametrize(
+    ("text", "zone"),
+    [
+        ("2016-12-31 18:59:60-05:00", "UTC"),
+        ("2017-01-01T00:59:60+01:00", "UTC"),
+        ("2017-01-01 05:29:60+0530", "UTC"),
+        ("2017-01-01 05:44:60+05:45", "UTC"),
+        ("2016-12-31 18:59:60", "America/New_York"),
+        ("20161231185960", "America/New_York"),
+        ("20170101 052960", "Asia/Kolkata"),
+    ],
+)
+def test_a_leap_second_is_read_on_the_clock_of_any_zone(tmp_path, text, zone):
+    form = "%Y%m%d%H%M%S" if text.isdigit() else "%Y-%m-%d %H:%M"
+    before, behind = (pd.Timestamp(day).strftime(form) for day in ("2016-12-31", "2017-01-03"))
+    path = write(tmp_path / "x.csv", [before, text, behind])
+    assert times_of(path, timezone=zone)[1] == pd.Timestamp("2017-01-01")
+
+
+@pytest.mark.parametrize("clock", ["18:31:60", "18:59:61", "24:14:60"])
+def test_a_sixtieth_second_elsewhere_is_none(tmp_path, clock):
+    path = write(tmp_path / "x.csv", ["2016-12-31 12:00", f"2016-12-31 {clock}"])
+    rules = BarRules(max_bad_fraction=0.5)
+    assert prepare_bars(path, tmp_path / "cache", rules).quarantined == {"unparseable": 1}
+
+
 def test_server_time_is_a_zone_and_what_its_clock_is_ahead(tmp_path):
     utc = pd.date_range("2024-03-01", "2024-11-10", freq="h", tz="UTC")
     new_york = utc.tz_convert("America/New_York").tz_localize(None)

@@ -97,6 +97,8 @@ def test_rows_without_a_header_may_have_months_first(tmp_path, clock):
         (b"PAR1" + bytes(99), ".parquet"),
         (b"PK\x03\x04" + bytes(99), "save it as CSV"),
         (b"\xd0\xcf\x11\xe0" + bytes(99), "save it as CSV"),
+        (b"ARROW1\0\0" + bytes(99), "save it as Parquet"),
+        (b"x.csv".ljust(257, b"\0") + b"ustar  \0" + bytes(248), "unpack it first"),
         (b"\n<!DOCTYPE html><html>", "a web page"),
         (b'{"chart": {"result": [1, 2, 3, 4, 5]}}', "JSON"),
         (b"[[1705424400000, 1, 2, 3, 4, 5],", "JSON"),
@@ -251,6 +253,12 @@ def test_names_of_symbols_in_another_encoding(tmp_path):
     assert prepare(path, tmp_path, rules).symbols == ("贵州茅台",)
 
 
+def test_latin_names_with_accents_are_not_taken_for_cyrillic(tmp_path):
+    text = lines("{day},Société Générale,{0},{1},{2},{3},{4}", "timestamp,symbol," + PRICES)
+    text = refused(write(tmp_path, text.encode("cp1252")), tmp_path)
+    assert offers(text) == ["--encoding cp1252"]
+
+
 def test_a_note_in_another_encoding_doesnt_matter(tmp_path):
     text = lines("{day},{0},{1},{2},{3},{4},é", HEADER + ",note")
     assert_bars(prepare(write(tmp_path, text.encode("latin-1")), tmp_path))
@@ -323,15 +331,21 @@ def test_a_volume_below_zero_everywhere_is_none(tmp_path):
     assert_bars(prepare(path, tmp_path, rules), volume=False)
 
 
-def test_flat_names_of_several_symbols_are_told_before_one_is_taken(tmp_path):
-    header = "Date," + ",".join(
-        f"{field.title()}_A,{field.title()}_B" for field in PRICES.split(",")
-    )
-    path = write(tmp_path, lines("{day},{0},1,{1},2,{2},1,{3},1,{4},1", header))
+@pytest.mark.parametrize("mark", ["^", "#", "~", "!"])
+def test_a_mark_that_parts_fields_is_named_where_it_is_no_usual_one(tmp_path, mark):
+    form = mark.join(["{day}", *(f"{{{number}}}" for number in range(5))])
+    path = write(tmp_path, lines(form, HEADER.replace(",", mark)))
     text = refused(path, tmp_path)
-    assert "'Open_A' looks like open (1 more like it would be left out)" in text
+    assert len(offers(text)) == 1
     [rules] = follow(text)
     assert_bars(prepare(path, tmp_path, rules))
+
+
+def test_lines_of_one_field_offer_no_mark_that_parts_them_unevenly(tmp_path):
+    path = write(tmp_path, "date open high low close volume\n2024-01-16 09:30 1 2 1 2 3\n" * 9)
+    text = refused(path, tmp_path)
+    assert "one field only" in text
+    assert not offers(text)
 
 
 @pytest.mark.parametrize("nothing", ["", "-", "NaN", "null"])

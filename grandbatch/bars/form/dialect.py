@@ -17,7 +17,7 @@ from grandbatch.bars.form.header import fields_of, has_volume, looks_like_bar, m
 from grandbatch.bars.form.headerless import names_without_header, offer_names
 from grandbatch.bars.form.instruments import SAMPLE_ROWS, may_be_texts, text_columns
 from grandbatch.bars.form.side_by_side import match_frame, read_frame_header
-from grandbatch.bars.form.texts import are_grouped, likely_decimal
+from grandbatch.bars.form.texts import likely_decimal, refuse_grouped
 from grandbatch.bars.form.undated import check_dated
 from grandbatch.bars.inputs.files import read_exactly
 from grandbatch.bars.inputs.packing import likely_encodings
@@ -31,6 +31,8 @@ _MAX_PREAMBLE_LINES = 20
 _DECIMAL_ROWS = 1000
 _NO_VOLUME = {"", "-", "--", "nan", "na", "n/a", "#n/a", "null", "none"}
 _MANY = 0.5
+_FEWEST_MARKS = 4
+"""Between the fields of a bar."""
 _SEPARATOR_LINE = re.compile(r"sep=(.)", re.IGNORECASE)  # Excel's
 
 _SIGNATURES = (
@@ -40,6 +42,11 @@ _SIGNATURES = (
     (b"\x28\xb5\x2f\xfd", "packed text; end its name with .csv.zst"),
     (b"PAR1", "Parquet; end its name with .parquet"),
     (b"PK\x03\x04", "an archive or a spreadsheet; end its name with .zip, or save it as CSV"),
+    (b"ARROW1", "Feather; save it as Parquet"),
+    (b"\x89HDF", "HDF5; save it as Parquet"),
+    (b"SQLite format 3", "a database; save its table as CSV"),
+    (b"7z\xbc\xaf\x27\x1c", "an archive; unpack it first"),
+    (b"Rar!", "an archive; unpack it first"),
     (b"\xd0\xcf\x11\xe0", "a spreadsheet; save it as CSV"),
     (b"<!doctype", "a web page; fetch the file again"),
     (b"<html", "a web page; fetch the file again"),
@@ -48,6 +55,8 @@ _SIGNATURES = (
     (b"[", "JSON; save it as CSV"),
 )
 """How files begin that are no CSV, whatever their names say."""
+_TAR_PLACE = 257
+"""Where a tar archive says that it is one."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,8 @@ def _refuse_other_forms(sample: bytes, name: str) -> None:
     for signature, what in _SIGNATURES:
         if start.startswith(signature.lower()):
             raise InputError(f"{name}: it is no CSV but {what}")
+    if sample[_TAR_PLACE:].startswith(b"ustar"):
+        raise InputError(f"{name}: it is no CSV but an archive; unpack it first")
 
 
 def _other_encoding(sample: bytes, rules: BarRules, read: Callable[[bytes], object]) -> str | None:
@@ -161,7 +172,7 @@ def _read_sample(
         raise InputError(f"{name}: its first line is one of {len(head.text):,} letters; is it CSV?")
     frame = None
     if not rules.names and rules.header is not False:
-        frame = read_frame_header(list(_rows(sample[head.start :], head.delimiter, 3)))
+        frame = read_frame_header(list(_rows(sample[head.start :], head.delimiter, 3)), rules)
     if frame is not None:
         headers: Sequence[str] = fields
         data_start = _skip_lines(sample, head.start, frame.n_lines)
@@ -169,6 +180,8 @@ def _read_sample(
         columns = series[0]
     else:
         rows = list(_rows(sample[head.start :], head.delimiter, SAMPLE_ROWS))
+        if len(fields) == 1:
+            _refuse_undelimited(rows, name)
         headers, has_header = _name_columns(rows, rules, name)
         if rules.names:
             _check_names(headers, sample[first.start :], head.delimiter, name)
@@ -194,11 +207,7 @@ def _read_sample(
         _check_symbols(columns, rows, name)
         _check_volume(headers, columns, body, head.delimiter, rules, name)
     decimal = _decimal_of(body, head.delimiter, columns, rules, name)
-    if not rules.grouped and are_grouped(rows, columns.numbers, decimal, rules.max_bad_fraction):
-        raise InputError(
-            f"{name}: some of its numbers have marks between thousands, or letters for their "
-            "power. If so, add --grouped"
-        )
+    refuse_grouped(rows, columns.numbers, decimal, rules, name)
     lines_before = len(re.findall(rb"\r\n|\n|\r", sample[start:data_start]))
     layout = CsvLayout(
         head.delimiter,
@@ -218,6 +227,22 @@ def _rows(text: bytes, delimiter: str, most: int) -> Iterator[list[str]]:
     lines = (line[0] for line in re.finditer(rb"[^\r\n]+", text))
     for line in itertools.islice(lines, most):
         yield fields_of(line.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace"), delimiter)
+
+
+def _refuse_undelimited(rows: Sequence[Sequence[str]], name: str) -> None:
+    """Refuse lines of one field; name the mark that parts all of them into as many as a bar has."""
+    lines = [row[0].strip() for row in rows if row]
+    marks = {mark for mark in lines[0] if not mark.isalnum() and mark not in "_-.:"}
+    fit = [
+        mark
+        for mark in sorted(marks, key=lines[0].count, reverse=True)
+        if lines[0].count(mark) >= _FEWEST_MARKS
+        and all(line.count(mark) == lines[0].count(mark) for line in lines)
+    ]
+    advice = f". If {fit[0]!r} parts its fields, add {offer('--delimiter', fit[0])}" if fit else ""
+    raise InputError(
+        f"{name}: its first lines have one field only: none of , ; | or a tab parts them{advice}"
+    )
 
 
 def _skip_lines(sample: bytes, start: int, count: int) -> int:

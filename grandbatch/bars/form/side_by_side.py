@@ -1,12 +1,13 @@
 """Headers over several columns: a row holds bars of several symbols side by side.
 
 So write pandas and yfinance: two lines, of fields and of symbols in either order, and a third with
-the index's name alone; or one line of pairs, ``('Open', 'AAPL')``.
+the index's name alone; or one line of pairs, ``('Open', 'AAPL')``, ``Open_AAPL``, ``AAPL.Open``.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,14 @@ from grandbatch.bars.rules import BarRules
 from grandbatch.errors import ColumnError
 
 _PRICES = {"open", "high", "low", "close"}
+_FIELD = r"(?P<field>adj(?:usted)?[ _]?close|open|high|low|close|volume)"
+_MARKS = (", ", "_", " ", ".", "-", "|", ":", "/")
+_NO_SYMBOLS = {
+    *("bid", "ask", "mid", "mark", "index", "spot", "last", "trade", "price", "prices", "interest"),
+    *("adj", "adjusted", "raw", "day", "prev", "previous", "session", "regular", "pre", "post"),
+    *("am", "pm", "usd", "eur", "gbp", "jpy", "cny", "local", "ha", "min", "max", "mean", "avg"),
+}
+"""Words that stand beside a field's name and are no symbols."""
 _CORNERS = {"", "price", "ticker", "tickers", "attributes", "symbols", "symbol", "field", "fields"}
 
 
@@ -29,9 +38,9 @@ class FrameHeader:
     n_lines: int
 
 
-def read_frame_header(lines: Sequence[Sequence[str]]) -> FrameHeader | None:
+def read_frame_header(lines: Sequence[Sequence[str]], rules: BarRules) -> FrameHeader | None:
     """Read the header of a frame from the first three lines; None where there is none."""
-    pairs = read_pairs(lines[0])
+    pairs = read_pairs(lines[0], rules)
     if pairs is not None:
         return pairs
     if len(lines) < 2 or len(lines[0]) != len(lines[1]):
@@ -51,9 +60,38 @@ def read_frame_header(lines: Sequence[Sequence[str]]) -> FrameHeader | None:
     return _header_of(columns, 3 if has_name else 2)
 
 
-def read_pairs(headers: Sequence[str]) -> FrameHeader | None:
+def read_pairs(headers: Sequence[str], rules: BarRules) -> FrameHeader | None:
     """Read headers that are pairs of texts, but for that of the time; None where they aren't."""
-    return _header_of([_read_pair(header) or (header, "") for header in headers], 1)
+    pairs = _header_of([_read_pair(header) or (header, "") for header in headers], 1)
+    if pairs is None and not _PRICES.intersection(rules.columns):
+        pairs = _read_joined(headers)
+    return pairs
+
+
+def _read_joined(headers: Sequence[str]) -> FrameHeader | None:
+    """Read headers that are a field and a symbol joined by a mark, of two symbols or more."""
+    for mark in _MARKS:
+        sides = _FIELD, re.escape(mark), "(?P<symbol>.+?)"
+        for form in (re.compile("".join(part), re.IGNORECASE) for part in (sides, sides[::-1])):
+            found = [form.fullmatch(header.strip()) for header in headers]
+            symbols = tuple("" if one is None else one["symbol"].strip() for one in found)
+            fields = tuple(
+                header if one is None else one["field"]
+                for header, one in zip(headers, found, strict=True)
+            )
+            named = {
+                symbol: {
+                    plain_name(field)
+                    for field, of in zip(fields, symbols, strict=True)
+                    if of == symbol
+                }
+                for symbol in dict.fromkeys(symbols)
+            }
+            of_all = named.pop("", set())
+            is_frame = len(named) > 1 and all(of >= _PRICES for of in named.values())
+            if is_frame and not (of_all & _PRICES or _NO_SYMBOLS & {*map(str.lower, named)}):
+                return FrameHeader(fields, symbols, 1)
+    return None
 
 
 def _header_of(columns: Sequence[tuple[str, str]], n_lines: int) -> FrameHeader | None:

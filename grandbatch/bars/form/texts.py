@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from grandbatch.bars.form.header import is_number
+from grandbatch.bars.rules import BarRules
 from grandbatch.bars.timestamps.evidence import Tally
 from grandbatch.bars.timestamps.texts import TimeForm, read_texts
 from grandbatch.errors import InputError
@@ -63,17 +64,33 @@ def likely_decimal(
     return "," if commas > points else "."
 
 
-def are_grouped(
-    rows: Sequence[Sequence[str]], columns: Sequence[int], decimal: str, share: float
-) -> bool:
-    """Whether more than a share of rows are read if their numbers may be grouped, and not else."""
+def refuse_grouped(
+    rows: Sequence[Sequence[str]],
+    columns: Sequence[int],
+    decimal: str,
+    rules: BarRules,
+    where: str,
+) -> None:
+    """Refuse rows more of which may be bad if their numbers may be grouped, and not else.
+
+    Raises
+    ------
+    InputError
+        Unless numbers are said to be grouped.
+    """
+    if rules.grouped:
+        return
     n_grouped, other = 0, "," if decimal == "." else "."
     for row in rows:
         texts = [row[column].strip() for column in columns if 0 <= column < len(row)]
         plain = [text for text in texts if is_number(text) and other not in text]
         others = [text for text in texts if text and text not in plain]
         n_grouped += bool(others) and all(is_grouped_number(text, decimal) for text in others)
-    return n_grouped > share * len(rows)
+    if n_grouped > rules.max_bad_fraction * len(rows):
+        raise InputError(
+            f"{where}: some of its numbers have marks between thousands, or letters for their "
+            "power. If so, add --grouped"
+        )
 
 
 def is_grouped_number(text: str, decimal: str = ".") -> bool:

@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -195,6 +196,9 @@ def likely_encodings(sample: bytes) -> Sequence[str]:
 
 _CANDIDATES = ("gbk", "big5", "shift_jis", "euc_kr", "cp1251", "cp1252")
 _SCRIPTS = {"cp1251": ((0x400, 0x45F),), "cp1252": ((0xC0, 0x17F),)}
+_CYRILLIC = re.compile(r"[\u0400-\u045f]+")
+_MIXED_WORD = re.compile(r"(?<=[a-zA-Z])[\u0400-\u045f]+|[\u0400-\u045f]+(?=[a-zA-Z])")
+"""Cyrillic letters in a word of Latin ones: these are another encoding's."""
 _EAST_ASIAN = ((0x3040, 0x30FF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xFF01, 0xFF5E))
 
 
@@ -206,6 +210,8 @@ def _makes_sense(sample: bytes, encoding: str) -> bool:
     except UnicodeError:
         return False
     letters = [ord(letter) for letter in text if ord(letter) > 127 and letter.isalpha()]
+    if encoding == "cp1251" and 2 * len(_MIXED_WORD.findall(text)) > len(_CYRILLIC.findall(text)):
+        return False
     scripts = _SCRIPTS.get(encoding, _EAST_ASIAN)
     fitting = sum(any(low <= letter <= high for low, high in scripts) for letter in letters)
     return bool(letters) and fitting > 0.8 * len(letters)

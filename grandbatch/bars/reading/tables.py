@@ -15,6 +15,7 @@ from grandbatch.bars.form.columns import NOWHERE, ColumnMap, TextColumn
 from grandbatch.bars.form.header import match_columns
 from grandbatch.bars.form.instruments import text_columns
 from grandbatch.bars.form.side_by_side import match_frame, read_pairs
+from grandbatch.bars.form.texts import likely_decimal, refuse_grouped
 from grandbatch.bars.reading.odd_lines import no_numbers, to_numbers
 from grandbatch.bars.reading.row_groups import OpenGroups, TableBlock, open_table, told_plainly
 from grandbatch.bars.reading.rows import Rows, Texts, plain_codes, rows_of
@@ -28,7 +29,9 @@ _EXACT = 2**53
 """Whole numbers up to it are doubles, and so are powers of ten up to the 22nd."""
 _EXACT_TENS = 22
 _SNIFFED_ROWS = 4096
+_DECIMAL_ROWS = 1000
 _LARGEST = 2**63 - 1
+_MIDNIGHT = b"T00:00:00(\\.0+)?$"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class TableLayout:
 
     names: tuple[str, ...]
     columns: ColumnMap
+    decimal: str = "."
+    """What stands before decimals where numbers are texts."""
     grouped: bool = False
     """Whether numbers that are texts may have marks between thousands."""
     series: tuple[ColumnMap, ...] = ()
@@ -69,15 +74,32 @@ def read_table_layout(
         for start in range(0, n_rows, rows_per_block):
             stop = min(start + rows_per_block, n_rows)
             blocks.append(TableBlock(location, group, start, stop, size * (stop - start) // n_rows))
-    pairs = read_pairs(names)
+    pairs = read_pairs(names, rules)
     if pairs is not None:
         series = match_frame(pairs, rules, location)
-        return TableLayout(names, series[0], rules.grouped, series), blocks
+        return TableLayout(names, series[0], grouped=rules.grouped, series=series), blocks
     columns = match_columns(names, rules, location, folders)
     _refuse_nested(schema, columns, location)
     may_be_text = [_is_text(schema.field(i).type) for i in range(len(names))]
     texts = text_columns(names, columns, rules, folders, location, may_be_text)
-    return TableLayout(names, replace(columns, texts=texts), rules.grouped), blocks
+    decimal = _decimal_of(blocks[0], schema, columns, rules)
+    return TableLayout(names, replace(columns, texts=texts), decimal, rules.grouped), blocks
+
+
+def _decimal_of(block: TableBlock, schema: Any, columns: ColumnMap, rules: BarRules) -> str:
+    """Tell what stands before decimals where numbers are texts, from the first rows."""
+    fields = [schema.field(i) for i in dict.fromkeys(columns.numbers) if i != NOWHERE]
+    names = tuple(field.name for field in fields if _is_text(field.type))
+    if not names:
+        return "."
+    first = replace(block, stop=min(block.stop, block.start + _DECIMAL_ROWS))
+    with told_plainly(block.path), OpenGroups() as groups:
+        table = groups.read(first, names)
+    texts = [pc.cast(_to_text(table[name]), pa.string()).to_pylist() for name in names]
+    rows, places = list(zip(*texts, strict=True)), range(len(names))
+    decimal = rules.decimal or likely_decimal(rows, places, block.path, grouped=rules.grouped)
+    refuse_grouped(rows, places, decimal, rules, block.path)
+    return decimal
 
 
 def _refuse_nested(schema: Any, columns: ColumnMap, location: str) -> None:
@@ -147,7 +169,7 @@ def _read_table(
         numbers = [
             no_numbers(len(table))
             if i == NOWHERE
-            else _to_floats(table[layout.names[i]], unread, grouped=layout.grouped)
+            else _to_floats(table[layout.names[i]], unread, layout)
             for i in columns.numbers
         ]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -181,16 +203,19 @@ def sniff_table(block: TableBlock, layout: TableLayout, rules: BarRules) -> Evid
 
 def _time_texts(table: Any, layout: TableLayout) -> Any:
     parts = [_to_text(table[layout.names[i]]) for i in layout.columns.timestamp]
-    if len(parts) == 2:
-        return pc.binary_join_element_wise(*parts, pa.scalar(b" ", pa.binary()))
-    return parts[0]
+    if len(parts) == 1:
+        return parts[0]
+    date, clock = parts
+    if pa.types.is_timestamp(table[layout.names[layout.columns.timestamp[0]]].type):
+        date = pc.replace_substring_regex(date, _MIDNIGHT, b"")
+    return pc.binary_join_element_wise(date, clock, pa.scalar(b" ", pa.binary()))
 
 
-def _to_floats(column: Any, unread: npt.NDArray[np.bool_], *, grouped: bool) -> Any:
+def _to_floats(column: Any, unread: npt.NDArray[np.bool_], layout: TableLayout) -> Any:
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return to_numbers(column, ".", unread, grouped=grouped)
+        return to_numbers(column, layout.decimal, unread, grouped=layout.grouped)
     if pa.types.is_decimal(column.type):
         chunks = [decimals_to_floats(chunk) for chunk in column.chunks]
         return pa.chunked_array(chunks, pa.float64())
@@ -244,6 +269,9 @@ def _to_text(column: Any) -> Any:
         column = pc.cast(column, pa.string())
         column = pc.replace_substring_regex(column, "^0E-9$", "0")
         column = pc.replace_substring_regex(column, r"\.0+$", "")  # 93000.0 may be a time of day
+    elif pa.types.is_duration(kind):  # since midnight
+        ns = pc.cast(pc.cast(column, pa.duration("ns")), pa.int64())
+        column = pc.cast(pc.cast(ns, pa.time64("ns")), pa.string())
     elif not pa.types.is_binary(kind):
         column = pc.cast(column, pa.string())
     text = pc.cast(column, pa.binary())

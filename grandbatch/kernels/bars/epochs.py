@@ -105,7 +105,7 @@ def _compact(value):  # type: ignore[no-untyped-def]
     if not is_date(year, month, day):
         return np.int64(0), False
     hour, minute, second = clock // 10_000, clock // 100 % 100, clock % 100
-    good = hour <= 23 and minute <= 59 and second <= 59 + (clock == 235_960)
+    good = hour <= 23 and minute <= 59 and second <= 59 + (minute % 15 == 14)
     if not good and (clock != 240_000 or millis > 0):
         return np.int64(0), False
     seconds = days_of(year, month, day) * 86400 + hour * 3600 + minute * 60 + second

@@ -128,7 +128,7 @@ def _bare_clock(value, width, padded, meaning):  # type: ignore[no-untyped-def]
         millis = value % 1000
         value //= 1000
     hour, minute, second = value // 10_000, value // 100 % 100, value % 100
-    if minute > 59 or second > 59 + (value == 235_960):
+    if minute > 59 or second > 59 + (minute % 15 == 14):
         return np.int64(-1), marks
     return (hour * 3600 + minute * 60 + second) * _SECOND + millis * 1_000_000, marks
 
@@ -172,7 +172,7 @@ def _clock_digits(at, end, meaning):  # type: ignore[no-untyped-def]
         return seconds * _SECOND, at, False, _NO_MARKS
     start = at + 1
     second, at = _digits(start, end)
-    good = at - start == 2 and (second <= 59 or (second == 60 and seconds == 86340))
+    good = at - start == 2 and (second <= 59 or (second == 60 and minute % 15 == 14))
     return (seconds + second) * _SECOND, (at if good else -1), True, _NO_MARKS
 
 
@@ -180,7 +180,9 @@ def _clock_digits(at, end, meaning):  # type: ignore[no-untyped-def]
 def _clock(at, end, meaning):  # type: ignore[no-untyped-def]
     """Nanoseconds since midnight of a time with all that may follow but a zone, its end, and marks.
 
-    24:00 and 23:59:60 are the end of the day. The place is -1 where there is no such time.
+    24:00 is the end of the day, and so is 23:59:60, or 18:59:60 in a zone five hours behind: a leap
+    second ends a minute before a quarter of an hour, in any zone. The place is -1 where there
+    is no such time.
     """
     clock, at, has_seconds, marks = _clock_digits(at, end, meaning)
     if at >= 0 and at < end and (byte_at(at) == 46 or byte_at(at) == 44):
