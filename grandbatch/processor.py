@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from grandbatch.config import BatchConfig
 from grandbatch.errors import CheckpointError, MemoryLimitError, UsageError
 from grandbatch.features import FeatureSet
 from grandbatch.loader import DataStreamer, SlidingWindowDataLoader
-from grandbatch.loader.windows import SLAB_WINDOWS
 from grandbatch.memory import MemoryMonitor
 from grandbatch.memory.records import TrainingLog
 from grandbatch.position import Position
@@ -27,7 +27,7 @@ from grandbatch.splits import Split
 from grandbatch.store import MatrixStore
 from grandbatch.training import Callback
 from grandbatch.training.agreement import check_ranks, ranks_of
-from grandbatch.training.guard import Allowance, TrainingGuard
+from grandbatch.training.guard import TrainingGuard, planned_bytes
 from grandbatch.training.interrupts import HeldInterrupts
 from grandbatch.training.metrics_log import MetricsLog
 from grandbatch.training.provenance import Provenance, with_training_split
@@ -262,28 +262,12 @@ class BatchProcessor:
 
     def _guard(self, ranks: Ranks | None) -> TrainingGuard:
         """Make what keeps the run inside its memory."""
-        config, loader = self.config, self.loader
-        start = self._recorded_size or loader.batch_size
-        smallest, largest = config.min_batch_size, loader.batch_size
-        if config.batch_size == "auto":
-            largest = config.max_batch_size or max(start, loader.n_windows // loader.world_size)
-        if not config.adaptive:
-            smallest = largest = start
         record = TrainingLog(
             self.checkpoints.directory,
-            loader.rank,
-            None if self._metrics_port is None else self._metrics_port + loader.rank,
+            self.loader.rank,
+            None if self._metrics_port is None else self._metrics_port + self.loader.rank,
         )
-        settings = Allowance(start, config.prefetch_batches, cached=loader.spare_bytes > 0)
-        return TrainingGuard(self.monitor, settings, smallest, largest, record, ranks)
-
-    def _planned_bytes(self, settings: Allowance) -> int:
-        """Bytes that feeding the trainer will take: decoded chunks, and slabs with batches."""
-        loader = self.loader
-        held = loader.buffer_bytes - (0 if settings.cached else loader.spare_bytes)
-        window_bytes: int = self.store.sequence_length * self.store.n_features * 4
-        ahead = settings.batch_size * (1 + settings.prefetch_batches)
-        return held + 2 * max(SLAB_WINDOWS, ahead) * window_bytes
+        return TrainingGuard.of(self.loader, self.monitor, record, ranks, self._recorded_size)
 
     def _train(
         self, trainer: Trainer, guard: TrainingGuard, ranks: Ranks
@@ -297,7 +281,7 @@ class BatchProcessor:
             self.loader.load_state_dict(self._state)
             # where the run before ended between an epoch's last batch and its end
             self._end_epoch(trainer, ranks)
-        guard.begin(self._planned_bytes)
+        guard.begin(partial(planned_bytes, self.loader))
         if ranks.size == 1:
             yield from self._epochs(trainer, guard, ranks, None)
             return

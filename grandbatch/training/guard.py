@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Self
 
 from grandbatch.errors import MemoryLimitError
+from grandbatch.loader import SlidingWindowDataLoader
+from grandbatch.loader.windows import SLAB_WINDOWS
 from grandbatch.memory.monitor import Level, Look, MemoryMonitor, Sample
 from grandbatch.memory.records import Progress, TrainingLog
 from grandbatch.memory.usage import own_bytes
@@ -60,6 +62,14 @@ class Allowance:
     cached: bool = True
 
 
+def planned_bytes(loader: SlidingWindowDataLoader, settings: Allowance) -> int:
+    """Bytes that feeding a trainer will take: decoded chunks, and slabs with batches."""
+    held = loader.buffer_bytes - (0 if settings.cached else loader.spare_bytes)
+    window_bytes: int = loader.store.sequence_length * loader.store.n_features * 4
+    ahead = settings.batch_size * (1 + settings.prefetch_batches)
+    return held + 2 * max(SLAB_WINDOWS, ahead) * window_bytes
+
+
 class TrainingGuard:
     """Watches a run's memory and decides what it may take.
 
@@ -98,6 +108,26 @@ class TrainingGuard:
         self._next_trim = 0.0
         self._warm = False
         self._endured = False
+
+    @classmethod
+    def of(
+        cls,
+        loader: SlidingWindowDataLoader,
+        monitor: MemoryMonitor,
+        record: TrainingLog,
+        ranks: Ranks | None,
+        recorded_size: int | None,
+    ) -> Self:
+        """Make the guard of a training on a loader; it begins with the batch size of a record."""
+        config = loader.config
+        start = recorded_size or loader.batch_size
+        smallest, largest = config.min_batch_size, loader.batch_size
+        if config.batch_size == "auto":
+            largest = config.max_batch_size or max(start, loader.n_windows // loader.world_size)
+        if not config.adaptive:
+            smallest = largest = start
+        settings = Allowance(start, config.prefetch_batches, cached=loader.spare_bytes > 0)
+        return cls(monitor, settings, smallest, largest, record, ranks)
 
     def __enter__(self) -> Self:
         self.monitor.heard = self.heard
