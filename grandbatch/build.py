@@ -12,6 +12,7 @@ from grandbatch.builder.settings import make_settings
 from grandbatch.features import FeatureSet
 from grandbatch.scheduling import Schedule
 from grandbatch.store import MatrixStore
+from grandbatch.targets.named import Named
 from grandbatch.values.checks import parse_bytes
 
 
@@ -28,6 +29,7 @@ def build_store(
     max_gap: Any = None,
     order: str = "symbol",
     period: str | None = None,
+    targets: Named | None = None,
     engine: str = "auto",
     client: Any = None,
     scheduler: str = "threads",
@@ -72,6 +74,10 @@ def build_store(
     period : str, optional
         Calendar days, weeks, months, quarters or years (UTC) of `order` "period", such as "1W"; by
         default "1M".
+    targets : Target, str, or sequence of them, optional
+        What is stored of the bars after each window, such as ``(forward_return(5),)`` or
+        "forward_return:5": `MatrixStore.targets`. Windows stay as they are; their targets are NaN
+        where the horizon leaves the segment.
     engine : {"auto", "overlap", "direct"}
         How bars reach the tasks: through one `map_overlap`, or read by each. The same bytes.
     client : distributed.Client, optional
@@ -109,7 +115,8 @@ def build_store(
     UsageError
         If a setting makes no sense.
     KernelError
-        If a kernel looks ahead, reads past its lookback, or depends on more than its bars.
+        If a kernel looks ahead (a target beyond its horizon), reads past its lookback, or depends
+        on more than its bars.
     StoreMismatchError
         If another store stands at the path.
     MemoryLimitError
@@ -118,7 +125,16 @@ def build_store(
         If the disk is full; the same call goes on later.
     """
     settings = make_settings(
-        feature_set, sequence_length, overlap, layout, chunk_windows, codec, max_gap, order, period
+        feature_set,
+        sequence_length,
+        overlap,
+        layout,
+        chunk_windows,
+        codec,
+        max_gap,
+        order,
+        period,
+        targets,
     )
     local = client is None
     schedule = Schedule.local(scheduler, workers) if local else Schedule.on_cluster(client)

@@ -124,7 +124,7 @@ def build(request: Request, options: BuildOptions, progress: Progress | None = N
             clean_staging(request.path)
             return BuildResult(store, True)
         if options.check:
-            check_on_simulated(request.settings.feature_set)
+            check_on_simulated(request.settings)
         schedule = stack.enter_context(prepare_workers(schedule, request))
         extension = None if options.overwrite else find_extension(request)
 
@@ -141,7 +141,7 @@ def build(request: Request, options: BuildOptions, progress: Progress | None = N
         def write(bars: Bars) -> BuildResult:
             plan = plan_build(request, bars, options, schedule)
             if options.check:
-                check_on_bars(request.settings.feature_set, bars, plan.segments)
+                check_on_bars(request.settings, bars, plan.segments)
             result = _build_locked(request, options, schedule, bars, plan, extension, told)
             _record(request, plan, result, clock, memory_limit(options.memory_limit_bytes))
             return result
@@ -322,7 +322,14 @@ def _summarise(
 def _attributes(request: Request, bars: Bars, plan: BuildPlan, fingerprint: str) -> dict[str, Any]:
     """Return the group's attributes, but for the statistics."""
     chosen, spec = request.settings.feature_set, plan.spec
+    targets = request.settings.targets
+    of_targets = {
+        "target_names": [target.name for target in targets],
+        "target_horizons": [target.horizon for target in targets],
+        "target_versions": [target.version for target in targets],
+    }
     return {
+        **(of_targets if targets else {}),
         "format": FORMAT,
         "feature_set": chosen.name,
         "feature_names": list(chosen.feature_names),

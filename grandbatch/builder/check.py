@@ -11,30 +11,31 @@ from functools import partial
 import numpy as np
 
 from grandbatch.bars import Bars
-from grandbatch.features import FeatureSet
+from grandbatch.builder.settings import StoreSettings
 from grandbatch.features.checking import find_faults, own_subjects, refuse, simulated
 from grandbatch.features.inputs import TIMESTAMP
 from grandbatch.features.trial import SampleBars, Subject
 from grandbatch.grid import Segments
+from grandbatch.targets import own_targets
 from grandbatch.values.times import shown
 
 _TRIES = 4
 _SEGMENTS = 3
 
 
-def check_on_simulated(feature_set: FeatureSet) -> None:
-    """Check a set's own kernels on awkward bars, before anything is read.
+def check_on_simulated(settings: StoreSettings) -> None:
+    """Check a user's own kernels on awkward bars, before anything is read.
 
     Raises
     ------
     KernelError
         If one is wrong.
     """
-    refuse(find_faults(own_subjects(feature_set), simulated, _TRIES))
+    refuse(find_faults(_subjects(settings), simulated, _TRIES))
 
 
-def check_on_bars(feature_set: FeatureSet, bars: Bars, segments: Segments) -> None:
-    """Check a set's own kernels on the first bars of a few segments.
+def check_on_bars(settings: StoreSettings, bars: Bars, segments: Segments) -> None:
+    """Check a user's own kernels on the first bars of a few segments.
 
     Raises
     ------
@@ -42,7 +43,12 @@ def check_on_bars(feature_set: FeatureSet, bars: Bars, segments: Segments) -> No
         If one is wrong.
     """
     samples = partial(first_bars, bars=bars, segments=segments)
-    refuse(find_faults(own_subjects(feature_set), samples, _TRIES))
+    refuse(find_faults(_subjects(settings), samples, _TRIES))
+
+
+def _subjects(settings: StoreSettings) -> list[Subject]:
+    own = own_targets(settings.targets)
+    return [*own_subjects(settings.feature_set), *(target.subject for target in own)]
 
 
 def first_bars(subject: Subject, bars: Bars, segments: Segments) -> Iterator[SampleBars]:

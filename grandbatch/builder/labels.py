@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from grandbatch.bars import Bars
-from grandbatch.builder.plan import BuildPlan
+from grandbatch.builder.plan import LABEL_READ_ROWS, BuildPlan
+from grandbatch.features.inputs import inputs_of
 from grandbatch.grid import Run
 from grandbatch.store.format import StoreSpec
 from grandbatch.store.manifest import ChunkDigests
 from grandbatch.store.staging import Staging
+from grandbatch.targets import Target, target_values
+from grandbatch.targets.rows import longest_horizon
+from grandbatch.values.arrays import Float32
 
 Labels = dict[str, npt.NDArray[Any]]
 """Per-window values by the name of their array, `start` always among them."""
 
 Chunks = Sequence[Sequence[Run]]
 
-_READ_ROWS = 262_144
 _SKIPPED_ROWS = 16_384
 """Rows between runs that it is worth not to read."""
 
@@ -33,6 +37,7 @@ class LabelJob:
     number: int
     chunks: Chunks
     bars: Bars
+    targets: tuple[Target, ...]
     staging: Staging
 
 
@@ -45,6 +50,7 @@ def label_jobs(plan: BuildPlan, bars: Bars, staging: Staging) -> list[LabelJob]:
             number,
             [plan.grid.runs(c) for c in range(first, min(first + per_label, spec.n_chunks))],
             bars,
+            plan.settings.targets,
             staging,
         )
         for number, first in enumerate(range(0, spec.n_chunks, per_label))
@@ -53,28 +59,39 @@ def label_jobs(plan: BuildPlan, bars: Bars, staging: Staging) -> list[LabelJob]:
 
 def write_label_chunk(job: LabelJob) -> dict[str, ChunkDigests]:
     """Write one chunk of every per-window array; return its digests by the array's name."""
-    labels = window_labels(job.staging.spec, job.chunks, job.bars)
+    labels = window_labels(job.staging.spec, job.chunks, job.bars, job.targets)
     return job.staging.write_labels(job.number, labels)
 
 
-def window_labels(spec: StoreSpec, chunks: Chunks, bars: Bars) -> Labels:
+def window_labels(
+    spec: StoreSpec, chunks: Chunks, bars: Bars, targets: Sequence[Target] = ()
+) -> Labels:
     """Per-window values of consecutive chunks.
 
     Returns
     -------
     dict of str to (W,) array
         `end_time`, `symbol`, `close_price`, `next_return`, `first_row`, as in the store, and
-        `start`: a window's first row inside its chunk's block.
+        `start`: a window's first row inside its chunk's block. With targets `targets`, (W, K).
     """
     n_windows = sum(run.n_windows for runs in chunks for run in runs)
-    labels = {array.name: np.empty(n_windows, array.dtype) for array in spec.labels}
+    labels = {
+        array.name: np.empty((n_windows, *array.shape[1:]), array.dtype)
+        for array in spec.labels
+        if targets or array.name != "targets"
+    }
     labels["start"] = np.empty(n_windows, np.int32)
+    ahead = max(1, longest_horizon(targets))
+    columns = tuple(dict.fromkeys(("timestamp", "close", *inputs_of(targets))))
     for together in _read_together(_placed(chunks)):
         base, last_run = together[0].run.first_row, together[-1].run
-        # one bar more, where there is one: it gives the last next return
-        stop = min(last_run.first_row + last_run.n_rows + 1, bars.n_rows)
-        read = bars.read(base, stop, ("timestamp", "close"))
+        # the bars that the last next return and the last targets read, where there are so many
+        stop = min(last_run.first_row + last_run.n_rows + ahead, bars.n_rows)
+        read = bars.read(base, stop, columns)
         close = read["close"]
+        if targets:
+            for placed, values in _targets(spec, together, targets, read, base):
+                labels["targets"][placed.place : placed.place + len(values)] = values
         for run, place, block_row in together:
             steps = np.arange(run.n_windows, dtype=np.int64) * spec.stride
             last = run.first_row + steps + spec.sequence_length - 1
@@ -118,9 +135,35 @@ def _read_together(placed: Sequence[_PlacedRun]) -> Iterator[Sequence[_PlacedRun
         is_last = place + 1 == len(placed)
         following = stop if is_last else placed[place + 1].run.first_row
         rows = stop - placed[begin].run.first_row
-        if is_last or rows >= _READ_ROWS or following - stop >= _SKIPPED_ROWS:
+        if is_last or rows >= LABEL_READ_ROWS or following - stop >= _SKIPPED_ROWS:
             yield placed[begin : place + 1]
             begin = place + 1
+
+
+def _targets(
+    spec: StoreSpec,
+    together: Sequence[_PlacedRun],
+    targets: Sequence[Target],
+    read: Mapping[str, npt.NDArray[Any]],
+    base: int,
+) -> Iterator[tuple[_PlacedRun, Float32]]:
+    """Compute the targets at the windows' last bars, (w, K) for each run.
+
+    Bars of a segment are gone through once, those between runs too: a call for each run would
+    read its horizon again.
+    """
+    for segment_stop, in_segment in groupby(together, key=lambda placed: placed.run.segment_stop):
+        several = list(in_segment)
+        begin = several[0].run.first_row + spec.sequence_length - 1
+        n_bars = several[-1].run.first_row + several[-1].run.n_rows - begin
+        values = np.empty((n_bars, len(targets)), np.float32)
+        for k, target in enumerate(targets):
+            stop = min(begin + n_bars + target.horizon, segment_stop)
+            bars = {name: read[name][begin - base : stop - base] for name in target.inputs}
+            values[:, k] = target_values(target, bars)[:n_bars]
+        for placed in several:
+            first = placed.run.first_row + spec.sequence_length - 1 - begin
+            yield placed, values[first : first + placed.run.n_windows * spec.stride : spec.stride]
 
 
 def _next_returns(

@@ -9,13 +9,19 @@ import numpy as np
 
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import MemoryLimitError, NoWindowsError, UsageError
-from grandbatch.features.inputs import BAR_COLUMNS, extra_inputs_of
+from grandbatch.features.inputs import BAR_COLUMNS, extra_inputs_of, inputs_of
 from grandbatch.grid import Grid, Run, Segments, Stretches
 from grandbatch.memory import MemoryLimit
 from grandbatch.memory.costs import BASE_BYTES, WORKER_BYTES
 from grandbatch.store.format import StoreSpec
+from grandbatch.targets.rows import longest_horizon
 
 DEFAULT_PARTITION_BARS = 131_072
+LABEL_READ_ROWS = 262_144
+"""Bars that a task of the per-window arrays reads at once, about."""
+
+_WORKING_COLUMNS = 8
+"""Columns that a target's kernel makes for itself, at most: those of the package make six."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,21 @@ class BuildPlan:
         # one decoded chunk, and the encoded chunks of a file twice: apart and joined
         data = self.spec.data
         chunks = data.chunk_bytes + 2 * data.chunk_bytes * min(data.shard_chunks, 2)
-        return int(bars + features + chunks)
+        return max(int(bars + features + chunks), self._target_bytes)
+
+    @property
+    def _target_bytes(self) -> int:
+        """Most bytes that a task of the per-window arrays holds where there are targets."""
+        targets = self.settings.targets
+        if not targets:
+            return 0
+        rows = LABEL_READ_ROWS + self.grid.unbroken_block_rows + longest_horizon(targets)
+        rows = min(rows, self.n_rows)
+        # bars as columns, what a kernel works with, the targets of every bar, those of the windows
+        # as cut, joined and encoded
+        bars = rows * (2 + len(inputs_of(targets)) + _WORKING_COLUMNS) * 8
+        labels = self.spec.label_chunk_windows * (40 + 4 * len(targets)) * 3
+        return bars + rows * 4 * len(targets) + labels
 
     @property
     def base_bytes(self) -> int:

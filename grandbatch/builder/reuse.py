@@ -52,7 +52,7 @@ class Request:
         rules: BarRules,
         cache: str | os.PathLike[str] | None = None,
     ) -> Request:
-        """Make the paths absolute, and see that the features read only what the bars will have.
+        """Make the paths absolute, and see that kernels read only what the bars will have.
 
         The cache of bars lies beside the store by default; in the current folder where the store
         is to be at a URL.
@@ -60,11 +60,13 @@ class Request:
         Raises
         ------
         ColumnError
-            If a feature reads a column that the rules don't name.
+            If a feature or a target reads a column that the rules don't name.
         UsageError
             If a path is one that nothing must be written to.
         """
-        require_inputs(settings.feature_set.features, (*BAR_INPUTS, *rules.extra))
+        known = *BAR_INPUTS, *rules.extra
+        require_inputs(settings.feature_set.features, known)
+        require_inputs(settings.targets, known, kind="target")
         refuse_url(cache, "the bars cache (--cache)")
         store = place_of(path)
         cache_folder = Path(cache).absolute() if cache else beside(store) / "bars"
@@ -214,6 +216,8 @@ def _difference(store: MatrixStore, request: Request) -> str:
         "period": settings.period,
         "next_return_version": NEXT_RETURN_VERSION,
         "zone_database": settings.feature_set.zone_database,
+        "target_names": [target.name for target in settings.targets] or None,
+        "target_versions": [target.version for target in settings.targets] or None,
     }
     found = {"order": "symbol", **store.attrs}
     different = [
@@ -221,4 +225,4 @@ def _difference(store: MatrixStore, request: Request) -> str:
         for name, value in wanted.items()
         if found.get(name) != value
     ]
-    return ", ".join(different) or "inputs, bar rules or feature versions"
+    return ", ".join(different) or "inputs, bar rules, or versions of features or targets"

@@ -12,11 +12,14 @@ from grandbatch.features import FeatureSet, resolve_feature_set
 from grandbatch.grid import Grid, Segments, Stretches
 from grandbatch.store.format import (
     FORMAT,
+    LABEL_CHUNK_WINDOWS,
     MAX_CHUNK_BYTES,
     MAX_CHUNKS,
     NEXT_RETURN_VERSION,
     StoreSpec,
 )
+from grandbatch.targets import Target, resolve_targets
+from grandbatch.targets.named import Named
 from grandbatch.values.times import calendar_period, to_duration
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ class StoreSettings:
     max_gap_ns: int | None = None
     period: str | None = None
     """Windows are numbered by this period of their last bar first; None: by symbol first."""
+    targets: tuple[Target, ...] = ()
 
     def __post_init__(self) -> None:
         self.grid(Segments.single(1))
@@ -93,12 +97,19 @@ class StoreSettings:
             layout=self.layout,
             codec=self.codec,
             block_rows=block_rows,
+            n_targets=len(self.targets),
         )
         if spec.data.chunk_bytes > MAX_CHUNK_BYTES:
             raise UsageError(
                 f"a chunk of {self.chunk_windows:,} windows would have {spec.data.chunk_bytes:,} "
                 f"bytes, above the {MAX_CHUNK_BYTES:,} that a chunk may have; "
                 "give a smaller --chunk-windows"
+            )
+        most = MAX_CHUNK_BYTES // (4 * max(LABEL_CHUNK_WINDOWS, self.chunk_windows))
+        if len(self.targets) > most:
+            raise UsageError(
+                f"a store of chunks of {self.chunk_windows:,} windows may have {most:,} targets, "
+                f"got {len(self.targets):,}; leave some out"
             )
         if spec.n_chunks > MAX_CHUNKS:
             raise UsageError(
@@ -109,7 +120,10 @@ class StoreSettings:
 
     def describe(self, bars_fingerprint: str) -> dict[str, Any]:
         """Return what determines the windows, as JSON: their bars and how they are cut."""
+        # stores without targets keep the fingerprint that they had before there were any
+        targets = [target.describe() for target in self.targets]
         return {
+            **({"targets": targets} if targets else {}),
             "format": FORMAT,
             "bars": bars_fingerprint,
             "feature_set": self.feature_set.describe(),
@@ -148,6 +162,7 @@ def make_settings(
     max_gap: Any,
     order: str = "symbol",
     period: str | None = None,
+    targets: Named | None = None,
 ) -> StoreSettings:
     """Make the settings of a store from what a person writes."""
     chosen = resolve_feature_set(feature_set).with_window(sequence_length, overlap)
@@ -158,6 +173,7 @@ def make_settings(
         codec=codec,
         max_gap_ns=None if max_gap is None else to_duration(max_gap, "max_gap", positive=True),
         period=_chosen_period(order, period),
+        targets=resolve_targets(targets),
     )
 
 

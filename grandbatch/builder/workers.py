@@ -16,12 +16,14 @@ import numpy as np
 
 from grandbatch.bars.inputs.files import resolve_inputs
 from grandbatch.builder.reuse import Request
+from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import StoreError
-from grandbatch.features import FeatureSet, compute_rows
+from grandbatch.features import compute_rows
 from grandbatch.features.inputs import dtype_of
 from grandbatch.kernels.statistics import row_moments
 from grandbatch.scheduling import Origin, Schedule, bit_versions, look_at
 from grandbatch.store.publish import beside
+from grandbatch.targets import target_values
 from grandbatch.version import __version__
 
 
@@ -48,8 +50,8 @@ def prepare_workers(schedule: Schedule, request: Request) -> Iterator[Schedule]:
     for address, version in sorted(schedule.run_on_workers(own_version).items()):
         here.compare(address, [("grandbatch", version)], ())
     versions = schedule.run_on_workers(bit_versions)
-    send_kernels(schedule, request.settings.feature_set)
-    schedule.run_on_workers(warm_worker, request.settings.feature_set)
+    send_kernels(schedule, request.settings)
+    schedule.run_on_workers(warm_worker, request.settings)
     watch_memory(schedule)
     with _signs(request) as paths:
         origin = Origin.here(paths)
@@ -58,8 +60,8 @@ def prepare_workers(schedule: Schedule, request: Request) -> Iterator[Schedule]:
         yield replace(schedule, origin=origin)
 
 
-def send_kernels(schedule: Schedule, feature_set: FeatureSet) -> None:
-    """See that a set's kernels reach every worker; those of modules go by the module's name.
+def send_kernels(schedule: Schedule, settings: StoreSettings) -> None:
+    """See that a store's kernels reach every worker; those of modules go by the module's name.
 
     Raises
     ------
@@ -68,17 +70,18 @@ def send_kernels(schedule: Schedule, feature_set: FeatureSet) -> None:
     """
     from distributed.protocol.pickle import dumps
 
+    kernels = ", ".join([settings.feature_set.name, *(target.name for target in settings.targets)])
     try:
-        pickled = dumps(feature_set)
+        pickled = dumps((settings.feature_set, settings.targets))
     except Exception as error:
         raise StoreError(
-            f"the kernels of {feature_set.name} can't be sent to workers ({error}); make them "
+            f"the kernels of {kernels} can't be sent to workers ({error}); make them "
             "functions at the top level of a module, or build with --scheduler threads"
         ) from error
     for address, problem in sorted(schedule.run_on_workers(lacking, pickled).items()):
         if problem:
             raise StoreError(
-                f"worker {address} can't take the kernels of {feature_set.name} ({problem}); give "
+                f"worker {address} can't take the kernels of {kernels} ({problem}); give "
                 "it the module that they are in: install it there, start the worker where "
                 "PYTHONPATH names its folder, or send each of its files, what it imports first, "
                 f"with distributed.Client({schedule.client.scheduler.address!r}).upload_file(file)"
@@ -109,14 +112,17 @@ def own_version() -> str:
     return __version__
 
 
-def warm_worker(feature_set: FeatureSet) -> None:
+def warm_worker(settings: StoreSettings) -> None:
     """Import what tasks will import, compile what they will run."""
     from grandbatch.builder import engines  # noqa: F401 (with all that its tasks import)
 
+    feature_set = settings.feature_set
     n_rows = feature_set.lookback + 1
     columns = {name: np.ones(n_rows, dtype_of(name)) for name in feature_set.inputs}
     rows = compute_rows(feature_set, columns, np.empty(0, np.int64), feature_set.lookback)
     row_moments(rows, *np.empty((4, feature_set.n_features)))
+    for target in settings.targets:
+        target_values(target, {x: np.ones(target.horizon + 1, dtype_of(x)) for x in target.inputs})
 
 
 @contextmanager

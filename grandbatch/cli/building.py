@@ -56,6 +56,7 @@ def plan(
     layout: o.Layout = "windows",
     chunk_windows: o.ChunkWindows = None,
     max_gap: o.MaxGap = None,
+    targets: o.Targets = None,
     codec: o.Codec = "auto",
     order: o.Order = "symbol",
     period: o.Period = None,
@@ -74,7 +75,16 @@ def plan(
     from grandbatch.builder.estimate import estimate_build
 
     settings = make_settings(
-        set_name, sequence_length, overlap, layout, chunk_windows, codec, max_gap, order, period
+        set_name,
+        sequence_length,
+        overlap,
+        layout,
+        chunk_windows,
+        codec,
+        max_gap,
+        order,
+        period,
+        targets,
     )
     request = Request.of(inputs, store, settings, rules, cache)
     estimate = estimate_build(
@@ -98,6 +108,7 @@ def build(
     layout: o.Layout = "windows",
     chunk_windows: o.ChunkWindows = None,
     max_gap: o.MaxGap = None,
+    targets: o.Targets = None,
     codec: o.Codec = "auto",
     order: o.Order = "symbol",
     period: o.Period = None,
@@ -128,7 +139,16 @@ def build(
     """
     began = time.perf_counter()
     settings = make_settings(
-        set_name, sequence_length, overlap, layout, chunk_windows, codec, max_gap, order, period
+        set_name,
+        sequence_length,
+        overlap,
+        layout,
+        chunk_windows,
+        codec,
+        max_gap,
+        order,
+        period,
+        targets,
     )
     request = Request.of(inputs, store, settings, rules, cache)
     limit = None if memory_limit is None else parse_bytes(memory_limit)

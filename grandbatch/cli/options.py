@@ -46,6 +46,10 @@ ChunkWindows = Annotated[
 MaxGap = Annotated[
     str | None, typer.Option(help="A larger gap starts a new segment, e.g. 1D (no limit).")
 ]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(help="Kept for each window, e.g. forward_return:5,triple_barrier:0.01:0.01:60."),
+]
 Codec = Annotated[str, typer.Option(help="auto, none, lz4 or zstd.")]
 Order = Annotated[
     str, typer.Option(help="symbol, or period: new bars touch the files of the last periods only.")

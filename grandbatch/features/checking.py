@@ -28,7 +28,7 @@ def check(feature: str | FeatureSet | Checkable | Sequence[Checkable], bars: Any
     Each is run on bars, and on the same bars changed where it must not look. So it comes out if
     values depend on bars after t (of a target: more than its horizon after t, or before t), on
     bars before the lookback, on where the run began, on other threads, or on chance; if they
-    aren't written, or aren't finite (of a target: nowhere); and if inputs are changed.
+    aren't written, or aren't finite (a target may be unknown); and if inputs are changed.
     Not found: a formula that isn't the one meant, and what happens under conditions that the bars
     don't hold.
 

@@ -196,13 +196,7 @@ class _Trial:
 
     def _of_values(self) -> Iterator[str]:
         odd = np.flatnonzero(~np.isfinite(self._whole))
-        if self._subject.is_target:
-            if len(odd) == len(self._whole):
-                yield (
-                    f"{self._named} is not finite at any of {len(odd):,} bars of {self._label}; "
-                    "NaN means that it isn't known: give a value where there is one"
-                )
-        elif len(odd):
+        if len(odd) and not self._subject.is_target:
             bar = self._first + int(odd[0])
             read = ", ".join(
                 f"{name} {values[bar]}"

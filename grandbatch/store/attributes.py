@@ -31,7 +31,22 @@ def problem_of(attrs: Mapping[str, Any]) -> str | None:
         "it is ordered by no period": attrs.get("order") == "period" and "period" not in attrs,
         "block_rows hold no window": attrs["layout"] == "rows" and attrs["block_rows"] < length,
     }
+    contradictions |= _of_targets(attrs)
     return next((what for what, is_so in contradictions.items() if is_so), None)
+
+
+def _of_targets(attrs: Mapping[str, Any]) -> dict[str, bool]:
+    """Say what is wrong with what only stores with targets have."""
+    values = [attrs.get(name) for name in ("target_names", "target_horizons", "target_versions")]
+    if values == [None] * 3:
+        return {}
+    names, horizons, versions = values
+    sound = _are_names(names) and _are(_is_size)(horizons) and _are(_is_size)(versions)
+    return {
+        "target_names, target_horizons and target_versions don't describe targets": not (
+            sound and len(names or ()) == len(horizons or ()) == len(versions or ())
+        )
+    }
 
 
 def _is_count(value: Any, low: int = 0, high: int = _INT64 - 1) -> bool:

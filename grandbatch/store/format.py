@@ -122,6 +122,7 @@ class StoreSpec:
     codec: Codec
     block_rows: int
     shard_chunks: int
+    n_targets: int = 0
 
     @classmethod
     def plan(
@@ -135,6 +136,7 @@ class StoreSpec:
         layout: str,
         codec: str,
         block_rows: int,
+        n_targets: int = 0,
     ) -> StoreSpec:
         """Choose codec and sharding for the sizes. Neither depends on the number of windows."""
         if layout not in LAYOUTS:
@@ -163,6 +165,7 @@ class StoreSpec:
             codec=chosen,  # type: ignore[arg-type]  # checked above
             block_rows=block_rows,
             shard_chunks=shard_chunks,
+            n_targets=n_targets,
         )
 
     @property
@@ -221,6 +224,17 @@ class StoreSpec:
         ]
         if self.layout == "rows":
             arrays.append(array("start", "<i4", long_name="first row inside the chunk's block"))
+        if self.n_targets:
+            arrays.append(
+                ArraySpec(
+                    "targets",
+                    "<f4",
+                    (self.n_windows, self.n_targets),
+                    (self.label_chunk_windows, self.n_targets),
+                    ("window", "target"),
+                    attributes={"long_name": "targets at the window's last bar"},
+                )
+            )
         return tuple(arrays)
 
     @cached_property

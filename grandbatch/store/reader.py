@@ -53,6 +53,8 @@ class Labels:
         Row number, in bars order, of the first bar.
     start : (n,) int32, optional
         Layout `rows`: the window's first row inside the chunk's block.
+    targets : (n, K) float32, optional
+        Of stores with targets.
     """
 
     end_time: npt.NDArray[np.int64]
@@ -60,7 +62,8 @@ class Labels:
     close_price: npt.NDArray[np.float64]
     next_return: npt.NDArray[np.float64]
     first_row: npt.NDArray[np.int64]
-    start: npt.NDArray[np.int32] | None
+    start: npt.NDArray[np.int32] | None = None
+    targets: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class MatrixStore(Deferred):
         Per-window values, (N,), read where they are sliced: ``store.end_time[i:j]``. Times are
         int64, ns since 1970 UTC; `symbol` is int32, an index into `symbols`; prices and returns
         are float64.
+    targets
+        Targets, (N, K) float32, read where they are sliced; None where the store has none.
     n_windows, n_chunks, chunk_windows, sequence_length, overlap, stride, n_features : int
     layout : {"windows", "rows"}
 
@@ -215,6 +220,16 @@ class MatrixStore(Deferred):
         return tuple(self.attrs["feature_names"])
 
     @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the targets, in order; none where the store has none."""
+        return tuple(self.attrs.get("target_names", ()))
+
+    @property
+    def targets(self) -> WindowValues | None:
+        """Targets at each window's last bar, (N, K) float32, NaN where unknown; None without."""
+        return WindowValues(self._readers["targets"]) if self.target_names else None
+
+    @property
     def chunk_shape(self) -> tuple[int, ...]:
         """Shape of a decoded chunk: (chunk_windows, L, F), or (R, F) in layout `rows`."""
         shape = self._spec.data.chunk_shape
@@ -265,7 +280,7 @@ class MatrixStore(Deferred):
             s.name: self._readers[s.name].read_part(chunk, start, stop, files)
             for s in self._spec.labels
         }
-        return Labels(**{"start": None, **values})  # type: ignore[arg-type]  # dtypes by spec
+        return Labels(**values)
 
     @property
     def matrices(self) -> Matrices:
@@ -369,7 +384,11 @@ def _misshapen(spec: StoreSpec, manifest: Manifest) -> str | None:
 
 def _spec_of(attrs: dict[str, Any]) -> StoreSpec:
     sizes: dict[str, Any] = {name: attrs.get(name) for name in StoreSpec.__dataclass_fields__}
-    return StoreSpec(**{**sizes, "n_features": len(attrs["feature_names"])})
+    counts = {
+        "n_features": len(attrs["feature_names"]),
+        "n_targets": len(attrs.get("target_names", ())),
+    }
+    return StoreSpec(**sizes | counts)
 
 
 def _reopen(path: Path, fingerprint: str) -> MatrixStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -174,12 +175,13 @@ class ArrayReader:
 
         They are the windows of chunk `part` of the matrices, checked by the part's own crc32c.
         """
-        itemsize = np.dtype(self.spec.dtype).itemsize
-        chunk, first = divmod(start, self.spec.chunk_shape[0])
+        size, *rest = self.spec.chunk_shape
+        itemsize = math.prod(rest) * np.dtype(self.spec.dtype).itemsize
+        chunk, first = divmod(start, size)
         data = self._read_range(chunk, first * itemsize, (stop - start) * itemsize, files)
         if checksum(data) != int(self.digests.part_crc32c[part]):
             raise self._damaged(chunk, f"values {start} to {stop} do not give their crc32c")
-        values = np.frombuffer(data, self.spec.dtype)
+        values = np.frombuffer(data, self.spec.dtype).reshape(-1, *rest)
         self._check_values(chunk, values)
         return values
 

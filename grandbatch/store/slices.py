@@ -198,7 +198,7 @@ class Matrices(LazyArray):
 
 
 class WindowValues(LazyArray):
-    """One per-window array of a store, (N,)."""
+    """One per-window array of a store, (N,), or (N, K) of several values a window."""
 
     def __init__(self, reader: ArrayReader):
         spec = reader.spec
@@ -206,6 +206,6 @@ class WindowValues(LazyArray):
         self._reader = reader
 
     def _read_chunk(self, chunk: int, wanted: slice | Positions) -> Array:
-        values = np.empty(self._chunk_size, self.dtype)
+        values = np.empty((self._chunk_size, *self.shape[1:]), self.dtype)
         self._reader.read(chunk, values)
         return values[wanted]

@@ -79,7 +79,7 @@ class Staging:
         digests = {}
         for array in self.spec.labels:
             found = labels[array.name]
-            values = np.full(self.spec.label_chunk_windows, array.fill_value, array.dtype)
+            values = np.full(array.chunk_shape, array.fill_value, array.dtype)
             values[: len(found)] = found
             encoded = encode(values, array.codec)
             self.write_file(array, chunk, [encoded])

@@ -59,7 +59,7 @@ class Growing:
         made = make_settings(
             "strategic", None, wanted["overlap"], wanted["layout"], wanted["chunk"],
             wanted["codec"], wanted.get("max_gap"), wanted.get("order", "symbol"),
-            wanted.get("period"),
+            wanted.get("period"), wanted.get("targets"),
         )  # fmt: skip
         return Request.of(self.inputs, self.folder / store, made, self.rules, cache)
 

@@ -38,7 +38,8 @@ def argv(store: Path, source: Path, *more: str, overlap: int = 47) -> list[str]:
     """Build a store with many files of 2.5 MB, in tasks that each write one or two."""
     return [
         "build", "strategic", str(source), "--store", str(store), "--overlap", str(overlap),
-        "--codec", "none", "--chunk-windows", "64", "--partition-bars", "1500", "--json", *more,
+        "--codec", "none", "--chunk-windows", "64", "--partition-bars", "1500",
+        "--targets", "forward_return:5,triple_barrier:0.01:0.02:60", "--json", *more,
     ]  # fmt: skip
 
 

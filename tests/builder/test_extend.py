@@ -19,7 +19,7 @@ from grandbatch.errors import StoreChangedError
 from grandbatch.scheduling import Schedule
 
 VARIANTS = [
-    {"overlap": 12},
+    {"overlap": 12, "targets": "forward_return:5,triple_barrier:0.01:0.01:60"},
     {"overlap": 12, "layout": "rows", "codec": "none"},
     {"overlap": 12, "codec": "zstd", "chunk": 1},
     {"overlap": 47, "chunk": 16},

@@ -134,10 +134,6 @@ def writes_half(close, first, out):
     out[::2] = 0.5
 
 
-def unknown(close, first, out):
-    out[:] = np.nan
-
-
 def at_random(close, first, out):
     out[:] = np.random.default_rng().random(len(out))
 
@@ -154,7 +150,6 @@ def raises(close, first, out):
         (scaled, "reads bars beyond its horizon of 5"),
         (summed_from_the_end, "reads bars beyond its horizon of 5"),
         (writes_half, "is not written"),
-        (unknown, "is not finite at any of"),
         (at_random, "is not the same in two runs"),
         (raises, "raised ValueError"),
     ],
