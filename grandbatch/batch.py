@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 Labels = tuple["torch.Tensor", ...]
 
 LABELS = ("index", "end_time", "symbol", "close_price", "next_return", "first_row", "weight")
-"""Names of a batch's per-window tensors, in order."""
+"""Names of a batch's per-window tensors, in order; `targets` come behind, where there are any."""
+
+
+_LABELS_AND_TARGETS = (*LABELS, "targets")
 
 
 class Positioned(Protocol):
@@ -64,6 +67,8 @@ class MatrixBatch:
         1, or 0 for a window repeated so that all ranks see equally many.
     position : Position
         Where the epoch stands once this batch is handed over.
+    targets : (B, K) float32 tensor, optional
+        Of a store with targets: those at the window's last bar, NaN where unknown.
 
     Examples
     --------
@@ -88,6 +93,7 @@ class MatrixBatch:
         first_row: torch.Tensor,
         weight: torch.Tensor,
         position: Position | Positioned,
+        targets: torch.Tensor | None = None,
     ):
         self.matrices = matrices
         self._labels: Labels | _Cut = (
@@ -98,6 +104,7 @@ class MatrixBatch:
             next_return,
             first_row,
             weight,
+            *(() if targets is None else (targets,)),
         )
         self._behind = position
 
@@ -112,13 +119,16 @@ class MatrixBatch:
         batch._behind = behind
         return batch
 
-    def _label(self, which: int) -> torch.Tensor:
+    def _cut_labels(self) -> Labels:
         labels = self._labels
         if isinstance(labels, _Cut):
             whole, start, stop = labels
             labels = tuple(tensor[start:stop].contiguous() for tensor in whole)
             self._labels = labels
-        return labels[which]
+        return labels
+
+    def _label(self, which: int) -> torch.Tensor:
+        return self._cut_labels()[which]
 
     index = property(lambda self: self._label(0), doc="Number of each window in the store.")
     end_time = property(lambda self: self._label(1), doc="Time of the last bar, ns since 1970 UTC.")
@@ -127,6 +137,11 @@ class MatrixBatch:
     next_return = property(lambda self: self._label(4), doc="Return after the last bar.")
     first_row = property(lambda self: self._label(5), doc="Row number of the first bar.")
     weight = property(lambda self: self._label(6), doc="1, or 0 for a repeated window.")
+
+    @property
+    def targets(self) -> torch.Tensor | None:
+        """Targets at the last bar, (B, K) float32; None where the store has none."""
+        return dict(zip(_LABELS_AND_TARGETS, self._cut_labels(), strict=False)).get("targets")
 
     @property
     def position(self) -> Position:
@@ -147,12 +162,14 @@ class MatrixBatch:
         return f"<MatrixBatch {shape} {self.matrices.dtype} on {self.matrices.device}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MatrixBatch, (*self.tensors().values(), self.position)
+        labels = self._cut_labels()
+        first, targets = labels[: len(LABELS)], labels[len(LABELS) :]
+        return MatrixBatch, (self.matrices, *first, self.position, *targets)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the tensors by name, `matrices` first, as `TensorDict` takes them."""
-        labels = {name: self._label(which) for which, name in enumerate(LABELS)}
-        return {"matrices": self.matrices, **labels}
+        labels = zip(_LABELS_AND_TARGETS, self._cut_labels(), strict=False)
+        return {"matrices": self.matrices, **dict(labels)}
 
     def to_tensordict(self) -> TensorDict:
         """Return the tensors as a `TensorDict` of as many entries as windows, without a copy.

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from grandbatch.loader.labels import LABEL_DTYPE, WholeLabels
+from grandbatch.loader.labels import WholeLabels, label_dtype
 from grandbatch.loader.slabs import SlabPool
 from grandbatch.loader.table import SlotShape, Table, table_bytes
 from grandbatch.store import MatrixStore
@@ -52,7 +52,8 @@ class Buffers:
         every = table_bytes(store, self._shape, n_chunks, dtype)
         self.resident = every <= max(two, cache_bytes)
         self._n_slots = [n_chunks] if self.resident else [block, block]
-        self._whole_labels = len(store) * LABEL_DTYPE.itemsize <= cache_bytes
+        self.label_dtype = label_dtype(store)
+        self._whole_labels = len(store) * self.label_dtype.itemsize <= cache_bytes
         self._idle: deque[list[Table]] = deque(maxlen=1)
         self._pool: SlabPool | None = None
 
@@ -73,7 +74,7 @@ class Buffers:
     def label_bytes(self) -> int:
         """Bytes of the per-window values beside them."""
         in_slots = sum(self._n_slots) * int(self._store.chunk_windows)
-        return LABEL_DTYPE.itemsize * (len(self._store) if self._whole_labels else in_slots)
+        return self.label_dtype.itemsize * (len(self._store) if self._whole_labels else in_slots)
 
     def take_tables(self) -> list[Table]:
         """Lend one table, or two."""

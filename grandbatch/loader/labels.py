@@ -31,6 +31,23 @@ LABEL_DTYPE = np.dtype(
 )
 """The values of a window; `start` is its first row among those of its chunk."""
 
+
+def label_dtype(store: MatrixStore) -> np.dtype[np.void]:
+    """Return the type of a store's records: LABEL_DTYPE, and the targets where it has any."""
+    if not store.target_names:
+        return LABEL_DTYPE
+    targets = ("targets", np.float32, (len(store.target_names),))
+    # aligned, so that each column of many records is one that PyTorch can take
+    return np.dtype(
+        [*((name, LABEL_DTYPE[name]) for name in LABEL_DTYPE.names or ()), targets], align=True
+    )
+
+
+def stored_names(dtype: np.dtype[np.void]) -> tuple[str, ...]:
+    """Return the names of the per-window arrays that records hold, but for `start`."""
+    return (*STORED, *(name for name in dtype.names or () if name == "targets"))
+
+
 Records = npt.NDArray[np.void]
 
 
@@ -41,7 +58,7 @@ class LabelSource(Protocol):
     """Whether they are found by a window's number in the store, or by its place in a table."""
 
     records: Records
-    """(n,) LABEL_DTYPE."""
+    """(n,) `label_dtype`."""
 
     def load(self, slot: int, chunk: int, files: OpenFiles) -> Records:
         """Make the values of a chunk's windows available, and return them. Thread-safe.
@@ -58,14 +75,14 @@ class SlotLabels:
 
     def __init__(self, store: MatrixStore, n_slots: int):
         self._store = store
-        self.records: Records = np.empty(n_slots * store.chunk_windows, LABEL_DTYPE)
+        self.records: Records = np.empty(n_slots * store.chunk_windows, label_dtype(store))
 
     def load(self, slot: int, chunk: int, files: OpenFiles) -> Records:
         """Read the values of a chunk's windows into a slot."""
         labels = self._store.read_labels(chunk, files)
         first = slot * self._store.chunk_windows
         records = self.records[first : first + len(labels.first_row)]
-        for name in STORED:
+        for name in stored_names(records.dtype):
             records[name] = getattr(labels, name)
         if labels.start is not None:
             records["start"] = labels.start
@@ -79,8 +96,10 @@ class WholeLabels:
 
     def __init__(self, store: MatrixStore):
         self._store = store
-        self.records: Records = np.empty(len(store), LABEL_DTYPE)
-        self._names = (*STORED, "start") if store.layout == "rows" else STORED
+        self.records: Records = np.empty(len(store), label_dtype(store))
+        self._names = stored_names(self.records.dtype)
+        if store.layout == "rows":
+            self._names += ("start",)
         self._piece = store.spec.label_chunk_windows
         self._loaded: set[int] = set()
         self._lock = threading.Lock()

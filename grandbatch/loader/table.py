@@ -186,7 +186,7 @@ class Table:
             `slot * chunk_windows + w` for window w of the chunk in that slot.
         index : (n,) int64
             Overwritten with the windows' numbers in the store.
-        records : (n,) LABEL_DTYPE
+        records : (n,) `label_dtype`
             Overwritten with their labels.
 
         Returns

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from grandbatch.loader.blocks import ShuffleBlock
-from grandbatch.loader.labels import LABEL_DTYPE, STORED
+from grandbatch.loader.labels import STORED
 from grandbatch.loader.slabs import SlabPool
 
 Range = tuple[int, int]
@@ -26,7 +26,7 @@ class Slab:
     ----------
     matrices : (n, L, F) tensor
     labels : tuple of (n,) tensors
-        Named by `grandbatch.batch.LABELS`.
+        Named by `grandbatch.batch.LABELS`; the targets behind them, where there are any.
     error : Exception, optional
         Why there are no more.
     """
@@ -45,9 +45,12 @@ class WindowStream:
         Of the rank's shares, in order.
     n_real : int
         Windows before the repeated ones, which weigh nothing.
+    dtype : dtype
+        Of the blocks' labels.
     """
 
-    def __init__(self, blocks: Iterator[ShuffleBlock], n_real: int):
+    def __init__(self, blocks: Iterator[ShuffleBlock], n_real: int, dtype: np.dtype[np.void]):
+        self._dtype = dtype
         self._blocks = blocks
         self._n_real = n_real
         self._block: ShuffleBlock | None = None
@@ -59,7 +62,7 @@ class WindowStream:
         """Gather ranges of windows into one slab; it ends before the first that can't be read."""
         n = sum(stop - first for first, stop in ranges)
         index = np.empty(n, np.int64)
-        records = np.empty(n, LABEL_DTYPE)
+        records = np.empty(n, self._dtype)
         weight = np.ones(n, np.float32)
         matrices: torch.Tensor | None = None
         at = 0
@@ -76,8 +79,11 @@ class WindowStream:
                 weight[at + max(self._n_real - window, 0) : at + size] = 0
             at += size
         matrices = pool.take(0) if matrices is None else matrices[:at]
-        labels = (records[name] for name in STORED)
-        columns = tuple(torch.from_numpy(column[:at]) for column in (index, *labels, weight))
+        labels = [records[name] for name in STORED]
+        targets = [records["targets"]] if "targets" in (self._dtype.names or ()) else []
+        columns = tuple(
+            torch.from_numpy(column[:at]) for column in (index, *labels, weight, *targets)
+        )
         return Slab(matrices, columns, None if at == n else self._error)
 
     def _pieces(self, ranges: Sequence[Range]) -> Iterator[tuple[ShuffleBlock, int, int, int]]:

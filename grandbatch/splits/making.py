@@ -15,7 +15,7 @@ from grandbatch.splits.ranked import times_of_ranks
 from grandbatch.splits.reach import Reach, window_spans
 from grandbatch.splits.split import Chain, Period, Split
 from grandbatch.store import MatrixStore
-from grandbatch.values.arrays import Int64
+from grandbatch.values.arrays import Bool, Int64
 from grandbatch.values.checks import whole
 from grandbatch.values.times import shown, to_duration, to_nanoseconds
 
@@ -29,6 +29,7 @@ SpanReader = Callable[[int, int], tuple[Int64, Int64]]
 
 _BLOCK_WINDOWS = 2**18
 _ROUNDING = 1e-9
+_LEAST_CLOSE = 1e-100
 
 
 def split_store(
@@ -41,9 +42,9 @@ def split_store(
     """Split a store by time, so that no window of one split reads a bar that another reads.
 
     A window belongs to the split that its last bar's time falls in. It is left out (purged) where
-    anything it reads, from `lookback` bars before its first row to the bar after its last, may lie
-    in what a neighbour reads. That holds across all symbols: no two splits read bars of the same
-    time, whatever the symbol.
+    anything it reads, from `lookback` bars before its first row to the bar after its last, or to
+    the longest horizon of its targets, may lie in what a neighbour reads. That holds across all
+    symbols: no two splits read bars of the same time, whatever the symbol.
 
     Parameters
     ----------
@@ -149,7 +150,24 @@ def reach_of(store: MatrixStore) -> Reach:
         first_time=int(store.attrs["first_time"]),
         last_time=int(store.attrs["last_time"]),
         max_gap_ns=store.attrs["max_gap_ns"],
+        horizon=max([1, *_horizons(store)]),
     )
+
+
+def _horizons(store: MatrixStore) -> list[int]:
+    return list(store.attrs.get("target_horizons", ()))
+
+
+def _ended(store: MatrixStore, first: int, stop: int) -> Bool:
+    """Tell which windows are known to end with their segment.
+
+    They have no next return. Nor has one whose close is 0, or so small that a return from it may
+    be infinite: where there are targets, it may read on all the same.
+    """
+    ended: Bool = np.isnan(store.next_return[first:stop])
+    if _horizons(store):
+        ended &= np.abs(store.close_price[first:stop]) > _LEAST_CLOSE
+    return ended
 
 
 def span_reader(store: MatrixStore) -> SpanReader:
@@ -171,7 +189,7 @@ def span_reader(store: MatrixStore) -> SpanReader:
         store.end_time[:][in_rows],
         first_row[in_rows],
         store.symbol[:][in_rows],
-        store.next_return[:][in_rows],
+        _ended(store, 0, len(store))[in_rows],
         slice(0, len(store)),
     )
     for values in spans:
@@ -183,13 +201,13 @@ def read_spans(store: MatrixStore, first: int, stop: int) -> tuple[Int64, Int64]
     """Bound the times that windows of a store in the order of symbols read, as `span_reader`."""
     reach = reach_of(store)
     low = max(0, first - reach.windows_before)
-    high = min(len(store), stop + 1)
+    high = min(len(store), stop + reach.windows_behind)
     return window_spans(
         reach,
         store.end_time[low:high],
         store.first_row[low:high],
         store.symbol[low:high],
-        store.next_return[low:high],
+        _ended(store, low, high),
         slice(first - low, stop - low),
     )
 

@@ -27,7 +27,8 @@ _FOREVER = np.iinfo(np.int64).max
 class Split:
     """Windows that end in [start, stop) and read bars in [reads_from, reads_until) only.
 
-    A window reads from `lookback` bars before its first row to the bar behind its last. All times
+    A window reads from `lookback` bars before its first row to the bar behind its last, or to the
+    longest horizon of its targets. All times
     are ns since 1970 UTC. As a mere value of times, a split serves every store of the same bars.
 
     Raises
