@@ -79,16 +79,17 @@ def wanted(path, store):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "chunk", "layout", "engine", "partition"),
+    ("chosen", "chunk", "layout", "engine", "partition", "order"),
     [
-        ("strategic", 8, "windows", "overlap", 97),
-        ("strategic", 64, "rows", "direct", None),
-        (CLOSES, 16, "rows", "overlap", 400),
-        (CLOSES, 100, "windows", "direct", 50),
+        ("strategic", 8, "windows", "overlap", 97, "symbol"),
+        ("strategic", 8, "windows", "overlap", 97, "period"),
+        ("strategic", 64, "rows", "direct", None, "symbol"),
+        (CLOSES, 16, "rows", "overlap", 400, "symbol"),
+        (CLOSES, 100, "windows", "direct", 50, "period"),
     ],
 )
 def test_targets_are_those_of_the_last_bar_and_nan_where_the_horizon_leaves_the_segment(
-    tmp_path, monkeypatch, chosen, chunk, layout, engine, partition
+    tmp_path, monkeypatch, chosen, chunk, layout, engine, partition, order
 ):
     # the per-window values are read, and written, in several pieces
     monkeypatch.setattr("grandbatch.builder.labels.LABEL_READ_ROWS", 150)
@@ -103,6 +104,8 @@ def test_targets_are_those_of_the_last_bar_and_nan_where_the_horizon_leaves_the_
         engine=engine,
         partition_bars=partition,
         max_gap="1D",
+        order=order,
+        period="1D" if order == "period" else None,
         targets=TARGETS,
         scheduler="sync",
     )
