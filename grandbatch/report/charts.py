@@ -146,6 +146,29 @@ def strip(label: str, density: Int64) -> str:
     )
 
 
+def histogram(label: str, shares: Float64, x_labels: Sequence[str]) -> str:
+    """Draw shares of a whole as bars side by side; with as many labels as bars one below each."""
+    plot = Plot((0.0, float(len(shares))), (0.0, max(float(shares.max()) * 1.06, 1e-12)))
+    width = plot.width / len(shares)
+    room = width * (0.2 if len(shares) == len(x_labels) else 0.04)
+    bars = [
+        svg.rectangle(left + room / 2, top, width - room, plot.bottom - top, "b2")
+        for left, top in zip(plot.x(np.arange(len(shares))), plot.y(shares), strict=True)
+    ]
+    if len(shares) == len(x_labels):
+        names = "".join(
+            svg.text(float(x), plot.bottom + 14, name, "middle")
+            for x, name in zip(plot.x(np.arange(len(shares)) + 0.5), x_labels, strict=True)
+        )
+    else:
+        names = svg.x_labels(plot, x_labels)
+    ticks = svg.nice_ticks(*plot.y_range)
+    percent = [f"{100 * tick:.3g} %" for tick in ticks]
+    return svg.drawing(
+        plot.bottom + 20, label, svg.y_axis(plot, ticks, labels=percent), *bars, names
+    )
+
+
 def sample(
     label: str,
     matrix: Float32,

@@ -11,6 +11,7 @@ from grandbatch.files.whole import write_whole
 from grandbatch.report import sections
 from grandbatch.report.sampling import sample_rows
 from grandbatch.report.svg import clean
+from grandbatch.report.targets import targets
 from grandbatch.report.training import training
 from grandbatch.store import MatrixStore
 from grandbatch.store.publish import beside
@@ -23,6 +24,7 @@ _CONTENTS = {
     "quarantine": "Quarantine",
     "features": "Features",
     "correlations": "Correlations",
+    "targets": "Targets",
     "samples": "Samples",
     "build": "Build",
     "training": "Training",
@@ -86,6 +88,7 @@ def render(store: MatrixStore, cache_dir: Path, checkpoint_dir: Path | None) -> 
             sections.quarantine(store, bars),
             sections.features(store, rows),
             sections.correlation(store, rows),
+            targets(store, rows),
             sections.samples(store, bars),
             sections.build(store),
             training(store, checkpoint_dir),

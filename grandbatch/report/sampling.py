@@ -24,12 +24,15 @@ class RowSample:
     time : (S,) int64
         ns since 1970 UTC.
     values : (S, F) float32
+    targets : (S, K) float32
+        Of these windows; K is 0 where the store has none.
     n_chunks : int
         Chunks that were read.
     """
 
     time: Int64
     values: Float32
+    targets: Float32
     n_chunks: int
 
 
@@ -46,7 +49,7 @@ def sample_rows(store: MatrixStore) -> RowSample:
     chunks = spread(store.n_chunks, min(_CHUNKS, max(1, _DECODED_BYTES // chunk_bytes)))
     most = max(1, _ROWS // len(chunks))
     buffer = np.empty(store.chunk_shape, np.float32)
-    times, values = [], []
+    times, values, targets = [], [], []
     for chunk in chunks:
         first, stop = store.chunk_range(int(chunk))
         chosen = spread(stop - first, most)
@@ -58,7 +61,12 @@ def sample_rows(store: MatrixStore) -> RowSample:
             rows = buffer[labels.start[chosen] + store.sequence_length - 1]
         times.append(labels.end_time[chosen])
         values.append(rows)
-    return RowSample(np.concatenate(times), np.concatenate(values), len(chunks))
+        if labels.targets is None:
+            targets.append(np.empty((len(chosen), 0), np.float32))
+        else:
+            targets.append(labels.targets[chosen])
+    found = np.concatenate(times), np.concatenate(values), np.concatenate(targets)
+    return RowSample(*found, len(chunks))
 
 
 @dataclass(frozen=True, eq=False)
