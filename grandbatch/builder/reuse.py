@@ -23,7 +23,7 @@ from grandbatch.bars.rules import BarRules
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
 from grandbatch.features.inputs import BAR_INPUTS, require_inputs
-from grandbatch.files.locations import is_occupied, is_remote, place_of
+from grandbatch.files.locations import is_occupied, is_remote, location_of
 from grandbatch.files.refusals import refuse_inside_store, refuse_planted, refuse_url
 from grandbatch.store.format import MANIFEST_NAME, NEXT_RETURN_VERSION
 from grandbatch.store.publish import beside
@@ -68,7 +68,7 @@ class Request:
         require_inputs(settings.feature_set.features, known)
         require_inputs(settings.targets, known, kind="target")
         refuse_url(cache, "the bars cache (--cache)")
-        store = place_of(path)
+        store = location_of(path)
         cache_folder = Path(cache).absolute() if cache else beside(store) / "bars"
         refuse_inside_store(cache_folder, "the bars cache (--cache)")
         if not is_remote(store):

@@ -1,7 +1,7 @@
 """A path, or a URL that fsspec opens: found, looked at, and read in ranges.
 
-A remote place behaves like a `Path` (universal-pathlib makes it so). What a path can't do alike is
-here: reading ranges of bytes, and telling what lies there now from what comes there later.
+A remote location behaves like a `Path` (universal-pathlib makes it so). What a path can't do alike
+is here: reading ranges of bytes, and telling what lies there now from what comes there later.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ LOCAL_PIECE_BYTES = 4 * 1024 * 1024
 _WHOLE = 2**62
 
 
-def is_remote(place: Path | str) -> bool:
-    """Whether a place is a URL, not a local path."""
-    return URL.match(str(place)) is not None
+def is_remote(location: Path | str) -> bool:
+    """Whether a location is a URL, not a local path."""
+    return URL.match(str(location)) is not None
 
 
-def place_of(location: str | os.PathLike[str]) -> Path:
-    """Return the place that a path or a URL means: absolute if it is local.
+def location_of(given: str | os.PathLike[str]) -> Path:
+    """Return the location that a path or a URL means: absolute if it is local.
 
     Raises
     ------
     UsageError
         If it is a URL that nothing installed opens.
     """
-    text = str(location)
+    text = str(given)
     if text.startswith("file:/"):
         return Path("/" + text.removeprefix("file:").lstrip("/"))
     found = URL.match(text)
     if found is None:
-        return Path(location).absolute()
+        return Path(given).absolute()
     scheme, rest = found[1].lower(), text[found.end() :]
     try:
         from upath import UPath
@@ -76,14 +76,14 @@ class File(Protocol):
         ...
 
 
-def open_place(place: Path) -> File:
+def open_location(location: Path) -> File:
     """Open a file for reading ranges of it.
 
     Raises
     ------
     OSError
     """
-    return _RemoteFile(place) if is_remote(place) else _LocalFile(place)
+    return _RemoteFile(location) if is_remote(location) else _LocalFile(location)
 
 
 class _LocalFile:
@@ -106,8 +106,8 @@ class _RemoteFile:
     piece_bytes = _WHOLE
     n_bytes: int | None = None
 
-    def __init__(self, place: Any) -> None:
-        self._files, self._path = place.fs, place.path
+    def __init__(self, location: Any) -> None:
+        self._files, self._path = location.fs, location.path
 
     def read_into(self, buffers: Sequence[Any], offset: int) -> int:
         stop = offset + sum(len(buffer) for buffer in buffers)
@@ -124,39 +124,39 @@ class _RemoteFile:
         pass
 
 
-def read_place(place: Path, max_bytes: int) -> bytes:
+def read_location(location: Path, max_bytes: int) -> bytes:
     """Read a file whole, unless it is larger than such a file can be.
 
     Raises
     ------
     OSError
     """
-    if not is_remote(place):
-        return read_whole(place, max_bytes)
+    if not is_remote(location):
+        return read_whole(location, max_bytes)
     with as_os_errors():
-        n_bytes = place.stat().st_size
+        n_bytes = location.stat().st_size
         if n_bytes > max_bytes:
             raise OSError(
                 errno.EOVERFLOW, f"it has {n_bytes:,} bytes, at most {max_bytes:,} are read"
             )
-        return place.read_bytes()
+        return location.read_bytes()
 
 
-def is_occupied(place: Path) -> bool:
-    """Whether anything stands at a place but an empty folder.
+def is_occupied(location: Path) -> bool:
+    """Whether anything stands at a location but an empty folder.
 
     Raises
     ------
     StoreError
-        If a remote place can't be reached.
+        If a remote location can't be reached.
     """
-    with reaching(place):
-        return place.exists() and not (place.is_dir() and not any(place.iterdir()))
+    with reaching(location):
+        return location.exists() and not (location.is_dir() and not any(location.iterdir()))
 
 
 @contextmanager
-def reaching(place: Path) -> Iterator[None]:
-    """Turn errors of a place that can't be reached into one that names it.
+def reaching(location: Path) -> Iterator[None]:
+    """Turn errors of a location that can't be reached into one that names it.
 
     Raises
     ------
@@ -166,20 +166,20 @@ def reaching(place: Path) -> Iterator[None]:
         with as_os_errors():
             yield
     except OSError as error:
-        raise StoreError(f"{place} can't be reached: {told(error)}") from error
+        raise StoreError(f"{location} can't be reached: {told(error)}") from error
 
 
-def version_of(place: Any) -> str:
-    """Return what changes when another file comes to a remote place.
+def version_of(location: Any) -> str:
+    """Return what changes when another file comes to a remote location.
 
     Raises
     ------
     OSError
-        If none is there, or the place can't be reached.
+        If none is there, or the location can't be reached.
     """
     with as_os_errors():
-        place.fs.invalidate_cache()
-        return str(place.fs.ukey(place.path))
+        location.fs.invalidate_cache()
+        return str(location.fs.ukey(location.path))
 
 
 def told(error: OSError) -> str:

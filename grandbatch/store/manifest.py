@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
 from grandbatch.files.digested import content_sha256
-from grandbatch.files.locations import read_place, told
+from grandbatch.files.locations import read_location, told
 from grandbatch.store.format import FORMAT, MANIFEST_NAME, MAX_MANIFEST_BYTES
 
 SHA256_BYTES = 32
@@ -89,7 +89,7 @@ class Manifest:
         """
         path = store / MANIFEST_NAME
         try:
-            raw = read_place(path, MAX_MANIFEST_BYTES)
+            raw = read_location(path, MAX_MANIFEST_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             raise StoreNotFoundError(_not_a_store(store)) from None
         except OSError as error:

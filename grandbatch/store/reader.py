@@ -19,7 +19,7 @@ from grandbatch.errors import (
     StoreMismatchError,
 )
 from grandbatch.files.deferred import Deferred, Opening
-from grandbatch.files.locations import place_of, read_place, told
+from grandbatch.files.locations import location_of, read_location, told
 from grandbatch.store.attributes import problem_of
 from grandbatch.store.format import (
     CRC_BYTES,
@@ -144,7 +144,7 @@ class MatrixStore(Deferred):
         StoreChangedError
             If it was replaced by another store meanwhile, more than once.
         """
-        folder = place_of(path)
+        folder = location_of(path)
         for _ in range(_OPENINGS):
             before = Identity.find(folder)
             try:
@@ -341,7 +341,7 @@ def _check_metadata(folder: Path, name: str, digest: str) -> None:
 
 def _read_metadata(path: Path) -> bytes:
     try:
-        return read_place(path, MAX_METADATA_BYTES)
+        return read_location(path, MAX_METADATA_BYTES)
     except OSError as error:
         if error.errno != errno.EOVERFLOW:
             raise

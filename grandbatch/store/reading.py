@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import DamagedStoreError, StoreChangedError, StoreError
-from grandbatch.files.locations import File, is_remote, open_place, told, version_of
+from grandbatch.files.locations import File, is_remote, open_location, told, version_of
 from grandbatch.store.codecs import checksum, decode_into, shard_index
 from grandbatch.store.format import CRC_BYTES, MANIFEST_NAME, ArraySpec
 from grandbatch.store.manifest import ChunkDigests, sha256_hex
@@ -248,7 +248,7 @@ class ArrayReader:
     def open_file(self, chunk: int) -> File:
         """Open the file that a chunk is in."""
         try:
-            return open_place(self.store / self.spec.file(self.file_number(chunk)))
+            return open_location(self.store / self.spec.file(self.file_number(chunk)))
         except OSError as error:
             raise self._damaged(chunk, f"its file can't be opened ({told(error)})") from None
 

@@ -24,7 +24,7 @@ from grandbatch.errors import (
     StoreNotFoundError,
     UsageError,
 )
-from grandbatch.files.locations import place_of
+from grandbatch.files.locations import location_of
 from grandbatch.store import upload
 
 SETTINGS = {"overlap": 40, "chunk_windows": 16, "durable": False}
@@ -210,14 +210,14 @@ def test_what_is_no_store_is_left_alone(place, url, build):
 
 def test_a_url_that_nothing_opens_is_named():
     with pytest.raises(UsageError, match="nowhere:"):
-        place_of("nowhere://x.zarr")
+        location_of("nowhere://x.zarr")
 
 
 def test_paths_and_urls_are_told_apart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert place_of("x.zarr") == tmp_path / "x.zarr"
-    assert place_of(f"file://{tmp_path}/x.zarr") == tmp_path / "x.zarr"
-    assert str(place_of("memory://b/x.zarr/")) == "memory://b/x.zarr"
+    assert location_of("x.zarr") == tmp_path / "x.zarr"
+    assert location_of(f"file://{tmp_path}/x.zarr") == tmp_path / "x.zarr"
+    assert str(location_of("memory://b/x.zarr/")) == "memory://b/x.zarr"
 
 
 def test_commands_take_urls(url, bars, tmp_path, monkeypatch):
