@@ -16,7 +16,7 @@ from grandbatch import windows as w
 from grandbatch.errors import UsageError
 from grandbatch.features.formula import Formula, ratio, rises, shifted, whole
 from grandbatch.features.fused import FusedColumn, FusedKernel
-from grandbatch.features.inputs import FIELDS
+from grandbatch.features.inputs import BAR_COLUMNS, FIELDS
 from grandbatch.features.sets import Feature, FeatureSet
 from grandbatch.kernels import ALPHA158_WIDTH, alpha158_kernel
 from grandbatch.kernels.alpha158_columns import (
@@ -76,9 +76,10 @@ def alpha158(
         Bars of the 29 families' windows, each at least 2. Those of Qlib are 5, 10, 20, 30, 60.
     exclude : iterable of str
         Families, such as "RANK", or columns, such as "KMID2" or "MA5", to leave out.
-    vwap : {None, "typical"}
-        What VWAP0 is of. Bars have no vwap of their own, so it is left out by default; "typical"
-        takes the typical price, (high + low + close) / 3, in its stead.
+    vwap : str, optional
+        What VWAP0 is of: the name of an extra column, as in ``BarRules(extra=("vwap",))``. Bars
+        need have none, so it is left out by default; "typical" takes the typical price,
+        (high + low + close) / 3, in its stead.
     sequence_length, overlap : int
         As of `FeatureSet`.
 
@@ -139,12 +140,14 @@ def _lookback(family: str, d: int) -> int:
 
 
 def _vwap0(vwap: str) -> Feature:
-    if vwap != "typical":
+    if vwap == "typical":
+        return Feature("VWAP0", 0, Formula(_typical_over_close), _TYPICAL)
+    if not isinstance(vwap, str) or vwap in BAR_COLUMNS:
         raise UsageError(
-            f'vwap must be None or "typical", got {vwap!r}: bars hold open, high, low, close and '
-            'volume only. "typical" takes (high + low + close) / 3 for it'
+            f'vwap must name an extra column of the bars, such as "vwap", or be "typical" for '
+            f"(high + low + close) / 3, got {vwap!r}"
         )
-    return Feature("VWAP0", 0, Formula(_typical_over_close), _TYPICAL)
+    return Feature("VWAP0", 0, Formula(ratio), (vwap, "close"))
 
 
 def _typical_over_close(high: F64, low: F64, close: F64) -> F64:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import grandbatch as gb
 from grandbatch.errors import UsageError
 from grandbatch.features import FIELDS, FeatureSet, compute_rows
+from grandbatch.features.awkward import awkward_bars
 
 NO_STARTS = np.empty(0, np.int64)
 QLIB = np.load(Path(__file__).parent / "qlib_alpha158.npz")
@@ -197,7 +198,8 @@ def test_families_columns_and_windows_can_be_left_out_in_qlibs_order():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"vwap": "vwap"}, "open, high, low, close and volume only"),
+        ({"vwap": "volume"}, "an extra column of the bars"),
+        ({"vwap": 3}, "an extra column of the bars"),
         ({"windows": (5, 1)}, "at least 2, got 1"),
         ({"windows": ()}, "different lengths"),
         ({"windows": (5, 5)}, "different lengths"),
@@ -210,6 +212,23 @@ def test_families_columns_and_windows_can_be_left_out_in_qlibs_order():
 def test_settings_that_make_no_sense_are_refused(arguments, words):
     with pytest.raises(UsageError, match=words):
         gb.alpha158(**arguments)
+
+
+def test_vwap0_is_of_an_extra_column_where_one_is_named():
+    whole = gb.alpha158(vwap="average price")
+    assert whole.feature_names == WHOLE.feature_names
+    assert whole.inputs == (*gb.ALPHA158.inputs, "average price")
+    bars = awkward_bars(200, 3, whole.inputs)
+    bars["close"][150] = 0.0
+    found = rows(whole, bars)
+    with np.errstate(divide="ignore"):
+        want = bars["average price"] / bars["close"]
+    want[150] = 0.0
+    column = whole.feature_names.index("VWAP0")
+    np.testing.assert_array_equal(found[:, column], want[whole.lookback :].astype(np.float32))
+    others = np.delete(np.arange(whole.n_features), column)
+    plain = rows(gb.ALPHA158, bars)
+    np.testing.assert_array_equal(found[:, others], plain)
 
 
 def test_sets_pickle():
