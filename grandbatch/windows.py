@@ -89,17 +89,22 @@ def slope(x: npt.ArrayLike, n: int) -> F64:
 
 def rsquare(x: npt.ArrayLike, n: int) -> F64:
     """Return the share of n values' variance that their least-squares line explains, 0 if flat."""
+    from grandbatch.kernels import windows as kernel
+
     _, squares, trend = trends(x, n)
     trend *= trend
     squares *= _spread_of_numbers(n)
-    return _divided(trend, squares, most=1.0)
+    kernel.ratios(trend, squares, squares)
+    return squares
 
 
 def correlation(x: npt.ArrayLike, y: npt.ArrayLike, n: int) -> F64:
     """Return the Pearson correlations of n pairs; 0 where one side is flat. In -1..1."""
-    x_squares, y_squares, joint = products(x, y, n)
-    x_squares *= y_squares
-    return _divided(joint, np.sqrt(x_squares, out=x_squares), most=1.0)
+    from grandbatch.kernels import windows as kernel
+
+    x, y, out = _prepared_pair(x, y, n)
+    kernel.correlations(x, y, window_steps(n), out)
+    return out
 
 
 def highest(x: npt.ArrayLike, n: int) -> F64:
@@ -140,9 +145,6 @@ def rank(x: npt.ArrayLike, n: int) -> F64:
 
     x, out = _prepared(x, n)
     kernel.ranks(x, n, out)
-    out += 1.0
-    out *= 0.5
-    out /= n
     return out
 
 
@@ -226,11 +228,8 @@ def products(x: npt.ArrayLike, y: npt.ArrayLike, n: int) -> tuple[F64, F64, F64]
     """Return the sums of squared deviations of n values of x, of y, and of both's products."""
     from grandbatch.kernels import windows as kernel
 
-    x, x_squares = _prepared(x, n)
-    y, y_squares = _prepared(y, n)
-    if x.shape != y.shape:
-        raise UsageError(f"both sides must be equally long, got {x.size} and {y.size} values")
-    joint = _unknown(x, n)
+    x, y, x_squares = _prepared_pair(x, y, n)
+    y_squares, joint = _unknown(x, n), _unknown(x, n)
     kernel.products(x, y, window_steps(n), x_squares, y_squares, joint)
     _unknown_of_one(x, n, x_squares)
     _unknown_of_one(y, n, y_squares)
@@ -334,6 +333,15 @@ def _prepared(x: npt.ArrayLike, n: int) -> tuple[F64, F64]:
     return values, _unknown(values, n)
 
 
+def _prepared_pair(x: npt.ArrayLike, y: npt.ArrayLike, n: int) -> tuple[F64, F64, F64]:
+    """Check two series and a window's length, as `_prepared` does one."""
+    x, out = _prepared(x, n)
+    y, _ = _prepared(y, n)
+    if x.shape != y.shape:
+        raise UsageError(f"both sides must be equally long, got {x.size} and {y.size} values")
+    return x, y, out
+
+
 def _unknown(x: F64, n: int) -> F64:
     """Return room for as many values, nan where there is no whole window."""
     out = np.empty(x.size)
@@ -356,14 +364,3 @@ def _whole(n: int) -> int:
 def _spread_of_numbers(n: int) -> float:
     """Return the sum of squared deviations of 1 to n from their mean."""
     return n * (n * n - 1.0) / 12.0
-
-
-def _divided(x: F64, y: F64, most: float) -> F64:
-    """Put x / y into x where y is above 0, and 0 elsewhere, limited in size; nan where y is."""
-    unknown = np.isnan(y)
-    positive = y > 0.0
-    np.divide(x, y, out=x, where=positive)
-    np.clip(x, -most, most, out=x)
-    x[~positive] = 0.0
-    x[unknown] = np.nan
-    return x

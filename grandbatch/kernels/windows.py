@@ -107,20 +107,23 @@ def moments(x: F64, steps: Int64Array, mean: F64, squares: F64) -> None:
         for s in range(len(steps)):
             old, new, last = steps[s, 0], steps[s, 1], steps[s, 2]
             a, b = steps[s, 3], steps[s, 4]
-            older, newer = w[old, a - 1 :], w[new, a + b - 1 : k]
-            _squares(older, newer, q[old, a - 1 :], q[new, a + b - 1 :], a, b, q[last])
-            _mean(older, newer, a, b, w[last, a + b - 1 :])
+            e = a + b - 1
+            older, newer = w[old, a - 1 :], w[new, e:k]
+            _merge(older, newer, q[old, a - 1 :], q[new, e:], a, b, w[last, e:], q[last, e:])
         mean[t : t + m] = w[last, reach:k]
         squares[t : t + m] = q[last, reach:k]
 
 
 @compiled
-def _squares(older: F64, newer: F64, q_older: F64, q_newer: F64, a: int, b: int, row: F64) -> None:
-    weight = a * float(b) / (a + b)
-    to = row[a + b - 1 :]
+def _merge(
+    older: F64, newer: F64, q_older: F64, q_newer: F64, a: int, b: int, to: F64, q_to: F64
+) -> None:
+    """Merge means, and squared deviations from them, of windows of a and of b."""
+    weight, share = a * float(b) / (a + b), a / (a + b)
     for i in range(len(newer)):
         apart = newer[i] - older[i]
-        to[i] = (q_older[i] + q_newer[i]) + apart * apart * weight
+        q_to[i] = (q_older[i] + q_newer[i]) + apart * apart * weight
+        to[i] = newer[i] + (older[i] - newer[i]) * share
 
 
 @compiled
@@ -140,13 +143,13 @@ def trends(x: F64, steps: Int64Array, mean: F64, squares: F64, trend: F64) -> No
         for s in range(len(steps)):
             old, new, last = steps[s, 0], steps[s, 1], steps[s, 2]
             a, b = steps[s, 3], steps[s, 4]
-            older, newer = w[old, a - 1 :], w[new, a + b - 1 : k]
-            _squares(older, newer, q[old, a - 1 :], q[new, a + b - 1 :], a, b, q[last])
-            c_older, c_newer, to = c[old, a - 1 :], c[new, a + b - 1 :], c[last, a + b - 1 :]
+            e = a + b - 1
+            older, newer = w[old, a - 1 :], w[new, e:k]
+            c_older, c_newer, to = c[old, a - 1 :], c[new, e:], c[last, e:]
             weight = 0.5 * a * b
             for i in range(len(newer)):
                 to[i] = (c_older[i] + c_newer[i]) + (newer[i] - older[i]) * weight
-            _mean(older, newer, a, b, w[last, a + b - 1 :])
+            _merge(older, newer, q[old, a - 1 :], q[new, e:], a, b, w[last, e:], q[last, e:])
         mean[t : t + m] = w[last, reach:k]
         squares[t : t + m] = q[last, reach:k]
         trend[t : t + m] = c[last, reach:k]
@@ -158,31 +161,62 @@ def products(x: F64, y: F64, steps: Int64Array, x_squares: F64, y_squares: F64, 
     reach = steps[-1, 3] + steps[-1, 4] - 1 if steps.size else 0
     size = max(BLOCK, 2 * reach)
     w = np.empty((5, ROWS, size + reach))
-    u, v, p, q, c = w[0], w[1], w[2], w[3], w[4]
     for t in range(reach, x.size, size):
         m = min(size, x.size - t)
-        k = m + reach
-        u[0, :k] = x[t - reach : t + m]
-        v[0, :k] = y[t - reach : t + m]
-        w[2:, 0, :k] = 0.0
-        last = 0
-        for s in range(len(steps)):
-            old, new, last = steps[s, 0], steps[s, 1], steps[s, 2]
-            a, b = steps[s, 3], steps[s, 4]
-            u_old, u_new = u[old, a - 1 :], u[new, a + b - 1 : k]
-            v_old, v_new = v[old, a - 1 :], v[new, a + b - 1 : k]
-            _squares(u_old, u_new, p[old, a - 1 :], p[new, a + b - 1 :], a, b, p[last])
-            _squares(v_old, v_new, q[old, a - 1 :], q[new, a + b - 1 :], a, b, q[last])
-            c_older, c_newer, to = c[old, a - 1 :], c[new, a + b - 1 :], c[last, a + b - 1 :]
-            weight = a * float(b) / (a + b)
-            for i in range(len(u_new)):
-                both = (u_new[i] - u_old[i]) * (v_new[i] - v_old[i])
-                to[i] = (c_older[i] + c_newer[i]) + both * weight
-            _mean(u_old, u_new, a, b, u[last, a + b - 1 :])
-            _mean(v_old, v_new, a, b, v[last, a + b - 1 :])
-        x_squares[t : t + m] = p[last, reach:k]
-        y_squares[t : t + m] = q[last, reach:k]
-        joint[t : t + m] = c[last, reach:k]
+        p, q, c = _products(x[t - reach : t + m], y[t - reach : t + m], steps, w)
+        x_squares[t : t + m] = p[reach:]
+        y_squares[t : t + m] = q[reach:]
+        joint[t : t + m] = c[reach:]
+
+
+@compiled
+def correlations(x: F64, y: F64, steps: Int64Array, out: F64) -> None:
+    """Divide the products by the roots of the squares, as `ratios` does."""
+    reach = steps[-1, 3] + steps[-1, 4] - 1 if steps.size else 0
+    size = max(BLOCK, 2 * reach)
+    w = np.empty((5, ROWS, size + reach))
+    for t in range(reach, x.size, size):
+        m = min(size, x.size - t)
+        p, q, c = _products(x[t - reach : t + m], y[t - reach : t + m], steps, w)
+        p, q = p[reach:], q[reach:]
+        for i in range(m):
+            p[i] = math.sqrt(p[i] * q[i])
+        ratios(c[reach:], p, out[t : t + m])
+
+
+@compiled
+def _products(x: F64, y: F64, steps: Int64Array, w: F64) -> tuple[F64, F64, F64]:
+    k = len(x)
+    u, v, p, q, c = w[0], w[1], w[2], w[3], w[4]
+    u[0, :k] = x
+    v[0, :k] = y
+    w[2:, 0, :k] = 0.0
+    last = 0
+    for s in range(len(steps)):
+        old, new, last = steps[s, 0], steps[s, 1], steps[s, 2]
+        a, b = steps[s, 3], steps[s, 4]
+        e = a + b - 1
+        u_old, u_new = u[old, a - 1 :], u[new, e:k]
+        v_old, v_new = v[old, a - 1 :], v[new, e:k]
+        c_older, c_newer, to = c[old, a - 1 :], c[new, e:], c[last, e:]
+        weight = a * float(b) / (a + b)
+        for i in range(len(u_new)):
+            both = (u_new[i] - u_old[i]) * (v_new[i] - v_old[i])
+            to[i] = (c_older[i] + c_newer[i]) + both * weight
+        _merge(u_old, u_new, p[old, a - 1 :], p[new, e:], a, b, u[last, e:], p[last, e:])
+        _merge(v_old, v_new, q[old, a - 1 :], q[new, e:], a, b, v[last, e:], q[last, e:])
+    return p[last, :k], q[last, :k], c[last, :k]
+
+
+@compiled
+def ratios(x: F64, y: F64, out: F64) -> None:
+    """Write x / y, within -1 and 1, where y is above 0, and 0 elsewhere; nan where y is."""
+    for i in range(len(y)):
+        ratio = x[i] / y[i]
+        ratio = 1.0 if ratio > 1.0 else ratio
+        ratio = -1.0 if ratio < -1.0 else ratio
+        flat = np.nan if y[i] != y[i] else 0.0
+        out[i] = ratio if y[i] > 0.0 else flat
 
 
 @compiled
@@ -244,13 +278,14 @@ def _older_wins(
 
 @compiled
 def ranks(x: F64, n: int, out: F64) -> None:
-    """Count the values below the newest twice, and those that equal it, itself too, once."""
-    size = BLOCK
-    for t in range(n - 1, x.size, size):
-        m = min(size, x.size - t)
+    """Write the newest value's mean rank among its window, from 1 on, as a share of n.
+
+    Twice the values below it, and once those that equal it, itself too, are counted.
+    """
+    for t in range(n - 1, x.size, BLOCK):
+        m = min(BLOCK, x.size - t)
         now, count = x[t : t + m], out[t : t + m]
-        for i in range(m):
-            count[i] = 0.0 if now[i] == now[i] else np.nan
+        count[:] = 0.0
         lag = 0
         while lag + 5 <= n:
             _five_lags(x[t - lag - 4 :], now, count)
@@ -261,57 +296,81 @@ def ranks(x: F64, n: int, out: F64) -> None:
                 y, c = now[i], count[i]
                 c += 1.0 if past[i] < y else 0.0
                 c += 1.0 if past[i] <= y else 0.0
-                count[i] = c if past[i] == past[i] else np.nan
+                count[i] = c
             lag += 1
+        for i in range(m):
+            count[i] = (count[i] + 1.0) * 0.5 / n
+    _forget_unknown(x, n, out)
 
 
 @compiled
 def _five_lags(past: F64, now: F64, count: F64) -> None:
     for i in range(len(now)):
         y, c = now[i], count[i]
-        known = True
         for k in range(5):
             c += 1.0 if past[i + k] < y else 0.0
             c += 1.0 if past[i + k] <= y else 0.0
-            known &= past[i + k] == past[i + k]
-        count[i] = c if known else np.nan
+        count[i] = c
+
+
+@compiled
+def _forget_unknown(x: F64, n: int, out: F64) -> None:
+    """Write nan where a window holds one."""
+    for t in range(x.size):
+        if x[t] != x[t]:
+            out[t : t + n] = np.nan
 
 
 @compiled
 def quantiles(x: F64, n: int, q: float, out: F64) -> None:
     """Interpolate in a sorted window, from which one number goes as one comes.
 
-    nan is sorted as infinity, and counted. Adding 0 makes one of the two zeros, so that the number
-    that goes is the one that came.
+    nan is sorted as infinity, and put back. Adding 0 makes one of the two zeros, so that the number
+    that goes is the one that came. The window lies between two infinities, from one array into
+    another and back.
     """
-    s = np.empty(n)
-    unknown, place = 0, q * (n - 1)
-    k = min(int(place), max(0, n - 2))
-    above, part = min(k + 1, n - 1), place - k
+    now, then = np.empty(n + 2), np.empty(n + 2)
+    for s in (now, then):
+        s[0], s[n + 1] = -np.inf, np.inf
+    place = q * (n - 1)
+    k = min(int(place), max(0, n - 2)) + 1
+    above, part = min(k + 1, n), place - (k - 1)
+    now[1] = -np.inf
     for i in range(n - 1):
-        s[i + 1] = np.inf if math.isnan(x[i]) else x[i] + 0.0
-        unknown += math.isnan(x[i])
-    s[0] = -np.inf
-    s.sort()
+        now[i + 2] = np.inf if math.isnan(x[i]) else x[i] + 0.0
+    now[1 : n + 1].sort()
     for t in range(n - 1, x.size):
         new = np.inf if math.isnan(x[t]) else x[t] + 0.0
-        unknown += math.isnan(x[t])
         old = -np.inf
         if t >= n:
             old = np.inf if math.isnan(x[t - n]) else x[t - n] + 0.0
-            unknown -= math.isnan(x[t - n])
-        i, stop = 0, n - 1
-        while i < stop:
-            middle = (i + stop) >> 1
-            if s[middle] < old:
-                i = middle + 1
-            else:
-                stop = middle
-        while i + 1 < n and s[i + 1] < new:
-            s[i] = s[i + 1]
-            i += 1
-        while i > 0 and s[i - 1] > new:
-            s[i] = s[i - 1]
-            i -= 1
-        s[i] = new
-        out[t] = s[k] + part * (s[above] - s[k]) if unknown == 0 else np.nan
+        if new >= old:
+            _exchange_for_greater(now, old, new, then[1 : n + 1])
+        else:
+            _exchange_for_less(now, old, new, then[1 : n + 1])
+        now, then = then, now
+        out[t] = now[k] + part * (now[above] - now[k])
+    _forget_unknown(x, n, out)
+
+
+@compiled
+def _exchange_for_greater(s: F64, old: float, new: float, to: F64) -> None:
+    """Leave what lies below the old number; the others move down as far as the new one lets them.
+
+    Each place on its own, without looking for the two: so it takes whole vectors, and no guesses.
+    """
+    for i in range(len(to)):
+        here, above = s[i + 1], s[i + 2]
+        moved = here if here > new else new
+        moved = above if above < moved else moved
+        to[i] = here if here < old else moved
+
+
+@compiled
+def _exchange_for_less(s: F64, old: float, new: float, to: F64) -> None:
+    """Do as `_exchange_for_greater`, upwards."""
+    for i in range(len(to)):
+        below, here = s[i], s[i + 1]
+        moved = here if here < new else new
+        moved = below if below > moved else moved
+        to[i] = here if here > old else moved
