@@ -108,11 +108,12 @@ def indicators(bars: Bars) -> dict[str, tuple[Work, Work | None, Work]]:
         import talib
     except ImportError:
         talib = None
-    x = bars["close"]
-    series = pd.Series(x)
+    x, v = bars["close"], bars["volume"]
+    series, volumes = pd.Series(x), pd.Series(v)
 
-    def of_talib(name: str, *arguments: float) -> Work | None:
-        return None if talib is None else lambda: getattr(talib, name)(x, *arguments)
+    def of_talib(name: str, *arguments: float, second: Any = None) -> Work | None:
+        read = (x,) if second is None else (x, second)
+        return None if talib is None else lambda: getattr(talib, name)(*read, *arguments)
 
     return {
         "mean 20": (lambda: w.mean(x, 20), of_talib("SMA", 20),
@@ -129,7 +130,10 @@ def indicators(bars: Bars) -> dict[str, tuple[Work, Work | None, Work]]:
                    lambda: series.rolling(20).max()),
         "slope 14": (lambda: w.slope(x, 14), of_talib("LINEARREG_SLOPE", 14),
                      lambda: series.rolling(14).cov(pd.Series(np.arange(len(x))))),
-        "rank 60": (lambda: w.rank(x, 60), None, lambda: series.rolling(60).rank(pct=True)),
-        "quantile 60": (lambda: w.quantile(x, 60, 0.8), None,
-                        lambda: series.rolling(60).quantile(0.8)),
+        **{f"correlation {n}": (lambda n=n: w.correlation(x, v, n), of_talib("CORREL", n, second=v),
+                                lambda n=n: series.rolling(n).corr(volumes)) for n in (20, 200)},
+        **{f"rank {n}": (lambda n=n: w.rank(x, n), None,
+                         lambda n=n: series.rolling(n).rank(pct=True)) for n in (20, 60, 200)},
+        **{f"quantile {n}": (lambda n=n: w.quantile(x, n, 0.8), None,
+                             lambda n=n: series.rolling(n).quantile(0.8)) for n in (20, 60, 200)},
     }  # fmt: skip

@@ -203,8 +203,9 @@ def test_another_column_gives_another_name():
     assert i.ema(5, "volume").name == "ema_5_volume"
     assert i.ema(5, "volume").inputs == ("volume",)
     assert i.macd(source="high")[1].name == "macd_signal_12_26_9_high"
+    assert i.ema(5, "vwap").inputs == ("vwap",)
     with pytest.raises(UsageError, match="inputs"):
-        i.ema(5, "vwap")
+        i.ema(5, "symbol")
 
 
 @pytest.mark.parametrize("wrong", [0, -3, 2.5, "14", True])
