@@ -24,7 +24,7 @@ from grandbatch.builder.extend import keep_files
 from grandbatch.builder.history import BuildClock, record_build
 from grandbatch.builder.labels import label_jobs, write_label_chunk
 from grandbatch.builder.plan import BuildPlan
-from grandbatch.builder.reuse import Extension, Request, find_extension, find_store
+from grandbatch.builder.reuse import Extension, Request, survey
 from grandbatch.builder.workers import prepare_workers
 from grandbatch.errors import UsageError
 from grandbatch.files.locations import is_remote
@@ -108,9 +108,9 @@ def build(request: Request, options: BuildOptions, progress: Progress | None = N
     if is_remote(request.path):
         return _build_remote(request, options, progress)
     if not has_leftovers(request.path):
-        store = find_store(request, overwrite=options.overwrite)
-        if store is not None:
-            return BuildResult(store, True)
+        found = survey(request, overwrite=options.overwrite)
+        if found.store is not None:
+            return BuildResult(found.store, True)
     schedule = options.schedule or Schedule.local()
     with (
         ExitStack() as stack,
@@ -119,14 +119,13 @@ def build(request: Request, options: BuildOptions, progress: Progress | None = N
         builder_lock(request.path, wait=options.wait, on_wait=lambda message: told(message, 0, 0)),
     ):
         finish_replacement(request.path, durable=options.durable)
-        store = find_store(request, overwrite=options.overwrite)
-        if store is not None:
+        found = survey(request, overwrite=options.overwrite)
+        if found.store is not None:
             clean_staging(request.path)
-            return BuildResult(store, True)
+            return BuildResult(found.store, True)
         if options.check:
             check_on_simulated(request.settings)
         schedule = stack.enter_context(prepare_workers(schedule, request))
-        extension = None if options.overwrite else find_extension(request)
 
         def prepare() -> Bars:
             return prepare_bars(
@@ -142,7 +141,7 @@ def build(request: Request, options: BuildOptions, progress: Progress | None = N
             plan = plan_build(request, bars, options, schedule)
             if options.check:
                 check_on_bars(request.settings, bars, plan.segments)
-            result = _build_locked(request, options, schedule, bars, plan, extension, told)
+            result = _build_locked(request, options, schedule, bars, plan, found.extension, told)
             _record(request, plan, result, clock, memory_limit(options.memory_limit_bytes))
             return result
 
@@ -153,17 +152,17 @@ def _build_remote(
     request: Request, options: BuildOptions, progress: Progress | None
 ) -> BuildResult:
     """Build a store in a folder of its own beside the bars cache, and upload it."""
-    store = find_store(request, overwrite=options.overwrite)
-    if store is not None:
-        return BuildResult(store, True)
+    found = survey(request, overwrite=options.overwrite)
+    if found.store is not None:
+        return BuildResult(found.store, True)
     folder = request.cache / "uploads" / hashlib.sha256(str(request.path).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     local = folder / request.path.name
     heard = progress or (lambda stage, done, total: None)
     with builder_lock(folder, wait=options.wait, on_wait=lambda message: heard(message, 0, 0)):
-        store = find_store(request, overwrite=options.overwrite)
-        if store is not None:
-            return BuildResult(store, True)
+        found = survey(request, overwrite=options.overwrite)
+        if found.store is not None:
+            return BuildResult(found.store, True)
         # what stands there is of an upload that was cut off, perhaps of other inputs
         built = build(replace(request, path=local), replace(options, overwrite=True), progress)
         upload_store(local, request.path, progress)

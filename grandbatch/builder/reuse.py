@@ -21,7 +21,7 @@ from grandbatch.bars.inputs.files import (
 )
 from grandbatch.bars.rules import BarRules
 from grandbatch.builder.settings import StoreSettings
-from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
+from grandbatch.errors import DamagedStoreError, StoreMismatchError
 from grandbatch.features.inputs import BAR_INPUTS, require_inputs
 from grandbatch.files.locations import is_occupied, is_remote, location_of
 from grandbatch.files.refusals import refuse_inside_store, refuse_planted, refuse_url
@@ -99,46 +99,6 @@ def is_free(path: Path) -> bool:
     return False
 
 
-def find_store(request: Request, *, overwrite: bool = False) -> MatrixStore | None:
-    """Return the store asked for if it is there.
-
-    Returns
-    -------
-    MatrixStore or None
-        None where nothing stands at the path, or an upload to it is not finished; where the inputs
-        extend those of the store there, unless it is at a URL; or where `overwrite` allows to
-        replace it: another one, or this one if it is damaged.
-
-    Raises
-    ------
-    StoreMismatchError
-        If another store, or something else, stands there and `overwrite` does not allow to
-        replace it. What is no store is never replaced.
-    """
-    path = request.path
-    if is_free(path):
-        return None
-    try:
-        store = MatrixStore.open(path)
-    except (DamagedStoreError, StoreMismatchError):
-        if overwrite:
-            return None
-        raise
-    if not is_remote(path) and _extension_of(store, request) is not None:
-        return None
-    bars = request.bars_fingerprint()
-    if store.fingerprint == request.settings.fingerprint(bars):
-        # whoever asks to overwrite the very store that stands there wants a damaged one mended
-        return store if not overwrite or store.verify().ok else None
-    if overwrite:
-        return None
-    raise StoreMismatchError(
-        f"{path} was built with other {_difference(store, request)}; "
-        "use --overwrite (in Python build_store(…, overwrite=True)) to replace it, or choose "
-        "another path"
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class Extension:
     """A store whose inputs those of a request begin with, all settings being equal.
@@ -158,24 +118,68 @@ class Extension:
     old_bytes: int
 
 
-def find_extension(request: Request) -> Extension | None:
-    """Return the store at a request's path if the request's inputs extend those of the store.
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What was found out about the place of a request: at most one of the two.
 
-    They do if they begin with the same files, of which the last may have grown at its end.
+    Parameters
+    ----------
+    store : MatrixStore or None
+        The store asked for, which is there already.
+    extension : Extension or None
+        The store there, whose inputs those of the request extend.
+    """
+
+    store: MatrixStore | None = None
+    extension: Extension | None = None
+
+
+def survey(request: Request, *, overwrite: bool = False) -> Survey:
+    """Look at what stands at a request's path.
+
+    Returns
+    -------
+    Survey
+        Empty where nothing stands there, or an upload that is not finished; and where `overwrite`
+        allows to replace what does: another store, this one if it is damaged, or one that could be
+        extended. None at a URL is ever extended.
 
     Raises
     ------
-    DamagedStoreError, StoreMismatchError
-        If what stands there can't be opened.
+    StoreMismatchError
+        If another store, or something else, stands there and `overwrite` does not allow to
+        replace it. What is no store is never replaced.
     """
+    path = request.path
+    if is_free(path):
+        return Survey()
     try:
-        store = MatrixStore.open(request.path)
-    except StoreNotFoundError:
-        return None
-    return _extension_of(store, request)
+        store = MatrixStore.open(path)
+    except (DamagedStoreError, StoreMismatchError):
+        if overwrite:
+            return Survey()
+        raise
+    extension = None if is_remote(path) else _extension_of(store, request)
+    if extension is not None:
+        return Survey() if overwrite else Survey(extension=extension)
+    bars = request.bars_fingerprint()
+    if store.fingerprint == request.settings.fingerprint(bars):
+        # whoever asks to overwrite the very store that stands there wants a damaged one mended
+        return Survey(store) if not overwrite or store.verify().ok else Survey()
+    if overwrite:
+        return Survey()
+    raise StoreMismatchError(
+        f"{path} was built with other {_difference(store, request)}; "
+        "use --overwrite (in Python build_store(…, overwrite=True)) to replace it, or choose "
+        "another path"
+    )
 
 
 def _extension_of(store: MatrixStore, request: Request) -> Extension | None:
+    """Return the store as an extension if the request's inputs extend its own.
+
+    They do if they begin with the same files, of which the last may have grown at its end.
+    """
     source, files = store.attrs["source"], resolve_inputs(request.inputs)
     n, old_bytes = len(source), int(source[-1]["bytes"]) if source else 0
     if not 0 < n <= len(files) or files[n - 1].size < old_bytes:

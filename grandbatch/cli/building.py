@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from grandbatch.bars.rules import BarRules
-from grandbatch.builder.reuse import Request, find_store
+from grandbatch.builder.reuse import Request, survey
 from grandbatch.builder.settings import make_settings
 from grandbatch.cli import options as o
 from grandbatch.cli.output import Stages, show
@@ -153,7 +153,7 @@ def build(
     request = Request.of(inputs, store, settings, rules, cache)
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     # Dask is imported only where there is something to build: a reuse takes a second
-    found = None if has_leftovers(request.path) else find_store(request, overwrite=overwrite)
+    found = None if has_leftovers(request.path) else survey(request, overwrite=overwrite).store
     if found is not None:
         tell_notes(found.path, found.attrs)
         result = _describe(found, reused=True, resumed=0, kept=0, began=began)
