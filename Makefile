@@ -48,7 +48,7 @@ $(RUN_READY): pyproject.toml constraints.txt
 	touch $@
 
 $(TEST_READY): $(RUN_READY)
-	$(PIP) --editable ".[docs,marl,metrics,notebooks,rl,tensorboard,test,dev]"
+	$(PIP) --editable ".[docs,marl,metrics,notebooks,onnx,rl,tensorboard,test,dev]"
 	touch $@
 
 clean:

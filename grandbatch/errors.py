@@ -86,7 +86,12 @@ class TimestampError(InputError):
 
 
 class BadRowsError(InputError):
-    """More rows break the rules of bars than the settings allow."""
+    """More rows break the rules of bars than the settings allow.
+
+    `reason` is the rule that a single bar broke, where it was one; else None.
+    """
+
+    reason: str | None = None
 
 
 class NoWindowsError(InputError):

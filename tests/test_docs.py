@@ -46,6 +46,7 @@ SAYS = {
     "README.md": "[1024, 48, 13]",
     "docs/evaluation.md": "at the 5% level",
     "docs/howto/supervised.md": "'steps': 51",
+    "docs/serving.md": "'actions': {'mlmi'",
     "docs/training.md": "torch.Size([64, 16, 1])",
     "docs/tutorial.md": "CAN'T BE TOLD FROM RANDOM at the 5% level",
 }
@@ -55,6 +56,7 @@ WARNS = {"docs/howto/supervised.md"}
 """Pages whose libraries (Lightning) warn of what they do themselves."""
 
 NEEDS = {
+    "docs/serving.md": ("onnxscript",),
     "docs/training.md": ("pettingzoo",),
     "docs/howto/supervised.md": ("accelerate", "lightning"),
     "docs/loader.md": ("torchdata",),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -11,6 +13,7 @@ import torch
 from grandbatch.batch import MatrixBatch
 from grandbatch.errors import TrainingError, UsageError
 from grandbatch.mappo.config import MappoConfig
+from grandbatch.mappo.exporting import Policy, export_policy
 from grandbatch.mappo.market import EXPOSURES, exposure_of
 from grandbatch.mappo.metrics import RewardTotals
 from grandbatch.mappo.networks import (
@@ -164,6 +167,28 @@ class Team:
             choice = self._actor(self._observe(matrices, exposure)).argmax(-1).cpu()
         actions = torch.tensor(EXPOSURES, dtype=torch.float64)[choice]
         return Decision(actions, exposure_of(choice.sum(-1), len(self.config.agents)))
+
+    @on_its_threads
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """Write what `act` computes as one graph, normalisation included.
+
+        Its inputs are `matrices` (B, L, F) float32 and `exposure` (B,) float64, its outputs
+        `actions` (B, n) float64 and `team_exposure` (B,) float64, for any B.
+
+        Parameters
+        ----------
+        path : path
+            NAME.onnx for ONNX (the extra `onnx`), NAME.pt for TorchScript.
+
+        Raises
+        ------
+        UsageError
+            If the name ends otherwise.
+        MissingExtraError
+            If what writes ONNX is not installed.
+        """
+        summary, actor = deepcopy(self._summary).cpu(), deepcopy(self._actor).cpu()
+        return export_policy(Policy(summary, actor, self.config), self.config, path)
 
     @on_its_threads
     def predict(

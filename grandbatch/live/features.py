@@ -10,15 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from grandbatch.bars.rules import DEFAULT_SYMBOL, REASONS, BarRules
-from grandbatch.errors import BadRowsError, ColumnError
-from grandbatch.features import FIELDS, FeatureSet, compute_rows, resolve_feature_set
+from grandbatch.errors import BadRowsError, ColumnError, UsageError
+from grandbatch.features import FIELDS, FeatureSet, resolve_feature_set
 from grandbatch.features.inputs import (
     BAR_INPUTS,
     TIMESTAMP,
-    dtype_of,
     extra_inputs_of,
     known_inputs,
     require_inputs,
@@ -32,19 +30,14 @@ from grandbatch.kernels.bars.bar_rules import (
     judge_rows,
     widen,
 )
-from grandbatch.values.arrays import Array, Float32
+from grandbatch.live.segment import LiveSegment, Values
+from grandbatch.values.arrays import Float32
 from grandbatch.values.times import shown, to_duration, to_nanoseconds
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from grandbatch.values.times import Duration
-
-
-_Values = dict[str, float]
-"""A bar's inputs by name; its timestamp is an int."""
-
-_NO_STARTS = np.empty(0, np.int64)
 
 
 class LiveFeatures:
@@ -109,7 +102,7 @@ class LiveFeatures:
             fill=fill or {},
         )
         self._ohlc_tolerance, self._fill = rules.ohlc_tolerance, rules.fill
-        self._symbols: dict[str, _Segment] = {}
+        self._symbols: dict[str, LiveSegment] = {}
 
     @classmethod
     def from_bars(cls, feature_set: str | FeatureSet, bars: pd.DataFrame, **options: Any) -> Self:
@@ -155,6 +148,62 @@ class LiveFeatures:
         """Bars of a segment, from its first on, until there is a matrix."""
         return self.feature_set.lookback + self.feature_set.sequence_length
 
+    @property
+    def last_times(self) -> dict[str, int]:
+        """Time of each symbol's last bar, ns since 1970 UTC."""
+        return {symbol: segment.last_time for symbol, segment in self._symbols.items()}
+
+    def bars_missing(self, symbol: str) -> int:
+        """Bars that a symbol's segment still needs until there is a matrix."""
+        segment = self._symbols.get(symbol)
+        return self.bars_needed if segment is None else segment.missing
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a state makes sense with, as JSON types: features, their versions, and rules."""
+        chosen = self.feature_set
+        pairs = zip(chosen.feature_names, chosen.feature_versions, strict=True)
+        return {
+            "features": [f"{name}:{version}" for name, version in pairs],
+            "sequence_length": chosen.sequence_length,
+            "lookback": chosen.lookback,
+            "max_gap_ns": self._max_gap_ns,
+            "allow_non_positive": self._allow_non_positive,
+            "ohlc_tolerance": self._ohlc_tolerance,
+            "fill": dict(self._fill),
+        }
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Return all that later matrices depend on.
+
+        Returns
+        -------
+        dict of str to dict
+            By symbol: last_time (int), last_extra (name → float), bars (name of each input → (k,)
+            array), and rows ((r, F) float32); arrays of the caller's own.
+        """
+        return {symbol: segment.state_dict() for symbol, segment in self._symbols.items()}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take up where `state_dict` left off: what comes is as if nothing had happened.
+
+        Raises
+        ------
+        UsageError
+            If the state is none of such a set; nothing has changed then.
+        """
+        loaded = {}
+        try:
+            for symbol, kept in state.items():
+                loaded[str(symbol)] = LiveSegment(self.feature_set)
+                loaded[str(symbol)].load_state_dict(kept)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"not the state of live {self.feature_set.name} features "
+                f"({type(error).__name__}: {error}); begin without it"
+            ) from None
+        self._symbols = loaded
+
     def push(self, bar: Mapping[str, Any]) -> Float32 | None:
         """Take the next bar of a symbol.
 
@@ -181,12 +230,12 @@ class LiveFeatures:
         last = NEVER if segment is None else segment.last_time
         values = self._admit(bar, symbol, segment)
         if segment is None:
-            segment = self._symbols[symbol] = _Segment(self.feature_set)
+            segment = self._symbols[symbol] = LiveSegment(self.feature_set)
         elif self._max_gap_ns is not None and values[TIMESTAMP] - last > self._max_gap_ns:
             segment.begin()
         return segment.take(values)
 
-    def _admit(self, bar: Mapping[str, Any], symbol: str, segment: _Segment | None) -> _Values:
+    def _admit(self, bar: Mapping[str, Any], symbol: str, segment: LiveSegment | None) -> Values:
         """Return what can be read of a bar, by name, if it is one."""
         last = NEVER if segment is None else segment.last_time
         given: list[Any] = [bar.get(name) for name in BAR_INPUTS]
@@ -226,7 +275,7 @@ class LiveFeatures:
         return {TIMESTAMP: int(times[0]), **dict(zip(FIELDS, five, strict=True)), **extra}
 
     def _extra_of(
-        self, bar: Mapping[str, Any], symbol: str, segment: _Segment | None, name: str
+        self, bar: Mapping[str, Any], symbol: str, segment: LiveSegment | None, name: str
     ) -> float:
         """Return the value of an extra column, or what stands for it."""
         given, code = bar.get(name), ACCEPTED
@@ -247,74 +296,6 @@ class LiveFeatures:
         raise _refusal(bar, symbol, last, code, name)
 
 
-class _Segment:
-    """What is kept of a symbol: the end of its segment."""
-
-    def __init__(self, feature_set: FeatureSet) -> None:
-        self._set = feature_set
-        self.last_time = NEVER
-        self.last_extra: _Values = {}
-        self._bars = {
-            n: _Ring(feature_set.lookback + 1, (), dtype_of(n)) for n in feature_set.inputs
-        }
-        self._rows = _Ring(feature_set.sequence_length, (feature_set.n_features,), np.float32)
-
-    def begin(self) -> None:
-        """Forget all but the last bar's time and extra values: what comes starts a new segment."""
-        for ring in (*self._bars.values(), self._rows):
-            ring.clear()
-
-    def take(self, values: _Values) -> Float32 | None:
-        """Add a bar; return the window that ends with it, if there is one."""
-        for name, ring in self._bars.items():
-            ring.append(values[name])
-        try:
-            columns = {name: ring.last() for name, ring in self._bars.items()}
-            if all(ring.is_full for ring in self._bars.values()):
-                self._rows.append(compute_rows(self._set, columns, _NO_STARTS, self._set.lookback))
-        except BaseException:
-            # a kernel of the user's own may fail: the bar then never came
-            for ring in self._bars.values():
-                ring.drop()
-            raise
-        self.last_time = int(values[TIMESTAMP])
-        self.last_extra = {name: value for name, value in values.items() if name not in BAR_INPUTS}
-        return self._rows.last().copy() if self._rows.is_full else None
-
-
-class _Ring:
-    """The last `keep` items that were appended, always contiguous.
-
-    The array has twice the room, so that they are moved once in about `keep` times.
-    """
-
-    def __init__(self, keep: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        self._keep, self._stop = keep, 0
-        self._data = np.empty((2 * keep, *shape), dtype)
-
-    @property
-    def is_full(self) -> bool:
-        return self._stop >= self._keep
-
-    def append(self, item: Any) -> None:
-        if self._stop == len(self._data):
-            held = self._keep - 1
-            self._data[:held] = self._data[self._stop - held :]
-            self._stop = held
-        self._data[self._stop] = item
-        self._stop += 1
-
-    def drop(self) -> None:
-        """Take the last append back."""
-        self._stop -= 1
-
-    def clear(self) -> None:
-        self._stop = 0
-
-    def last(self) -> Array:
-        return self._data[max(0, self._stop - self._keep) : self._stop]
-
-
 def _refusal(
     bar: Mapping[str, Any], symbol: str, last: int, code: int, column: str | None = None
 ) -> BadRowsError:
@@ -322,7 +303,9 @@ def _refusal(
     after = "it has none yet" if last == NEVER else f"its last one is of {shown(last)}"
     names = BAR_INPUTS if column is None else (*BAR_INPUTS, column)
     values = ", ".join(f"{name} {bar.get(name)!r}" for name in names)
-    return BadRowsError(
+    error = BadRowsError(
         f"symbol {symbol!r}: {reason}: {values}; {after}. A build would quarantine this bar; "
         "nothing has changed: mend it, or leave it out and push the next one"
     )
+    error.reason = reason
+    return error

@@ -1,0 +1,193 @@
+"""`serve`: bars as JSON lines in, decisions as JSON lines out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from grandbatch.cli import options as o
+from grandbatch.errors import BadRowsError, UsageError
+from grandbatch.values.texts import strict_json
+
+if TYPE_CHECKING:
+    from grandbatch.serving import LiveTeam
+
+_log = logging.getLogger("grandbatch")
+
+_MOST_LINE_BYTES = 2**20
+_TIMED_BARS = 100_000
+_UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+_YEAR_1973 = 10**17
+"""ns since 1970; a whole number below it counts something longer."""
+
+
+def serve(
+    checkpoint_dir: Annotated[Path, typer.Option(help="Of the training whose team decides.")],
+    set_name: Annotated[
+        str | None, typer.Option("--set", help="The set trained on, where it is your own.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="File to go on from, and to save to; made at first.")
+    ] = None,
+    save_every: Annotated[
+        int, typer.Option(min=1, help="Bars between two savings; it is saved at the end, too.")
+    ] = 1000,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Tell how sure the team is: takes longer.")
+    ] = False,
+    epoch_unit: Annotated[
+        str | None, typer.Option(help="s, ms, us or ns: what timestamps that are numbers count.")
+    ] = None,
+    allow_non_positive: o.AllowNonPositive = False,
+    ohlc_tolerance: o.OhlcTolerance = 1e-9,
+) -> None:
+    """Answer bars, as JSON lines on stdin, with a team's decisions, as JSON lines on stdout.
+
+    A line has timestamp, open, high, low, close, volume, and symbol where there are several. The
+    answer has the exposure wanted, or bars_missing until there is a window, or error and reason
+    where the line is no bar, which then changes nothing.
+
+    Ctrl-C and SIGTERM end it between two bars, its state saved. After kill -9 the state is that of
+    the last saving: send the bars since again, and the decisions are the same.
+
+    Example: grandbatch serve --checkpoint-dir run --state live.state < bars.jsonl
+    """
+    if epoch_unit not in (None, *_UNITS):
+        raise UsageError(f"--epoch-unit must be s, ms, us or ns, got {epoch_unit!r}")
+    from grandbatch.serving import LiveTeam
+
+    team = LiveTeam.from_checkpoint(
+        checkpoint_dir,
+        set_name,
+        allow_non_positive=allow_non_positive,
+        ohlc_tolerance=ohlc_tolerance,
+    )
+    if state is not None and state.exists():
+        team.load(state)
+        _log.info("going on from %s, after %d bars", state, team.n_bars)
+    elif state is not None:
+        team.save(state)  # where it can't be saved that is known before the first bar
+    seconds: deque[float] = deque(maxlen=_TIMED_BARS)
+    bad = 0
+    try:
+        for line in _Lines(sys.stdin.buffer):
+            began = time.perf_counter()
+            answer = _answer(team, line, epoch_unit, confidence=confidence)
+            sys.stdout.write(strict_json(answer) + "\n")
+            sys.stdout.flush()
+            if "error" in answer:
+                bad += 1
+                continue
+            seconds.append(time.perf_counter() - began)
+            if state is not None and team.n_bars % save_every == 0:
+                team.save(state)
+        # not where an answer could not be given: the bar is sent again then
+        if state is not None:
+            team.save(state)
+    finally:
+        _tell(team, seconds, bad)
+
+
+class _Lines:
+    """Lines of a stream; a signal that ends the process is answered between two of them."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._is_waiting, self._must_stop = stream, False, False
+
+    def __iter__(self) -> Iterator[bytes]:
+        before = {number: signal.signal(number, self._hear) for number in _ENDING}
+        try:
+            while line := self._next():
+                if line.strip():
+                    yield line
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _next(self) -> bytes:
+        try:
+            self._is_waiting = True
+            if self._must_stop:
+                return b""
+            line = self._stream.readline(_MOST_LINE_BYTES)
+            self._is_waiting = False
+        except _EndedError:
+            return b""
+        return line
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self._must_stop = True
+        if self._is_waiting:
+            raise _EndedError
+
+
+class _EndedError(Exception):
+    """Raised while waiting for a line, to stop waiting."""
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+def _answer(
+    team: LiveTeam, line: bytes, epoch_unit: str | None, *, confidence: bool
+) -> dict[str, Any]:
+    try:
+        bar = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return {"error": f"the line is no JSON ({error})", "reason": "unparseable"}
+    if not isinstance(bar, dict):
+        return {"error": "the line is no JSON object", "reason": "unparseable"}
+    told = {name: bar[name] for name in ("symbol", "timestamp") if _is_plain(bar.get(name))}
+    try:
+        return {**team.decide(_timed(bar, epoch_unit), confidence=confidence), **told}
+    except BadRowsError as error:
+        return {**told, "error": str(error), "reason": error.reason}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _timed(bar: Mapping[str, Any], epoch_unit: str | None) -> Mapping[str, Any]:
+    """Return a bar whose timestamp, where it is a number, counts ns."""
+    time_ = bar.get("timestamp")
+    if isinstance(time_, bool) or not isinstance(time_, int | float):
+        return bar
+    if epoch_unit is None and abs(time_) < _YEAR_1973:
+        error = BadRowsError(
+            f"timestamp {time_!r} is a number that can't count ns since 1970; say what it counts "
+            "(--epoch-unit s, ms or us)"
+        )
+        error.reason = "unparseable"
+        raise error
+    factor = _UNITS[epoch_unit or "ns"]
+    exact = round(time_ * factor) if math.isfinite(time_) else time_
+    return {**bar, "timestamp": exact}
+
+
+def _tell(team: LiveTeam, seconds: deque[float], bad: int) -> None:
+    if not seconds:
+        _log.info("no bar was answered; %d lines were no bars", bad)
+        return
+    ranked = sorted(seconds)
+    half, most = (1e3 * ranked[int(share * (len(ranked) - 1))] for share in (0.5, 0.99))
+    _log.info(
+        "%d bars in all, %d lines were no bars; half of the last %d answers took at most %.2f ms, "
+        "99 %% of them %.2f ms",
+        team.n_bars,
+        bad,
+        len(ranked),
+        half,
+        most,
+    )

@@ -1,0 +1,129 @@
+"""`LiveSegment`: the end of a symbol's segment, as long as features and windows reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.features import FeatureSet, compute_rows
+from grandbatch.features.inputs import BAR_INPUTS, TIMESTAMP, dtype_of
+from grandbatch.kernels.bars.bar_rules import NEVER
+from grandbatch.values.arrays import Array, Float32
+
+Values = dict[str, float]
+"""A bar's inputs by name; its timestamp is an int."""
+
+_NO_STARTS = np.empty(0, np.int64)
+
+
+class LiveSegment:
+    """What is kept of a symbol: the end of its segment."""
+
+    def __init__(self, feature_set: FeatureSet) -> None:
+        self._set = feature_set
+        self.last_time = NEVER
+        self.last_extra: Values = {}
+        self._bars = {
+            n: Ring(feature_set.lookback + 1, (), dtype_of(n)) for n in feature_set.inputs
+        }
+        self._rows = Ring(feature_set.sequence_length, (feature_set.n_features,), np.float32)
+
+    @property
+    def missing(self) -> int:
+        """Bars that are still to come until there is a matrix."""
+        bars = max((ring.missing for ring in self._bars.values()), default=0)
+        # the bar that fills the lookback gives the first row
+        return bars + self._rows.missing - (bars > 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "last_time": self.last_time,
+            "last_extra": dict(self.last_extra),
+            "bars": {name: ring.last().copy() for name, ring in self._bars.items()},
+            "rows": self._rows.last().copy(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if set(state["bars"]) != set(self._bars):
+            raise ValueError(f"it has bars of {sorted(state['bars'])}")
+        for ring, items in (
+            *((ring, state["bars"][name]) for name, ring in self._bars.items()),
+            (self._rows, state["rows"]),
+        ):
+            ring.fill(items)
+        self.last_time = int(state["last_time"])
+        self.last_extra = {str(n): float(value) for n, value in state["last_extra"].items()}
+
+    def begin(self) -> None:
+        """Forget all but the last bar's time and extra values: what comes starts a new segment."""
+        for ring in (*self._bars.values(), self._rows):
+            ring.clear()
+
+    def take(self, values: Values) -> Float32 | None:
+        """Add a bar; return the window that ends with it, if there is one."""
+        for name, ring in self._bars.items():
+            ring.append(values[name])
+        try:
+            columns = {name: ring.last() for name, ring in self._bars.items()}
+            if all(ring.is_full for ring in self._bars.values()):
+                self._rows.append(compute_rows(self._set, columns, _NO_STARTS, self._set.lookback))
+        except BaseException:
+            # a kernel of the user's own may fail: the bar then never came
+            for ring in self._bars.values():
+                ring.drop()
+            raise
+        self.last_time = int(values[TIMESTAMP])
+        self.last_extra = {name: value for name, value in values.items() if name not in BAR_INPUTS}
+        return self._rows.last().copy() if self._rows.is_full else None
+
+
+class Ring:
+    """The last `keep` items that were appended, always contiguous.
+
+    The array has twice the room, so that they are moved once in about `keep` times.
+    """
+
+    def __init__(self, keep: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        self._keep, self._stop = keep, 0
+        self._data = np.empty((2 * keep, *shape), dtype)
+
+    @property
+    def is_full(self) -> bool:
+        return self._stop >= self._keep
+
+    def append(self, item: Any) -> None:
+        if self._stop == len(self._data):
+            held = self._keep - 1
+            self._data[:held] = self._data[self._stop - held :]
+            self._stop = held
+        self._data[self._stop] = item
+        self._stop += 1
+
+    @property
+    def missing(self) -> int:
+        """Items still to come until it is full."""
+        return max(0, self._keep - self._stop)
+
+    def fill(self, items: Any) -> None:
+        """Hold these items, the last ones of those that were appended."""
+        found = np.asarray(items)
+        wanted = self._data.dtype, self._data.shape[1:]
+        if (found.dtype, found.shape[1:]) != wanted or len(found) > self._keep:
+            raise ValueError(
+                f"{found.dtype} of shape {found.shape}, at most {self._keep} of {wanted} wanted"
+            )
+        self._data[: len(found)] = found
+        self._stop = len(found)
+
+    def drop(self) -> None:
+        """Take the last append back."""
+        self._stop -= 1
+
+    def clear(self) -> None:
+        self._stop = 0
+
+    def last(self) -> Array:
+        return self._data[max(0, self._stop - self._keep) : self._stop]

@@ -1,0 +1,231 @@
+"""Decisions on bars that arrive one by one are those of the store, and outlive the process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from simulated import write_bars
+
+import grandbatch as gb
+from grandbatch.errors import BadRowsError, CheckpointError, UsageError
+from grandbatch.evaluation.walking import decide, read_tape
+from grandbatch.experiment import wire_training
+from grandbatch.mappo import Team
+from grandbatch.serving import LiveTeam
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Bars of two symbols with a gap, a store of them, and a team trained a little on it."""
+    path = tmp_path_factory.mktemp("serving")
+    lines = write_bars(path / "whole.csv", 900, symbols=2).read_text().splitlines()
+    kept = [line for number, line in enumerate(lines) if not 400 < number < 420]
+    (path / "bars.csv").write_text("\n".join(kept) + "\n")
+    store = gb.build_store(
+        path / "bars.csv", path / "s.zarr", overlap=47, max_gap="30min", durable=False
+    )
+    splits = gb.split_store(store, {"train": 0.6, "validation": 0.4})
+    processor, trainer = wire_training(store, gb.BatchConfig(), path / "run", splits, epochs=2)
+    for _ in processor.process_batches(trainer):
+        pass
+    return path
+
+
+@pytest.fixture(scope="module")
+def bars(folder):
+    frame = gb.read_bars(folder / "bars.csv", cache=folder / "cache").compute()
+    # as they arrive: by time, symbols side by side
+    frame = frame.sort_values(["timestamp", "symbol"], kind="stable")
+    return [
+        {**bar, "timestamp": bar["timestamp"].isoformat(), "symbol": str(bar["symbol"])}
+        for bar in frame.to_dict("records")
+    ]
+
+
+def decisions(team, bars):
+    return [team.decide(bar) for bar in bars]
+
+
+def test_decisions_are_those_of_the_team_over_the_stores_windows(folder, bars):
+    store = gb.MatrixStore.open(folder / "s.zarr")
+    tape = read_tape(store, None)
+    wanted = dict(zip(
+        zip(tape.symbol.tolist(), tape.time.tolist(), strict=True),
+        decide([Team.from_checkpoint(folder / "run")], store, tape)[0].tolist(), strict=True,
+    ))  # fmt: skip
+    answers = decisions(LiveTeam.from_checkpoint(folder / "run"), bars)
+    times = [np.datetime64(bar["timestamp"][:19], "ns").astype(int) for bar in bars]
+    found = {
+        (store.symbols.index(one["symbol"]), time_): one["exposure"]
+        for one, time_ in zip(answers, times, strict=True)
+        if one["exposure"] is not None
+    }
+    assert len(wanted) > 400
+    assert {key: found[key] for key in wanted} == wanted
+    # the last bar of a segment has a window too, but nothing to earn
+    assert len(found) == len(wanted) + store.attrs["n_segments"]
+    waiting = [
+        one["bars_missing"] for one in answers if "bars_missing" in one and one["symbol"] == "S1"
+    ]
+    assert waiting == list(range(87, 0, -1))
+
+
+def test_a_team_goes_on_from_its_saved_state_to_the_bit(folder, bars, tmp_path):
+    whole = decisions(LiveTeam.from_checkpoint(folder / "run"), bars)
+    for stop in (100, 810):
+        first = LiveTeam.from_checkpoint(folder / "run")
+        before = decisions(first, bars[:stop])
+        first.save(tmp_path / "state")
+        second = LiveTeam.from_checkpoint(folder / "run")
+        second.load(tmp_path / "state")
+        assert second.n_bars == stop
+        assert before + decisions(second, bars[stop:]) == whole
+
+
+def test_a_bar_that_is_none_changes_nothing_and_says_why(folder, bars):
+    team = LiveTeam.from_checkpoint(folder / "run")
+    plain = decisions(LiveTeam.from_checkpoint(folder / "run"), bars[:300])
+    found = []
+    for number, bar in enumerate(bars[:300]):
+        if number % 7 == 3:
+            for wrong, reason in (
+                ({**bars[number - 2], "symbol": bars[number - 1]["symbol"]}, "duplicate_timestamp"),
+                ({**bar, "high": 0.1}, "ohlc_inconsistent"),
+                ({**bar, "volume": None}, "missing"),
+                ({**bar, "close": "many"}, "unparseable"),
+            ):
+                with pytest.raises(BadRowsError) as caught:
+                    team.decide(wrong)
+                assert caught.value.reason in (reason, "out_of_order")
+        found.append(team.decide(bar))
+    assert found == plain
+
+
+def test_a_damaged_or_foreign_state_is_refused(folder, bars, tmp_path):
+    team = LiveTeam.from_checkpoint(folder / "run")
+    decisions(team, bars[:50])
+    path = tmp_path / "state"
+    team.save(path)
+    data = bytearray(path.read_bytes())
+    for place in np.random.default_rng(0).integers(0, len(data), 40).tolist():
+        broken = bytearray(data)
+        broken[place] ^= 1
+        path.write_bytes(broken)
+        with pytest.raises(CheckpointError):
+            LiveTeam.from_checkpoint(folder / "run").load(path)
+    path.write_bytes(data)
+    other = LiveTeam.from_checkpoint(folder / "run", max_gap="2h")
+    with pytest.raises(CheckpointError, match=r"another team's bars \(max_gap_ns\)"):
+        other.load(path)
+    with pytest.raises(CheckpointError, match="another team's bars"):
+        other.load(gb.CheckpointManager(folder / "run", content_id="").latest())
+    with pytest.raises(UsageError, match="not the state of live strategic features"):
+        team.live.load_state_dict({"S0": {"bars": {}, "rows": np.zeros((1, 13)), "last_time": 0}})
+
+
+def test_features_that_the_team_was_not_trained_on_are_refused(folder):
+    with pytest.raises(CheckpointError, match="give the set that it was trained on"):
+        LiveTeam.from_checkpoint(folder / "run", "tactical")
+
+
+def serve(folder, *flags, **options):
+    command = [sys.executable, "-m", "grandbatch", "serve", "--checkpoint-dir", folder / "run"]
+    return subprocess.Popen(
+        [*map(str, (*command, *flags))], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def lines_of(bars):
+    return "".join(json.dumps(bar) + "\n" for bar in bars)
+
+
+def test_a_server_killed_in_the_middle_loses_what_was_not_saved_and_no_more(folder, bars, tmp_path):
+    whole = decisions(LiveTeam.from_checkpoint(folder / "run"), bars)
+    flags = ("--state", tmp_path / "state", "--save-every", "50", "--confidence")
+    with serve(folder, *flags[:4]) as child:
+        child.stdin.write(lines_of(bars[:230]))
+        child.stdin.flush()
+        answers = [json.loads(child.stdout.readline()) for _ in range(230)]
+        child.kill()
+    assert answers == whole[:230]
+    again = LiveTeam.from_checkpoint(folder / "run")
+    again.load(tmp_path / "state")
+    assert again.n_bars == 200
+    with serve(folder, *flags) as child:
+        # all that is not known to be saved comes again; a line in between is no bar
+        sent = lines_of(bars[190:240]) + "no bar\n" + '{"timestamp": 1700000000, "symbol": "S0"}\n'
+        out, err = child.communicate(sent + lines_of(bars[240:]))
+    found = [json.loads(line) for line in out.splitlines()]
+    assert child.returncode == 0, err
+    assert all(one["reason"] in ("out_of_order", "duplicate_timestamp") for one in found[:10])
+    assert [one["reason"] for one in found[50:52]] == ["unparseable", "unparseable"]
+    assert "--epoch-unit" in found[51]["error"]
+    told = found[10:50] + found[52:]
+    assert all(one.pop("is_calibrated", True) is True for one in told)
+    confident = [one for one in told if one["exposure"] is not None]
+    assert all(0.5 <= one.pop("confidence") <= 1 and one.pop("level") for one in confident)
+    assert told == whole[200:]
+    assert "after 200 bars" in err
+    assert "99 % of them" in err
+    again.load(tmp_path / "state")
+    assert again.n_bars == len(bars)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_a_signal_ends_a_server_between_two_bars_its_state_saved(folder, bars, tmp_path, number):
+    with serve(folder, "--state", tmp_path / "state") as child:
+        child.stdin.write(lines_of(bars[:20]))
+        child.stdin.flush()
+        for _ in range(20):
+            child.stdout.readline()
+        time.sleep(0.05)
+        child.send_signal(number)
+        assert child.wait(timeout=30) == 0
+        assert "Traceback" not in child.stderr.read()
+    team = LiveTeam.from_checkpoint(folder / "run")
+    team.load(tmp_path / "state")
+    assert team.n_bars == 20
+
+
+def test_an_exported_policy_decides_as_the_team(folder, tmp_path):
+    ort = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    team = Team.from_checkpoint(folder / "run")
+    matrices = gb.MatrixStore.open(folder / "s.zarr").matrices[:300]
+    held = np.random.default_rng(0).integers(-6, 7, 300) / 6
+    wanted = team.act(torch.from_numpy(matrices), torch.from_numpy(held))
+    assert len(wanted.exposure.unique()) > 1
+    path = team.export(tmp_path / "policy.onnx")
+    assert list(tmp_path.iterdir()) == [path]
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for stop in (1, 7, 300):
+        actions, exposure = session.run(
+            None, {"matrices": matrices[:stop], "exposure": held[:stop]}
+        )
+        np.testing.assert_array_equal(actions, wanted.actions[:stop])
+        np.testing.assert_array_equal(exposure, wanted.exposure[:stop])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.*deprecated")
+def test_a_torchscript_policy_decides_as_the_team(folder, tmp_path):
+    team = Team.from_checkpoint(folder / "run")
+    matrices = torch.from_numpy(gb.MatrixStore.open(folder / "s.zarr").matrices[:300])
+    held = torch.from_numpy(np.random.default_rng(0).integers(-6, 7, 300) / 6)
+    wanted = team.act(matrices, held)
+    loaded = torch.jit.load(team.export(tmp_path / "policy.pt"))
+    for stop in (1, 300):
+        actions, exposure = loaded(matrices[:stop], held[:stop])
+        assert torch.equal(actions, wanted.actions[:stop])
+        assert torch.equal(exposure, wanted.exposure[:stop])
+    with pytest.raises(UsageError, match=r"NAME.onnx \(ONNX\) or NAME.pt"):
+        team.export(tmp_path / "policy.bin")
