@@ -39,6 +39,7 @@ class LiveSegment:
         return bars + self._rows.missing - (bars > 0)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return all that later windows depend on."""
         return {
             "last_time": self.last_time,
             "last_extra": dict(self.last_extra),
@@ -47,6 +48,7 @@ class LiveSegment:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up where `state_dict` left off; raise ValueError or TypeError for another state."""
         if set(state["bars"]) != set(self._bars):
             raise ValueError(f"it has bars of {sorted(state['bars'])}")
         for ring, items in (
@@ -92,9 +94,11 @@ class Ring:
 
     @property
     def is_full(self) -> bool:
+        """Whether `keep` items are held."""
         return self._stop >= self._keep
 
     def append(self, item: Any) -> None:
+        """Add an item; the oldest goes."""
         if self._stop == len(self._data):
             held = self._keep - 1
             self._data[:held] = self._data[self._stop - held :]
@@ -123,7 +127,9 @@ class Ring:
         self._stop -= 1
 
     def clear(self) -> None:
+        """Forget all items."""
         self._stop = 0
 
     def last(self) -> Array:
+        """Return the items held, oldest first, a view."""
         return self._data[max(0, self._stop - self._keep) : self._stop]
