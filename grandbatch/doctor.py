@@ -23,7 +23,7 @@ from grandbatch.version import __version__
 _SHOWN_EXTRAS = ("rl", "metrics", "s3")
 
 _PROBE_BYTES = 64 * 2**20
-_PIECE_BYTES = 4 * 2**20
+_STEP_BYTES = 4 * 2**20
 
 
 def required(extra: str | None = None) -> list[str]:
@@ -82,18 +82,18 @@ def disk_speed(folder: Path, n_bytes: int = _PROBE_BYTES) -> dict[str, int]:
         If the folder isn't there or can't be written.
     """
     path = folder / f".grandbatch-doctor-{secrets.token_hex(4)}"
-    piece = secrets.token_bytes(_PIECE_BYTES)
+    piece = secrets.token_bytes(_STEP_BYTES)
     try:
         began = time.perf_counter()
         with path.open("wb", buffering=0) as file:
-            for _ in range(n_bytes // _PIECE_BYTES):
+            for _ in range(n_bytes // _STEP_BYTES):
                 file.write(piece)
             os.fsync(file.fileno())
         written = time.perf_counter()
         with path.open("rb", buffering=0) as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             reading = time.perf_counter()
-            while file.read(_PIECE_BYTES):
+            while file.read(_STEP_BYTES):
                 pass
         ended = time.perf_counter()
         status = os.statvfs(folder)

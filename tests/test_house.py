@@ -10,8 +10,22 @@ from pathlib import Path
 import grandbatch
 
 ROOT = Path(grandbatch.__file__).parent
-RETIRED = ("Piece", "PieceTask", "RunGuard", "RunRecord", "Resources", "Place")
-"""Names of classes that meant what another word means: Run, BlockJob, TrainingGuard, …"""
+RETIRED = {
+    "grandbatch": {"runguard", "runrecord", "resources"},
+    **{
+        key: {"piece", "pieces"}
+        for key in (
+            f"grandbatch.{part}" for part in ("store", "order", "builder", "grid", "doctor")
+        )
+    },
+    "grandbatch.files": {"place", "places", "piece"},
+    "grandbatch.loader": {"stretch", "piece", "pieces"},
+}
+"""Words that stand in no name of a part any more: what they meant has another word in the table of
+docs/internals.md."""
+
+REPEATED_LINES = 10
+"""So many lines of the same logic stand once."""
 
 
 def modules():
@@ -80,7 +94,68 @@ def test_no_class_name_stands_twice():
             if isinstance(node, ast.ClassDef):
                 homes[node.name].append(name)
     assert {name: places for name, places in homes.items() if len(places) > 1} == {}
-    assert not set(RETIRED) & set(homes)
+
+
+def named(tree):
+    """What a module names: its classes and functions, with their methods, and its variables."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            yield node.name
+        for inner in node.body if isinstance(node, ast.Module | ast.ClassDef) else ():
+            targets = getattr(inner, "targets", [getattr(inner, "target", None)])
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def words(name):
+    """The words of a name, in small letters, and the name as one."""
+    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+    return {part.lower() for part in parts} | {name.lower().strip("_")}
+
+
+def test_words_that_were_given_up_stand_in_no_name():
+    assert words("_by_Piece") >= {"by", "piece"}
+    assert words("PieceTask") >= {"piece", "task", "piecetask"}
+    found = {
+        f"{module}: {name}"
+        for part, retired in RETIRED.items()
+        for module, (_, tree) in MODULES.items()
+        if module == part or module.startswith(f"{part}.")
+        for name in named(tree)
+        if words(name) & retired
+    }
+    assert found == set()
+
+
+def statements(function):
+    """The lines of a function as Python writes them, without its docstring and its head."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return "\n".join(map(ast.unparse, body)).splitlines()
+
+
+def repeated(functions):
+    """Places of logic that stands twice, `REPEATED_LINES` lines or more."""
+    homes = defaultdict(set)
+    for home, function in functions:
+        lines = statements(function)
+        for at in range(len(lines) - REPEATED_LINES + 1):
+            homes["\n".join(lines[at : at + REPEATED_LINES])].add(home)
+    return {tuple(sorted(where)) for where in homes.values() if len(where) > 1}
+
+
+def test_no_ten_lines_of_logic_stand_twice():
+    others = [*ROOT.parent.glob("benchmarks/**/*.py"), *ROOT.parent.glob("pipelines/*.py")]
+    trees = {path: ast.parse(path.read_text()) for path in others}
+    trees |= dict(MODULES.values())
+    functions = [
+        (f"{path.relative_to(ROOT.parent)}:{node.name}", node)
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    ]
+    assert len(functions) > 1000
+    long = next(function for _, function in functions if len(statements(function)) > 12)
+    assert repeated([("here", long), ("there", long)]) == {("here", "there")}
+    assert repeated(functions) == set()
 
 
 def test_no_package_has_more_than_fifteen_modules():

@@ -34,12 +34,12 @@ class Deferred(ABC):
     def __reduce__(self) -> tuple[Any, ...]:
         opening = self.__dict__.get("_opening")
         if opening is None:
-            return _deferred, (type(self), *self._place())
+            return _deferred, (type(self), *self._deferral())
         known = {name: value for name, value in self.__dict__.items() if name != "_opening"}
         return _deferred, (type(self), known, opening)
 
     @abstractmethod
-    def _place(self) -> tuple[dict[str, Any], Opening]:
+    def _deferral(self) -> tuple[dict[str, Any], Opening]:
         """Return the attributes that are known before it is opened, and what opens it."""
 
 

@@ -20,7 +20,7 @@ from grandbatch.files.ordinary import open_regular, read_whole
 URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
 """What a URL begins with. A `Path` of one has one slash left of two."""
 
-LOCAL_PIECE_BYTES = 4 * 1024 * 1024
+LOCAL_STEP_BYTES = 4 * 1024 * 1024
 """Small enough that a checksum finds what was read in the cache."""
 
 _WHOLE = 2**62
@@ -61,7 +61,7 @@ def location_of(given: str | os.PathLike[str]) -> Path:
 class File(Protocol):
     """An open file of chunks."""
 
-    piece_bytes: int
+    step_bytes: int
     """How much to read at once."""
 
     n_bytes: int | None
@@ -87,7 +87,7 @@ def open_location(location: Path) -> File:
 
 
 class _LocalFile:
-    piece_bytes = LOCAL_PIECE_BYTES
+    step_bytes = LOCAL_STEP_BYTES
 
     def __init__(self, path: Path) -> None:
         self._handle = open_regular(path)
@@ -103,7 +103,7 @@ class _LocalFile:
 class _RemoteFile:
     """Each read is a request."""
 
-    piece_bytes = _WHOLE
+    step_bytes = _WHOLE
     n_bytes: int | None = None
 
     def __init__(self, location: Any) -> None:

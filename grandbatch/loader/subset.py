@@ -86,7 +86,7 @@ def select(store: MatrixStore, settings: OrderSettings) -> Selection:
             f"no window of {store.path} ends from {_shown(settings.start)} to before "
             f"{_shown(settings.stop)}"
             + (f" for {', '.join(settings.symbols)}" if settings.symbols is not None else "")
-            + (f" and reads bars of {_stretch(settings.reads)} only" if settings.reads else "")
+            + (f" and reads bars of {_span_of_time(settings.reads)} only" if settings.reads else "")
             + f"; it has windows ending from {_shown(int(store.end_time[:].min()))} to "
             f"{_shown(int(store.end_time[:].max()))}"
         )
@@ -129,5 +129,5 @@ def _shown(time: int | None) -> str:
     return "any time" if time is None else shown(time)
 
 
-def _stretch(reads: tuple[int, int]) -> str:
+def _span_of_time(reads: tuple[int, int]) -> str:
     return f"{shown(reads[0])} to before {shown(reads[1])}"

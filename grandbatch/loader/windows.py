@@ -66,7 +66,7 @@ class WindowStream:
         weight = np.ones(n, np.float32)
         matrices: torch.Tensor | None = None
         at = 0
-        for block, offset, size, window in self._pieces(ranges):
+        for block, offset, size, window in self._within_blocks(ranges):
             entries = block.entries[offset : offset + size]
             here = slice(at, at + size)
             starts = block.table.look_up(entries, index[here], records[here])
@@ -86,7 +86,9 @@ class WindowStream:
         )
         return Slab(matrices, columns, None if at == n else self._error)
 
-    def _pieces(self, ranges: Sequence[Range]) -> Iterator[tuple[ShuffleBlock, int, int, int]]:
+    def _within_blocks(
+        self, ranges: Sequence[Range]
+    ) -> Iterator[tuple[ShuffleBlock, int, int, int]]:
         """Cut ranges at blocks, up to the first window that can't be read.
 
         Gives the block, the first window's place in it, how many windows, and the first's place

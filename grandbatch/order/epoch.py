@@ -91,7 +91,7 @@ class EpochOrder:
             `slot * chunk_windows + w` for window w of the chunk in that slot.
         """
         chunks = self.block_chunks(block)
-        which, begin, end = self.selection.pieces(chunks)
+        which, begin, end = self.selection.cut(chunks)
         slot = which if slots is None else slots[which].astype(np.int64)
         begin, length = slot * self.selection.chunk_windows + begin, end - begin
         if not self.settings.shuffle:

@@ -64,7 +64,7 @@ class Selection:
         kept: Int64 = self._kept_before_stretch[at] + inside
         return kept
 
-    def pieces(self, chunks: Int64) -> tuple[Int64, Int64, Int64]:
+    def cut(self, chunks: Int64) -> tuple[Int64, Int64, Int64]:
         """Cut the stretches at the borders of some chunks.
 
         Parameters

@@ -172,7 +172,7 @@ class MatrixStore(Deferred):
             )
         return cls(folder, attrs, manifest, identity)
 
-    def _place(self) -> tuple[dict[str, Any], Opening]:
+    def _deferral(self) -> tuple[dict[str, Any], Opening]:
         return {"path": self.path}, (_reopen, (self.path, self.fingerprint))
 
     def __len__(self) -> int:

@@ -155,8 +155,8 @@ class ArrayReader:
         file, offset = files.get(self, chunk), self._offset(chunk)
         trailer = bytearray(CRC_BYTES)
         n_read = crc = 0
-        for first in range(0, len(out), file.piece_bytes):
-            piece = out[first : first + file.piece_bytes]
+        for first in range(0, len(out), file.step_bytes):
+            piece = out[first : first + file.step_bytes]
             last = [trailer] if first + len(piece) == len(out) else []
             try:
                 n_read += file.read_into([piece.data, *last], offset + first)

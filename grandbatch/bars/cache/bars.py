@@ -110,7 +110,7 @@ class Bars(Deferred):
         """Parquet file of the rows that are no bars: file, line, text, reason."""
         return self.path / QUARANTINE
 
-    def _place(self) -> tuple[dict[str, Any], Opening]:
+    def _deferral(self) -> tuple[dict[str, Any], Opening]:
         known = {"path": self.path, "fingerprint": self.fingerprint, "_sha256": self._sha256}
         return known, (_reopen, (str(self.path), self._sha256))
 
