@@ -91,20 +91,31 @@ def test_the_last_value_is_that_of_the_symbols_last_bar_across_gaps():
 
 
 @pytest.mark.parametrize(
-    ("given", "fill", "words"),
+    ("given", "words"),
     [
-        (without("vwap"), {}, r"missing \(vwap\): .* vwap None;"),
-        (bar(vwap="x"), {}, r"unparseable \(vwap\)"),
-        (bar(vwap=float("inf")), {}, r"not_finite \(vwap\)"),
-        (without("vwap"), {"vwap": "last"}, r"missing \(vwap\)"),
-        (bar(vwap=float("nan")), {"vwap": "last"}, r"missing \(vwap\)"),
+        (without("vwap"), r"missing \(vwap\): .* vwap None;"),
+        (bar(vwap="x"), r"unparseable \(vwap\)"),
+        (bar(vwap=float("inf")), r"not_finite \(vwap\)"),
     ],
 )
-def test_a_bar_without_a_required_value_is_refused_and_changes_nothing(given, fill, words):
-    live = gb.LiveFeatures(MINE, fill=fill)
+def test_a_bar_without_a_required_value_is_refused_and_changes_nothing(given, words):
+    live = gb.LiveFeatures(MINE)
     with pytest.raises(BadRowsError, match=words):
         live.push(given)
     live.push(bar())
+
+
+def test_bars_before_a_columns_first_value_are_refused_but_count_for_the_other_columns():
+    live = gb.LiveFeatures(MINE.with_window(1), fill={"funding": "last", "vwap": "last"})
+    bars = bars_of(columns_of(5))
+    for wrong in (None, float("nan")):
+        with pytest.raises(BadRowsError, match=r"missing \(vwap\).*values are remembered"):
+            live.push({**bars[0], "vwap": wrong, "funding": 0.5, "symbol": str(wrong)})
+    with pytest.raises(BadRowsError, match="duplicate_timestamp"):
+        live.push({**bars[0], "symbol": "None"})
+    for each in bars[1:4]:
+        row = live.push({**each, "funding": None, "symbol": "None"})
+    assert row[0, 0] == 0.5
 
 
 def test_columns_that_a_build_requires_are_required_though_no_feature_reads_them():

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from grandbatch.values.times import Duration
 
 
+_UNCHANGED = "nothing has changed: mend it, or leave it out and push the next one"
+_REMEMBERED = "its time and its other values are remembered, as there: push the next one"
+
+
 class LiveFeatures:
     """Turns bars into matrices as they arrive, for any number of symbols. Not thread-safe.
 
@@ -223,7 +227,9 @@ class LiveFeatures:
         Raises
         ------
         BadRowsError
-            If a build would quarantine the bar. Nothing has changed then: the next one can come.
+            If a build would quarantine the bar. The next one can come then. Nothing has changed,
+            unless the bar comes before the first value of a column that is filled by its last one:
+            its time and its other values are remembered, as in a build.
         """
         symbol = str(bar.get("symbol", DEFAULT_SYMBOL) or "").strip()
         segment = self._symbols.get(symbol)
@@ -233,6 +239,11 @@ class LiveFeatures:
             segment = self._symbols[symbol] = LiveSegment(self.feature_set)
         elif self._max_gap_ns is not None and values[TIMESTAMP] - last > self._max_gap_ns:
             segment.begin()
+        unfilled = [name for name in self._fill if math.isnan(values[name])]
+        if unfilled:
+            # in a build such a row goes once all others are judged, and its values count till then
+            segment.remember(values)
+            raise _refusal(bar, symbol, last, MISSING, unfilled[0], _REMEMBERED)
         return segment.take(values)
 
     def _admit(self, bar: Mapping[str, Any], symbol: str, segment: LiveSegment | None) -> Values:
@@ -277,7 +288,7 @@ class LiveFeatures:
     def _extra_of(
         self, bar: Mapping[str, Any], symbol: str, segment: LiveSegment | None, name: str
     ) -> float:
-        """Return the value of an extra column, or what stands for it."""
+        """Return the value of an extra column, or what stands for it; nan where nothing does."""
         given, code = bar.get(name), ACCEPTED
         try:
             value = float("nan" if given is None else given)
@@ -287,17 +298,21 @@ class LiveFeatures:
             return value
         if self._fill[name] == "zero":
             return 0.0
-        if self._fill[name] == "last" and segment is not None:
-            return segment.last_extra[name]
+        if self._fill[name] == "last":
+            return math.nan if segment is None else segment.last_extra.get(name, math.nan)
         if code == ACCEPTED:
-            is_missing = given is None or self._fill[name] == "last"
-            code = MISSING if is_missing else NOT_FINITE
+            code = MISSING if given is None else NOT_FINITE
         last = NEVER if segment is None else segment.last_time
         raise _refusal(bar, symbol, last, code, name)
 
 
 def _refusal(
-    bar: Mapping[str, Any], symbol: str, last: int, code: int, column: str | None = None
+    bar: Mapping[str, Any],
+    symbol: str,
+    last: int,
+    code: int,
+    column: str | None = None,
+    outcome: str = _UNCHANGED,
 ) -> BadRowsError:
     reason = REASONS[code - 1] + (f" ({column})" if column else "")
     after = "it has none yet" if last == NEVER else f"its last one is of {shown(last)}"
@@ -305,7 +320,7 @@ def _refusal(
     values = ", ".join(f"{name} {bar.get(name)!r}" for name in names)
     error = BadRowsError(
         f"symbol {symbol!r}: {reason}: {values}; {after}. A build would quarantine this bar; "
-        "nothing has changed: mend it, or leave it out and push the next one"
+        f"{outcome}"
     )
     error.reason = reason
     return error

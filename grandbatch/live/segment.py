@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,6 +65,12 @@ class LiveSegment:
         for ring in (*self._bars.values(), self._rows):
             ring.clear()
 
+    def remember(self, values: Values) -> None:
+        """Keep what the next bar is judged and filled by."""
+        self.last_time = int(values[TIMESTAMP])
+        extra = {name: value for name, value in values.items() if name not in BAR_INPUTS}
+        self.last_extra = {name: value for name, value in extra.items() if not math.isnan(value)}
+
     def take(self, values: Values) -> Float32 | None:
         """Add a bar; return the window that ends with it, if there is one."""
         for name, ring in self._bars.items():
@@ -77,8 +84,7 @@ class LiveSegment:
             for ring in self._bars.values():
                 ring.drop()
             raise
-        self.last_time = int(values[TIMESTAMP])
-        self.last_extra = {name: value for name, value in values.items() if name not in BAR_INPUTS}
+        self.remember(values)
         return self._rows.last().copy() if self._rows.is_full else None
 
 
