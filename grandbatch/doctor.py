@@ -99,7 +99,7 @@ def disk_speed(folder: Path, n_bytes: int = _PROBE_BYTES) -> dict[str, int]:
         status = os.statvfs(folder)
     except OSError as error:
         raise UsageError(
-            f"{folder} can't be written ({error.strerror}); give another --folder"
+            f"{folder} can't be written ({error.strerror}); choose another folder"
         ) from None
     finally:
         with suppress(OSError):

@@ -377,7 +377,7 @@ class BatchProcessor:
         except _MISFITS as error:
             raise CheckpointError(
                 f"{checkpoint.path} does not fit this trainer ({type(error).__name__}: {error}); "
-                "use the trainer that wrote it, another --checkpoint-dir, or --no-resume"
+                "use the trainer that wrote it, another folder, or start again with --no-resume"
             ) from None
         self._totals, self._state = totals, state["loader"]
         self._rating = checkpoint.metrics

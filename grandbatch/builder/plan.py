@@ -86,14 +86,14 @@ class BuildPlan:
                 f"{self.n_rows:,} bars in {len(self.segments):,} segments give no window: "
                 f"{chosen.name} needs {needed} bars without a break ({chosen.lookback} of "
                 f"lookback and {chosen.sequence_length} of sequence), the longest segment has "
-                f"{longest}; give more bars, or a larger --max-gap"
+                f"{longest}; give more bars, or let larger gaps part them"
             )
         limit = 4 * self.grid.unbroken_block_rows
         if self.spec.layout == "rows" and self.grid.block_rows > limit:
             raise UsageError(
                 f"layout rows would need blocks of {self.grid.block_rows:,} rows, more than four "
                 f"times the {self.grid.unbroken_block_rows:,} of an unbroken chunk: there are too "
-                "many short segments; use --layout windows or a larger --max-gap"
+                "many short segments; add --layout windows"
             )
 
     @cached_property

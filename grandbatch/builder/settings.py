@@ -100,10 +100,11 @@ class StoreSettings:
             n_targets=len(self.targets),
         )
         if spec.data.chunk_bytes > MAX_CHUNK_BYTES:
+            fitting = max(1, self.chunk_windows * MAX_CHUNK_BYTES // spec.data.chunk_bytes // 2)
             raise UsageError(
                 f"a chunk of {self.chunk_windows:,} windows would have {spec.data.chunk_bytes:,} "
                 f"bytes, above the {MAX_CHUNK_BYTES:,} that a chunk may have; "
-                "give a smaller --chunk-windows"
+                f"--chunk-windows {fitting} would fit"
             )
         most = MAX_CHUNK_BYTES // (4 * max(LABEL_CHUNK_WINDOWS, self.chunk_windows))
         if len(self.targets) > most:
@@ -114,7 +115,7 @@ class StoreSettings:
         if spec.n_chunks > MAX_CHUNKS:
             raise UsageError(
                 f"the store would have {spec.n_chunks:,} chunks, above the {MAX_CHUNKS:,} that a "
-                "manifest may describe; give a larger --chunk-windows"
+                f"manifest may describe; --chunk-windows {-(-n_windows // MAX_CHUNKS)} would fit"
             )
         return spec
 

@@ -119,7 +119,7 @@ def read_checkpoint(
             if content_id is not None and header["content_id"] != content_id:
                 raise CheckpointError(
                     f"{path} was saved while training on store {header['content_id']}, this run is "
-                    f"on store {content_id}; give another --checkpoint-dir, "
+                    f"on store {content_id}; save into another folder, "
                     "or start again with --no-resume"
                 )
             payload = file.read(header["payload_bytes"])
@@ -210,7 +210,7 @@ class CheckpointManager:
         except OSError as error:
             raise UsageError(
                 f"checkpoints can't be saved in {self.directory} ({error.strerror}); "
-                "give another --checkpoint-dir, or check its rights"
+                "save into another folder, or check its rights"
             ) from None
 
     def save(
@@ -303,8 +303,7 @@ class CheckpointManager:
         raise CheckpointError(
             f"none of the {len(skipped)} checkpoints in {self.directory} can be used: "
             + "; ".join(skipped)
-            + "; put back good copies, or start again with --no-resume "
-            "or another --checkpoint-dir"
+            + "; put back good copies, or start again with --no-resume"
         )
 
     def latest(self) -> Path | None:

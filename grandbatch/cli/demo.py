@@ -75,7 +75,7 @@ def demo(
 def _make_folder(folder: Path) -> None:
     if folder.exists():
         if any(folder.iterdir()) and not (folder / _MARK).exists():
-            raise UsageError(f"{folder} exists and is no demo's; give another --folder")
+            raise UsageError(f"{folder} exists and is no demo's; choose another folder")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / _MARK).touch()

@@ -146,7 +146,7 @@ def main() -> None:
             raise
         code = _fail(
             f"no memory could be had ({_first_line(error)}); raise the limit (ulimit -v tells it), "
-            "or give a lower --memory-limit or fewer --workers",
+            "or let the command use less, or start fewer workers",
             1,
         )
     if code == _INTERRUPTED:

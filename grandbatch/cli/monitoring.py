@@ -43,7 +43,10 @@ def monitor(
     Example: grandbatch monitor --scheduler tcp://127.0.0.1:8786 --checkpoint-dir checkpoints
     """
     if scheduler is None and checkpoint_dir is None:
-        raise UsageError("nothing to show: give --scheduler, --checkpoint-dir, or both")
+        raise UsageError(
+            "nothing to show: name a scheduler, a folder of checkpoints, or both; "
+            "see grandbatch monitor --help"
+        )
     if scheduler is not None and "://" not in scheduler:
         raise UsageError(f"{scheduler!r} is no address such as tcp://127.0.0.1:8786")
     with ExitStack() as stack:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ def find_files(chosen: Path | None) -> list[tuple[Path, bool]]:
     if chosen is not None:
         if not chosen.is_file():
             raise UsageError(
-                f"there is no file of settings {chosen} (--config or ${FILE_VARIABLE})"
+                f"there is no file of settings {chosen} (named here or in ${FILE_VARIABLE})"
             )
         return [*files, (chosen, True)]
     found = Path(FILE)
@@ -130,8 +131,9 @@ def _refuse_outward(name: str, value: Any, file: Path) -> None:
             what = "reaches other machines" if reaches else "names code to run"
             raise UsageError(
                 f"{file} sets {name} to {_without_secrets(text)}, which {what}: a file that is "
-                f"only found in the working folder may not; name it by --config {file}, keep it "
-                f"as {_home_files()[0] if _home_files() else FILE}, or give the flag"
+                f"only found in the working folder may not; name it by "
+                f"--config {shlex.quote(str(file))}, keep it as "
+                f"{_home_files()[0] if _home_files() else FILE}, or give the flag"
             )
 
 

@@ -147,8 +147,8 @@ def _show_result(processor: BatchProcessor, schedule: int, *, as_json: bool) -> 
         _log.warning("%s", hardly)
     if not splits:
         _log.info(
-            "nothing was kept to judge it by: --split 0.7,0.15,0.15, in another --checkpoint-dir, "
-            "keeps a test for grandbatch evaluate"
+            "nothing was kept to judge it by; training with --split 0.7,0.15,0.15 into another "
+            "folder keeps a test for grandbatch evaluate"
         )
     show(
         {
@@ -285,7 +285,7 @@ def check_holds(store: MatrixStore, set_name: str) -> None:
             meant = f"those of {set_name}, which has other features or versions now"
     raise StoreMismatchError(
         f"{store.path} holds {held} matrices, not {meant}; run grandbatch train "
-        f"{shlex.quote(held)}, or give another --store"
+        f"{shlex.quote(held)}, or name another store"
     )
 
 
@@ -325,7 +325,7 @@ def parse_batch_size(text: str | int) -> BatchSize:
     try:
         return int(text)
     except ValueError:
-        raise UsageError(f"--batch-size wants a whole number or auto, got {text!r}") from None
+        raise UsageError(f"the batch size wants a whole number or auto, got {text!r}") from None
 
 
 def _write_trace(file: IO[str], result: dict[str, Any]) -> None:

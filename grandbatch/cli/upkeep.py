@@ -253,7 +253,7 @@ def _quarantines(folder: Path, cache: Path | None) -> list[Path]:
     if not found:
         raise InputError(
             f"{folder}: no bars cache belongs to it, so its bad rows aren't there any more; build "
-            "again to see them, or say with --cache where the cache is"
+            "again to see them"
         )
     return found
 

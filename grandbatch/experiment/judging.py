@@ -51,7 +51,7 @@ class Candidate:
         """
         folder = Path(folder)
         if not folder.exists():
-            raise UsageError(f"there is no {folder}; give the --checkpoint-dir of a training")
+            raise UsageError(f"there is no {folder}; name the folder of a training")
         checkpoint = read_checkpoint(chosen(folder))
         team = Team.from_checkpoint(checkpoint.trainer_state)
         provenance = Provenance.of_checkpoint(checkpoint)
@@ -137,7 +137,7 @@ def hardly_trained(steps: int, schedule: int) -> str | None:
         return None
     return (
         f"hardly trained: {steps:,} steps, where the step size falls over {schedule:,}; what it "
-        "earns says little yet. --epochs or a smaller --batch-size give more"
+        "earns says little yet; more epochs or smaller batches give more"
     )
 
 

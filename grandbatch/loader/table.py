@@ -157,7 +157,7 @@ class Table:
                 raise DamagedStoreError(
                     f"{self._store.path}: chunk {chunk} of first_row is damaged: it breaks "
                     f"{broken} times, in a store of {self._store.attrs['n_segments']} segments; "
-                    "grandbatch build --overwrite makes the store again"
+                    "build the store again with --overwrite"
                 )
             records["start"] = pack_windows(windows, records["first_row"], rows, self._store.stride)
             return

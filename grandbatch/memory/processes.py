@@ -68,9 +68,7 @@ def run_processes(checkpoint_dir: str | Path) -> list[ProcessMemory]:
     """
     records = read_records(checkpoint_dir)
     if not records:
-        raise UsageError(
-            f"no memory records in {checkpoint_dir}: give the --checkpoint-dir of a training run"
-        )
+        raise UsageError(f"no memory records in {checkpoint_dir}: name the folder of a training")
     by_rank: dict[int, list[dict[str, Any]]] = {}
     for record in records:
         by_rank.setdefault(record["rank"], []).append(record)

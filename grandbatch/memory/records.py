@@ -171,8 +171,7 @@ class _Metrics:
             import prometheus_client as prometheus
         except ImportError:
             raise UsageError(
-                "metrics need prometheus-client: pip install 'grandbatch[metrics]', "
-                "or leave out --metrics-port"
+                "metrics need prometheus-client: pip install 'grandbatch[metrics]', or serve none"
             ) from None
         self._families = prometheus.metrics_core
         self.latest: tuple[Sample, Progress] | None = None
@@ -184,7 +183,7 @@ class _Metrics:
             )
         except (OSError, OverflowError) as error:
             raise UsageError(
-                f"metrics can't be served on port {port} ({error}); give another --metrics-port"
+                f"metrics can't be served on port {port} ({error}); choose another port"
             ) from None
 
     def collect(self) -> Iterator[Any]:

@@ -36,14 +36,14 @@ def training(store: MatrixStore, folder: Path | None) -> str:
         If the checkpoints are of a training on another store.
     """
     if folder is None:
-        said = "No training was given: grandbatch report --checkpoint-dir shows its curves here."
+        said = "No training was given: a report that is given its folder shows its curves here."
         return html.section("training", "Training", html.words(said))
     checkpoints = _checkpoints(store, folder)
     metrics = [line for line in read_metrics(folder) if line["rank"] == 0]
     records = read_records(folder)
     if not (checkpoints or metrics or records):
         raise UsageError(
-            f"nothing of a training in {folder}; give the --checkpoint-dir of grandbatch train"
+            f"nothing of a training in {folder}; name the folder that grandbatch train saved into"
         )
     parts = [_curves(metrics), _memory(records)]
     if checkpoints:
@@ -58,13 +58,13 @@ def _checkpoints(store: MatrixStore, folder: Path) -> list[tuple[int, int, str]]
     from grandbatch.checkpoint import CheckpointManager
 
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}; give the --checkpoint-dir of a training")
+        raise UsageError(f"there is no folder {folder}; name the folder of a training")
     found = CheckpointManager(folder, content_id=store.content_id).list()
     for info in found:
         if info.content_id not in (None, store.content_id):
             raise CheckpointError(
                 f"{info.path} is of a training on another store than {store.path}; "
-                "give that store, or another --checkpoint-dir"
+                "name that store, or another folder"
             )
     return [
         (

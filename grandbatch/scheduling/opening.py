@@ -59,7 +59,7 @@ def _running_cluster(address: str) -> Iterator[Schedule]:
     except (OSError, TimeoutError, ValueError, TypeError) as error:
         raise UsageError(
             f"no scheduler answers at {address} ({error}); "
-            "start one with dask scheduler, or leave out --scheduler"
+            "start one with dask scheduler, or build without"
         ) from None
     with client:
         info = client.scheduler_info(n_workers=0)

@@ -100,7 +100,7 @@ class Origin:
                 raise StoreError(
                     f"worker {where} can't see {path} as this process does; every worker must "
                     "reach the inputs, the bars cache and the store's folder under the same "
-                    "paths: use a shared disk, or --scheduler threads"
+                    "paths: use a shared disk, or build with --scheduler threads"
                 )
 
 

@@ -19,9 +19,8 @@ _TOPIC = "worker-restart-memory"
 _LOOK_SECONDS = 2.0
 _REPORT_SECONDS = 2.0
 _REMEDY = (
-    "give each worker more (a larger --memory-limit or fewer --workers here, dask worker "
-    "--memory-limit elsewhere), or make tasks smaller with --partition-bars; what was finished "
-    "is kept"
+    "give each worker more memory, start fewer, or make tasks smaller (fewer bars a partition); "
+    "what was finished is kept"
 )
 
 

@@ -68,9 +68,7 @@ def builder_lock(
         except Timeout:
             who = _holder(path)
             if not wait:
-                raise StoreBusyError(
-                    f"{store} is being built by {who}; wait for it, or run without --no-wait"
-                ) from None
+                raise StoreBusyError(f"{store} is being built by {who}; wait for it") from None
             seconds = 1
             if on_wait and who != told:
                 told = who

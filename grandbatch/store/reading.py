@@ -278,5 +278,5 @@ class ArrayReader:
         return DamagedStoreError(
             f"{self.store}: chunk {chunk} of {self.spec.name} is damaged: {what} "
             f"(file {self.spec.file(self.file_number(chunk))}); grandbatch verify lists "
-            "all bad chunks, grandbatch build --overwrite makes the store again"
+            "all bad chunks; build the store again with --overwrite"
         )

@@ -135,7 +135,7 @@ class Provenance:
         was, now = (_told(one.splits) for one in (saved, self))
         raise CheckpointError(
             f"{path} is of a training on {saved.feature_set} with {was}, this one is on "
-            f"{self.feature_set} with {now}; give the same splits, another --checkpoint-dir, or "
+            f"{self.feature_set} with {now}; give the same splits, save into another folder, or "
             "start again with --no-resume"
         )
 
@@ -152,7 +152,7 @@ class Provenance:
                 raise UsageError(
                     f"{path} sees bars from {shown(first)} to {shown(stop)}, and is to be judged "
                     f"by windows that read bars from {shown(split.reads_from)} on: give all "
-                    "trainings, and those whose weights they begin with, the same --split"
+                    "trainings, and those whose weights they begin with, the same splits"
                 )
 
     def unseen(self, store: MatrixStore) -> Split:
@@ -170,7 +170,7 @@ class Provenance:
             raise UsageError(
                 f"the training has seen bars until {shown(self.seen_until)}, and those of "
                 f"{store.path} end at {shown(last)}: nothing is left to judge it by. Train with "
-                "--split 0.7,0.15,0.15 in another --checkpoint-dir, or evaluate on later bars"
+                "--split 0.7,0.15,0.15 into another folder, or evaluate on later bars"
             )
         return Split(self.seen_until, last + 1, self.seen_until, _FOREVER, 0, 0, 0)
 

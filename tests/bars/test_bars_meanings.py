@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from advice import offers
+from advice import follow, offers
 
 from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.bars.building import block as pieces
@@ -404,20 +404,30 @@ def test_a_zone_that_there_is_not_is_a_wrong_usage(zone):
 @pytest.mark.parametrize("zone", ["EST", "CET", "MSK", "IST"])
 def test_zone_abbreviations_are_refused_by_name(tmp_path, zone):
     path = write(tmp_path / "x.csv", [f"{m:%Y-%m-%d %H:%M:%S} {zone}" for m in RANGES[5]])
-    with pytest.raises(InputError, match=f"{zone} is an abbreviation.*--timezone"):
+    with pytest.raises(InputError, match=f"{zone} is an abbreviation.*write offsets") as caught:
         times_of(path)
+    assert not [flag for flag in offers(str(caught.value)) if "fraction" not in flag]
 
 
 @pytest.mark.parametrize("zone", ["US/Eastern", "America/Argentina/Buenos_Aires", "Etc/GMT+5"])
-def test_names_of_zones_behind_times_are_offered_as_the_flag(tmp_path, zone):
-    text = "\n".join([HEADER, *(f"{m:%Y%m%d %H:%M:%S} {zone},10,12,9,11,100" for m in RANGES[5])])
-    (tmp_path / "x.csv").write_text(text)
-    with pytest.raises(InputError, match="leave it away") as caught:
-        times_of(tmp_path / "x.csv")
-    [flag] = [flag for flag in offers(str(caught.value)) if "timezone" in flag]
-    (tmp_path / "x.csv").write_text(text.replace(f" {zone}", ""))
-    got = times_of(tmp_path / "x.csv", timezone=shlex.split(flag)[1])
-    assert (got == RANGES[5].tz_localize(zone).tz_convert("UTC").tz_localize(None)).all()
+@pytest.mark.parametrize(
+    "form", ["%Y%m%d %H:%M:%S {}", "%Y-%m-%dT%H:%M [{}]", "%Y/%m/%d %H:%M:%S%z[{}]"]
+)
+def test_names_of_zones_behind_times_are_offered_as_flags(tmp_path, form, zone):
+    zoned = RANGES[5].tz_localize(zone)
+    path = write(tmp_path / "x.csv", zoned.strftime(form.format(zone)))
+    with pytest.raises(InputError, match="times name their zone") as caught:
+        times_of(path)
+    bars = prepare_bars(path, tmp_path / "again", next(follow(str(caught.value))))
+    got = pd.DatetimeIndex(bars.read(0, bars.n_rows)["timestamp"].view("M8[ns]"))
+    assert (got == zoned.tz_convert("UTC").tz_localize(None)).all()
+
+
+def test_names_of_zones_behind_times_of_several_forms_are_offered_no_flag(tmp_path):
+    path = write(tmp_path / "x.csv", ["2024-01-02 17:00 US/Eastern", "2024-01-02 US/Eastern 18:00"])
+    with pytest.raises(InputError) as caught:
+        times_of(path)
+    assert not offers(str(caught.value))
 
 
 @pytest.mark.parametrize("form", ["%Y-%m-%d %I-%p", "%Y-%m-%d %I %p", "%m/%d/%Y %I%p"])

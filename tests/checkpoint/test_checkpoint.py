@@ -227,7 +227,7 @@ def test_a_renamed_checkpoint_is_not_taken_for_another_step(manager):
 def test_another_stores_checkpoint_is_refused_by_name(manager):
     save(manager, 1)
     other = CheckpointManager(manager.directory, content_id="store-b")
-    with pytest.raises(CheckpointError, match=r"(?s)store-a.*store-b.*--checkpoint-dir"):
+    with pytest.raises(CheckpointError, match=r"(?s)store-a.*store-b.*another folder"):
         other.load()
 
 

@@ -19,7 +19,7 @@ _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _DEFAULTS = BarRules()
 SWITCHES = {
     *("--no-volume", "--grouped", "--sort", "--dayfirst", "--no-dayfirst", "--header"),
-    *("--no-header", "--allow-non-positive"),
+    *("--no-header", "--allow-non-positive", "--overwrite", "--no-resume", "--help"),
 }
 
 
@@ -29,6 +29,9 @@ def offers(text):
     at = 0
     while flag := _FLAG.search(text, at):
         stop = flag.end()
+        if flag[0] not in SWITCHES and text[flag.start() - 1 : stop + 1] == f"({flag[0]})":
+            at = stop  # what was typed, named
+            continue
         if flag[0] not in SWITCHES:
             word = _WORD.match(text, stop + 1)
             assert word, f"{flag[0]} has no value in: {text}"

@@ -156,7 +156,7 @@ def test_a_port_that_is_taken_is_an_error_before_any_work(store, tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         processor = processor_of(store, tmp_path, metrics_port=taken.getsockname()[1])
-        with pytest.raises(UsageError, match="another --metrics-port"):
+        with pytest.raises(UsageError, match="another port"):
             next(processor.process_batches(Idle()))
 
 

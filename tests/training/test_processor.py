@@ -183,7 +183,7 @@ def test_no_resume_starts_again(store, tmp_path):
 def test_the_checkpoint_of_another_store_is_refused(store, make_store, tmp_path):
     run(store, tmp_path / "c", stop_after=6)
     other = make_store(600, overlap=40, chunk_windows=8, seed=7)
-    with pytest.raises(CheckpointError, match="another --checkpoint-dir"):
+    with pytest.raises(CheckpointError, match="another folder"):
         run(other, tmp_path / "c")
 
 

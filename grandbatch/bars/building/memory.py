@@ -110,8 +110,8 @@ class ReadingPlan:
             raise MemoryLimitError(
                 f"reading the bars needs {needed:,} bytes in each worker and one has {most:,}: "
                 f"{WORKER_BYTES:,} for the interpreter and libraries + {size:,} for each of "
-                f"{threads} threads, with a fifth to spare; give each worker more (a larger "
-                "--memory-limit, fewer --workers, or dask worker --memory-limit elsewhere)"
+                f"{threads} threads, with a fifth to spare; give each worker more memory, "
+                "or start fewer"
             )
         needed = self.base_bytes + self.held_bytes + size
         raise MemoryLimitError(

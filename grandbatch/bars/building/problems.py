@@ -29,7 +29,7 @@ def disk_full(files: Sequence[InputFile], cache_dir: Path) -> DiskFullError:
     free = shutil.disk_usage(cache_dir).free
     return DiskFullError(
         f"{cache_dir}: no room for the bars cache; it needs about {needed:,} bytes (as many as the "
-        f"text it is made of), {free:,} are free. Free some, or choose another disk with --cache"
+        f"text it is made of), {free:,} are free. Free some, or put the cache on another disk"
     )
 
 
@@ -161,11 +161,11 @@ def bad_rows(
     if worst == "unparseable" and form and not zone:
         remedy = f"if its times are of such a form, add {offer('--timestamp-format', form)}"
     elif worst == "unparseable" and zone and "/" in zone:
-        remedy = f"times name their zone; leave it away, and add {offer('--timezone', zone)}"
+        remedy = _reading_zone([row["text"] for row in first], zone)
     elif worst == "unparseable" and zone:
         remedy = (
             f"{zone} is an abbreviation, and several zones have the same: write offsets "
-            "such as -05:00, or leave it away and give --timezone America/New_York"
+            "such as -05:00 in its place"
         )
     table = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
     listed = "\n  ".join(lines)
@@ -180,12 +180,34 @@ def bad_rows(
 def _zone_in_letters(texts: Iterable[str]) -> str | None:
     """Name the zone that stands in letters behind a time of day, or an abbreviation of one."""
     for text in texts:
-        found = re.search(r"\d:\d\d(?::\d\d)?(?:[.,]\d+)? ?\[?([A-Za-z_]+(?:/[\w+-]+)*)", text)
+        found = re.search(
+            r"\d:\d\d(?::\d\d)?(?:[.,]\d+)?(?: ?[+-]\d\d:?\d\d)? ?\[?([A-Za-z_]+(?:/[\w+-]+)*)",
+            text,
+        )
         if found and "/" in found[1] and is_zone(found[1]):
             return found[1]
         if found and re.fullmatch("[A-Z]{2,5}", found[1]) and found[1] not in _NO_ZONES:
             return found[1]
     return None
+
+
+def _reading_zone(texts: Sequence[str], zone: str) -> str:
+    """Offer to read times that have the name of a zone behind them, where all are of one form."""
+    written = re.compile(
+        r"\d{4}(?P<m>[-/.]?)\d\d(?P=m)\d\d(?P<T>[ T])\d\d:\d\d(?P<S>:\d\d(?P<f>\.\d{1,6})?)?"
+        rf"(?P<z> ?[+-]\d\d:?\d\d)?(?P<zone> ?\[?{re.escape(zone)}\]?)"
+    )
+    forms = set()
+    for found in map(written.search, texts):
+        seconds = found and f"{':%S' if found['S'] else ''}{'.%f' if found['f'] else ''}"
+        offset = found and found["z"] and found["z"].rstrip("+-:0123456789") + "%z"
+        date = found and "{0}{1}%m{1}%d{2}".format("%Y", found["m"], found["T"])
+        forms.add(found and f"{date}%H:%M{seconds}{offset or ''}{found['zone']}")
+    form = forms.pop()
+    if forms or form is None:
+        return "times name their zone; write offsets such as -05:00 in its place"
+    in_zone = "" if "%z" in form else f" {offer('--timezone', zone)}"
+    return f"times name their zone; add {offer('--timestamp-format', form)}{in_zone}"
 
 
 def _allowing(n_bad: int, n_rows: int) -> str:
