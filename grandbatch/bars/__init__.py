@@ -1,5 +1,19 @@
 """Bars: from files of rows to clean, ordered, cached bars.
 
+| module | |
+|---|---|
+| `prepare` | the public way in: a cache found, or built |
+| `building` | a cache built: blocks read, settled together, joined or merged, published |
+| `judging` | which rows of a block are bars, given the blocks beside it |
+| `cache` | `Bars`, and the folder of caches |
+| `reading` | bytes of a file to typed rows; knows no rule, no cache and no Dask |
+| `form` | how a file is written: its dialect, its columns, whose bars it has |
+| `inputs` | which files are meant, how they are packed and opened |
+| `timestamps` | what texts and numbers mean as times |
+| `rules` | `BarRules`: what makes a row a bar, and the reasons why one is none |
+| `extras` | extra columns: what they may be called, and what stands where one has no value |
+| `flags` | rules as flags: what an error offers is what the command line takes |
+
 Importing this package, and finding bars that are cached already, loads neither dask nor pandas nor
 pyarrow.
 """

@@ -1,4 +1,11 @@
-"""Checkpoints: one file each, whole or absent, checked before use, never executed."""
+"""Checkpoints: one file each, whole or absent, checked before use, never executed.
+
+| module | |
+|---|---|
+| `manager` | checkpoints of one training: saved, pruned, listed, loaded |
+| `encoding` | the bytes of one |
+| `payload` | what a payload may hold: looked at before anything is made of it |
+"""
 
 from grandbatch.checkpoint.encoding import FORMAT, MAGIC
 from grandbatch.checkpoint.manager import (

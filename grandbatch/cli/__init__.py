@@ -1,4 +1,23 @@
-"""The command line: parsing and printing only."""
+"""The command line: parsing and printing only.
+
+| module | |
+|---|---|
+| `main` | the commands, put together; errors become one line and an exit code |
+| `building` | `simulate`, `plan`, `build` |
+| `checking` | `check` |
+| `features` | `features` |
+| `stores` | `inspect`, `verify`, `stream` |
+| `training` | `train` |
+| `judging` | `evaluate` |
+| `serving` | `serve` |
+| `report` | `report` |
+| `monitoring` | `monitor` |
+| `upkeep` | `cache`, `quarantine`, `doctor`, `config` |
+| `demo` | `demo` |
+| `options` | flags that several commands share |
+| `settings` | settings that are no flags: variables, files, defaults |
+| `output` | progress on stderr, results on stdout, as text or JSON |
+"""
 
 from grandbatch.cli.main import main
 

@@ -1,7 +1,13 @@
 """What policies would have earned on bars they never learnt from, and whether that is luck.
 
-`walking.py` lets policies trade recorded windows, `performance.py` turns exposures into returns
-and figures, `chance.py` asks how easily chance does as well, `results.py` holds what comes out.
+| module | |
+|---|---|
+| `api` | `evaluate` and `evaluate_walk_forward` |
+| `walking` | recorded windows in the order in which policies trade them |
+| `performance` | from exposures to returns and figures |
+| `chance` | how easily chance does as well |
+| `results` | what comes out |
+
 Importing this loads no torch.
 """
 

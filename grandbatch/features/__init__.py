@@ -1,10 +1,22 @@
 """Feature sets, and the ways to compute them: over arrays, or over a live Dask frame.
 
-`inputs.py` says what kernels read, and finds its arrays; `sets.py` says what sets are,
-`built_in.py` holds those that come with the package, `named.py` finds a set by its name, `fused.py`
-groups columns that are computed together, `rows.py` is the way over arrays, `overlap.py` the one
-`map_overlap`. `formula.py` and `local_time.py` are what ready-made features are made of.
-`checking.py` says which kernels are checked on which bars, `trial.py` how.
+| module | |
+|---|---|
+| `sets` | `Feature` and `FeatureSet` |
+| `inputs` | what kernels read, and the arrays of it |
+| `built_in` | the sets that come with the package |
+| `alpha` | Qlib's Alpha158 |
+| `named` | what a name means: a set built in, or an object of the user's own |
+| `formula` | what ready-made features are made of |
+| `local_time` | local time as features |
+| `fused` | kernels that compute several columns at once |
+| `rows` | features over arrays, segment by segment |
+| `overlap` | columns of a live Dask frame, by one `map_overlap` |
+| `checking` | `check`: which kernels are tried on which bars |
+| `trial` | whether a kernel keeps what a feature promises |
+| `awkward` | bars made to be awkward |
+| `costs` | what features cost here |
+
 Importing this imports neither Dask, pandas nor numba.
 """
 

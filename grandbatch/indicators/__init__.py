@@ -1,10 +1,16 @@
 """Technical indicators as features, each in a finite form with a stated lookback.
 
+| module | |
+|---|---|
+| `averages` | moving averages |
+| `momentum` | oscillators |
+| `ranges` | ranges, bands and directional movement |
+| `volume` | what reads volume |
+| `statistics` | regressions and correlations |
+
 Every function returns a `Feature`, or a tuple of those that are computed together, for a
 `FeatureSet`. Values are those of TA-Lib's function of the name given, from the bar on where its
-start is forgotten, to float32; undefined ones are 0 where nothing else is said. `averages.py` holds
-moving averages, `momentum.py` oscillators, `ranges.py` ranges and directional movement, `volume.py`
-what reads volume, `statistics.py` regressions and correlations.
+start is forgotten, to float32; undefined ones are 0 where nothing else is said.
 
 The parabolic SAR is left out: its path depends on all bars since the last reversal, however far
 back, so no lookback bounds it.

@@ -1,5 +1,24 @@
 """Numba loops over the bars of one segment, behind plain functions.
 
+| module | |
+|---|---|
+| `bars` | kernels that read bars: lines, numbers, times, rules |
+| `compilation` | how kernels are compiled: lazily, kept on disk, without the GIL |
+| `strategic` | 13 numbers per bar from the 41 bars up to it |
+| `tactical` | 7 numbers per bar from the 22 bars up to it |
+| `alpha158_columns` | names and numbers of Alpha158's columns |
+| `alpha158_moments` | Alpha158's means, spreads, regressions and correlations, by trees |
+| `alpha158_order` | Alpha158's extremes, ranks and quantiles |
+| `windows` | windowed sums, spreads, regressions, extremes and ranks of any length, by trees |
+| `formulas` | what formulas of indicators need beside windows |
+| `barriers` | which of two prices is reached first |
+| `local_time` | where local time stands on the circles of day, week and year |
+| `statistics` | statistics of feature rows, each chunk for itself, combined in order |
+| `layout` | columns of numbers into rows |
+| `singles` | numbers as features hold them: float32, finite |
+| `vectors` | straight-line code of LLVM, where a compiled loop can't express it well |
+| `simulation` | simulated bars, and their lines of CSV |
+
 Importing this package imports no numba and compiles nothing; the first call does, once per machine
 where the cache folder can be written. All kernels release the GIL and are safe to call from many
 threads. Every value is computed from its own lookback rows, so any cut of a segment into runs

@@ -1,5 +1,23 @@
 """Multi-agent PPO on batches of matrices (the extra `rl`).
 
+| module | |
+|---|---|
+| `trainer` | trainers that learn batch by batch |
+| `team` | `Team`: networks that decide, unchanged |
+| `config` | settings, as a value that checks itself |
+| `networks` | what agents see; actors and critic |
+| `market` | what exposures earn on recorded returns |
+| `environment` | the replay market, window by window |
+| `parallel` | the same for PettingZoo |
+| `rollout` | from a batch to experience |
+| `learning` | what learning from a batch changes |
+| `metrics` | what rewards come to |
+| `regimes` | what kind of market a window ends in |
+| `uncertainty` | how sure a team is |
+| `saving` | what a saved state must be |
+| `exporting` | a team as one graph, for other programs |
+| `threads` | how many threads torch computes on |
+
 Covers the replay market, the networks and the trainers, how sure they are, and in which market
 regimes they earn what. Knows nothing of Dask and Zarr: it sees tensors only.
 """

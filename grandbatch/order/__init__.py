@@ -1,4 +1,14 @@
-"""The order in which windows come: pure functions of settings, epoch and what a position left."""
+"""The order in which windows come: pure functions of settings, epoch and what a position left.
+
+| module | |
+|---|---|
+| `settings` | what decides an order, as a value |
+| `selection` | which windows take part |
+| `epoch` | the order of one epoch |
+| `permutation` | permutations that stay the same for ever |
+| `dealing` | blocks dealt to ranks, and the positions that come of it |
+| `quality` | how well an order is shuffled |
+"""
 
 from grandbatch.order.dealing import Deal, Share, deal, epoch_start
 from grandbatch.order.epoch import EpochOrder
