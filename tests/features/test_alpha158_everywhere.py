@@ -74,7 +74,8 @@ def test_features_are_listed_with_what_they_cost():
     listed = json.loads(run("features", "--json").stdout)["features"]
     names = {row["set"]: [r["feature"] for r in listed if r["set"] == row["set"]] for row in listed}
     assert tuple(names["alpha158"]) == gb.ALPHA158.feature_names
-    assert list(names) == ["strategic", "tactical", "alpha158", "indicators"]
+    assert list(names) == ["strategic", "tactical", "alpha158", "indicators", "local time"]
+    assert names["local time"][0] == "time_of_day_sin_UTC"
     assert names["indicators"] == [f.name for f in gb.indicators.catalogue()]
     assert all(0 < row["ns"] < 10_000 for row in listed)
     atr = next(row for row in listed if row["feature"] == "atr_14")
