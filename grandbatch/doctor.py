@@ -67,6 +67,16 @@ def limits() -> dict[str, Any]:
     }
 
 
+def gpus() -> list[dict[str, Any]]:
+    """Name and memory of each GPU that torch can use; none where it can use none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in found]
+
+
 def disk_speed(folder: Path, n_bytes: int = _PROBE_BYTES) -> dict[str, int]:
     """Measure a folder's disk by a file that is written, synced, read back and removed.
 
@@ -149,7 +159,12 @@ def cluster(address: str) -> dict[str, Any]:
 
 def examine(folder: Path, scheduler: str | None = None) -> dict[str, Any]:
     """Look at everything, caches of bars included; `problems` says in words what is wrong."""
-    found: dict[str, Any] = {"versions": versions(), "limits": limits(), "disk": {}}
+    found: dict[str, Any] = {
+        "versions": versions(),
+        "limits": limits(),
+        "gpus": gpus(),
+        "disk": {},
+    }
     problems = [
         f"{name} is not installed: pip install grandbatch"
         for name in required()

@@ -18,15 +18,21 @@ from grandbatch.bars.inputs.opening import open_raw
 from grandbatch.bars.inputs.packing import open_text
 from grandbatch.bars.prepare import find_bars, prepare_bars
 from grandbatch.bars.rules import BarRules
+from grandbatch.builder.history import rates_beside
 from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.reuse import Request, is_free
 from grandbatch.errors import DamagedBarsError, DiskFullError, InputError, MemoryLimitError
+from grandbatch.files.locations import is_remote
+from grandbatch.files.whole import free_bytes
 from grandbatch.grid import Segments, Stretches
 from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.scheduling import available_cores
 
 EXACT_BYTES = 64 * 2**20
 """Inputs with up to this much text are read for a plan: it takes about a second."""
+
+_BAR_BYTES = 48
+_LABEL_BYTES = 40
 
 _BLOCK_BYTES = 4 * 2**20
 
@@ -49,6 +55,9 @@ class Estimate:
     exact: bool
     reading: ReadingPlan | None = None
     """None where the bars are cached."""
+    rows_per_second: float = 1e6
+    rate_source: str = "a rate often met: no build was recorded beside this store"
+    disk_free_bytes: int | None = None
 
     @property
     def tasks_in_flight(self) -> int:
@@ -67,6 +76,20 @@ class Estimate:
         """Whether the peak is within the limit."""
         can_read = self.reading is None or self.reading.fits(self.limit)
         return can_read and self.projected_bytes <= self.limit.limit_bytes
+
+    @property
+    def disk_bytes(self) -> int:
+        """Space that store and bars cache take, about: as if nothing but repeats were packed."""
+        spec = self.plan.spec
+        each = 4 * spec.n_features
+        is_once = spec.layout == "rows" or (
+            spec.codec == "zstd" and 2 * spec.stride < spec.sequence_length
+        )
+        # a chunk stands alone: it begins with the rows that it shares with the one before
+        shared = (spec.sequence_length - spec.stride) / spec.chunk_windows
+        rows = spec.stride + shared if is_once else spec.sequence_length
+        bars = 0 if self.reading is None else self.plan.n_rows * _BAR_BYTES
+        return int(spec.n_windows * (rows * each + _LABEL_BYTES)) + bars
 
     def check(self) -> None:
         """Raise MemoryLimitError where the build does not fit."""
@@ -93,6 +116,10 @@ class Estimate:
             "task_bytes": plan.task_bytes,
             "tasks_in_flight": self.tasks_in_flight,
             **({} if self.reading is None else self.reading.to_json(self.limit)),
+            "disk_bytes": self.disk_bytes,
+            "disk_free_bytes": self.disk_free_bytes,
+            "expected_seconds": round(plan.n_rows / self.rows_per_second, 1),
+            "expected_from": self.rate_source,
             "projected_bytes": self.projected_bytes,
             "limit_bytes": self.limit.limit_bytes,
             "limit_source": self.limit.source,
@@ -138,7 +165,12 @@ def estimate_build(
         processes,
         cuts[1],
     )
-    return Estimate(plan, limit, exact, reading)
+    free = None if is_remote(request.path) else free_bytes(request.path)
+    rates = rates_beside(request.path)
+    if not rates:
+        return Estimate(plan, limit, exact, reading, disk_free_bytes=free)
+    source = f"the {len(rates)} build(s) recorded beside this store"
+    return Estimate(plan, limit, exact, reading, rates[len(rates) // 2], source, free)
 
 
 def _cut(

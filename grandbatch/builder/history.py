@@ -61,5 +61,15 @@ def read_build(store: Path, fingerprint: str) -> dict[str, Any] | None:
     return facts if facts.get("fingerprint") == fingerprint else None
 
 
+def rates_beside(store: Path) -> list[float]:
+    """Bars per second of the builds that were recorded beside a store, lowest first."""
+    rates = []
+    for path in sorted(_path(store).parent.glob("*.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+            facts = digested.load(read_whole(path, _MAX_BYTES))
+            rates.append(float(facts["n_rows"]) / float(facts["seconds"]))
+    return sorted(rates)
+
+
 def _path(store: Path) -> Path:
     return beside(store) / "builds" / f"{store.name}.json"

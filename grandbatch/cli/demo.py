@@ -168,14 +168,15 @@ def _report(store: Path, checkpoints: Path, page: Path) -> dict[str, Any]:
 
 def _print(stages: list[dict[str, Any]], folder: Path, sentence: str) -> None:
     # a path may hold what rich would take for markup
-    table = Table(title=Text(f"made in {folder}"), title_justify="left")
+    console().print(Text(f"made in {folder}"), soft_wrap=True)
+    table = Table()
     for column in ("stage", "seconds", "made", "where"):
         is_number = column == "seconds"
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for stage in stages:
         table.add_row(stage["stage"], f"{stage['seconds']}", stage["made"], Text(stage["where"]))
     console().print(table)
-    print(
+    console().print(
         f"The training was stopped after step {_STOP_AFTER} and went on at the very next batch.\n"
         f"{sentence}\nThe picture: {folder}/evaluation.html. The store: {folder}/report.html"
     )

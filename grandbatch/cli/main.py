@@ -47,6 +47,8 @@ app = typer.Typer(
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # laid out by click: no flag is cut, however narrow the terminal
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -69,7 +71,9 @@ for command in (
     upkeep.config,
     demo.demo,
 ):
-    app.command()(with_verbosity(command))
+    # whole, where click would end it in dots
+    first = (command.__doc__ or "").split("\n", 1)[0]
+    app.command(short_help=first)(with_verbosity(command))
 app.add_typer(upkeep.cache_app, name="cache")
 
 

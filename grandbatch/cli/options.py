@@ -33,18 +33,22 @@ StoreOption = Annotated[Path, typer.Option("--store", help="Where the store is, 
 StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A finished store.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell more on stderr.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Tell only what goes wrong.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
 
 Overlap = Annotated[
-    int | None, typer.Option(help="Rows that neighbouring windows share (the set's own).")
+    int | None,
+    typer.Option(help="Rows that neighbouring windows share (strategic 12, tactical 15)."),
 ]
-SequenceLength = Annotated[int | None, typer.Option(help="Rows in a window (the set's own).")]
+SequenceLength = Annotated[
+    int | None,
+    typer.Option(help="Rows in a window (strategic 48, tactical 60)."),
+]
 Layout = Annotated[str, typer.Option(help="windows, or rows: each feature row stored once.")]
 ChunkWindows = Annotated[
     int | None, typer.Option(help="Windows in a chunk (256 where most rows are shared, or 1024).")
 ]
 MaxGap = Annotated[
-    str | None, typer.Option(help="A larger gap starts a new segment, e.g. 1D (no limit).")
+    str | None, typer.Option(help="A larger gap starts a new segment, e.g. 1D (no gap does).")
 ]
 Targets = Annotated[
     list[str] | None,
@@ -81,13 +85,13 @@ Columns = Annotated[
 ]
 Header = Annotated[
     bool | None,
-    typer.Option("--header/--no-header", help="Whether the first line is one (as it looks)."),
+    typer.Option("--header/--no-header", help="Whether the first line is one (told by its looks)."),
 ]
 Names = Annotated[
     str | None,
     typer.Option(help="What the columns are called, e.g. timestamp,open,high,low,close,volume."),
 ]
-Delimiter = Annotated[str | None, typer.Option(help="Mark between fields (from the header).")]
+Delimiter = Annotated[str | None, typer.Option(help="Mark between fields (told by the header).")]
 Decimal = Annotated[
     str | None, typer.Option(help="Mark before decimals: a point or a comma (as numbers look).")
 ]
@@ -97,11 +101,11 @@ TimestampFormat = Annotated[
 ]
 DayFirst = Annotated[
     bool | None,
-    typer.Option("--dayfirst/--no-dayfirst", help="Whether 2/7 is the 2nd of July (evidence)."),
+    typer.Option("--dayfirst/--no-dayfirst", help="Whether 2/7 is the 2nd of July (by evidence)."),
 ]
 EpochUnit = Annotated[
     str | None,
-    typer.Option(help="s, ms, us or ns: what timestamps that are numbers count (evidence)."),
+    typer.Option(help="s, ms, us or ns: what timestamps that are numbers count (by evidence)."),
 ]
 Timezone = Annotated[
     str,
@@ -272,7 +276,7 @@ _CONFIG = inspect.Parameter(
 
 def tell_as_much(verbose: Verbose = False, quiet: Quiet = False) -> None:
     """Set what is logged."""
-    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     logging.getLogger().setLevel(logging.INFO if verbose else logging.WARNING)
     logging.getLogger("grandbatch").setLevel(level)
 

@@ -25,7 +25,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from grandbatch.values.texts import printable, strict_json
+from grandbatch.values.texts import amount, duration, printable, strict_json
 
 _TITLES = {
     "bars": "reading bars",
@@ -46,9 +46,14 @@ class _PlainConsole(Console):
             yield segment._replace(text=printable(segment.text)) if is_plain else segment
 
 
+def is_quiet() -> bool:
+    """Whether nothing but errors is to be told (-q)."""
+    return not logging.getLogger("grandbatch").isEnabledFor(logging.INFO)
+
+
 def console(**options: Any) -> Console:
     """Make the console that all commands write to; the options are rich's."""
-    return _PlainConsole(**options)
+    return _PlainConsole(**{"quiet": is_quiet(), **options})
 
 
 def show(values: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
@@ -56,13 +61,16 @@ def show(values: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
     if as_json:
         print(strict_json(values))
         return
-    # as Text: what stands in brackets is a path or a symbol, no markup
-    table = Table(
-        title=Text(title) if title else None, show_header=False, box=None, title_justify="left"
-    )
+    shown = console()
+    if title:
+        # as Text: what stands in brackets is a path or a symbol, no markup
+        shown.print(Text(title), soft_wrap=True)
+    table = Table(show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for key, value in values.items():
-        table.add_row(key, Text(_text(value)))
-    console().print(table)
+        table.add_row(Text(key), Text(_said(key, value)))
+    shown.print(table)
 
 
 def show_lines(values: Mapping[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
@@ -72,6 +80,22 @@ def show_lines(values: Mapping[str, Any], lines: Iterable[str], *, as_json: bool
         return
     for line in lines:
         console().print(Text(line), soft_wrap=True)
+
+
+def _said(key: str, value: Any) -> str:
+    """Write a value in people's units, by what its key says it counts."""
+    if value is None and key.startswith(("limit_", "max_")):
+        return "no limit"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if key == "bytes" or key.endswith("_bytes"):
+            return amount(value)
+        if key.endswith("_ns"):
+            return duration(value / 1e9)
+        if key == "seconds" or key.endswith("_seconds"):
+            return duration(value)
+        if key.endswith("_per_second"):
+            return f"{value:,.0f} /s"
+    return _text(value)
 
 
 def _text(value: Any) -> str:
@@ -105,8 +129,8 @@ class Stages:
     """
 
     def __init__(self) -> None:
-        self._is_quiet = not logging.getLogger("grandbatch").isEnabledFor(logging.INFO)
-        self._console = console(stderr=True, quiet=self._is_quiet)
+        self._is_quiet = is_quiet()
+        self._console = console(stderr=True)
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._ended: dict[str, float] = {}

@@ -41,13 +41,15 @@ def train(
     checkpoint_dir: Annotated[Path, typer.Option(help="Where checkpoints lie.")],
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of the whole training.")] = 1,
     batch_size: Annotated[
-        str | None, typer.Option(help="Windows in a batch, or auto (the set's).")
+        str | None,
+        typer.Option(help="Windows in a batch, or auto (32, tactical 64)."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on from the last checkpoint.")
     ] = True,
     checkpoint_frequency: Annotated[
-        int | None, typer.Option(help="Steps between checkpoints (the set's).")
+        int | None,
+        typer.Option(help="Steps between checkpoints (100, tactical 200)."),
     ] = None,
     run_length: Annotated[
         int, typer.Option(help="Consecutive windows kept together as a trajectory.")
@@ -70,7 +72,8 @@ def train(
     embargo: Annotated[str, typer.Option(help="Time left out between splits, e.g. 1D.")] = "0",
     memory_limit: o.MemoryLimitOption = None,
     max_memory_percent: Annotated[
-        float | None, typer.Option(help="Share of the limit that may be used (the set's).")
+        float | None,
+        typer.Option(help="Percent of the limit that may be used (80, strategic 75)."),
     ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="Serve Prometheus metrics on this port of 127.0.0.1.")

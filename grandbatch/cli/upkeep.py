@@ -32,7 +32,9 @@ from grandbatch.values.times import iso_time
 
 _SHORT = 12
 
-cache_app = typer.Typer(help="Show or clear the caches of clean bars.", no_args_is_help=True)
+cache_app = typer.Typer(
+    help="Show or clear the caches of clean bars.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of stores.")]
 
@@ -151,7 +153,7 @@ def doctor(
     if found["problems"]:
         raise GrandbatchError("; ".join(found["problems"]))
     if not as_json:
-        print("nothing is wrong")
+        console().print("nothing is wrong")
 
 
 def config(
@@ -189,7 +191,9 @@ def config(
         print(strict_json({"file": path, "settings": rows}))
         return
     if not chosen:
-        print("Nothing is set: all commands have their defaults. See grandbatch config --help")
+        console().print(
+            "Nothing is set: all commands have their defaults. See grandbatch config --help"
+        )
         return
     table = _table(f"file: {file or 'none'}", "command", "flag", "value", "from")
     for setting in chosen:
@@ -262,6 +266,10 @@ def _print_health(found: dict[str, Any]) -> None:
     table = _table("", "what", "is")
     for name, value in found["versions"].items():
         table.add_row(name, value or "not installed")
+    for number, gpu in enumerate(found["gpus"]):
+        table.add_row(f"GPU {number}", f"{gpu['name']}, {decimal(gpu['memory_bytes'])}")
+    if not found["gpus"]:
+        table.add_row("GPU", "none that torch can use")
     table.add_row("cores", str(found["limits"]["cores"]))
     table.add_row("open files", f"{found['limits']['open_files']:,}")
     for limit in found["limits"]["memory"]:
@@ -283,7 +291,9 @@ def _print_health(found: dict[str, Any]) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=Text(title) if title else None, title_justify="left", box=None)
+    if title:
+        console().print(Text(title), soft_wrap=True)
+    table = Table(box=None)
     for column in columns:
         table.add_column(
             column,

@@ -16,6 +16,7 @@ from grandbatch.report.sampling import RowSample, correlations, spread, time_ban
 from grandbatch.store import MatrixStore
 from grandbatch.store.notes import notes
 from grandbatch.values.arrays import Float64
+from grandbatch.values.texts import amount, duration
 from grandbatch.values.times import moment
 
 MOST_FEATURES = 60
@@ -65,8 +66,8 @@ def made_of(store: MatrixStore) -> str:
                 "rows x features": f"{store.sequence_length} x {store.n_features}",
                 "bars": f"{attrs['n_rows']:,}",
                 "symbols": f"{attrs['n_symbols']:,}",
-                "on disk": html.amount(sum(path.stat().st_size for path in files)),
-                "decoded": html.amount(store.spec.decoded_bytes),
+                "on disk": amount(sum(path.stat().st_size for path in files)),
+                "decoded": amount(store.spec.decoded_bytes),
             }
         ),
         html.facts(
@@ -78,7 +79,7 @@ def made_of(store: MatrixStore) -> str:
                 "features read": _inputs(store),
                 "bars before the first row": attrs.get("lookback"),
                 "segments": attrs["n_segments"],
-                "longest gap in a segment": "no limit" if gap is None else html.duration(gap / 1e9),
+                "longest gap in a segment": "no limit" if gap is None else duration(gap / 1e9),
                 "layout, codec": f"{store.layout}, {attrs.get('codec')}",
                 "chunks": f"{store.n_chunks:,} of {store.chunk_windows:,} windows",
                 "files": len(files),
@@ -103,7 +104,7 @@ def coverage(store: MatrixStore) -> str:
         facts = [
             f"{symbol.n_windows:,} windows",
             f"{moment(symbol.first)} to {moment(symbol.last)}",
-            f"usually {html.duration(symbol.usual_step / 1e9)} apart",
+            f"usually {duration(symbol.usual_step / 1e9)} apart",
             f"gaps: {symbol.n_gaps:,}",
         ]
         label = f"where the windows of {symbol.name} lie in time"
@@ -268,7 +269,7 @@ def build(store: MatrixStore) -> str:
         return html.section("build", "Build", said)
     names = {"bars": "reading bars", "chunks": "writing chunks"}
     stages = {
-        f"of which {names.get(stage, stage)}": html.duration(seconds)
+        f"of which {names.get(stage, stage)}": duration(seconds)
         for stage, seconds in took["stage_seconds"].items()
     }
     return html.section(
@@ -277,17 +278,17 @@ def build(store: MatrixStore) -> str:
         html.facts(
             {
                 "began": moment(int(took["began"] * 1e9)) + " UTC",
-                "took": html.duration(took["seconds"]),
+                "took": duration(took["seconds"]),
                 **stages,
                 "bars per second": round(took["n_rows"] / max(took["seconds"], 1e-3)),
                 "chunks from an interrupted build": took["resumed_chunks"],
                 "chunks kept of the store before": took["kept_chunks"],
                 "tasks at once": took["tasks_in_flight"],
                 "worker processes": took["worker_processes"],
-                "memory at its peak": html.amount(took["peak_rss_bytes"])
+                "memory at its peak": amount(took["peak_rss_bytes"])
                 + (" in the building process alone" if took["worker_processes"] else ""),
-                "memory as projected": html.amount(took["projected_bytes"]),
-                "memory limit": f"{html.amount(took['limit_bytes'])} ({took['limit_source']})",
+                "memory as projected": amount(took["projected_bytes"]),
+                "memory limit": f"{amount(took['limit_bytes'])} ({took['limit_source']})",
             }
         ),
     )
@@ -334,4 +335,4 @@ def _versions(store: MatrixStore) -> str:
 
 
 def _length(ns: int) -> str:
-    return html.duration(ns / 1e9)
+    return duration(ns / 1e9)

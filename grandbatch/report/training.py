@@ -14,6 +14,7 @@ from grandbatch.report import charts, html
 from grandbatch.store import MatrixStore
 from grandbatch.training.metrics_log import read_metrics
 from grandbatch.values.arrays import Float64
+from grandbatch.values.texts import amount
 from grandbatch.values.times import moment
 
 _MOST_POINTS = 240
@@ -124,7 +125,7 @@ def _memory(records: list[Record]) -> str:
     size = np.array([p["batch_size"] for p in points], np.float64)
     items = [
         ("Memory, MiB", charts.lines("memory", x, memory, moments, from_zero=True),
-         f"{html.amount(float(used.max()))} at its peak (rank 0)"),
+         f"{amount(float(used.max()))} at its peak (rank 0)"),
         ("Batch size", charts.lines("batch size", x, {"windows": size}, moments, from_zero=True),
          "as it was in force"),
         ("Windows per second", charts.lines("rate", x, {"rate": rates}, moments, from_zero=True),
