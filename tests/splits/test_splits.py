@@ -3,7 +3,7 @@
 import datetime as dt
 import json
 import re
-from itertools import pairwise
+from itertools import pairwise, product
 from types import SimpleNamespace
 
 import numpy as np
@@ -406,8 +406,8 @@ def gappy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gappy")
     times = write_gappy_bars(folder / "bars.csv")
 
-    def make(layout, overlap, max_gap):
-        name = f"{layout}-{overlap}-{max_gap}.zarr"
+    def make(layout, overlap, max_gap, horizon=None):
+        name = f"{layout}-{overlap}-{max_gap}-{horizon}.zarr"
         store = gb.build_store(
             folder / "bars.csv",
             folder / name,
@@ -415,10 +415,12 @@ def gappy(tmp_path_factory):
             overlap=overlap,
             chunk_windows=16,
             max_gap=max_gap,
+            targets=None if horizon is None else ["forward_return:3", gb.forward_return(horizon)],
             durable=False,
         )
         gap = None if max_gap is None else pd.Timedelta(max_gap).value
-        return store, BareStore(times, 40, 48, 48 - overlap, gap)
+        horizons = () if horizon is None else (3, horizon)
+        return store, BareStore(times, 40, 48, 48 - overlap, gap, horizons=horizons)
 
     return make
 
@@ -436,11 +438,13 @@ def numbers(batches):
     return [number for batch in batches for number in batch.index[batch.weight == 1].tolist()]
 
 
-@pytest.mark.parametrize("max_gap", [None, "1h"])
-@pytest.mark.parametrize("overlap", [47, 12, 0])
-def test_loaders_of_splits_read_apart_in_real_stores(gappy, overlap, max_gap):
-    store, bare = gappy("windows", overlap, max_gap)
-    rows, _ = gappy("rows", overlap, max_gap)
+@pytest.mark.parametrize(
+    ("overlap", "max_gap", "horizon"),
+    [*product([47, 12, 0], [None, "1h"], [None]), (47, "1h", 60), (12, None, 100)],
+)
+def test_loaders_of_splits_read_apart_in_real_stores(gappy, overlap, max_gap, horizon):
+    store, bare = gappy("windows", overlap, max_gap, horizon)
+    rows, _ = gappy("rows", overlap, max_gap, horizon)
     for name in ("end_time", "first_row", "symbol"):
         np.testing.assert_array_equal(getattr(store, name)[:], getattr(bare, name))
     options = {"embargo": "30min", "warmup": "1h"}
