@@ -87,8 +87,9 @@ def test_no_store_is_published_whose_files_were_not_all_seen(lost, tmp_path, mon
     def write_elsewhere(job):
         told = write(job)
         if job.number == 0:
-            spec = job.spec.data if lost == "chunks" else job.spec.labels[2]
-            path = job.staging / "store" / spec.file(0)
+            spec = job.staging.spec
+            array = spec.data if lost == "chunks" else spec.labels[2]
+            path = job.staging.store / array.file(0)
             deadline = time.monotonic() + 120
             while not path.exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
