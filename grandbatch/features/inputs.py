@@ -153,19 +153,32 @@ def arrays_of(frame: Any, names: Iterable[str]) -> dict[str, Array]:
     -------
     dict of str to (n,) array, contiguous
         `timestamp` int64, the others float64.
+
+    Raises
+    ------
+    ColumnError
+        If a column holds something else.
     """
     return {name: _array_of(frame, name) for name in names}
 
 
 def _array_of(frame: Any, name: str) -> Array:
     if name != TIMESTAMP:
-        return np.ascontiguousarray(frame[name], np.float64)
+        try:
+            return np.ascontiguousarray(frame[name], np.float64)
+        except (TypeError, ValueError) as error:
+            raise ColumnError(f"the column {name!r} must hold numbers: {error}") from None
     times = frame[name] if name in frame else frame.index  # noqa: SIM401 (mappings have no index)
     if hasattr(times, "to_numpy") and times.dtype.kind == "M":
         times = times.to_numpy(dtype="datetime64[ns]")  # of a zone, the same moments in UTC
     values = np.asarray(times)
     if values.dtype.kind == "M":
         values = values.astype("datetime64[ns]").view(np.int64)
+    if values.dtype.kind not in "iu":
+        raise ColumnError(
+            f"the column {name!r} must hold times, or whole nanoseconds since 1970 UTC, got "
+            f"{values.dtype}; use pandas.to_datetime on it"
+        )
     return np.ascontiguousarray(values, np.int64)
 
 

@@ -128,6 +128,19 @@ def test_a_name_that_bars_lack_is_told_with_feature_column_and_flag_before_any_w
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("timestamp", "2024-01-01", "must hold times, .*to_datetime"),
+        ("timestamp", 1.7e18, "must hold times, .* got float64"),
+        ("vwap", "n/a", "'vwap' must hold numbers"),
+    ],
+)
+def test_columns_of_another_type_are_named(name, values, words):
+    with pytest.raises(ColumnError, match=words):
+        gb.check(MIXED, bars_frame(60).assign(**{name: values}))
+
+
 def test_a_time_that_is_none_is_refused_with_its_row():
     columns = arrays_of(bars_frame(60)[:60].assign(symbol="A"), MIXED.inputs)
     columns["timestamp"][7] = np.datetime64("NaT", "ns").astype(np.int64)
