@@ -5,6 +5,7 @@
 | `prepare` | the public way in: a cache found, or built |
 | `building` | a cache built: blocks read, settled together, joined or merged, published |
 | `judging` | which rows of a block are bars, given the blocks beside it |
+| `filling` | rows whose extra columns lack a value: no bars, or a gap to fill |
 | `cache` | `Bars`, and the folder of caches |
 | `reading` | bytes of a file to typed rows; knows no rule, no cache and no Dask |
 | `form` | how a file is written: its dialect, its columns, whose bars it has |

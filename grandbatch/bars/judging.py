@@ -29,7 +29,7 @@ class Carry(NamedTuple):
 
     time: int
     digest: int
-    """Of its numbers."""
+    """Of its numbers, and extra columns."""
 
 
 _NO_BAR = Carry(NEVER, 0)
@@ -110,7 +110,7 @@ def judge(
 def digests_of(rows: Rows, places: Int64) -> Int64:
     """Return a number for the values of each of some rows, equal ones for equal values."""
     mixed = np.zeros(len(places), np.uint64)
-    for values in rows.numbers if len(rows) else ():
+    for values in (*rows.numbers, *rows.extras) if len(rows) else ():
         mixed = (mixed ^ (values[places] + 0.0).view(np.uint64)) * _MULTIPLIER
         mixed ^= mixed >> np.uint64(29)
     return mixed.view(np.int64)

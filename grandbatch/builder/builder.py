@@ -367,6 +367,11 @@ def _attributes(request: Request, bars: Bars, plan: BuildPlan, fingerprint: str)
         "differing_duplicates": bars.differing_duplicates,
         "duplicates": request.rules.duplicates,
         **_order_attributes(plan),
+        **(
+            {"extra": list(bars.extra), "fill": bars.fill, "filled": bars.filled}
+            if bars.extra
+            else {}
+        ),
         "fingerprint": fingerprint,
         "content_id": request.settings.content_id(bars.fingerprint),
         "created_by": f"grandbatch {__version__}",

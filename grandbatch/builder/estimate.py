@@ -154,6 +154,7 @@ def estimate_build(
             workers=in_flight,
             limit=limit,
             worker_limits=((limit.limit_bytes // (processes + 1), 1),) * processes,
+            n_extra=len(request.rules.extra),
         )
     cuts, n_rows, exact = _cut(request, exact_bytes, memory_limit_bytes)
     plan = BuildPlan(

@@ -135,9 +135,17 @@ SymbolFrom = Annotated[
     str | None,
     typer.Option(help="filename, or a pattern with a group over the path, e.g. '([A-Z]+)-1m-'."),
 ]
+Extra = Annotated[
+    list[str] | None,
+    typer.Option(help="Numeric columns to keep behind the five, e.g. vwap,trades."),
+]
+Fill = Annotated[
+    list[str] | None,
+    typer.Option(help="What stands where an extra column has no value: funding=last, or zero."),
+]
 IgnoreColumns = Annotated[
     list[str] | None,
-    typer.Option(help="Text columns that may change along a file, e.g. exchange,note."),
+    typer.Option(help="Columns that are read over, e.g. exchange,note: texts may change."),
 ]
 Where = Annotated[
     list[str] | None,
@@ -177,14 +185,11 @@ def make_rules(
     price_scale: PriceScale = 1.0,
     grouped: Grouped = False,
     encoding: Encoding = None,
+    extra: Extra = None,
+    fill: Fill = None,
 ) -> BarRules:
     """Turn the flags about bars into rules."""
-    mapping = {}
-    for column, called in split_columns(columns or []):
-        if not column or not called:
-            given = column or called
-            raise UsageError(f"--columns wants name=header, such as low=Llow, got {given!r}")
-        mapping[column] = called
+    mapping = _pairs("--columns", "name=header, such as low=Llow", columns)
     chosen: dict[str, list[str]] = {}
     for entry in where or []:
         name, equals, text = entry.partition("=")
@@ -217,7 +222,18 @@ def make_rules(
         price_scale=price_scale,
         grouped=grouped,
         encoding=encoding,
+        extra=[name for text in extra or [] for name in split_list(text)],
+        fill=_pairs("--fill", "name=fill, such as funding=last", fill),  # type: ignore[arg-type]  # BarRules checks it
     )
+
+
+def _pairs(flag: str, wanted: str, given: Sequence[str] | None) -> dict[str, str]:
+    """Take the pairs of a flag that maps names."""
+    pairs = split_columns(given or [])
+    for name, value in pairs:
+        if not name or not value:
+            raise UsageError(f"{flag} wants {wanted}, got {name or value!r}")
+    return dict(pairs)
 
 
 def with_rules(command: Callable[..., None]) -> Callable[..., None]:

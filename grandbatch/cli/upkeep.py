@@ -119,13 +119,14 @@ def quarantine(
         raise UsageError(f"no row was quarantined as {reason!r}{others}")
     if as_json:
         show(
-            {"rows": [asdict(row) for row in rows], "by_reason": counts, "total": counts.total()},
+            {"rows": [row.to_json() for row in rows], "by_reason": counts, "total": counts.total()},
             as_json=True,
         )
         return
     table = _table(f"{counts.total():,} rows are no bars", "file", "line", "reason", "text")
     for row in rows:
-        table.add_row(Text(row.file), f"{row.line:,}", row.reason, Text(row.text))
+        reason = f"{row.reason} ({row.column})" if row.column else row.reason
+        table.add_row(Text(row.file), f"{row.line:,}", Text(reason), Text(row.text))
     console().print(table)
     console().print(", ".join(f"{name} {count:,}" for name, count in counts.most_common()))
 

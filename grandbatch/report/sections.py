@@ -77,6 +77,7 @@ def made_of(store: MatrixStore) -> str:
                 "feature set": attrs["feature_set"],
                 "overlap, stride": f"{store.overlap} and {store.stride} rows",
                 "features read": _inputs(store),
+                "extra columns": _extra(store),
                 "bars before the first row": attrs.get("lookback"),
                 "segments": attrs["n_segments"],
                 "longest gap in a segment": "no limit" if gap is None else duration(gap / 1e9),
@@ -322,6 +323,16 @@ def _inputs(store: MatrixStore) -> str:
     zones = store.attrs.get("zone_database")
     read = ", ".join(map(str, store.attrs.get("inputs", ()))) or "not said"
     return f"{read}; local time by {zones}" if zones else read
+
+
+def _extra(store: MatrixStore) -> str:
+    """Tell the extra columns of the bars, and what stands where they have no value."""
+    fill, filled = store.attrs.get("fill", {}), store.attrs.get("filled", {})
+    found = [
+        f"{name} ({fill.get(name)}{f', {filled[name]:,} times' if name in filled else ''})"
+        for name in store.attrs.get("extra", ())
+    ]
+    return ", ".join(found) or "none"
 
 
 def _versions(store: MatrixStore) -> str:

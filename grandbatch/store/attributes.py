@@ -66,7 +66,11 @@ def _are(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _are_counts(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_count, value.values()))
+    return _is_mapping(value, _is_count)
+
+
+def _is_mapping(value: Any, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(value, dict) and all(map(fits, value.values()))
 
 
 def _is_text(value: Any) -> bool:
@@ -134,6 +138,9 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "period": (_is_text, "a calendar period"),
     "most_runs": (_is_size, "a positive whole number"),
     "inputs": (_are_names, "a list of different names"),
+    "extra": (_are_names, "a list of different names"),
+    "fill": (lambda value: _is_mapping(value, _is_text), "a fill for each name"),
+    "filled": (_are_counts, "counts of values"),
     "zone_database": (_is_text, "text"),
 }
 """Attributes that a store need not have."""

@@ -13,6 +13,7 @@
 | `assembly` | blocks' bars joined to parts, in file order |
 | `sorting` | blocks' bars merged to parts, by symbol and time |
 | `spikes` | bars that leap out and back |
+| `gaps` | values that stand in for those that extra columns lack |
 | `looking` | what in clean bars is worth a look |
 | `problems` | what goes wrong with inputs as a whole, in words |
 | `build` | the whole way |

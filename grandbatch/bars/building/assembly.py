@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 
 from grandbatch.bars.building.block import BlockRecord, block_path
 from grandbatch.bars.building.raw import open_raw_bars
-from grandbatch.bars.cache.digests import PartDigests
+from grandbatch.bars.cache.digests import STORED, PartDigests
 from grandbatch.bars.cache.parts import write_part
 from grandbatch.bars.rules import REASONS
 from grandbatch.errors import InputError
@@ -152,11 +151,12 @@ def group_parts(
 
 
 def join_parts(
-    parts: Sequence[PlannedPart], blocks_folder: str, target: str
+    parts: Sequence[PlannedPart], blocks_folder: str, target: str, extra: Sequence[str]
 ) -> list[tuple[PlannedPart, PartDigests]]:
-    """Write parts from their slices; return them with what was written."""
+    """Write parts, with some extra columns, from their slices; return what was written of each."""
     starts = np.cumsum([0, *(part.rows for part in parts)])
-    columns = np.empty((6, starts[-1]), np.int64)
+    n_columns = len(STORED) + len(extra)
+    columns = np.empty((n_columns, starts[-1]), np.int64)
     for record, places in _by_piece(parts, starts).items():
         path = block_path(Path(blocks_folder), record, "raw")
         with open_raw_bars(path, places[0][0].n_rows) as raw:
@@ -166,7 +166,7 @@ def join_parts(
             if len(places) == 1:
                 raw.read(low, high, columns[:, at : at + high - low])
                 continue
-            rows = np.empty((6, high - low), np.int64)
+            rows = np.empty((n_columns, high - low), np.int64)
             raw.read(low, high, rows)
         for held, at in places:
             n_rows = held.stop - held.start
@@ -176,7 +176,8 @@ def join_parts(
         times, *numbers = columns[:, start : start + part.rows]
         path = Path(target) / part.path
         path.parent.mkdir(exist_ok=True)
-        written.append((part, write_part(path, times, [n.view(np.float64) for n in numbers])))
+        values = [n.view(np.float64) for n in numbers]
+        written.append((part, write_part(path, times, values, extra)))
     return written
 
 
@@ -208,6 +209,7 @@ def merge_bad_rows(
     target: Path,
     names: Sequence[str],
     first_line: Callable[[int], int],
+    extra: Sequence[str],
 ) -> None:
     """Join the blocks' bad rows into one quarantine, in file order, one row group at a time.
 
@@ -221,27 +223,27 @@ def merge_bad_rows(
         What each input file is called.
     first_line : callable
         Line number of the first line after a file's header.
+    extra : sequence of str
+        Extra columns: where there are some, `column` says which of them gave a row its reason.
     """
-    reasons = pa.array(["", *REASONS])
+    reasons, faults = pa.array(["", *REASONS]), pa.array(["", *extra])
+    schema = QUARANTINE_SCHEMA
+    if extra:
+        schema = schema.append(pa.field("column", pa.string()))
     file, line = -1, 0
-    with pq.ParquetWriter(target, QUARANTINE_SCHEMA) as writer:
+    with pq.ParquetWriter(target, schema) as writer:
         for record in records:
             if record.file != file:
                 file, line = record.file, first_line(record.file)
             if record.n_bad:
                 with pq.ParquetFile(block_path(blocks_folder, record.index, "bad")) as bad:
                     for batch in bad.iter_batches():
-                        writer.write_batch(_name_rows(batch, names[file], line, reasons))
+                        columns = [
+                            pa.array([names[file]] * batch.num_rows, pa.string()),
+                            pa.array(batch["line"].to_numpy() + line),
+                            batch["text"],
+                            reasons.take(batch["reason"]),
+                            *([faults.take(batch["fault"])] if extra else []),
+                        ]
+                        writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
             line += record.n_lines
-
-
-def _name_rows(batch: Any, name: str, line: int, reasons: Any) -> Any:
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array([name] * batch.num_rows, pa.string()),
-            pa.array(batch["line"].to_numpy() + line),
-            batch["text"],
-            reasons.take(batch["reason"]),
-        ],
-        schema=QUARANTINE_SCHEMA,
-    )

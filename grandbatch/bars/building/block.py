@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from grandbatch.bars.building.raw import write_raw
 from grandbatch.bars.cache.digests import PartDigests
 from grandbatch.bars.cache.parts import write_part
+from grandbatch.bars.filling import mark_gaps
 from grandbatch.bars.form.dialect import CsvLayout
 from grandbatch.bars.judging import Carry, Judged, digests_of, judge
 from grandbatch.bars.reading.choosing import leave_out, texts_by_symbol
@@ -130,7 +131,7 @@ class BlockRecord:
     """Rows with the time of a row before and other numbers; none where bars are sorted."""
     part: PartDigests | None
     """Where the bars are written as a finished part (`parquet`), what that is; else they are `raw`,
-    symbol by symbol: times, five numbers, and, where bars are sorted, their rows in the block."""
+    symbol by symbol: times, all numbers, and, where bars are sorted, their rows in the block."""
 
     @property
     def is_part(self) -> bool:
@@ -197,7 +198,7 @@ def read_block(task: BlockJob, groups: OpenGroups | None = None) -> BlockRecord:
     """
     groups = groups or OpenGroups()
     rows, text = read_rows(task, groups)
-    n_bytes, n_lines = _size_of(task), len(rows) if text is None else text.n_lines
+    n_bytes, n_lines = size_of(task), len(rows) if text is None else text.n_lines
     left_out = int(np.count_nonzero(rows.reasons == LEFT_OUT))
     judged = judge(rows, task.rules, task.carry, task.gives_way)
     rows = judged.rows
@@ -205,7 +206,8 @@ def read_block(task: BlockJob, groups: OpenGroups | None = None) -> BlockRecord:
     symbols, part = _write_bars(task, judged, beside)
     if judged.n_bad > left_out:
         bad = np.flatnonzero((rows.reasons != ACCEPTED) & (rows.reasons != LEFT_OUT))
-        write_bad_rows(task, describe_rows(task, text, groups, bad, rows.reasons[bad]))
+        faults = None if rows.faults is None else rows.faults[bad]
+        write_bad_rows(task, describe_rows(task, text, groups, bad, rows.reasons[bad], faults))
     return BlockRecord(
         index=task.index,
         file=task.file,
@@ -240,10 +242,11 @@ def read_rows(task: BlockJob, groups: OpenGroups) -> tuple[Rows, BlockText | Non
     if task.rules.price_scale != 1:
         rows = scale_prices(rows, task.rules.price_scale)
     leave_out(rows, task.layout.columns, task.symbol, side_by_side=bool(task.layout.series))
-    return rows, text
+    return mark_gaps(rows, task.rules), text
 
 
-def _size_of(task: BlockJob) -> int:
+def size_of(task: BlockJob) -> int:
+    """Bytes of a task's block."""
     block = task.block
     return block.n_bytes if isinstance(block, TableBlock) else block.stop - block.start
 
@@ -253,7 +256,7 @@ def _write_bars(
 ) -> tuple[tuple[SymbolRows, ...], PartDigests | None]:
     """Write a block's bars in bars order; `beside` are the texts to tell."""
     folder, rows = Path(task.folder), judged.rows
-    times, numbers, codes = rows.times, list(rows.numbers), rows.codes
+    times, numbers, codes = rows.times, [*rows.numbers, *rows.extras], rows.codes
     sort, holders = task.rules.sort, judged.holders
     order = _bars_order(rows, judged.n_bad, sort=sort)
     if order is not None:
@@ -281,7 +284,8 @@ def _write_bars(
     )
     part = None
     if len(symbols) == 1 and len(times) >= WHOLE_PART_ROWS and not sort:
-        part = write_part(block_path(folder, task.index, "parquet"), times, numbers)
+        path = block_path(folder, task.index, "parquet")
+        part = write_part(path, times, numbers, task.rules.extra)
     elif len(times):
         columns = [times, *(values.view(np.int64) for values in numbers)]
         if sort:
@@ -354,8 +358,12 @@ def describe_rows(
     groups: OpenGroups,
     bad: Int64,
     reasons: npt.NDArray[np.uint8],
+    faults: npt.NDArray[np.uint16] | None = None,
 ) -> Any:
-    """Line (from 0, within the block), text and reason code of some rows, as a table."""
+    """Line (from 0, within the block), text and reason code of some rows, as a table.
+
+    Where there are extra columns also which of them is at fault, from 1, or 0 for none.
+    """
     if text is None:
         assert isinstance(task.block, TableBlock)
         numbers, texts = bad, table_texts(task.block, bad, groups)
@@ -371,4 +379,6 @@ def describe_rows(
         "text": pa.array(texts, pa.string()),
         "reason": pa.array(reasons),
     }
+    if task.rules.extra:
+        columns["fault"] = pa.array(np.zeros(len(bad), np.uint16) if faults is None else faults)
     return pa.table(columns)

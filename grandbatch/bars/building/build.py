@@ -26,8 +26,10 @@ from grandbatch.bars.building.block import (
     block_path,
     in_runs,
     read_blocks,
+    size_of,
 )
 from grandbatch.bars.building.carries import tasks_to_repeat
+from grandbatch.bars.building.gaps import fill_gaps
 from grandbatch.bars.building.looking import look_at
 from grandbatch.bars.building.memory import ReadingPlan, limits_of_workers, plan_memory
 from grandbatch.bars.building.planning import (
@@ -35,6 +37,7 @@ from grandbatch.bars.building.planning import (
     plan_reading,
     task_of,
     under_verdicts,
+    unhashed_ranges,
 )
 from grandbatch.bars.building.problems import disk_full
 from grandbatch.bars.building.quarantine import (
@@ -51,14 +54,12 @@ from grandbatch.bars.cache.digests import PartDigests, file_crc
 from grandbatch.bars.cache.keeping import STAGING, build_lock
 from grandbatch.bars.cache.manifest import FORMAT, MANIFEST, QUARANTINE, Part, bars_fingerprint
 from grandbatch.bars.inputs.files import (
-    LEAF_BYTES,
     InputFile,
     describe_source,
     hash_leaves,
     join_leaves,
     remember_digest,
 )
-from grandbatch.bars.reading.row_groups import TableBlock
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import InputError
 from grandbatch.files import digested
@@ -69,8 +70,6 @@ from grandbatch.memory.allocator import give_back
 from grandbatch.scheduling import Schedule
 
 Progress = Callable[[int, int], None]
-
-_HASH_BYTES = 16 * LEAF_BYTES
 
 
 def build_bars(
@@ -107,6 +106,7 @@ def build_bars(
             limit=limit,
             worker_limits=limits_of_workers(schedule),
             block_bytes=block_bytes,
+            n_extra=len(rules.extra),
         )
         plan.check(limit)
         try:
@@ -150,6 +150,7 @@ class _Build:
         self.tasks: list[BlockJob] = []
         self.records: list[BlockRecord] = []
         self.n_differing = 0
+        self.n_filled: dict[str, int] = {}
 
     def run(self, cache_dir: Path, on_progress: Progress | None) -> cache.Bars:
         self.blocks_folder.mkdir()
@@ -180,8 +181,7 @@ class _Build:
         fingerprint = bars_fingerprint(identity, self.rules)
         if not self.rules.sort:
             parts = self._join(planned)
-        if self.rules.max_jump is not None:
-            parts = self._remove_spikes(symbols, parts, self.rules.max_jump)
+        symbols, parts = self._mend_parts(symbols, parts)
         self._write_manifest(identity, fingerprint, symbols, parts)
         return cache.publish(self.target, cache_dir / fingerprint)
 
@@ -192,7 +192,7 @@ class _Build:
 
         Where too many rows are bad, whatever comes, stop and return the blocks that show it.
         """
-        total = sum(_size_of(task) for task in self.tasks)
+        total = sum(size_of(task) for task in self.tasks)
         done = 0
         names = [file.full_name for file in self.files]
         watch = BadRowsWatch(self.tasks, names, self.rules)
@@ -207,7 +207,7 @@ class _Build:
             if records and on_progress is not None:
                 on_progress(done, total)
 
-        ranges = self._unhashed_ranges()
+        ranges = unhashed_ranges(self.sources, self.tasks)
         runs = in_runs(self.tasks, self.reading.workers)
         tasks = [task_of(read_blocks, run) for run in runs]
         tasks += [
@@ -227,16 +227,6 @@ class _Build:
         for source, of_file in zip(self.sources, leaves, strict=True):
             source.digest = source.digest or join_leaves(of_file)
         return []
-
-    def _unhashed_ranges(self) -> list[tuple[int, int, int]]:
-        """Byte ranges of files that their blocks don't digest: file, start, stop."""
-        hashed = {task.file for task in self.tasks if task.hashed}
-        return [
-            (number, start, min(start + _HASH_BYTES, file.size))
-            for number, file in enumerate(self.files)
-            if self.sources[number].digest is None and number not in hashed
-            for start in range(0, file.size, _HASH_BYTES)
-        ]
 
     def _read_again(self, tasks: Sequence[BlockJob]) -> None:
         """Read some blocks again, under what the first reading has shown."""
@@ -286,7 +276,8 @@ class _Build:
         for plan in planned:
             (self.target / plan.path).parent.mkdir(exist_ok=True)
         groups = group_parts(planned, self.part_rows)
-        shared = str(self.blocks_folder), str(self.target), self.rules.duplicates == "last"
+        folders = str(self.blocks_folder), str(self.target)
+        shared = *folders, self.rules.duplicates == "last", self.rules.extra
         merged: list[MergedPart] = []
         for found in self.joining.run([task_of(merge_parts, group, *shared) for group in groups]):
             merged += found
@@ -331,10 +322,9 @@ class _Build:
                 digests[part.path] = self.records[part.finished].part
                 finished = block_path(self.blocks_folder, part.finished, "parquet")
                 finished.rename(self.target / part.path)
-        folders = str(self.blocks_folder), str(self.target)
-        tasks = [
-            task_of(join_parts, group, *folders) for group in group_parts(parts, self.part_rows)
-        ]
+        shared = str(self.blocks_folder), str(self.target), self.rules.extra
+        groups = group_parts(parts, self.part_rows)
+        tasks = [task_of(join_parts, group, *shared) for group in groups]
 
         def heard(written: list[tuple[PlannedPart, PartDigests]]) -> None:
             for part, found in written:
@@ -349,15 +339,28 @@ class _Build:
             joined.append(Part(part.symbol, part.path, part.first_time, part.last_time, found))
         return joined
 
-    def _remove_spikes(self, symbols: list[str], parts: list[Part], max_jump: float) -> list[Part]:
-        """Quarantine bars that leap out and back, and write the parts that held them anew."""
+    def _mend_parts(self, symbols: list[str], parts: list[Part]) -> tuple[list[str], list[Part]]:
+        """Apply the rules that look at bars in order, and write the parts anew that they change.
+
+        Bars that leap out and back go first: what is quarantined gives no value to others.
+        """
+        max_jump, has_gaps = self.rules.max_jump, {"zero", "last"} & {*self.rules.fill.values()}
+        if max_jump is None and not has_gaps:
+            return symbols, parts
         self.syncer.wait()  # it opens files by name, and they change here
-        shared = self.records, self.tasks, self.reading, self.joining, max_jump
-        self.records, kept = remove_spikes(self.target, symbols, parts, *shared)
+        schedules = self.reading, self.joining
+        if max_jump is not None:
+            held = symbols, parts, self.records, self.tasks
+            self.records, parts = remove_spikes(self.target, *held, *schedules, max_jump)
+        if has_gaps:
+            held = symbols, parts, self.records, self.tasks
+            found = fill_gaps(self.target, *held, *schedules, self.rules)
+            symbols, parts = found.symbols, found.parts
+            self.records, self.n_filled = found.records, found.counts
         self._check_bad_rows(self.records)
-        for part in kept:
+        for part in parts:
             self.syncer.add(self.target / part.path)
-        return kept
+        return symbols, parts
 
     def _write_manifest(
         self,
@@ -379,6 +382,8 @@ class _Build:
             "time_numbers": [source.meaning.name_of(source.found) for source in self.sources],
             "symbols": symbols,
             "extra": list(self.rules.extra),
+            "fill": dict(self.rules.fill),
+            "filled": self.n_filled,
             "n_rows": sum(part.rows for part in parts),
             **count_rows(self.records),
             "worth_a_look": look_at(self.target, symbols, parts, self.rules, self.joining),
@@ -404,8 +409,3 @@ def _give_back_where_tight(limit: MemoryLimit) -> None:
     """Give back what tasks have freed and kept: threads can't use what others have kept."""
     if own_bytes()[0] > limit.limit_bytes // 2:
         give_back()
-
-
-def _size_of(task: BlockJob) -> int:
-    block = task.block
-    return block.n_bytes if isinstance(block, TableBlock) else block.stop - block.start

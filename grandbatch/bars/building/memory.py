@@ -33,6 +33,12 @@ _WIDE_VALUE_BYTES = 16
 _COLUMN_BYTES = 3 * BUFFER_BYTES
 # joined (48), and as read from a block of many symbols (48); merged, in order, and as written
 _JOINED_ROW_BYTES, _MERGED_ROW_BYTES = 100, 170
+# of an extra column: parsed and looked at (11), put in order (8), as it is written (8)
+_EXTRA_BYTES = 27
+# as read (8), cast (8)
+_EXTRA_TABLE_BYTES = 16
+# joined, and as read from a block; merged, in order, and as written
+_EXTRA_JOINED_BYTES, _EXTRA_MERGED_BYTES = 16, 27
 _TASK_HELD_BYTES = 4_000
 _PAUSED_SHARE = 0.8
 """Of its limit, where Dask pauses a worker."""
@@ -134,6 +140,7 @@ def plan_memory(
     limit: MemoryLimit,
     worker_limits: tuple[tuple[int, int], ...] = (),
     block_bytes: int | None = None,
+    n_extra: int = 0,
 ) -> ReadingPlan:
     """Choose the size of blocks by the memory there is.
 
@@ -151,6 +158,8 @@ def plan_memory(
         As in `ReadingPlan`.
     block_bytes : int, optional
         Blocks of this size, and no other.
+    n_extra : int
+        Extra columns.
 
     Raises
     ------
@@ -165,11 +174,12 @@ def plan_memory(
 
     def plan(block: int, part_rows: int) -> ReadingPlan:
         per_row = _MERGED_ROW_BYTES if sort else _JOINED_ROW_BYTES
+        per_row += n_extra * (_EXTRA_MERGED_BYTES if sort else _EXTRA_JOINED_BYTES)
         n_tasks = sum(file.text_bytes for file in files) // block + len(files)
         return ReadingPlan(
             block_bytes=block,
             part_rows=part_rows,
-            read_bytes=_read_bytes(files, block, n_columns, row_bytes),
+            read_bytes=_read_bytes(files, block, n_columns, row_bytes, n_extra),
             join_bytes=max(1, min(most_rows, part_rows) * per_row),
             held_bytes=n_tasks * _TASK_HELD_BYTES,
             workers=workers,
@@ -220,12 +230,13 @@ def _shape(file: InputFile) -> tuple[int, int]:
 
 
 def _read_bytes(
-    files: Sequence[InputFile], block_bytes: int, n_columns: int, row_bytes: int
+    files: Sequence[InputFile], block_bytes: int, n_columns: int, row_bytes: int, n_extra: int
 ) -> int:
     """Most bytes of a task that reads a block: of text, or of Parquet of so many columns."""
+    of_row = _ROW_BYTES + n_extra * _EXTRA_BYTES
     texts = [file.text_bytes for file in files if file.kind != "parquet"]
     block = min(block_bytes, max(texts, default=0))
-    text = block + block // _LINE_BYTES * _ROW_BYTES
+    text = block + block // (_LINE_BYTES + n_extra) * of_row
     if not n_columns:
         return text
     n_rows = max(1, block_bytes // TEXT_BYTES_PER_ROW)
@@ -233,4 +244,4 @@ def _read_bytes(
     columns = n_columns * (2 * _COLUMN_BYTES + n_rows * _WIDE_VALUE_BYTES)
     # texts longer than values, as read and as texts of bars
     columns += 2 * n_rows * max(0, row_bytes - n_columns * _WIDE_VALUE_BYTES)
-    return max(text, n_rows * (_ROW_BYTES + _TABLE_ROW_BYTES) + columns)
+    return max(text, n_rows * (of_row + _TABLE_ROW_BYTES + n_extra * _EXTRA_TABLE_BYTES) + columns)

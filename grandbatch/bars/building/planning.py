@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from dask import delayed
 
 from grandbatch.bars.building.block import BlockJob
 from grandbatch.bars.building.memory import TEXT_BYTES_PER_ROW
+from grandbatch.bars.flags import offer_list
 from grandbatch.bars.form.columns import ColumnMap
 from grandbatch.bars.form.dialect import SAMPLE_BYTES, CsvLayout, read_layout
 from grandbatch.bars.inputs.files import LEAF_BYTES, InputFile, hash_leaves, join_leaves
@@ -29,6 +31,13 @@ from grandbatch.bars.timestamps.evidence import NOTHING, UNSETTLED, Evidence, Me
 from grandbatch.bars.timestamps.texts import TimeForm
 from grandbatch.kernels.bars.csv_rows import PADDING
 from grandbatch.scheduling import Schedule
+from grandbatch.store.notes import named
+
+_NAMED = 10
+
+log = logging.getLogger("grandbatch")
+
+_HASH_BYTES = 16 * LEAF_BYTES
 
 _numbers = itertools.count(10**12 - 1, -1)
 
@@ -105,10 +114,38 @@ def plan_reading(
                     ends_block=place >= len(layouts),
                 )
                 tasks.append(task)
+    _tell_left_out(sources)
     everywhere = total([source.sniffed for source in sources])
     for source in sources:
         source.meaning = source.meaning.settled(source.sniffed, everywhere, rules)
     return sources, under_verdicts(tasks, sources)
+
+
+def _tell_left_out(sources: Sequence[Source]) -> None:
+    """Name the columns of numbers that are read over, once for all files."""
+    names = list(dict.fromkeys(name for source in sources for name in source.layout.left_out))
+    if names:
+        log.warning(
+            "%s: columns of numbers that are read over: %s. To keep some, add %s; to hear no more "
+            "of them, %s (or all)",
+            sources[0].file.name if len(sources) == 1 else f"{len(sources):,} files",
+            named(names),
+            offer_list("--extra", names[:_NAMED]),
+            offer_list("--ignore-columns", names[:_NAMED]),
+        )
+
+
+def unhashed_ranges(
+    sources: Sequence[Source], tasks: Sequence[BlockJob]
+) -> list[tuple[int, int, int]]:
+    """Byte ranges of files that their blocks don't digest: source, start, stop."""
+    hashed = {task.file for task in tasks if task.hashed}
+    return [
+        (number, start, min(start + _HASH_BYTES, source.file.size))
+        for number, source in enumerate(sources)
+        if source.digest is None and number not in hashed
+        for start in range(0, source.file.size, _HASH_BYTES)
+    ]
 
 
 def form_of(meaning: Meaning, rules: BarRules) -> TimeForm:

@@ -142,7 +142,7 @@ def bad_rows(
     """
     with pq.ParquetFile(path) as file:
         first = next(file.iter_batches(batch_size=5)).to_pylist()
-    lines = [f"{row['file']}:{row['line']}: {row['reason']}: {row['text']}" for row in first]
+    lines = [f"{row['file']}:{row['line']}: {_reason(row)}: {row['text']}" for row in first]
     if rules.on_bad_rows == "raise":
         return BadRowsError(f"{lines[0]}. Mend the row, or let bad rows be quarantined")
     n_bad = sum(counts.values())
@@ -167,6 +167,9 @@ def bad_rows(
             f"{zone} is an abbreviation, and several zones have the same: write offsets "
             "such as -05:00 in its place"
         )
+    at_fault = [row["column"] for row in first if row["reason"] == worst and row.get("column")]
+    if at_fault:
+        remedy = _fills(at_fault[0], rules)
     table = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
     listed = "\n  ".join(lines)
     return BadRowsError(
@@ -175,6 +178,20 @@ def bad_rows(
         f"  {listed}\n"
         f"Remedy: {remedy}{_allowing(n_bad, n_rows) if is_all and not order else ''}"
     )
+
+
+def _reason(row: Mapping[str, str]) -> str:
+    """Name a row's reason, and the extra column that is at fault, if one is."""
+    return f"{row['reason']} ({row['column']})" if row.get("column") else row["reason"]
+
+
+def _fills(column: str, rules: BarRules) -> str:
+    """Say what may stand where an extra column has no value."""
+    zero = f"{offer('--fill', f'{column}=zero')} if that means 0"
+    if rules.fill[column] == "last":
+        return f"the first bars have no value of {column} before them; add {zero}"
+    last = f"{offer('--fill', f'{column}=last')} if the last value before still holds"
+    return f"where there is no value of {column}, add {last}, or {zero}"
 
 
 def _zone_in_letters(texts: Iterable[str]) -> str | None:

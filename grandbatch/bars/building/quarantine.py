@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from grandbatch.bars.building.assembly import merge_bad_rows
-from grandbatch.bars.building.block import BlockJob, BlockRecord
+from grandbatch.bars.building.block import (
+    BlockJob,
+    BlockRecord,
+    bad_path,
+    describe_rows,
+    read_rows,
+    write_bad_rows,
+)
 from grandbatch.bars.building.disorder import likely_remedy
 from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.problems import bad_rows, duplicate
 from grandbatch.bars.form.dialect import CsvLayout
 from grandbatch.bars.form.instruments import ColumnsWatch
-from grandbatch.bars.reading.row_groups import TableBlock
+from grandbatch.bars.judging import judge
+from grandbatch.bars.reading.row_groups import OpenGroups, TableBlock
+from grandbatch.bars.reading.rows import Rows
 from grandbatch.bars.rules import REASONS, BarRules
 from grandbatch.errors import InputError
 from grandbatch.kernels.bars.bar_rules import ACCEPTED, DUPLICATE_TIMESTAMP, N_REASONS
+
+Faults = npt.NDArray[np.uint16]
+
+Find = Callable[[Rows], tuple[npt.NDArray[np.bool_], Faults | None]]
+"""Of judged rows those that are no bars, and which extra column of each is at fault, if any is."""
 
 
 class HopelessError(Exception):
@@ -160,7 +179,8 @@ def check_bad_rows(
         If all rows are bad.
     """
     names = [source.file.name for source in sources]
-    merge_bad_rows(records, folder, path, names, lambda number: sources[number].first_line)
+    first_line = [source.first_line for source in sources]
+    merge_bad_rows(records, folder, path, names, first_line.__getitem__, rules.extra)
     n_rows = sum(record.n_rows for record in records)
     counts = count_reasons(records)
     n_bad = sum(counts.values())
@@ -182,3 +202,42 @@ def check_bad_rows(
         raise InputError(
             f"{', '.join(names[:5])}: none of {n_rows:,} rows is a bar ({found}); mend the file"
         )
+
+
+def quarantine_bars(task: BlockJob, record: BlockRecord, reason: int, find: Find) -> BlockRecord:
+    """Turn the bars of a block that `find` finds into bad rows; it is read again for them.
+
+    Parameters
+    ----------
+    task, record : BlockJob, BlockRecord
+        The block, and what is known of it so far.
+    reason : int
+        Code of the reason.
+    find : callable
+    """
+    with OpenGroups() as groups:
+        read, text = read_rows(task, groups)
+        rows = judge(read, task.rules, task.carry, task.gives_way).rows
+        found, faults = find(rows)
+        bad = np.flatnonzero(found & (rows.reasons == ACCEPTED))
+        reasons = np.full(len(bad), reason, np.uint8)
+        of_bad = None if faults is None else faults[bad]
+        table = describe_rows(task, text, groups, bad, reasons, of_bad)
+    n_bad = len(table)
+    if record.n_bad:
+        before = pq.ParquetFile(bad_path(task)).read()
+        # without what another run of this very task has added
+        is_again = pc.and_(
+            pc.is_in(before["line"], table["line"]), pc.equal(before["reason"], reason)
+        )
+        before = before.filter(pc.invert(is_again))
+        # of bars of one time, where they were sorted, those that gave way are there already
+        table = table.filter(pc.invert(pc.is_in(table["line"], before["line"])))
+        n_bad = len(table)
+        table = pa.concat_tables([before, table]).sort_by("line")
+    if n_bad:
+        write_bad_rows(task, table)
+    counts = list(record.reasons)
+    counts[ACCEPTED] -= n_bad
+    counts[reason] += n_bad
+    return replace(record, reasons=tuple(counts))

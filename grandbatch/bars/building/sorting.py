@@ -17,14 +17,13 @@ import numpy.typing as npt
 from grandbatch.bars.building.assembly import PART_ROWS, PlannedPart, Slice, folder_of
 from grandbatch.bars.building.block import SAMPLE_ROWS, BlockRecord, SymbolRows, block_path
 from grandbatch.bars.building.raw import open_raw_bars
-from grandbatch.bars.cache.digests import PartDigests
+from grandbatch.bars.cache.digests import STORED, PartDigests
 from grandbatch.bars.cache.parts import write_part
 from grandbatch.kernels.bars.bar_rules import NEVER
 
 Int64 = npt.NDArray[np.int64]
 
 _FOREVER = np.iinfo(np.int64).max
-_COLUMNS = 7
 
 
 @dataclass(frozen=True)
@@ -105,41 +104,48 @@ def _cut_times(held: Sequence[SymbolRows], part_rows: int) -> list[int]:
 
 
 def merge_parts(
-    parts: Sequence[PlannedPart], blocks_folder: str, target: str, keeps_last: bool
+    parts: Sequence[PlannedPart],
+    blocks_folder: str,
+    target: str,
+    keeps_last: bool,
+    extra: Sequence[str],
 ) -> list[MergedPart]:
-    """Write parts from what their slices hold of their time."""
-    return [_merge_part(part, Path(blocks_folder), Path(target), keeps_last) for part in parts]
+    """Write parts, with some extra columns, from what their slices hold of their time."""
+    where = Path(blocks_folder), Path(target)
+    return [_merge_part(part, *where, keeps_last, extra) for part in parts]
 
 
 def _merge_part(
-    part: PlannedPart, blocks_folder: Path, target: Path, keeps_last: bool
+    part: PlannedPart, blocks_folder: Path, target: Path, keeps_last: bool, extra: Sequence[str]
 ) -> MergedPart:
-    columns, origins = _gather(part, blocks_folder)
+    # behind the columns of a part, of which row each bar is
+    columns, origins = _gather(part, blocks_folder, len(STORED) + len(extra) + 1)
     order = np.argsort(columns[0], kind="stable")
     times = columns[0][order]
     is_twin = times[1:] == times[:-1]
     gives_way = np.append(is_twin, False) if keeps_last else np.append(False, is_twin)
     kept, again = order[~gives_way], order[gives_way]
-    numbers = columns[1:6].view(np.float64)
+    numbers = columns[1:-1].view(np.float64)
     later, earlier = order[1:][is_twin], order[:-1][is_twin]
-    differs = (numbers[:, later] != numbers[:, earlier]).any(axis=0)
+    one, other = (numbers[:, rows] + 0.0 for rows in (later, earlier))
+    differs = (one.view(np.int64) != other.view(np.int64)).any(axis=0)  # a gap is like another
     times = columns[0][kept]
     path = target / part.path
     path.parent.mkdir(exist_ok=True)
-    digests = write_part(path, times, [values[kept] for values in numbers])
+    digests = write_part(path, times, [values[kept] for values in numbers], extra)
     records = origins[again]
     return MergedPart(
         digests=digests,
         first_time=int(times[0]),
         last_time=int(times[-1]),
         again=tuple(
-            (int(record), columns[6][again[records == record]]) for record in np.unique(records)
+            (int(record), columns[-1][again[records == record]]) for record in np.unique(records)
         ),
         n_differing=int(differs.sum()),
     )
 
 
-def _gather(part: PlannedPart, folder: Path) -> tuple[Int64, Int64]:
+def _gather(part: PlannedPart, folder: Path, n_columns: int) -> tuple[Int64, Int64]:
     """Read the bars of a part's time from all its slices, and of which record each is."""
     found = []
     for held in part.slices:
@@ -148,7 +154,7 @@ def _gather(part: PlannedPart, folder: Path) -> tuple[Int64, Int64]:
             high = raw.find(low, held.stop, part.last_time)
         if low < high:
             found.append((held, low, high))
-    columns = np.empty((_COLUMNS, sum(high - low for _, low, high in found)), np.int64)
+    columns = np.empty((n_columns, sum(high - low for _, low, high in found)), np.int64)
     at = 0
     for held, low, high in found:
         with open_raw_bars(block_path(folder, held.record, "raw"), held.n_rows) as raw:

@@ -8,34 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from grandbatch.bars.building.block import (
-    BlockJob,
-    BlockRecord,
-    bad_path,
-    describe_rows,
-    read_rows,
-    write_bad_rows,
-)
+from grandbatch.bars.building.block import BlockJob, BlockRecord
 from grandbatch.bars.building.looking import runs_of_parts
 from grandbatch.bars.building.planning import task_of
-from grandbatch.bars.cache.digests import STORED, read_part
+from grandbatch.bars.building.quarantine import quarantine_bars
+from grandbatch.bars.cache.digests import read_part
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.cache.parts import write_part
-from grandbatch.bars.judging import judge
-from grandbatch.bars.reading.row_groups import OpenGroups
-from grandbatch.kernels.bars.bar_rules import ACCEPTED, SPIKE
+from grandbatch.bars.reading.rows import Rows
+from grandbatch.kernels.bars.bar_rules import SPIKE
 from grandbatch.scheduling import Schedule
 
 Int64 = npt.NDArray[np.int64]
 Neighbours = tuple[Part | None, Part, Part | None]
+
+_NEVER = np.empty(0, np.int64)
 
 SpikeTimes = Mapping[str, Int64]
 """Times of spikes by symbol, rising."""
@@ -150,14 +143,15 @@ def _are_spikes(
 def write_without(target: str, part: Part, times: Int64) -> Part | None:
     """Write a part anew without the bars of some times; return what it is then, if anything."""
     path = Path(target) / part.path
-    values = [np.empty(part.rows, np.int64), *np.empty((len(STORED) - 1, part.rows))]
-    read_part(Path(target), part.path, part.digests, (0, part.rows), STORED, values)
+    names = part.digests.columns
+    values = [np.empty(part.rows, np.int64), *np.empty((len(names) - 1, part.rows))]
+    read_part(Path(target), part.path, part.digests, (0, part.rows), names, values)
     kept = ~np.isin(values[0], times)
     if not kept.any():
         path.unlink()
         return None
     own, *numbers = (column[kept] for column in values)
-    digests = write_part(path, own, numbers)
+    digests = write_part(path, own, numbers, part.digests.extra)
     return replace(part, first_time=int(own[0]), last_time=int(own[-1]), digests=digests)
 
 
@@ -168,44 +162,23 @@ def _quarantine(
     left = list(records)
     jobs = []
     for record, task in zip(records, tasks, strict=True):
-        held = {}
+        held: dict[str, Int64] = {}
         for symbol in record.symbols:
-            own = times.get(symbol.name, ())
+            own = times.get(symbol.name, _NEVER)
             low, high = np.searchsorted(own, [symbol.first_time, symbol.last_time + 1])
             if symbol.rows and low < high:
                 held[symbol.name] = own[low:high]
         if held:
-            jobs.append(task_of(quarantine_spikes, task, record, held))
+            jobs.append(task_of(quarantine_bars, task, record, SPIKE, partial(are_of_times, held)))
     for record in schedule.run(jobs):
         left[record.index] = record
     return left
 
 
-def quarantine_spikes(task: BlockJob, record: BlockRecord, times: SpikeTimes) -> BlockRecord:
-    """Turn the bars of some symbols and times into bad rows; the block is read again for them."""
-    with OpenGroups() as groups:
-        read, text = read_rows(task, groups)
-        rows = judge(read, task.rules, task.carry, task.gives_way).rows
-        are_spikes = np.zeros(len(rows), np.bool_)
-        for code, name in enumerate(rows.symbols):
-            if name in times:
-                are_spikes |= (rows.codes == code) & np.isin(rows.times, times[name])
-        spikes = np.flatnonzero(are_spikes & (rows.reasons == ACCEPTED))
-        reasons = np.full(len(spikes), SPIKE, np.uint8)
-        table = describe_rows(task, text, groups, spikes, reasons)
-    if record.n_bad:
-        before = pq.ParquetFile(bad_path(task)).read()
-        # without what another run of this very task has added
-        before = before.filter(pc.field("reason") != SPIKE)
-        # of bars of one time, where they were sorted, those that gave way are there already
-        table = table.filter(pc.invert(pc.is_in(table["line"], before["line"])))
-        n_spikes = len(table)
-        table = pa.concat_tables([before, table]).sort_by("line")
-    else:
-        n_spikes = len(table)
-    if n_spikes:
-        write_bad_rows(task, table)
-    counts = list(record.reasons)
-    counts[ACCEPTED] -= n_spikes
-    counts[SPIKE] += n_spikes
-    return replace(record, reasons=tuple(counts))
+def are_of_times(times: SpikeTimes, rows: Rows) -> tuple[npt.NDArray[np.bool_], None]:
+    """Find the rows of some symbols and times."""
+    found = np.zeros(len(rows), np.bool_)
+    for code, name in enumerate(rows.symbols):
+        if name in times:
+            found |= (rows.codes == code) & np.isin(rows.times, times[name])
+    return found, None

@@ -53,6 +53,10 @@ class Bars(Deferred):
         """Names, sorted."""
         self.extra: tuple[str, ...] = tuple(manifest.get("extra", ()))
         """Names of the columns behind the five, in order."""
+        self.fill: dict[str, str] = manifest.get("fill", {})
+        """What stands in each of these where there is no value: `BarRules.fill`."""
+        self.filled: dict[str, int] = manifest.get("filled", {})
+        """Bars of which each column that is filled has a 0, or the value before, for its own."""
         self.source: list[dict[str, Any]] = manifest["source"]
         """Name, bytes and digest of each input."""
         self.day_first: tuple[bool | None, ...] = tuple(manifest["day_first"])
@@ -73,7 +77,9 @@ class Bars(Deferred):
         """Rows with the time of a row before of their symbol, and other numbers."""
         self.worth_a_look: tuple[str, ...] = tuple(manifest["worth_a_look"])
         """What a person should look at, a line for each kind."""
-        self.parts: tuple[Part, ...] = tuple(map(Part.of, manifest["parts"]))
+        self.parts: tuple[Part, ...] = tuple(
+            Part.of(part, self.extra) for part in manifest["parts"]
+        )
         self._quarantine: dict[str, int] = manifest["quarantine"]
         self._sha256: str = manifest["sha256"]
         self._use = use
@@ -83,6 +89,11 @@ class Bars(Deferred):
         starts = np.searchsorted(codes, np.arange(len(self.symbols) + 1))
         self.symbol_bounds: npt.NDArray[np.int64] = self._bounds[starts]
         """Row where each symbol starts, and the number of rows at the end; (S + 1,) int64."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all columns: those of a bar, and the extra ones behind them."""
+        return *FIELDS, *self.extra
 
     @property
     def n_rows(self) -> int:
@@ -107,7 +118,10 @@ class Bars(Deferred):
 
     @property
     def quarantine_path(self) -> Path:
-        """Parquet file of the rows that are no bars: file, line, text, reason."""
+        """Parquet file of the rows that are no bars: file, line, text, reason.
+
+        Where there are extra columns, also `column`: the one that is at fault, if one is.
+        """
         return self.path / QUARANTINE
 
     def _deferral(self) -> tuple[dict[str, Any], Opening]:
@@ -118,7 +132,7 @@ class Bars(Deferred):
         return type(self).__name__, self.fingerprint
 
     def read(
-        self, start: int, stop: int, columns: Sequence[str] = FIELDS
+        self, start: int, stop: int, columns: Sequence[str] | None = None
     ) -> dict[str, npt.NDArray[Any]]:
         """Read the bars from row `start` up to row `stop`.
 
@@ -126,8 +140,8 @@ class Bars(Deferred):
         ----------
         start, stop : int
             Rows in bars order, ``0 <= start <= stop <= n_rows``.
-        columns : sequence of str
-            Some of timestamp, symbol, open, high, low, close, volume.
+        columns : sequence of str, optional
+            Some of `columns`; all by default.
 
         Returns
         -------
@@ -144,9 +158,10 @@ class Bars(Deferred):
         """
         if not 0 <= start <= stop <= self.n_rows:
             raise UsageError(f"rows {start} to {stop} are not within 0 to {self.n_rows}")
-        unknown = [name for name in columns if name not in FIELDS]
+        columns = self.columns if columns is None else columns
+        unknown = [name for name in columns if name not in self.columns]
         if unknown:
-            raise UsageError(f"no column {unknown[0]!r}; choose from {', '.join(FIELDS)}")
+            raise UsageError(f"no column {unknown[0]!r}; choose from {', '.join(self.columns)}")
         dtypes = {"timestamp": np.int64, "symbol": np.int32}
         out = {name: np.empty(stop - start, dtypes.get(name, np.float64)) for name in columns}
         stored = [name for name in out if name != "symbol"]
@@ -158,13 +173,13 @@ class Bars(Deferred):
         return out
 
     def read_ranges(
-        self, ranges: Sequence[tuple[int, int]], columns: Sequence[str] = FIELDS
+        self, ranges: Sequence[tuple[int, int]], columns: Sequence[str] | None = None
     ) -> dict[str, npt.NDArray[Any]]:
         """Read the bars of several half-open ranges of rows, one behind the other, as `read`."""
         if len(ranges) == 1:
             return self.read(*ranges[0], columns)
         parts = [self.read(start, stop, columns) for start, stop in ranges]
-        return {name: np.concatenate([part[name] for part in parts]) for name in columns}
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _copy(
         self, start: int, stop: int, columns: Sequence[str], out: Sequence[npt.NDArray[Any]]
@@ -254,7 +269,7 @@ class Bars(Deferred):
         return Stretches(np.concatenate(starts), np.concatenate(numbers))
 
     def frame(self, bounds: Sequence[int] | None = None, *, codes: bool = False) -> DataFrame:
-        """Return the bars as a Dask frame with the columns of a bar.
+        """Return the bars as a Dask frame with all their `columns`.
 
         Parameters
         ----------

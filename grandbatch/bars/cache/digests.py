@@ -30,7 +30,7 @@ GROUP_ROWS = 16_384
 enough to read at full speed."""
 
 STORED = tuple(name for name in FIELDS if name != "symbol")
-"""Columns of a part, in its order, 8 bytes a value."""
+"""Columns of a part, in its order, 8 bytes a value; extra columns stand behind them."""
 
 _VALUE_BYTES = 8
 _MAGIC_BYTES = 4
@@ -49,6 +49,13 @@ class PartDigests:
     """crc32c of each column of each group, (groups, columns) uint32 in base64."""
     others: int
     """crc32c of all other bytes."""
+    extra: tuple[str, ...] = ()
+    """Names of the columns behind the five."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all columns, in order."""
+        return *STORED, *self.extra
 
     @property
     def n_groups(self) -> int:
@@ -61,12 +68,13 @@ class PartDigests:
         whole = self.headers[0] + _VALUE_BYTES * GROUP_ROWS
         header = self.headers[group == self.n_groups - 1]
         own = header + _VALUE_BYTES * n_rows
-        return _MAGIC_BYTES + group * len(STORED) * whole + column * own + header, n_rows
+        n_columns = len(STORED) + len(self.extra)
+        return _MAGIC_BYTES + group * n_columns * whole + column * own + header, n_rows
 
     def checksums(self) -> npt.NDArray[np.uint32]:
         """crc32c of each column of each group, (groups, columns) uint32."""
         packed = np.frombuffer(base64.b64decode(self.values), "<u4")
-        return packed.reshape(self.n_groups, len(STORED))
+        return packed.reshape(self.n_groups, len(self.columns))
 
 
 def pack_checksums(columns: Sequence[npt.NDArray[Any]]) -> str:
@@ -99,7 +107,7 @@ def read_part(
         for group in range(start // GROUP_ROWS, -(-stop // GROUP_ROWS)):
             first = group * GROUP_ROWS
             for column, target in zip(columns, out, strict=True):
-                number = STORED.index(column)
+                number = digests.columns.index(column)
                 place, n_rows = digests.place(group, number)
                 low, high = max(start, first), min(stop, first + n_rows)
                 is_whole = high - low == n_rows
@@ -115,12 +123,12 @@ def read_part(
 
 def check_part(cache: Path, name: str, digests: PartDigests) -> Iterator[DamagedBarsError]:
     """Read a part as a whole, a group at a time, and tell what is wrong with it."""
-    columns = [np.empty(GROUP_ROWS) for _ in STORED]
+    columns = [np.empty(GROUP_ROWS) for _ in digests.columns]
     try:
         for start in range(0, digests.rows, GROUP_ROWS):
             stop = min(start + GROUP_ROWS, digests.rows)
             found = [values[: stop - start] for values in columns]
-            read_part(cache, name, digests, (start, stop), STORED, found)
+            read_part(cache, name, digests, (start, stop), digests.columns, found)
         if others_crc(cache / name, digests) != digests.others:
             raise damaged(cache, f"{name}: its headers or its footer are not what was written")
     except DamagedBarsError as error:
@@ -132,7 +140,7 @@ def others_crc(path: Path, digests: PartDigests) -> int:
     found = at = 0
     with _opened(path.parent, path.name) as file:
         for group in range(digests.n_groups):
-            for column in range(len(STORED)):
+            for column in range(len(digests.columns)):
                 place, n_rows = digests.place(group, column)
                 found = crc32c.crc32c(os.pread(file, place - at, at), found)
                 at = place + n_rows * _VALUE_BYTES

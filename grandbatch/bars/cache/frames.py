@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import dask.dataframe as dd
 import pandas as pd
 
-from grandbatch.bars.rules import FIELDS
-
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
 
 
 class _ReadableBars(Protocol):
     symbols: Any
+
+    @property
+    def columns(self) -> Sequence[str]: ...
 
     def read_ranges(
         self, ranges: Sequence[tuple[int, int]], columns: Sequence[str]
@@ -47,7 +48,7 @@ def read_frame(
 
     Dask passes the `columns` that are used: the others are not read.
     """
-    wanted = list(FIELDS if columns is None else columns)
+    wanted = list(bars.columns if columns is None else columns)
     values = bars.read_ranges(ranges, wanted)
     found: dict[str, Any] = {}
     for name in wanted:

@@ -62,15 +62,17 @@ class Part:
         return self.digests.rows
 
     @classmethod
-    def of(cls, value: Mapping[str, Any]) -> Part:
-        """Read what `to_json` gives."""
+    def of(cls, value: Mapping[str, Any], extra: tuple[str, ...]) -> Part:
+        """Read what `to_json` gives, of a part with some extra columns."""
         digests = dict(value["digests"])
-        digests["headers"] = tuple(digests["headers"])
+        digests |= {"headers": tuple(digests["headers"]), "extra": extra}
         return cls(**{**value, "digests": PartDigests(**digests)})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the part as JSON types."""
-        return asdict(self)
+        """Return the part as JSON types, but for the extra columns, which all parts share."""
+        value = asdict(self)
+        del value["digests"]["extra"]
+        return value
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

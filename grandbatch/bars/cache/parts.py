@@ -20,18 +20,18 @@ from grandbatch.bars.cache.digests import (
 )
 from grandbatch.files.whole import written_aside
 
-_SCHEMA = pa.schema(
-    [
-        pa.field("timestamp", pa.timestamp("ns", tz="UTC"), nullable=False),
-        *(pa.field(name, pa.float64(), nullable=False) for name in STORED[1:]),
-    ]
-)
+_TIME = pa.timestamp("ns", tz="UTC")
 
 
 def write_part(
-    path: Path, times: npt.NDArray[np.int64], numbers: Sequence[npt.NDArray[np.float64]]
+    path: Path,
+    times: npt.NDArray[np.int64],
+    numbers: Sequence[npt.NDArray[np.float64]],
+    extra: Sequence[str] = (),
 ) -> PartDigests:
     """Write bars of one symbol, plain and uncompressed: reading is a copy.
+
+    `numbers` are the five of a bar, and the columns of the names `extra`.
 
     Under a name of its own, then renamed: a cluster may run a task twice at once.
 
@@ -40,10 +40,12 @@ def write_part(
     PartDigests
         What must be found in the file from now on.
     """
-    arrays = [pa.array(times).view(_SCHEMA.field(0).type), *(pa.array(n) for n in numbers)]
+    arrays = [pa.array(times).view(_TIME), *(pa.array(n) for n in numbers)]
+    names = *STORED, *extra
+    fields = [pa.field(n, a.type, nullable=False) for n, a in zip(names, arrays, strict=True)]
     with written_aside(path, shared=True) as aside:
         pq.write_table(
-            pa.Table.from_arrays(arrays, schema=_SCHEMA),
+            pa.Table.from_arrays(arrays, schema=pa.schema(fields)),
             aside,
             row_group_size=GROUP_ROWS,
             compression="none",
@@ -52,7 +54,12 @@ def write_part(
         )
         headers = _headers(aside)
         written = PartDigests(
-            len(times), aside.stat().st_size, headers, pack_checksums([times, *numbers]), 0
+            len(times),
+            aside.stat().st_size,
+            headers,
+            pack_checksums([times, *numbers]),
+            0,
+            tuple(extra),
         )
         return replace(written, others=others_crc(aside, written))
 

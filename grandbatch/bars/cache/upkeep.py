@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,13 @@ class BadRow:
     line: int
     text: str
     reason: str
+    column: str = ""
+    """The extra column that breaks it, if one does."""
+
+    def to_json(self) -> dict[str, str | int]:
+        """Return it as JSON types; without a column where there is none to name."""
+        value = asdict(self)
+        return value if self.column else {name: value[name] for name in value if name != "column"}
 
 
 def list_caches(cache_dir: Path) -> list[CacheEntry]:

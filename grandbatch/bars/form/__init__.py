@@ -8,6 +8,7 @@
 | `undated` | columns named as timestamps that are none |
 | `side_by_side` | headers over several columns: several symbols in a row |
 | `instruments` | text columns that may tell instruments apart |
+| `left_out` | columns of numbers that nobody asked for |
 | `texts` | what texts of the first rows tell: times, decimals, thousands |
 | `dialect` | how a CSV file is written, from its first bytes |
 """

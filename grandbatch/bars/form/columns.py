@@ -38,8 +38,16 @@ class ColumnMap:
     texts: tuple[TextColumn, ...] = ()
     symbol_name: str | None = None
     """The symbol of all rows where a folder or a header over several columns says it."""
+    extras: tuple[int, ...] = ()
+    """Extra columns, in the order of `BarRules.extra`."""
+
+    @property
+    def all_numbers(self) -> tuple[int, ...]:
+        """Open, high, low, close, volume, and the extra columns."""
+        return *self.numbers, *self.extras
 
     @property
     def taken(self) -> set[int]:
         """Fields that are part of a bar."""
-        return {*self.timestamp, *self.numbers, *(() if self.symbol is None else (self.symbol,))}
+        symbol = () if self.symbol is None else (self.symbol,)
+        return {*self.timestamp, *self.all_numbers, *symbol}

@@ -16,6 +16,7 @@ from grandbatch.bars.form.columns import ColumnMap
 from grandbatch.bars.form.header import fields_of, has_volume, looks_like_bar, match_columns
 from grandbatch.bars.form.headerless import names_without_header, offer_names
 from grandbatch.bars.form.instruments import SAMPLE_ROWS, may_be_texts, text_columns
+from grandbatch.bars.form.left_out import left_out_numbers, may_be_numbers
 from grandbatch.bars.form.side_by_side import match_frame, read_frame_header
 from grandbatch.bars.form.texts import likely_decimal, refuse_grouped
 from grandbatch.bars.form.undated import check_dated
@@ -76,6 +77,8 @@ class CsvLayout:
     """Whether numbers may have marks between thousands, and letters for powers of them."""
     series: tuple[ColumnMap, ...] = ()
     """Where a row holds bars of several symbols side by side: the columns of each."""
+    left_out: tuple[str, ...] = ()
+    """Headers of columns of numbers that are read over."""
 
 
 @dataclass(frozen=True)
@@ -170,14 +173,14 @@ def _read_sample(
     fields = fields_of(head.text, head.delimiter)
     if not fields:
         raise InputError(f"{name}: its first line is one of {len(head.text):,} letters; is it CSV?")
+    headers: Sequence[str] = fields
     frame = None
     if not rules.names and rules.header is not False:
         frame = read_frame_header(list(_rows(sample[head.start :], head.delimiter, 3)), rules)
     if frame is not None:
-        headers: Sequence[str] = fields
         data_start = _skip_lines(sample, head.start, frame.n_lines)
         series = tuple(match_frame(frame, rules, name))
-        columns = series[0]
+        columns, headers = series[0], frame.fields
     else:
         rows = list(_rows(sample[head.start :], head.delimiter, SAMPLE_ROWS))
         if len(fields) == 1:
@@ -207,7 +210,8 @@ def _read_sample(
         _check_symbols(columns, rows, name)
         _check_volume(headers, columns, body, head.delimiter, rules, name)
     decimal = _decimal_of(body, head.delimiter, columns, rules, name)
-    refuse_grouped(rows, columns.numbers, decimal, rules, name)
+    refuse_grouped(rows, columns.all_numbers, decimal, rules, name)
+    are_numbers = may_be_numbers(rows, len(headers), decimal)
     lines_before = len(re.findall(rb"\r\n|\n|\r", sample[start:data_start]))
     layout = CsvLayout(
         head.delimiter,
@@ -218,6 +222,7 @@ def _read_sample(
         decimal,
         rules.grouped,
         series,
+        left_out_numbers(headers, series or [columns], rules, are_numbers),
     )
     return layout, body
 
@@ -293,7 +298,7 @@ def _decimal_of(body: bytes, delimiter: str, columns: ColumnMap, rules: BarRules
         decimal = "."
         if delimiter != "," and b"," in body:
             rows = list(_rows(body, delimiter, _DECIMAL_ROWS))
-            decimal = likely_decimal(rows, columns.numbers, name, grouped=rules.grouped)
+            decimal = likely_decimal(rows, columns.all_numbers, name, grouped=rules.grouped)
     if decimal == delimiter:
         raise InputError(
             f"{name}: commas part its fields, so they can't stand before decimals; "

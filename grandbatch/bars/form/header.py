@@ -111,7 +111,7 @@ def match_columns(
     ------
     ColumnError
         If a column is missing, or a name stands there twice; the likely header is named. One column
-        may stand for several numbers, but not for a text too.
+        may stand for several numbers of a bar, but not for a text or an extra column too.
     """
     match = _Match(headers, rules.columns, where)
     timestamp = match.timestamp()
@@ -122,11 +122,12 @@ def match_columns(
     found = {name: match.find(name, aliases) for name, aliases in names.items()}
     if found.get("volume", 0) is None:
         found["volume"] = match.volume_with_unit()
-    missing = [name for name, index in found.items() if index is None]
+    extra = {name: match.find(name, (plain_name(name),)) for name in rules.extra}
+    missing = [name for name, index in {**found, **extra}.items() if index is None]
     if not timestamp:
         missing.insert(0, "timestamp")
     if missing:
-        taken = {*timestamp, symbol, *found.values()}
+        taken = {*timestamp, symbol, *found.values(), *extra.values()}
         raise ColumnError(match.explain(missing, taken))
     o, h, l, c, v = (
         index
@@ -140,7 +141,13 @@ def match_columns(
             f"{where}: the column {headers[shared[0]]!r} can't be two of timestamp, symbol and a "
             "number at once; mend what maps it"
         )
-    return ColumnMap(timestamp, (o, h, l, c, v), symbol, symbol_name=symbol_name)
+    extras = {name: index for name, index in extra.items() if index is not None}
+    of_bars = dict.fromkeys(timestamp, "timestamp") | {symbol: "symbol"}
+    of_bars |= {index: name for name, index in found.items()}
+    match.refuse_twice(extras, of_bars)
+    return ColumnMap(
+        timestamp, (o, h, l, c, v), symbol, symbol_name=symbol_name, extras=tuple(extras.values())
+    )
 
 
 def has_volume(rules: BarRules) -> bool:
@@ -224,6 +231,17 @@ class _Match:
                 return (one,)
         return (0,) if self.plain[0] == "" and len(self.plain) > 1 else ()
 
+    def refuse_twice(self, extras: Mapping[str, int], taken: Mapping[int | None, str]) -> None:
+        """Refuse extra columns that are others already; `taken` are columns of the bar."""
+        known = dict(taken)
+        for name, index in extras.items():
+            before = known.setdefault(index, name)
+            if before != name:
+                raise ColumnError(
+                    f"{self.where}: the column {self.headers[index]!r} is {before} already, and "
+                    f"can't be the extra column {name} too; map one of them to another header"
+                )
+
     def volume_with_unit(self) -> int | None:
         units = (i for i, plain in enumerate(self.plain) if _VOLUME_WITH_UNIT.fullmatch(plain))
         return next(units, None)
@@ -259,13 +277,19 @@ class _Match:
         return f"{text}. Give it that name, or map the header that it has"
 
     def _likely(self, column: str, free: Sequence[int]) -> int | None:
-        names = _LIKELY.get(column, ()) or _NUMBER_NAMES[column]
+        names = _LIKELY.get(column) or _NUMBER_NAMES.get(column) or (plain_name(column),)
         for i in free:
             if any(len(name) > 2 and name in self.plain[i] for name in names):
                 return i
         plain = {self.plain[i]: i for i in reversed(free)}
         near = difflib.get_close_matches(column, list(plain), n=1, cutoff=0.6)
         return plain[near[0]] if near else None
+
+
+def is_time_name(header: str) -> bool:
+    """Whether a header is one of those that columns of times have."""
+    plain = plain_name(header)
+    return plain.endswith("time") or plain in (*_TIME_NAMES, *_DATE_NAMES, *CLOCK_NAMES)
 
 
 def fields_of(line: str, delimiter: str) -> list[str]:

@@ -17,7 +17,7 @@ from grandbatch.bars.rules import BarRules
 from grandbatch.errors import ColumnError
 
 _PRICES = {"open", "high", "low", "close"}
-_FIELD = r"(?P<field>adj(?:usted)?[ _]?close|open|high|low|close|volume)"
+_FIELDS = r"adj(?:usted)?[ _]?close|open|high|low|close|volume"
 _MARKS = (", ", "_", " ", ".", "-", "|", ":", "/")
 _NO_SYMBOLS = {
     *("bid", "ask", "mid", "mark", "index", "spot", "last", "trade", "price", "prices", "interest"),
@@ -64,14 +64,15 @@ def read_pairs(headers: Sequence[str], rules: BarRules) -> FrameHeader | None:
     """Read headers that are pairs of texts, but for that of the time; None where they aren't."""
     pairs = _header_of([_read_pair(header) or (header, "") for header in headers], 1)
     if pairs is None and not _PRICES.intersection(rules.columns):
-        pairs = _read_joined(headers)
+        extra = [rules.columns.get(name, name) for name in rules.extra]
+        pairs = _read_joined(headers, "|".join([*map(re.escape, extra), _FIELDS]))
     return pairs
 
 
-def _read_joined(headers: Sequence[str]) -> FrameHeader | None:
+def _read_joined(headers: Sequence[str], fields_pattern: str) -> FrameHeader | None:
     """Read headers that are a field and a symbol joined by a mark, of two symbols or more."""
     for mark in _MARKS:
-        sides = _FIELD, re.escape(mark), "(?P<symbol>.+?)"
+        sides = f"(?P<field>{fields_pattern})", re.escape(mark), "(?P<symbol>.+?)"
         for form in (re.compile("".join(part), re.IGNORECASE) for part in (sides, sides[::-1])):
             found = [form.fullmatch(header.strip()) for header in headers]
             symbols = tuple("" if one is None else one["symbol"].strip() for one in found)

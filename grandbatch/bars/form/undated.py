@@ -44,7 +44,7 @@ def check_dated(
     if not is_number and not is_clock:
         return
     is_clock |= plain_name(headers[field]) in CLOCK_NAMES
-    taken = {field, *columns.numbers, columns.symbol}
+    taken = {field, *columns.all_numbers, columns.symbol}
     for other in range(len(headers)):
         is_date, is_time = (False, False) if other in taken else _is_dated(rows, other)
         if is_date:

@@ -15,7 +15,15 @@ from grandbatch.bars.reading.rows import Codes, Rows, Texts, mark_times, name_sy
 from grandbatch.bars.reading.text_blocks import BlockText
 from grandbatch.bars.timestamps.evidence import Tally
 from grandbatch.bars.timestamps.texts import NO_CHANGES, TimeForm, join_changes, read_texts
-from grandbatch.kernels.bars.csv_rows import DATE, N_TEXTS, SKIPPED, SYMBOL, TIME, read_lines
+from grandbatch.kernels.bars.csv_rows import (
+    DATE,
+    N_NUMBERS,
+    N_TEXTS,
+    SKIPPED,
+    SYMBOL,
+    TIME,
+    read_lines,
+)
 from grandbatch.kernels.bars.texts import join_texts, number_texts
 
 Bytes = npt.NDArray[np.uint8]
@@ -30,11 +38,14 @@ def parse_rows(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str |
     """Read a block's lines; `symbol` stands for all rows, or None for those of the column."""
     size, tile = len(text.data), max(1, min(_TILE_ROWS, text.n_lines))
     times, codes = np.empty(text.n_lines, np.int64), np.zeros(text.n_lines, np.int32)
-    numbers, reasons = np.empty((5, text.n_lines)), np.empty(text.n_lines, np.uint8)
+    n_extra = len(layout.columns.extras)
+    numbers = np.empty((N_NUMBERS + n_extra, text.n_lines))
+    gaps = np.zeros((n_extra, text.n_lines), np.uint8)
+    reasons = np.empty(text.n_lines, np.uint8)
     if layout.series:
         numbers[:] = np.nan  # where prices stay so, a symbol has no bar
     if layout.columns.numbers[-1] == NOWHERE:
-        numbers[-1] = 0
+        numbers[N_NUMBERS - 1] = 0
     beside = _Beside(text.padded, layout.columns.texts, text.n_lines)
     texts = np.zeros((N_TEXTS + len(beside.columns), 2, tile), np.int64)
     status = np.empty(tile, np.uint8)
@@ -46,55 +57,65 @@ def parse_rows(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str |
     at = row = 0
     while at < size:
         at, count, n_odd = read_lines(
-            text.padded, at, row, tile, roles, *marks, numbers, reasons, texts, odd
+            text.padded, at, row, tile, roles, *marks, numbers, gaps, reasons, texts, odd
         )
         rows = slice(row, row + count)
         row += count
         odd_lines.append(odd[:, :n_odd].copy())
-        data, moments = text.padded, texts[0, :, :count]
+        data, moments = text.padded, texts[DATE, :, :count]
         if len(layout.columns.timestamp) == 2:
-            data, moments = _join(data, texts[0], texts[TIME - DATE], count)
+            data, moments = _join(data, texts[DATE], texts[TIME], count)
         found = read_texts(data, moments, form, times[rows], status[:count], tally)
         if found is not NO_CHANGES:
             changes.append(found.at(rows.start))
         mark_times(status[:count], reasons[rows])
         if symbol is None:
-            symbols.number(texts[SYMBOL - DATE], codes[rows])
+            symbols.number(texts[SYMBOL], codes[rows])
         beside.number(texts[N_TEXTS:], rows)
     codes = codes[:row]
     names: tuple[str, ...] = (symbol or "",)
     if symbol is None:
         codes, names = name_symbols(symbols.texts(), codes, reasons[:row])
-    o, h, l, c, v = (numbers[_first_role(layout, number), :row] for number in range(5))
-    clock = join_changes(changes)
-    evidence, told = tally.evidence(), beside.texts(row)
-    read = Rows(times[:row], (o, h, l, c, v), codes, names, reasons[:row], evidence, clock, told)
+    o, h, l, c, v = (numbers[_first_role(layout, number), :row] for number in range(N_NUMBERS))
+    read = Rows(
+        times[:row],
+        (o, h, l, c, v),
+        codes,
+        names,
+        reasons[:row],
+        tally.evidence(),
+        join_changes(changes),
+        beside.texts(row),
+        tuple(numbers[N_NUMBERS:, :row]),
+        tuple(gaps[:, :row]),
+    )
     places, starts, stops = np.concatenate(odd_lines, axis=1)
     if not len(places):
         return read
     return _insert(read, places, read_odd_lines(text.padded, starts, stops, layout, form, symbol))
 
 
-def _roles(layout: CsvLayout, has_column: bool) -> npt.NDArray[np.uint8]:
+def _roles(layout: CsvLayout, has_column: bool) -> npt.NDArray[np.uint16]:
     """Return what each field of a line is."""
-    roles = np.full(layout.n_fields, SKIPPED, np.uint8)
     columns = layout.columns
-    for role, column in enumerate(columns.texts, start=SKIPPED + 1):
+    first = len(columns.all_numbers)
+    roles = np.full(layout.n_fields, first + SKIPPED, np.uint16)
+    for role, column in enumerate(columns.texts, start=first + N_TEXTS):
         if column.field != NOWHERE:
             roles[column.field] = role
-    for role, field in enumerate(columns.timestamp, start=DATE):
+    for role, field in enumerate(columns.timestamp, start=first + DATE):
         roles[field] = role
-    for number, field in enumerate(columns.numbers):
+    for number, field in enumerate(columns.all_numbers):
         if field != NOWHERE:
             roles[field] = _first_role(layout, number)
     if has_column and columns.symbol is not None:
-        roles[columns.symbol] = SYMBOL
+        roles[columns.symbol] = first + SYMBOL
     return roles
 
 
 def _first_role(layout: CsvLayout, number: int) -> int:
     """Return the first number of the same field: one price may be all four of a bar."""
-    numbers = layout.columns.numbers
+    numbers = layout.columns.all_numbers
     return numbers.index(numbers[number])
 
 
@@ -177,8 +198,12 @@ def _insert(rows: Rows, places: Int64, others: Rows) -> Rows:
     codes[places] = recode(others.codes, others.symbols, kept)
     rows.times[places] = others.times
     rows.reasons[places] = others.reasons
-    for values, other in zip(rows.numbers, others.numbers, strict=True):
+    for values, other in zip(
+        (*rows.numbers, *rows.extras), (*others.numbers, *others.extras), strict=True
+    ):
         values[places] = other
+    for gaps, other_gaps in zip(rows.gaps, others.gaps, strict=True):
+        gaps[places] = other_gaps
     evidence = rows.evidence + others.evidence
     moved = replace(others.changes, rows=places[others.changes.rows])
     changes = join_changes([rows.changes, moved])

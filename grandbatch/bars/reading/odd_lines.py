@@ -71,11 +71,16 @@ def read_odd_lines(
         else to_numbers(texts(field), layout.decimal, unread, grouped=layout.grouped)
         for field in columns.numbers
     ]
+    extras = []
+    for field in columns.extras:
+        lacks = np.zeros(len(starts), np.bool_)
+        read = to_numbers(texts(field), layout.decimal, lacks, grouped=layout.grouped)
+        extras.append((read, lacks))
     symbols: Any = symbol
     if symbol is None:
         assert columns.symbol is not None
         symbols = texts(columns.symbol).dictionary_encode()
-    rows = rows_of(times, numbers, symbols, form)
+    rows = rows_of(times, numbers, symbols, form, extras)
     rows.reasons[unread] = UNPARSEABLE
     return rows
 

@@ -49,6 +49,12 @@ class Rows:
     changes: ClockChanges
     texts: tuple[Texts, ...] = ()
     """Of each of `ColumnMap.texts`."""
+    extras: tuple[Floats, ...] = ()
+    """Of each of `ColumnMap.extras`."""
+    gaps: tuple[UInt8, ...] = ()
+    """Of each of these, `MISSING` or `UNPARSEABLE` where a row has no number, else `ACCEPTED`."""
+    faults: npt.NDArray[np.uint16] | None = None
+    """Which extra column gave a row its reason, from 1; 0 for none."""
 
     def __len__(self) -> int:
         return len(self.times)
@@ -73,7 +79,13 @@ def scale_prices(rows: Rows, scale: float) -> Rows:
     return replace(rows, numbers=(o, h, l, c, rows.numbers[4]))
 
 
-def rows_of(times: Any, numbers: list[Any], symbols: Any, form: TimeForm) -> Rows:
+def rows_of(
+    times: Any,
+    numbers: list[Any],
+    symbols: Any,
+    form: TimeForm,
+    extras: Sequence[tuple[Any, npt.NDArray[np.bool_]]] = (),
+) -> Rows:
     """Join columns into rows.
 
     Parameters
@@ -86,6 +98,8 @@ def rows_of(times: Any, numbers: list[Any], symbols: Any, form: TimeForm) -> Row
         The symbol of all rows, or of each.
     form : TimeForm
         How timestamps are read.
+    extras : sequence of (ChunkedArray of float64, (T,) bool)
+        Extra columns, null where there is no number, and where that is for a text that is none.
     """
     ns, status, evidence, changes = read_times(times, form)
     reasons = np.zeros(len(ns), np.uint8)
@@ -100,7 +114,20 @@ def rows_of(times: Any, numbers: list[Any], symbols: Any, form: TimeForm) -> Row
         codes, raw = plain_codes(symbols)
         codes, names = name_symbols(raw, codes, reasons)
     o, h, l, c, v = (column.to_numpy() for column in numbers)
-    return Rows(ns, (o, h, l, c, v), codes, names, reasons, evidence, changes)
+    read = Rows(ns, (o, h, l, c, v), codes, names, reasons, evidence, changes)
+    if not extras:
+        return read
+    values, gaps = zip(*(_extra(*extra) for extra in extras), strict=True)
+    return replace(read, extras=values, gaps=gaps)
+
+
+def _extra(column: Any, unread: npt.NDArray[np.bool_]) -> tuple[Floats, UInt8]:
+    """Values of an extra column, and why some are none."""
+    gaps = np.zeros(len(column), np.uint8)
+    if column.null_count:
+        gaps[column.is_null().to_numpy()] = MISSING
+    gaps[unread] = UNPARSEABLE
+    return column.to_numpy(), gaps
 
 
 def plain_codes(texts: Any) -> tuple[Codes, list[bytes]]:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from grandbatch.bars.form.columns import NOWHERE, ColumnMap, TextColumn
 from grandbatch.bars.form.header import match_columns
 from grandbatch.bars.form.instruments import text_columns
+from grandbatch.bars.form.left_out import left_out_numbers
 from grandbatch.bars.form.side_by_side import match_frame, read_pairs
 from grandbatch.bars.form.texts import likely_decimal, refuse_grouped
 from grandbatch.bars.reading.odd_lines import no_numbers, to_numbers
@@ -46,6 +47,8 @@ class TableLayout:
     """Whether numbers that are texts may have marks between thousands."""
     series: tuple[ColumnMap, ...] = ()
     """Where a row holds bars of several symbols side by side: the columns of each."""
+    left_out: tuple[str, ...] = ()
+    """Names of columns of numbers that are read over."""
 
 
 def read_table_layout(
@@ -74,21 +77,27 @@ def read_table_layout(
         for start in range(0, n_rows, rows_per_block):
             stop = min(start + rows_per_block, n_rows)
             blocks.append(TableBlock(location, group, start, stop, size * (stop - start) // n_rows))
+    kinds = [schema.field(i).type for i in range(len(names))]
+    are_numbers = [_is_number(kind) for kind in kinds]
     pairs = read_pairs(names, rules)
     if pairs is not None:
         series = match_frame(pairs, rules, location)
-        return TableLayout(names, series[0], grouped=rules.grouped, series=series), blocks
+        left_out = left_out_numbers(pairs.fields, series, rules, are_numbers)
+        layout = TableLayout(names, series[0], grouped=rules.grouped, series=series)
+        return replace(layout, left_out=left_out), blocks
     columns = match_columns(names, rules, location, folders)
     _refuse_nested(schema, columns, location)
-    may_be_text = [_is_text(schema.field(i).type) for i in range(len(names))]
+    may_be_text = [_is_text(kind) for kind in kinds]
     texts = text_columns(names, columns, rules, folders, location, may_be_text)
+    columns = replace(columns, texts=texts)
     decimal = _decimal_of(blocks[0], schema, columns, rules)
-    return TableLayout(names, replace(columns, texts=texts), decimal, rules.grouped), blocks
+    left_out = left_out_numbers(names, [columns], rules, are_numbers)
+    return TableLayout(names, columns, decimal, rules.grouped, left_out=left_out), blocks
 
 
 def _decimal_of(block: TableBlock, schema: Any, columns: ColumnMap, rules: BarRules) -> str:
     """Tell what stands before decimals where numbers are texts, from the first rows."""
-    fields = [schema.field(i) for i in dict.fromkeys(columns.numbers) if i != NOWHERE]
+    fields = [schema.field(i) for i in dict.fromkeys(columns.all_numbers) if i != NOWHERE]
     names = tuple(field.name for field in fields if _is_text(field.type))
     if not names:
         return "."
@@ -110,6 +119,11 @@ def _refuse_nested(schema: Any, columns: ColumnMap, location: str) -> None:
                 f"{location}: the column {schema.field(i).name!r} holds {kind}, not one value a "
                 "row; write it as plain columns"
             )
+
+
+def _is_number(kind: Any) -> bool:
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
 def _is_text(kind: Any) -> bool:
@@ -159,26 +173,32 @@ def _read_table(
     block: TableBlock, layout: TableLayout, form: TimeForm, symbol: str | None, groups: OpenGroups
 ) -> Rows:
     columns = layout.columns
-    fields = {*columns.timestamp, *columns.numbers, *(column.field for column in columns.texts)}
+    fields = {*columns.timestamp, *columns.all_numbers}
+    fields |= {column.field for column in columns.texts}
     if symbol is None and columns.symbol is not None:
         fields.add(columns.symbol)
     table = groups.read(block, tuple(layout.names[i] for i in sorted(fields - {NOWHERE})))
     times = _time_texts(table, layout)
     unread = np.zeros(len(table), np.bool_)
+    extras = [(i, np.zeros(len(table), np.bool_)) for i in columns.extras]
+    places = [*((i, unread) for i in columns.numbers), *extras]
     try:
-        numbers = [
+        read = [
             no_numbers(len(table))
             if i == NOWHERE
-            else _to_floats(table[layout.names[i]], unread, layout)
-            for i in columns.numbers
+            else _to_floats(table[layout.names[i]], lacks, layout)
+            for i, lacks in places
         ]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(f"{block.path}: a price or volume is no number ({error})") from None
+        what = "a price, a volume or an extra column" if extras else "a price or volume"
+        raise InputError(f"{block.path}: {what} is no number ({error})") from None
+    n_numbers = len(columns.numbers)
     symbols: Any = symbol
     if symbol is None:
         assert columns.symbol is not None
         symbols = _to_text(table[layout.names[columns.symbol]]).dictionary_encode()
-    rows = rows_of(times, numbers, symbols, form)
+    beside = [(values, lacks) for values, (_, lacks) in zip(read[n_numbers:], extras, strict=True)]
+    rows = rows_of(times, read[:n_numbers], symbols, form, beside)
     rows.reasons[unread] = UNPARSEABLE
     return replace(rows, texts=tuple(_texts(table, layout, column) for column in columns.texts))
 

@@ -18,9 +18,10 @@ from grandbatch.kernels.compilation import compiled, inlined
 Bytes = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 
-DATE, TIME, SYMBOL, SKIPPED = 5, 6, 7, 8
-"""Roles of a field that is no number; 0 to 4 are open, high, low, close and volume. Those above are
-texts beside a bar, told as they stand."""
+N_NUMBERS = 5
+"""Numbers of a bar: open, high, low, close and volume. Extra columns are further ones."""
+DATE, TIME, SYMBOL, SKIPPED = range(4)
+"""Texts of a line; further ones are texts beside a bar, told as they stand."""
 N_TEXTS = 4
 """Texts of a line without those beside a bar."""
 PADDING = 8
@@ -240,10 +241,11 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
     at: int,
     row: int,
     n_rows: int,
-    roles: npt.NDArray[np.uint8],
+    roles: npt.NDArray[np.uint16],
     delimiter: int,
     decimal: int,
     numbers: npt.NDArray[np.float64],
+    gaps: npt.NDArray[np.uint8],
     reasons: npt.NDArray[np.uint8],
     texts: Int64,
     odd: Int64,
@@ -265,14 +267,16 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
         Index into `numbers` and `reasons` of the first line.
     n_rows : int
         Lines to read at most.
-    roles : (n_fields,) uint8
-        What each field of a line is.
+    roles : (n_fields,) uint16
+        What each field of a line is: which of the `5 + K` numbers or, above these, of the texts.
     delimiter, decimal : int
         Byte between fields, byte before a number's decimals.
-    numbers : (5, T) float64
-        Written.
+    numbers : (5 + K, T) float64
+        Written: those of a bar, and K of extra columns.
+    gaps : (K, T) uint8
+        Written: `MISSING` where the number of an extra column is empty.
     reasons : (T,) uint8
-        Written: `ACCEPTED`, `MISSING` where a number is empty, or `UNPARSEABLE`.
+        Written: `ACCEPTED`, `MISSING` where a number of the bar is empty, or `UNPARSEABLE`.
     texts : (4 or more, 2, n_rows) int64
         Written: where date, time, symbol, skipped fields and texts beside a bar start and stop in
         `data`.
@@ -291,7 +295,7 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
     base = address_of(data)
     size = base + len(data) - PADDING
     at += base
-    n_fields = len(roles)
+    n_fields, n_numbers = len(roles), len(numbers)
     found = n_odd = 0
     while at < size and found < n_rows:
         if byte_at(at) == LINE_FEED or byte_at(at) == RETURN:
@@ -306,22 +310,24 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
             role = roles[field]
             start = at
             is_read = False
-            if role < DATE:
+            if role < n_numbers:
                 value, at, is_read = _number(start, delimiter, decimal)
                 if is_read:
                     numbers[role, row] = value
                 elif _is_end(byte_at(start), delimiter):
                     at, is_read = start, True
-                    if reason == ACCEPTED:
+                    if role >= N_NUMBERS:
+                        gaps[role - N_NUMBERS, row] = MISSING
+                    elif reason == ACCEPTED:
                         reason = MISSING
             if not is_read:
                 start, stop, at, kind = _text(start, delimiter)
-                if role < DATE:
+                if role < n_numbers:
                     is_odd = True
                 else:
-                    is_odd |= kind == ODD and role < SKIPPED
-                    texts[role - DATE, 0, found] = start - base
-                    texts[role - DATE, 1, found] = stop - base
+                    is_odd |= kind == ODD and role - n_numbers < SKIPPED
+                    texts[role - n_numbers, 0, found] = start - base
+                    texts[role - n_numbers, 1, found] = stop - base
                 if kind == UNCLOSED:
                     reason = UNPARSEABLE
             field += 1
