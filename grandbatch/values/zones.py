@@ -11,8 +11,8 @@ import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from importlib.resources import files
 from io import BytesIO
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -84,7 +84,7 @@ def zone_of(name: str) -> Zone:
 
 
 def _read(name: str) -> bytes:
-    package = files("tzdata")
+    package = Path(tzdata.__file__).parent
     known = (package / "zones").read_text("utf-8").split()
     if name not in known:
         close = difflib.get_close_matches(str(name), known, 1)
