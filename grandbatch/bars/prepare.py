@@ -146,6 +146,21 @@ def prepare_bars(
     bars = _find(files, folder, rules)
     if bars is not None:
         return bars
+    if rules.timeframe is not None:
+        return _gathered(
+            lambda: prepare_bars(
+                inputs,
+                folder,
+                rules.of_inputs,
+                schedule,
+                block_bytes,
+                on_progress,
+                memory_limit_bytes,
+            ),
+            rules,
+            schedule,
+            memory_limit_bytes,
+        )
     from grandbatch.bars.building.build import build_bars
     from grandbatch.memory import memory_limit
     from grandbatch.scheduling import Schedule
@@ -160,6 +175,22 @@ def prepare_bars(
         on_progress,
         find=lambda: _find(files, folder, rules, mend=True),
     )
+
+
+def _gathered(
+    prepare: Callable[[], Bars],
+    rules: BarRules,
+    schedule: Schedule | None,
+    memory_limit_bytes: int | None,
+) -> Bars:
+    """Gather the bars of the inputs in those of a coarser timeframe."""
+    from grandbatch.bars.resampling.build import resample_bars
+    from grandbatch.memory import memory_limit
+    from grandbatch.scheduling import Schedule
+
+    where = schedule or Schedule.local()
+    limit = memory_limit(memory_limit_bytes)
+    return with_bars(prepare, lambda finer: resample_bars(finer, rules, where, limit))
 
 
 def with_bars(prepare: Callable[[], Bars], use: Callable[[Bars], T]) -> T:

@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from grandbatch.bars.extras import checked_extra, checked_fill
+from grandbatch.bars.timeframe import Timeframe, made_timeframe
 from grandbatch.errors import InputError, UsageError
+from grandbatch.values.times import Duration, to_duration
 
 REASONS = (
     "unparseable",
@@ -130,6 +132,21 @@ class BarRules:
     "require" (nothing: the row is no bar; of columns that aren't named here), "zero", or "last",
     the value of the symbol's bar before, however far back; bars before the first value are none."""
 
+    resample: Duration | None = None
+    """Length of a coarser timeframe, such as ``30min``, that bars are gathered in; None leaves them
+    as they are. Intervals begin at multiples of it since midnight of `timezone`, and a bar carries
+    the start of its interval; a symbol's last one is left out until it is whole."""
+    resample_offset: Duration | None = None
+    """How long after midnight a day's first interval begins, such as ``18h``."""
+    aggregate: Mapping[str, Literal["last", "first", "sum", "mean", "min", "max"]] = field(
+        default_factory=dict
+    )
+    """Extra column → what a coarser bar has of it; "last" of those that aren't named here."""
+    bar_time: Literal["open", "close"] = "open"
+    """Whether the inputs' timestamps are those of a bar's opening or of its closing."""
+    bar_duration: Duration | None = None
+    """How long a bar of the inputs lasts; None takes the commonest distance of neighbours."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "extra", checked_extra(self.extra, MAPPABLE))
         object.__setattr__(self, "fill", checked_fill(self.fill, self.extra))
@@ -172,7 +189,16 @@ class BarRules:
         if self.epoch_unit not in (None, *UNITS):
             raise UsageError(f"epoch_unit must be s, ms, us or ns, got {self.epoch_unit!r}")
         _check_form(self.timestamp_format, self.epoch_unit)
-        split_zone(self.timezone)
+        zone = split_zone(self.timezone)
+        if self.bar_time not in ("open", "close"):
+            raise UsageError(f"bar_time must be open or close, got {self.bar_time!r}")
+        duration = self.bar_duration
+        if duration is not None:
+            duration = to_duration(duration, "bar_duration", positive=True)
+        object.__setattr__(self, "_bar_duration_ns", duration)
+        asked = self.resample, self.resample_offset, zone, self.aggregate, self.extra
+        timeframe = made_timeframe(*asked, by_closing=self.bar_time == "close")
+        object.__setattr__(self, "_timeframe", timeframe)
         _check_start(self.session_start)
 
     def _check_judgement(self) -> None:
@@ -205,6 +231,7 @@ class BarRules:
         extra = {"extra": list(self.extra), "fill": dict(self.fill)} if self.extra else {}
         return {
             **extra,
+            **self._time_identity(),
             "columns": dict(sorted(self.columns.items())),
             "delimiter": self.delimiter,
             "decimal": self.decimal,
@@ -229,6 +256,41 @@ class BarRules:
             "grouped": self.grouped,
             "encoding": self.encoding,
         }
+
+    def _time_identity(self) -> dict[str, Any]:
+        """Return what says how long bars last, and how they are gathered, if anything does."""
+        found: dict[str, Any] = {}
+        if self.bar_time != "open":
+            found["bar_time"] = self.bar_time
+        if self.bar_duration_ns is not None:
+            found["bar_duration_ns"] = self.bar_duration_ns
+        if self.timeframe is not None:
+            found["resample"] = self.timeframe.to_json()
+        return found
+
+    @property
+    def timeframe(self) -> Timeframe | None:
+        """The timeframe that bars are gathered in, if one was named."""
+        found: Timeframe | None = self.__dict__["_timeframe"]
+        return found
+
+    @property
+    def bar_duration_ns(self) -> int | None:
+        """`bar_duration` in nanoseconds, if it was named."""
+        found: int | None = self.__dict__["_bar_duration_ns"]
+        return found
+
+    @property
+    def of_inputs(self) -> BarRules:
+        """The rules by which the bars of the inputs themselves are read."""
+        return replace(
+            self,
+            resample=None,
+            resample_offset=None,
+            aggregate={},
+            bar_time="open",
+            bar_duration=None,
+        )
 
     def symbol_of(self, file_name: str, location: str) -> str | None:
         """Return the symbol that a pattern for `symbol_from` finds; None where there is none.

@@ -1,0 +1,193 @@
+"""Build a cache of coarser bars from one of finer bars."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from grandbatch.bars.building.assembly import folder_of
+from grandbatch.bars.building.planning import task_of
+from grandbatch.bars.cache.bars import Bars, publish
+from grandbatch.bars.cache.digests import damaged, file_crc
+from grandbatch.bars.cache.durations import commonest_distance
+from grandbatch.bars.cache.keeping import STAGING, build_lock
+from grandbatch.bars.cache.manifest import (
+    MANIFEST,
+    QUARANTINE,
+    Part,
+    bars_fingerprint,
+    read_manifest,
+)
+from grandbatch.bars.cache.parts import write_part
+from grandbatch.bars.resampling.gathering import SLAB_ROWS, gather, incomplete_start
+from grandbatch.bars.rules import BarRules
+from grandbatch.bars.timeframe import Timeframe
+from grandbatch.errors import DiskFullError, InputError, MemoryLimitError
+from grandbatch.files import digested
+from grandbatch.files.whole import Syncer, is_full, remove_temporaries, sync_folder
+from grandbatch.memory import MemoryLimit
+from grandbatch.memory.costs import BASE_BYTES
+from grandbatch.scheduling import Schedule
+
+PIECE_ROWS = 1_048_576
+"""Finer bars whose intervals are gathered by one task."""
+
+
+@dataclass(frozen=True)
+class GatherJob:
+    """The intervals that begin among some rows of a symbol, for one task."""
+
+    bars: Bars
+    symbol: int
+    rows: tuple[int, int]
+    timeframe: Timeframe
+    incomplete: int | None
+    """Where the symbol's last interval begins, if it is not whole yet: it is left out."""
+    target: str
+    path: str
+    """Of the part, relative to the target."""
+
+
+def resample_bars(
+    finer: Bars, rules: BarRules, schedule: Schedule, limit: MemoryLimit
+) -> Bars:
+    """Gather finer bars in the intervals of a timeframe, and publish the cache of the coarser.
+
+    Parameters
+    ----------
+    finer : Bars
+        In whose folder the cache of the coarser bars will be, too.
+    rules : BarRules
+        With `resample`.
+    schedule : Schedule
+    limit : MemoryLimit
+
+    Raises
+    ------
+    InputError
+        If no interval is whole.
+    DiskFullError, MemoryLimitError
+        As their classes say.
+    """
+    cache_dir = finer.path.parent
+    fingerprint = bars_fingerprint(finer.source, rules)
+    key = fingerprint[:24]
+    with build_lock(cache_dir, key):
+        for left in cache_dir.glob(f"{STAGING}{key}.*/"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        staging = cache_dir / f"{STAGING}{key}.{secrets.token_hex(4)}"
+        try:
+            staging.mkdir()
+            _fill(staging, fingerprint, finer, rules, schedule, limit)
+            return publish(staging, cache_dir / fingerprint)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise DiskFullError(
+                f"{cache_dir}: the disk is full: bars of {rules.resample} take up to "
+                f"{finer.n_rows * 8 * len(finer.columns):,} bytes; free some room, or choose "
+                "another folder with --cache"
+            ) from None
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _fill(
+    target: Path,
+    fingerprint: str,
+    finer: Bars,
+    rules: BarRules,
+    schedule: Schedule,
+    limit: MemoryLimit,
+) -> None:
+    """Write all of a cache into a folder."""
+    timeframe = rules.timeframe
+    assert timeframe is not None
+    with Syncer() as syncer:
+        jobs, n_incomplete = _jobs(finer, timeframe, rules.bar_duration_ns, target)
+        for folder in {(target / job.path).parent for job in jobs}:
+            folder.mkdir()
+        made: list[Part | None] = _admitted(schedule, finer, limit).run(
+            [task_of(write_gathered, job) for job in jobs]
+        )
+        parts = [part for part in made if part is not None]
+        if not parts:
+            raise InputError(
+                f"{finer.n_rows:,} bars fill no interval of {rules.resample}; "
+                "choose a shorter --resample, or give more bars"
+            )
+        codes = sorted({part.symbol for part in parts})
+        finer_manifest = read_manifest(finer.path)
+        shutil.copyfile(finer.quarantine_path, target / QUARANTINE)
+        if file_crc(target, QUARANTINE) != finer_manifest["quarantine"]["crc32c"]:
+            raise damaged(finer.path, f"{QUARANTINE} is not what was written")
+        manifest = {
+            **{name: value for name, value in finer_manifest.items() if name != "sha256"},
+            "fingerprint": fingerprint,
+            "rules": rules.identity(),
+            "symbols": [finer.symbols[code] for code in codes],
+            "n_rows": sum(part.rows for part in parts),
+            "incomplete": n_incomplete,
+            "parts": [replace(part, symbol=codes.index(part.symbol)).to_json() for part in parts],
+        }
+        (target / MANIFEST).write_bytes(digested.dump(manifest))
+        for name in (MANIFEST, QUARANTINE, *(part.path for part in parts)):
+            syncer.add(target / name)
+        syncer.wait()
+    remove_temporaries(target)  # of tasks that a cluster ran twice
+    for folder in {(target / part.path).parent for part in parts}:
+        sync_folder(folder)
+    sync_folder(target)
+
+
+def _jobs(
+    finer: Bars, timeframe: Timeframe, duration_ns: int | None, target: Path
+) -> tuple[list[GatherJob], int]:
+    """Cut each symbol's bars into tasks; say how many symbols' last intervals are left out."""
+    duration_ns = commonest_distance(finer) if duration_ns is None else duration_ns
+    last_times = {part.symbol: part.last_time for part in finer.parts}
+    jobs = []
+    n_incomplete = 0
+    for code, name in enumerate(finer.symbols):
+        first, stop = int(finer.symbol_bounds[code]), int(finer.symbol_bounds[code + 1])
+        incomplete = incomplete_start(last_times[code], timeframe, duration_ns)
+        n_incomplete += incomplete is not None
+        folder = folder_of(name)
+        for number, at in enumerate(range(first, stop, PIECE_ROWS)):
+            end = min(at + PIECE_ROWS, stop)
+            path = f"{folder}/part-{number:05d}.parquet"
+            jobs.append(GatherJob(finer, code, (at, end), timeframe, incomplete, str(target), path))
+    return jobs, n_incomplete
+
+
+def write_gathered(job: GatherJob) -> Part | None:
+    """Write the part of a task; None where no interval is left."""
+    gathered = gather(job.bars, job.symbol, job.rows, job.timeframe)
+    n = len(gathered.times)
+    if n and gathered.times[-1] == job.incomplete:
+        n -= 1
+    if not n:
+        return None
+    times, values = gathered.times[:n], gathered.values[:, :n]
+    path = Path(job.target) / job.path
+    digests = write_part(path, times, list(values), job.bars.extra)
+    return Part(job.symbol, job.path, int(times[0]), int(times[-1]), digests)
+
+
+def _admitted(schedule: Schedule, finer: Bars, limit: MemoryLimit) -> Schedule:
+    """Let as many tasks run at once as fit."""
+    columns = len(finer.columns) + 1
+    longest = int(max(finer.symbol_bounds[1:] - finer.symbol_bounds[:-1]))
+    # as gathered, and as written; slabs as read, and one column behind the other
+    task = 8 * columns * (2 * min(longest, PIECE_ROWS) + 3 * min(longest, SLAB_ROWS))
+    room = limit.limit_bytes - BASE_BYTES
+    if room < task:
+        raise MemoryLimitError(
+            f"gathering bars needs {BASE_BYTES + task:,} bytes and may use "
+            f"{limit.limit_bytes:,} ({limit.source}): {BASE_BYTES:,} for the interpreter and "
+            f"libraries + {task:,} for one task; "
+            f"--memory-limit {-(-(BASE_BYTES + task) // 2**20)}MiB would fit"
+        )
+    return schedule.limited_to(room // task)

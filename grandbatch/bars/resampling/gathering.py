@@ -1,0 +1,105 @@
+"""Bars of a coarser timeframe, of consecutive rows of finer ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.bars.cache.bars import Bars
+from grandbatch.bars.timeframe import Timeframe
+from grandbatch.kernels.bars.intervals import (
+    FIRST,
+    LAST,
+    LEAST,
+    MOST,
+    SUM,
+    gather_rows,
+    interval_starts,
+)
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+SLAB_ROWS = 65_536
+_STEP_ROWS = 1_024
+
+_WAYS = {"first": FIRST, "last": LAST, "max": MOST, "min": LEAST, "sum": SUM, "mean": SUM}
+_OF_A_BAR = ("first", "max", "min", "last", "sum")
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Coarser bars of one symbol."""
+
+    times: Int64
+    """Where their intervals begin, (n,)."""
+    values: Float64
+    """Open, high, low, close, volume, and the extra columns, (5 + K, n)."""
+
+
+def starts_of(times: Int64, timeframe: Timeframe) -> Int64:
+    """Return where the intervals begin that bars of some times, rising, belong to."""
+    found = np.empty(len(times), np.int64)
+    # a bar that carries its end belongs to the interval that ends with it
+    inside = times - 1 if timeframe.by_closing else times
+    clock = timeframe.length_ns, timeframe.shift_ns, timeframe.ahead_ns
+    interval_starts(inside, *timeframe.zone.table, *clock, found)
+    return found
+
+
+def gather(bars: Bars, symbol: int, rows: tuple[int, int], timeframe: Timeframe) -> Gathered:
+    """Gather the bars of all intervals whose first row is among some rows of a symbol.
+
+    What the last of them has behind these rows is read, too.
+    """
+    bounds = int(bars.symbol_bounds[symbol]), int(bars.symbol_bounds[symbol + 1])
+    first, stop = (_begins_at(bars, row, bounds, timeframe) for row in rows)
+    names = [name for name in bars.columns if name not in ("timestamp", "symbol")]
+    how = [*_OF_A_BAR, *(way for _, way in timeframe.aggregates)]
+    ways = np.array([_WAYS[way] for way in how])
+    times, counts = np.empty((2, stop - first), np.int64)
+    values = np.empty((len(names), stop - first))
+    n = 0
+    for at in range(first, stop, SLAB_ROWS):
+        read = bars.read(at, min(at + SLAB_ROWS, stop), columns=("timestamp", *names))
+        starts = starts_of(read.pop("timestamp"), timeframe)
+        slab = np.stack([read[name] for name in names])
+        n = gather_rows(starts, slab, ways, times, values, counts, n)
+    for place, way in enumerate(how):
+        if way == "mean":
+            values[place, :n] /= counts[:n]
+    return Gathered(times[:n], values[:, :n])
+
+
+def incomplete_start(last_time: int, timeframe: Timeframe, duration_ns: int) -> int | None:
+    """Return where the interval of a symbol's last bar begins, if it ends later than this bar.
+
+    Parameters
+    ----------
+    last_time : int
+        Nanoseconds since 1970 UTC.
+    timeframe : Timeframe
+    duration_ns : int
+        Of the finer bars.
+    """
+    end = last_time + 1 if timeframe.by_closing else last_time + duration_ns
+    begun, then = starts_of(np.array([last_time, end]), timeframe).tolist()
+    return int(begun) if begun == then else None
+
+
+def _begins_at(bars: Bars, row: int, bounds: tuple[int, int], timeframe: Timeframe) -> int:
+    """Return the first row from `row` on that is the first of its interval; or the last bound."""
+    first, stop = bounds
+    if row <= first:
+        return first
+    begun = None
+    for at in range(row - 1, stop, _STEP_ROWS):
+        read = bars.read(at, min(at + _STEP_ROWS, stop), columns=("timestamp",))
+        starts = starts_of(read["timestamp"], timeframe)
+        begun = starts[0] if begun is None else begun
+        others = np.flatnonzero(starts != begun)
+        if others.size:
+            return at + int(others[0])
+    return stop
