@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any, Literal
 
+from grandbatch.bars.clocks import split_zone
 from grandbatch.bars.extras import checked_extra, checked_fill
 from grandbatch.bars.timeframe import Timeframe, made_timeframe
 from grandbatch.errors import InputError, UsageError
-from grandbatch.values.times import Duration, to_duration
+from grandbatch.values.times import to_duration
+
+if TYPE_CHECKING:
+    from grandbatch.values.times import Duration
 
 REASONS = (
     "unparseable",
@@ -42,7 +44,6 @@ DEFAULT_SYMBOL = "default"
 
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
 _YEAR = r"%-?[YyGcxDF]"
-_AHEAD = r"([+-])(\d\d):([0-5]\d)"
 
 
 @dataclass(frozen=True)
@@ -403,31 +404,3 @@ def _check_form(form: str | None, epoch_unit: str | None) -> None:
             f"epoch_unit {epoch_unit!r} and timestamp_format {form!r} contradict each other; "
             "give one of them"
         )
-
-
-def split_zone(name: str) -> tuple[str, int]:
-    """Return a zone's IANA name and the nanoseconds that a clock set by it is ahead.
-
-    Raises
-    ------
-    UsageError
-        If there is no such zone.
-    """
-    if is_zone(name):
-        return name, 0
-    zone, ahead = name[:-6], re.fullmatch(_AHEAD, name[-6:])
-    if ahead and is_zone(zone):
-        minutes = int(ahead[2]) * 60 + int(ahead[3])
-        return zone, minutes * 60_000_000_000 * (-1 if ahead[1] == "-" else 1)
-    raise UsageError(
-        f"timezone {name!r} is unknown; write an IANA name such as America/New_York, "
-        "or one with what the clock is ahead of it, such as America/New_York+07:00"
-    )
-
-
-def is_zone(name: str) -> bool:
-    """Whether there is a zone of that IANA name."""
-    with suppress(KeyError, ValueError, OSError):  # unknown, hostile, or a folder of zones
-        ZoneInfo(name)
-        return True
-    return False

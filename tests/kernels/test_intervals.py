@@ -8,7 +8,15 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from grandbatch.kernels.bars.intervals import FIRST, LAST, LEAST, MOST, SUM, gather_rows, interval_starts
+from grandbatch.kernels.bars.intervals import (
+    FIRST,
+    LAST,
+    LEAST,
+    MOST,
+    SUM,
+    gather_rows,
+    interval_starts,
+)
 from grandbatch.values.zones import zone_of
 
 MINUTE = 60_000_000_000
@@ -86,7 +94,9 @@ def test_a_time_has_one_interval_whatever_was_asked_with_it() -> None:
 def test_a_clock_that_is_ahead_of_a_zone_has_its_midnight_earlier() -> None:
     times = MINUTE * np.arange(0, 3 * DAY, 17)
     found = starts_of(times, "UTC", DAY, 0, ahead=420)
-    assert found.tolist() == [(t + 420 * MINUTE) // (DAY * MINUTE) * DAY * MINUTE - 420 * MINUTE for t in times.tolist()]
+    assert found.tolist() == [
+        (t + 420 * MINUTE) // (DAY * MINUTE) * DAY * MINUTE - 420 * MINUTE for t in times.tolist()
+    ]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 60])
@@ -102,9 +112,7 @@ def test_rows_give_the_same_bars_in_whatever_pieces_they_come(size: int) -> None
         n = gather_rows(starts[piece], values[:, piece], ways, made, out, counts, n)
     expected = []
     for start in np.unique(starts):
-        first, last, most, least, added = (
-            column[starts == start].tolist() for column in values
-        )
+        first, last, most, least, added = (column[starts == start].tolist() for column in values)
         total = 0.0
         for value in added:
             total += value

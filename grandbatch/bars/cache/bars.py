@@ -68,6 +68,8 @@ class Bars(Deferred):
         self.clock_changes: dict[str, int] = manifest["clock_changes"]
         """Bars whose local time comes twice (``repeated``), rows with one that there is not
         (``skipped``)."""
+        self.incomplete: int = manifest.get("incomplete", 0)
+        """Symbols whose last interval was left out, where bars were resampled."""
         self.left_out: int = manifest.get("left_out", 0)
         """Rows that are none of those asked for (``where``), or empty where symbols stand side by
         side."""

@@ -50,9 +50,7 @@ class GatherJob:
     """Of the part, relative to the target."""
 
 
-def resample_bars(
-    finer: Bars, rules: BarRules, schedule: Schedule, limit: MemoryLimit
-) -> Bars:
+def resample_bars(finer: Bars, rules: BarRules, schedule: Schedule, limit: MemoryLimit) -> Bars:
     """Gather finer bars in the intervals of a timeframe, and publish the cache of the coarser.
 
     Parameters
