@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from grandbatch.bars import BarRules
+from grandbatch.bars import BarRules, chosen_rules
 from grandbatch.builder.builder import BuildOptions, build
 from grandbatch.builder.reuse import Inputs, Request
 from grandbatch.builder.settings import make_settings
@@ -42,6 +42,7 @@ def build_store(
     cache: str | os.PathLike[str] | None = None,
     rules: BarRules | None = None,
     progress: Any = None,
+    **rule_fields: Any,
 ) -> MatrixStore:
     """Build the store of a feature set's matrices from market bars, or reuse it.
 
@@ -100,7 +101,8 @@ def build_store(
     cache : path, optional
         Folder of the bars cache; by default `.grandbatch/bars` beside the store.
     rules : BarRules, optional
-        How bars are read and what makes a row bad.
+        How bars are read and what makes a row bad; or name single fields of it as keywords:
+        ``resample="30min"``.
     progress : callable, optional
         Called with (stage, done, total).
 
@@ -147,5 +149,7 @@ def build_store(
         durable=durable,
         check=check,
     )
-    request = Request.of(inputs, store, settings, rules or BarRules(), cache)
+    request = Request.of(
+        inputs, store, settings, chosen_rules("build_store", rules, rule_fields), cache
+    )
     return build(request, options, progress).store

@@ -22,7 +22,14 @@ pyarrow.
 from grandbatch.bars.cache.bars import Bars, open_bars
 from grandbatch.bars.cache.manifest import bars_fingerprint
 from grandbatch.bars.inputs.files import Inputs, input_digests
-from grandbatch.bars.prepare import DEFAULT_CACHE, find_bars, prepare_bars, read_bars, with_bars
+from grandbatch.bars.prepare import (
+    DEFAULT_CACHE,
+    chosen_rules,
+    find_bars,
+    prepare_bars,
+    read_bars,
+    with_bars,
+)
 from grandbatch.bars.rules import REASONS, BarRules
 
 __all__ = [
@@ -32,6 +39,7 @@ __all__ = [
     "Bars",
     "Inputs",
     "bars_fingerprint",
+    "chosen_rules",
     "find_bars",
     "input_digests",
     "open_bars",

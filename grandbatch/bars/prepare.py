@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -255,13 +255,24 @@ def read_bars(
     InputError
         As `prepare_bars`.
     """
+    rules = chosen_rules("read_bars", rules, rule_fields)
+    return prepare_bars(inputs, cache or DEFAULT_CACHE, rules, schedule).frame()
+
+
+def chosen_rules(call: str, rules: BarRules | None, rule_fields: Mapping[str, Any]) -> BarRules:
+    """Return rules, or those that single fields make.
+
+    Raises
+    ------
+    UsageError
+        If a keyword is no field of `BarRules`, or both ways are used.
+    """
     known = {field.name for field in fields(BarRules)}
     unknown = sorted(set(rule_fields) - known)
     if unknown:
         raise UsageError(
-            f"read_bars has no option {unknown[0]!r}; choose from {', '.join(sorted(known))}"
+            f"{call} has no option {unknown[0]!r}; choose from {', '.join(sorted(known))}"
         )
     if rules is not None and rule_fields:
         raise UsageError(f"give rules or {', '.join(sorted(rule_fields))}, not both")
-    rules = rules or BarRules(**rule_fields)
-    return prepare_bars(inputs, cache or DEFAULT_CACHE, rules, schedule).frame()
+    return rules or BarRules(**rule_fields)

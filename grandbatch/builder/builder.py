@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from grandbatch.bars import Bars, prepare_bars, with_bars
+from grandbatch.bars.cache.durations import time_attributes
 from grandbatch.builder.check import check_on_bars, check_on_simulated
 from grandbatch.builder.engines import (
     ENGINES,
@@ -367,6 +368,7 @@ def _attributes(request: Request, bars: Bars, plan: BuildPlan, fingerprint: str)
         "differing_duplicates": bars.differing_duplicates,
         "duplicates": request.rules.duplicates,
         **_order_attributes(plan),
+        **time_attributes(bars, request.rules),
         **(
             {"extra": list(bars.extra), "fill": bars.fill, "filled": bars.filled}
             if bars.extra

@@ -193,6 +193,9 @@ def _cut(
             )
             return request.settings.cut(bars), bars.n_rows, True
     n_rows = sum(_count_rows(file, request.rules) for file in files)
+    timeframe, duration = request.rules.timeframe, request.rules.bar_duration_ns
+    if timeframe is not None and duration is not None:
+        n_rows = n_rows * duration // max(duration, timeframe.length_ns)
     return (Segments.single(n_rows), None), n_rows, False
 
 

@@ -212,6 +212,7 @@ def _describe(
         "worth_a_look": notes(attrs),
         "clock_changes": attrs.get("clock_changes", {}),
         "left_out": attrs.get("left_out", 0),
+        **({"incomplete": attrs["incomplete"]} if "incomplete" in attrs else {}),
         **{name: attrs[name] for name in ("extra", "fill", "filled") if name in attrs},
         "fingerprint": store.fingerprint,
     }

@@ -158,6 +158,26 @@ Grouped = Annotated[
 ]
 Encoding = Annotated[str | None, typer.Option(help="Of the text, e.g. gbk, utf-16 (UTF-8).")]
 
+Resample = Annotated[
+    str | None, typer.Option(help="Gather bars in those of a coarser timeframe, e.g. 30min.")
+]
+ResampleOffset = Annotated[
+    str | None, typer.Option(help="When its day begins after midnight of --timezone, e.g. 18h.")
+]
+Aggregate = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What it has of extra columns: last (default), first, sum, mean, min or max, "
+        "e.g. trades=sum."
+    ),
+]
+BarTime = Annotated[
+    str, typer.Option(help="Whether timestamps are those of a bar's open or close.")
+]
+BarDuration = Annotated[
+    str | None, typer.Option(help="How long a bar of the inputs lasts, e.g. 5min (as times tell).")
+]
+
 
 def make_rules(
     columns: Columns = None,
@@ -187,6 +207,11 @@ def make_rules(
     encoding: Encoding = None,
     extra: Extra = None,
     fill: Fill = None,
+    resample: Resample = None,
+    resample_offset: ResampleOffset = None,
+    aggregate: Aggregate = None,
+    bar_time: BarTime = "open",
+    bar_duration: BarDuration = None,
 ) -> BarRules:
     """Turn the flags about bars into rules."""
     mapping = _pairs("--columns", "name=header, such as low=Llow", columns)
@@ -224,6 +249,11 @@ def make_rules(
         encoding=encoding,
         extra=[name for text in extra or [] for name in split_list(text)],
         fill=_pairs("--fill", "name=fill, such as funding=last", fill),  # type: ignore[arg-type]  # BarRules checks it
+        resample=resample,
+        resample_offset=resample_offset,
+        aggregate=_pairs("--aggregate", "name=how, such as trades=sum", aggregate),  # type: ignore[arg-type]  # BarRules checks it
+        bar_time=bar_time,  # type: ignore[arg-type]  # BarRules checks it
+        bar_duration=bar_duration,
     )
 
 

@@ -134,6 +134,8 @@ _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "bar_duration": (_is_count, "a length of time in nanoseconds"),
+    "bar_time": (lambda value: value in ("open", "close"), "open or close"),
     "order": (lambda value: value in ("symbol", "period"), "symbol or period"),
     "period": (_is_text, "a calendar period"),
     "most_runs": (_is_size, "a positive whole number"),

@@ -1,11 +1,14 @@
-"""How long bars last, as far as their times tell."""
+"""How long bars last, and when they are known."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from grandbatch.bars.cache.bars import Bars
 from grandbatch.bars.cache.digests import GROUP_ROWS
+from grandbatch.bars.rules import BarRules
 
 
 def commonest_distance(bars: Bars) -> int:
@@ -20,3 +23,34 @@ def commonest_distance(bars: Bars) -> int:
         for distance, count in zip(found.tolist(), number.tolist(), strict=True):
             counts[distance] = counts.get(distance, 0) + count
     return min(counts, key=lambda distance: (-counts[distance], distance), default=0)
+
+
+def time_attributes(bars: Bars, rules: BarRules) -> dict[str, Any]:
+    """Return what a store says of its bars' times, as JSON types.
+
+    Parameters
+    ----------
+    bars : Bars
+    rules : BarRules
+        By which they were made.
+
+    Returns
+    -------
+    dict
+        ``bar_duration`` in nanoseconds, and ``bar_time``: whether a bar's timestamp is that of its
+        opening (it is known a duration later), or of its closing. Of resampled bars also
+        ``resample``, and how many symbols' last intervals are left out, being ``incomplete``.
+    """
+    timeframe = rules.timeframe
+    if timeframe is not None:
+        return {
+            "bar_duration": timeframe.length_ns,
+            "bar_time": "open",
+            "resample": timeframe.to_json(),
+            "incomplete": bars.incomplete,
+        }
+    duration = rules.bar_duration_ns
+    return {
+        "bar_duration": commonest_distance(bars) if duration is None else duration,
+        "bar_time": rules.bar_time,
+    }
