@@ -3,6 +3,7 @@
 | module | |
 |---|---|
 | `prepare` | the public way in: a cache found, or built |
+| `resampling` | a cache of coarser bars, gathered from finer ones |
 | `building` | a cache built: blocks read, settled together, joined or merged, published |
 | `judging` | which rows of a block are bars, given the blocks beside it |
 | `filling` | rows whose extra columns lack a value: no bars, or a gap to fill |
@@ -13,6 +14,8 @@
 | `timestamps` | what texts and numbers mean as times |
 | `rules` | `BarRules`: what makes a row a bar, and the reasons why one is none |
 | `extras` | extra columns: what they may be called, and what stands where one has no value |
+| `clocks` | a zone, and what a clock is ahead of it |
+| `timeframe` | how long bars last, and in which intervals finer ones are gathered |
 | `flags` | rules as flags: what an error offers is what the command line takes |
 
 Importing this package, and finding bars that are cached already, loads neither dask nor pandas nor

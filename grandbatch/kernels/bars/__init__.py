@@ -9,5 +9,6 @@
 | `timestamps` | timestamps in text to nanoseconds |
 | `epochs` | timestamps that are one number |
 | `bar_rules` | which rows are bars, and why the others aren't |
+| `intervals` | where intervals of a clock begin, and bars gathered in them |
 | `looks` | leaps of the price, and how volumes are spread |
 """
