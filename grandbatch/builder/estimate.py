@@ -103,7 +103,7 @@ class Estimate:
         return {
             "n_rows": plan.n_rows,
             "exact": self.exact,
-            "inputs": list(plan.settings.feature_set.inputs),
+            "inputs": list(plan.settings.inputs),
             "n_segments": len(plan.segments),
             "n_windows": spec.n_windows,
             "n_chunks": spec.n_chunks,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from grandbatch.errors import UsageError
 from grandbatch.features import FeatureSet, resolve_feature_set
+from grandbatch.features.inputs import inputs_of
 from grandbatch.grid import Grid, Segments, Stretches
 from grandbatch.store.format import (
     FORMAT,
@@ -56,6 +57,11 @@ class StoreSettings:
         self.spec(n_windows=0, block_rows=0)
         if self.max_gap_ns is not None and self.max_gap_ns <= 0:
             raise UsageError(f"the largest gap must be positive, got {self.max_gap_ns} ns")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What features and targets read of a bar."""
+        return inputs_of([*self.feature_set.features, *self.targets])
 
     @property
     def order(self) -> str:

@@ -299,6 +299,10 @@ def test_targets_on_the_command_line(tmp_path, caplog):
     plain, planned = (json.loads(run("plan", *some).stdout) for some in ((), flags))
     n_windows = planned["n_windows"]
     assert planned["decoded_bytes"] == plain["decoded_bytes"] + n_windows * 2 * 4
+    own = tmp_path / "own_spread.py"
+    own.write_text("import grandbatch as gb\nT = gb.Target('t', 2, print, ('volume', 'high'))\n")
+    planned = json.loads(run("plan", "--targets", f"{own}:T").stdout)
+    assert planned["inputs"] == ["high", "close", "volume"]
     assert not json.loads(run("build", *flags).stdout)["reused"]
     assert json.loads(run("build", *flags).stdout)["reused"]
     shown = json.loads(CliRunner().invoke(app, ["inspect", str(store), "--json"]).stdout)
