@@ -36,6 +36,7 @@ SLOW = {
     "README.md",
     "docs/evaluation.md",
     "docs/howto/cluster.md",
+    "docs/howto/columns.md",
     "docs/howto/s3.md",
     "docs/howto/supervised.md",
     "docs/reference/commands.md",
@@ -185,6 +186,12 @@ def test_every_block_says_what_it_is(page):
 def test_the_readmes_example_is_about_fifteen_lines():
     (code,) = (block.code for block in blocks_of("README.md") if block.language == "python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
+
+
+def test_own_columns_and_a_target_make_a_trained_model_in_under_forty_lines():
+    *_, program, _ = (block.code for block in blocks_of("docs/howto/columns.md"))
+    lines = program.partition("<<'END'\n")[2].partition("\nEND\n")[0].splitlines()
+    assert 30 < len([line for line in lines if line.strip()]) < 40
 
 
 def test_the_reference_has_every_public_name():
