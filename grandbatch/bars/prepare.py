@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from grandbatch.bars.cache.bars import (
     Bars,
     load_bars,
+    open_bars,
     throw_away_damaged,
     throw_away_unreadable,
 )
@@ -161,7 +162,7 @@ def prepare_bars(
             schedule,
             memory_limit_bytes,
         )
-    from grandbatch.bars.building.build import build_bars
+    from grandbatch.bars.making import build_bars
     from grandbatch.memory import memory_limit
     from grandbatch.scheduling import Schedule
 
@@ -218,7 +219,16 @@ def with_bars(prepare: Callable[[], Bars], use: Callable[[Bars], T]) -> T:
                 raise
             logger.info("%s", error.args[0])
         attempt += 1
-        throw_away_damaged(bars.path)
+        _throw_away_line(bars)
+
+
+def _throw_away_line(bars: Bars) -> None:
+    """Throw away a cache if it is damaged, and those it grew from: they share files."""
+    grown: Bars | None = bars
+    while grown is not None:
+        before = grown.growth["from"] if grown.growth else None
+        throw_away_damaged(grown.path)
+        grown = open_bars(grown.path.with_name(before)) if before else None
 
 
 def read_bars(

@@ -138,6 +138,26 @@ def remove_temporaries(folder: Path) -> None:
         left.unlink(missing_ok=True)
 
 
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name: by a hard link, or a copy where the disk knows none.
+
+    Raises
+    ------
+    OSError
+        If the source is not there, the target is, or there is no room.
+    """
+    try:
+        target.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with written_aside(target, shared=False) as aside:
+            shutil.copyfile(source, aside)
+
+
 def sync_folder(folder: Path) -> None:
     """Put a folder's names on the disk."""
     _sync(folder, os.O_DIRECTORY)

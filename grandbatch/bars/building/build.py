@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import secrets
-import shutil
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from grandbatch.bars.building.assembly import (
     PlannedPart,
@@ -22,7 +17,6 @@ from grandbatch.bars.building.assembly import (
 from grandbatch.bars.building.block import (
     BlockJob,
     BlockRecord,
-    add_bad_rows,
     block_path,
     in_runs,
     read_blocks,
@@ -30,8 +24,16 @@ from grandbatch.bars.building.block import (
 )
 from grandbatch.bars.building.carries import tasks_to_repeat
 from grandbatch.bars.building.gaps import fill_gaps
+from grandbatch.bars.building.growth import (
+    add_base,
+    check_behind,
+    check_independent,
+    grow_quarantine,
+    growth_facts,
+    standing_of,
+)
 from grandbatch.bars.building.looking import look_at
-from grandbatch.bars.building.memory import ReadingPlan, limits_of_workers, plan_memory
+from grandbatch.bars.building.memory import ReadingPlan
 from grandbatch.bars.building.planning import (
     Source,
     plan_reading,
@@ -39,7 +41,6 @@ from grandbatch.bars.building.planning import (
     under_verdicts,
     unhashed_ranges,
 )
-from grandbatch.bars.building.problems import disk_full
 from grandbatch.bars.building.quarantine import (
     BadRowsWatch,
     HopelessError,
@@ -47,11 +48,11 @@ from grandbatch.bars.building.quarantine import (
     count_rows,
 )
 from grandbatch.bars.building.settling import refuse_undated, settle_meanings, settle_sessions
-from grandbatch.bars.building.sorting import MergedPart, merge_parts, plan_sorted_parts
+from grandbatch.bars.building.sorting import sort_bars
 from grandbatch.bars.building.spikes import remove_spikes
 from grandbatch.bars.cache import bars as cache
 from grandbatch.bars.cache.digests import PartDigests, file_crc
-from grandbatch.bars.cache.keeping import STAGING, build_lock
+from grandbatch.bars.cache.joining import Base, join_caches
 from grandbatch.bars.cache.manifest import FORMAT, MANIFEST, QUARANTINE, Part, bars_fingerprint
 from grandbatch.bars.inputs.files import (
     InputFile,
@@ -63,67 +64,17 @@ from grandbatch.bars.inputs.files import (
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import InputError
 from grandbatch.files import digested
-from grandbatch.files.whole import Syncer, is_full, remove_temporaries, sync_folder
-from grandbatch.kernels.bars.bar_rules import DUPLICATE_TIMESTAMP
+from grandbatch.files.whole import Syncer, remove_temporaries, sync_folder
 from grandbatch.memory import MemoryLimit, own_bytes
 from grandbatch.memory.allocator import give_back
 from grandbatch.scheduling import Schedule
 
+logger = logging.getLogger("grandbatch")
+
 Progress = Callable[[int, int], None]
 
 
-def build_bars(
-    files: Sequence[InputFile],
-    cache_dir: Path,
-    rules: BarRules,
-    schedule: Schedule,
-    block_bytes: int | None,
-    limit: MemoryLimit,
-    on_progress: Progress | None,
-    find: Callable[[], cache.Bars | None],
-) -> cache.Bars:
-    """Read all files, and publish the cache of their bars.
-
-    One process builds: another that wants the same files under the same rules waits, and builds
-    anew only if `find` finds no cache then.
-    """
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    seen = [[file.location, file.size, file.mtime_ns] for file in files]
-    text = json.dumps([seen, rules.identity()], sort_keys=True)
-    key = hashlib.sha256(text.encode()).hexdigest()[:24]
-    with build_lock(cache_dir, key):
-        bars = find()
-        if bars is not None:
-            return bars
-        for left in cache_dir.glob(f"{STAGING}{key}.*/"):  # of a build that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        # a name of its own: a cluster's tasks may outlive the build that they belonged to
-        staging = cache_dir / f"{STAGING}{key}.{secrets.token_hex(4)}"
-        plan = plan_memory(
-            files,
-            sort=rules.sort,
-            workers=schedule.workers,
-            limit=limit,
-            worker_limits=limits_of_workers(schedule),
-            block_bytes=block_bytes,
-            n_extra=len(rules.extra),
-        )
-        plan.check(limit)
-        try:
-            staging.mkdir()
-            with Syncer() as syncer:
-                build = _Build(files, staging, rules, schedule, syncer, plan, limit)
-                return build.run(cache_dir, on_progress)
-        except OSError as error:
-            if not is_full(error):
-                raise
-            raise disk_full(files, cache_dir) from None
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-            _give_back_where_tight(limit)
-
-
-class _Build:
+class CacheBuild:
     """One build, from files to a published cache."""
 
     def __init__(
@@ -135,8 +86,10 @@ class _Build:
         syncer: Syncer,
         plan: ReadingPlan,
         limit: MemoryLimit,
+        base: Base | None,
     ) -> None:
         self.files = files
+        self.base = base
         self.staging = staging
         self.blocks_folder = staging / "pieces"
         self.target = staging / "cache"
@@ -153,6 +106,7 @@ class _Build:
         self.n_filled: dict[str, int] = {}
 
     def run(self, cache_dir: Path, on_progress: Progress | None) -> cache.Bars:
+        """Read, settle, join and publish."""
         self.blocks_folder.mkdir()
         self.target.mkdir()
         self.sources, self.tasks = plan_reading(
@@ -164,7 +118,7 @@ class _Build:
             self._check_bad_rows(hopeless)
         self._settle_meanings()
         self._settle_sessions()
-        _give_back_where_tight(self.limit)
+        give_back_where_tight(self.limit)
         if self.rules.sort:
             symbols, parts = self._sort()
         else:
@@ -173,14 +127,12 @@ class _Build:
             if not file.is_unchanged():
                 raise InputError(f"{file.location}: the file changed while it was read; run again")
         self._check_bad_rows(self.records)
-        identity = []
-        for source in self.sources:
-            assert source.digest is not None
-            remember_digest(source.file, source.digest, cache_dir)
-            identity.append(describe_source(source.file, source.digest, self.rules))
+        identity = self._identity(cache_dir)
         fingerprint = bars_fingerprint(identity, self.rules)
         if not self.rules.sort:
             parts = self._join(planned)
+        if self.base is not None:
+            symbols, parts = self._join_base(self.base, symbols, parts)
         symbols, parts = self._mend_parts(symbols, parts)
         self._write_manifest(identity, fingerprint, symbols, parts)
         return cache.publish(self.target, cache_dir / fingerprint)
@@ -195,7 +147,8 @@ class _Build:
         total = sum(size_of(task) for task in self.tasks)
         done = 0
         names = [file.full_name for file in self.files]
-        watch = BadRowsWatch(self.tasks, names, self.rules)
+        before = (0, 0) if self.base is None else self.base.n_bad_of_rows
+        watch = BadRowsWatch(self.tasks, names, self.rules, before)
 
         def heard(result: Any) -> None:
             nonlocal done
@@ -251,6 +204,8 @@ class _Build:
         wrong = settle_meanings(self.records, self.sources, self.rules)
         self.tasks = under_verdicts(self.tasks, self.sources)
         self._read_again([task for task in self.tasks if task.file in wrong])
+        if self.base is not None:
+            check_independent(self.sources, self.tasks, self.rules)
 
     def _settle_sessions(self) -> None:
         """Read blocks again whose evenings belong to other days than these could know."""
@@ -264,7 +219,8 @@ class _Build:
 
     def _settle_carries(self) -> tuple[list[str], list[PlannedPart]]:
         """Read blocks again whose rows depend on bars of other blocks."""
-        while late := tasks_to_repeat(self.records, self.tasks):
+        before = {} if self.base is None else standing_of(self.base)
+        while late := tasks_to_repeat(self.records, self.tasks, before):
             for task in late:
                 self.tasks[task.index] = task
             self._read_again(late)
@@ -272,32 +228,12 @@ class _Build:
 
     def _sort(self) -> tuple[list[str], list[Part]]:
         """Merge the blocks' sorted bars into parts; a time that comes again is a bad row."""
-        symbols, planned = plan_sorted_parts(self.records, self.part_rows)
-        for plan in planned:
-            (self.target / plan.path).parent.mkdir(exist_ok=True)
-        groups = group_parts(planned, self.part_rows)
-        folders = str(self.blocks_folder), str(self.target)
-        shared = *folders, self.rules.duplicates == "last", self.rules.extra
-        merged: list[MergedPart] = []
-        for found in self.joining.run([task_of(merge_parts, group, *shared) for group in groups]):
-            merged += found
-        self.n_differing = sum(now.n_differing for now in merged)
-        parts = [
-            Part(plan.symbol, plan.path, now.first_time, now.last_time, now.digests)
-            for plan, now in zip(planned, merged, strict=True)
-        ]
-        again: dict[int, list[Any]] = {}
-        for number, rows in (entry for now in merged for entry in now.again):
-            again.setdefault(number, []).append(rows)
-        runs = [
-            [
-                (task, self.records[task.index], np.sort(np.concatenate(again[task.index])))
-                for task in run
-            ]
-            for run in in_runs([self.tasks[number] for number in sorted(again)], 1)
-        ]
-        tasks = [task_of(add_bad_rows, run, DUPLICATE_TIMESTAMP) for run in runs]
-        for records in self.reading.run(tasks):
+        folders = self.blocks_folder, self.target
+        sorting = sort_bars(
+            self.records, self.tasks, folders, self.rules, self.joining, self.part_rows
+        )
+        symbols, parts, again, self.n_differing = sorting
+        for records in self.reading.run(again):
             for record in records:
                 self.records[record.index] = record
         for part in parts:
@@ -306,10 +242,34 @@ class _Build:
 
     # checking and publishing
 
+    def _identity(self, cache_dir: Path) -> list[dict[str, Any]]:
+        """Describe all files, and put the digests of those that were read on record."""
+        identity = []
+        for source in self.sources:
+            assert source.digest is not None
+            remember_digest(source.file, source.digest, cache_dir)
+            identity.append(describe_source(source.file, source.digest, self.rules))
+        return identity if self.base is None else self.base.merged(self.base.bars.source, identity)
+
+    def _join_base(
+        self, base: Base, symbols: list[str], parts: list[Part]
+    ) -> tuple[list[str], list[Part]]:
+        """Put the parts of the cache that grows before the new ones."""
+        self.syncer.wait()  # it opens files by name, and names change here
+        symbols, parts, written = join_caches(base, self.target, symbols, parts)
+        for path in written:
+            self.syncer.add(self.target / path)
+        return symbols, parts
+
     def _check_bad_rows(self, records: Sequence[BlockRecord]) -> None:
+        """Write the quarantine, and refuse too many bad rows."""
         path = self.target / QUARANTINE
-        where = path, self.blocks_folder, self.sources
-        check_bad_rows(*where, self.tasks, records, self.rules)
+        where = self.blocks_folder, self.sources
+        if self.base is None:
+            check_bad_rows(path, *where, self.tasks, records, self.rules)
+        else:
+            check_behind(self.base, records, self.rules)
+            grow_quarantine(self.base, path, *where, records, self.rules)
         self.syncer.add(path)
 
     def _join(self, parts: Sequence[PlannedPart]) -> list[Part]:
@@ -386,6 +346,7 @@ class _Build:
             "filled": self.n_filled,
             "n_rows": sum(part.rows for part in parts),
             **count_rows(self.records),
+            "growth": growth_facts(self.sources, self.records, symbols, self.rules, self.base),
             "worth_a_look": look_at(self.target, symbols, parts, self.rules, self.joining),
             "differing_duplicates": self.n_differing
             + sum(record.n_differing for record in self.records),
@@ -395,6 +356,8 @@ class _Build:
             },
             "parts": [part.to_json() for part in parts],
         }
+        if self.base is not None:
+            add_base(self.base, manifest)
         path = self.target / MANIFEST
         path.write_bytes(digested.dump(manifest))
         self.syncer.add(path)
@@ -405,7 +368,7 @@ class _Build:
         sync_folder(self.target)
 
 
-def _give_back_where_tight(limit: MemoryLimit) -> None:
+def give_back_where_tight(limit: MemoryLimit) -> None:
     """Give back what tasks have freed and kept: threads can't use what others have kept."""
     if own_bytes()[0] > limit.limit_bytes // 2:
         give_back()

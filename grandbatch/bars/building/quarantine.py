@@ -56,13 +56,20 @@ class BadRowsWatch:
     nothing is, where clocks change or evenings belong to days before, nothing that depends on time.
     """
 
-    def __init__(self, tasks: Sequence[BlockJob], names: Sequence[str], rules: BarRules) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[BlockJob],
+        names: Sequence[str],
+        rules: BarRules,
+        before: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Watch the blocks of some tasks, beside `before`: bad rows, and rows, that are known."""
         self._rules = rules
         self._rows_to_come = sum(_most_rows(task) for task in tasks)
         self._tasks = tasks
         self._waiting: dict[int, BlockRecord] = {}
         self._pieces: list[BlockRecord] = []
-        self._n_rows = self._n_bad = 0
+        self._n_bad, self._n_rows = before
         self._columns = ColumnsWatch(rules)
         self._untimely = 0
         self._names = names

@@ -10,16 +10,35 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.bars.building.assembly import PART_ROWS, PlannedPart, Slice, folder_of
-from grandbatch.bars.building.block import SAMPLE_ROWS, BlockRecord, SymbolRows, block_path
+from grandbatch.bars.building.assembly import (
+    PART_ROWS,
+    PlannedPart,
+    Slice,
+    folder_of,
+    group_parts,
+)
+from grandbatch.bars.building.block import (
+    SAMPLE_ROWS,
+    BlockJob,
+    BlockRecord,
+    SymbolRows,
+    add_bad_rows,
+    block_path,
+    in_runs,
+)
+from grandbatch.bars.building.planning import task_of
 from grandbatch.bars.building.raw import open_raw_bars
 from grandbatch.bars.cache.digests import STORED, PartDigests
+from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.cache.parts import write_part
-from grandbatch.kernels.bars.bar_rules import NEVER
+from grandbatch.bars.rules import BarRules
+from grandbatch.kernels.bars.bar_rules import DUPLICATE_TIMESTAMP, NEVER
+from grandbatch.scheduling import Schedule
 
 Int64 = npt.NDArray[np.int64]
 
@@ -113,6 +132,58 @@ def merge_parts(
     """Write parts, with some extra columns, from what their slices hold of their time."""
     where = Path(blocks_folder), Path(target)
     return [_merge_part(part, *where, keeps_last, extra) for part in parts]
+
+
+def sort_bars(
+    records: Sequence[BlockRecord],
+    tasks: Sequence[BlockJob],
+    folders: tuple[Path, Path],
+    rules: BarRules,
+    schedule: Schedule,
+    part_rows: int,
+) -> tuple[list[str], list[Part], list[Any], int]:
+    """Merge the blocks' sorted bars into parts.
+
+    Parameters
+    ----------
+    records, tasks : sequence of BlockRecord, sequence of BlockJob
+    folders : (Path, Path)
+        Where the blocks' bars are, and where parts are written.
+    rules : BarRules
+    schedule : Schedule
+    part_rows : int
+
+    Returns
+    -------
+    symbols : list of str
+    parts : list of Part
+        In bars order.
+    again : list
+        Tasks that turn bars with a time that comes again into bad rows, and return the records.
+    n_differing : int
+    """
+    blocks_folder, target = folders
+    symbols, planned = plan_sorted_parts(records, part_rows)
+    for plan in planned:
+        (target / plan.path).parent.mkdir(exist_ok=True)
+    shared = str(blocks_folder), str(target), rules.duplicates == "last", rules.extra
+    merged: list[MergedPart] = []
+    groups = group_parts(planned, part_rows)
+    for found in schedule.run([task_of(merge_parts, group, *shared) for group in groups]):
+        merged += found
+    parts = [
+        Part(plan.symbol, plan.path, now.first_time, now.last_time, now.digests)
+        for plan, now in zip(planned, merged, strict=True)
+    ]
+    again: dict[int, list[Any]] = {}
+    for number, rows in (entry for now in merged for entry in now.again):
+        again.setdefault(number, []).append(rows)
+    runs = [
+        [(task, records[task.index], np.sort(np.concatenate(again[task.index]))) for task in run]
+        for run in in_runs([tasks[number] for number in sorted(again)], 1)
+    ]
+    turned = [task_of(add_bad_rows, run, DUPLICATE_TIMESTAMP) for run in runs]
+    return symbols, parts, turned, sum(now.n_differing for now in merged)
 
 
 def _merge_part(

@@ -8,6 +8,7 @@
 | `parts` | a Parquet file of one symbol |
 | `manifest` | what a cache says of itself |
 | `digests` | what its files must be, and reading them no other way |
+| `joining` | a cache joined with the bars of files that were added to its inputs |
 | `keeping` | who builds or uses the caches of a folder, and removing what nobody needs |
 | `upkeep` | a folder of caches: list, clear, whose they are, their bad rows |
 """

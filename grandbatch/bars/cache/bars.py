@@ -79,6 +79,10 @@ class Bars(Deferred):
         """Rows with the time of a row before of their symbol, and other numbers."""
         self.worth_a_look: tuple[str, ...] = tuple(manifest["worth_a_look"])
         """What a person should look at, a line for each kind."""
+        self.rules: dict[str, Any] = manifest["rules"]
+        """By which they were made, as `BarRules.identity` writes them."""
+        self.growth: dict[str, Any] | None = manifest.get("growth")
+        """What must be known to add files; None where the cache can't grow."""
         self.parts: tuple[Part, ...] = tuple(
             Part.of(part, self.extra) for part in manifest["parts"]
         )

@@ -1,0 +1,222 @@
+"""Growing a cache: where files were added to its inputs, only those are read.
+
+Bars are in the order of symbol, then of files. So where all that a new file holds of a symbol comes
+behind what the files before hold of it, and no file behind holds any, the bars that there are stay
+as they are, and new ones come to the end of their symbol's. Parts are linked into the new cache;
+of each symbol with new bars the last one, where it is small, is written anew with them.
+
+What could change a row that is cached leads to reading all again, and is named in the log: a file
+that is not among the inputs any more, rows in the order of time that lie among older ones, a bar
+that gives way to a later row, timestamps whose meaning all files decide together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from grandbatch.bars.building.assembly import merge_bad_rows
+from grandbatch.bars.building.block import BlockJob, BlockRecord
+from grandbatch.bars.building.carries import final_carries
+from grandbatch.bars.building.planning import Source
+from grandbatch.bars.building.quarantine import count_reasons
+from grandbatch.bars.cache.bars import load_bars, open_bars
+from grandbatch.bars.cache.joining import Base, join_quarantines
+from grandbatch.bars.cache.manifest import MANIFEST
+from grandbatch.bars.inputs.files import InputFile, describe_source, digest_of
+from grandbatch.bars.judging import Carry
+from grandbatch.bars.rules import BarRules
+from grandbatch.bars.timestamps.evidence import NOTHING
+from grandbatch.errors import DamagedBarsError
+
+
+class EntangledError(Exception):
+    """New rows could change what is cached: why."""
+
+
+def find_base(files: Sequence[InputFile], cache_dir: Path, rules: BarRules) -> Base | None:
+    """Find the cache that has the most of some files, was made by the same rules, and may grow."""
+    if rules.max_jump is not None or rules.session_start is not None or rules.extra:
+        return None  # there bars depend on later ones, on other files' days, on values carried on
+    found = None
+    described: dict[InputFile, dict[str, Any]] = {}
+    for manifest in sorted(cache_dir.glob(f"*/{MANIFEST}")):
+        bars = open_bars(manifest.parent)
+        if bars is None or bars.growth is None or bars.rules != rules.identity():
+            continue
+        if not (len(found.places) if found else 0) < len(bars.source) < len(files):
+            continue
+        known = {(entry["name"], entry["bytes"]) for entry in bars.source}
+        for file in files:
+            if file not in described and (file.name, file.size) in known:
+                digest = digest_of(file, cache_dir)
+                described[file] = describe_source(file, digest, rules)
+        places = _places(bars.source, [described.get(file) for file in files])
+        if places is not None:
+            new = sorted(set(range(len(files))) - set(places))
+            with suppress(FileNotFoundError, DamagedBarsError):  # it went just now
+                found = Base(load_bars(manifest.parent, use=True), places, tuple(new))
+    return found
+
+
+def _places(old: Sequence[Any], new: Sequence[Any]) -> tuple[int, ...] | None:
+    """Find the members of one list in another, in the same order; None where one is missing."""
+    places, place = [], 0
+    for entry in old:
+        while place < len(new) and new[place] != entry:
+            place += 1
+        if place == len(new):
+            return None
+        places.append(place)
+        place += 1
+    return tuple(places)
+
+
+def growth_facts(
+    sources: Sequence[Source],
+    records: Sequence[BlockRecord],
+    symbols: Sequence[str],
+    rules: BarRules,
+    base: Base | None,
+) -> dict[str, Any] | None:
+    """Return what a cache says of itself for growing; None where it can't grow.
+
+    Parameters
+    ----------
+    sources, records : sequence of Source, sequence of BlockRecord
+        What was read.
+    symbols : sequence of str
+        Of the cache.
+    rules : BarRules
+    base : Base or None
+        What it grew from.
+    """
+    if not all(_decides_alone(source, rules) for source in sources):
+        return None
+    n_files = len(sources) if base is None else base.n_files
+    new_places = range(n_files) if base is None else base.new_places
+    n_bad, last_file = [0] * n_files, dict.fromkeys(symbols, 0)
+    before: Mapping[str, Carry] = {}
+    if base is not None:
+        before = standing_of(base)
+        for place, count in zip(base.places, base.facts["bad_rows"], strict=True):
+            n_bad[place] = count
+        for name, file in zip(base.bars.symbols, base.facts["last_file"], strict=True):
+            last_file[name] = base.places[file]
+    for record in records:
+        place = new_places[record.file]
+        n_bad[place] += record.n_bad
+        for held in record.symbols:
+            if held.name in last_file:
+                last_file[held.name] = max(last_file[held.name], place)
+    standing = final_carries(records, before)
+    return {
+        "bad_rows": n_bad,
+        "last_file": list(last_file.values()),
+        "standing": [list(standing[name]) for name in symbols],
+        "from": None if base is None else base.bars.fingerprint,
+    }
+
+
+def standing_of(base: Base) -> dict[str, Carry]:
+    """Return the last bar of each symbol of a cache, as later rows see it."""
+    carries = (Carry(*entry) for entry in base.facts["standing"])
+    return dict(zip(base.bars.symbols, carries, strict=True))
+
+
+def _decides_alone(source: Source, rules: BarRules) -> bool:
+    """Whether other files have no say in what a file's timestamps mean."""
+    own = source.found
+    is_open = (
+        (own.dates.rows and rules.dayfirst is None and own.dates.verdict is None)
+        or (own.numbers.rows and rules.epoch_unit is None and own.numbers.verdict is None)
+        or (own.clocks.rows and own.clocks.verdict is None)
+    )
+    return not is_open and source.meaning == source.meaning.settled(own, NOTHING, rules)
+
+
+def check_independent(
+    sources: Sequence[Source], tasks: Sequence[BlockJob], rules: BarRules
+) -> None:
+    """Check that new files, once read, leave the meaning of the others' rows alone.
+
+    Raises
+    ------
+    EntangledError
+    """
+    for source in sources:
+        if not _decides_alone(source, rules):
+            raise EntangledError(
+                f"the rows of {source.file.name} alone don't tell what its timestamps mean"
+            )
+    watched = any(column.is_watched for task in tasks for column in task.layout.columns.texts)
+    if watched:
+        raise EntangledError("text columns are compared over all files")
+
+
+def check_behind(base: Base, records: Sequence[BlockRecord], rules: BarRules) -> None:
+    """Check that new rows of a symbol come behind those that are cached.
+
+    Raises
+    ------
+    EntangledError
+    """
+    standing = standing_of(base)
+    last_file = dict(zip(base.bars.symbols, base.facts["last_file"], strict=True))
+    for record in records:
+        for held in record.symbols:
+            if held.name not in standing:
+                continue
+            if base.places[last_file[held.name]] > base.new_places[record.file]:
+                raise EntangledError(f"a file behind a new one holds bars of {held.name}, too")
+            time = standing[held.name].time
+            if rules.sort and held.rows and held.first_time <= time:
+                raise EntangledError(f"new rows of {held.name} lie among those that are cached")
+            if held.replaces and held.first_candidate <= time:
+                raise EntangledError(f"the last bar of {held.name} gives way to a later row")
+
+
+def grow_quarantine(
+    base: Base,
+    path: Path,
+    folder: Path,
+    sources: Sequence[Source],
+    records: Sequence[BlockRecord],
+    rules: BarRules,
+) -> None:
+    """Write the quarantine of a cache and of new files.
+
+    Parameters are those of `check_bad_rows`.
+
+    Raises
+    ------
+    EntangledError
+        If too many rows are bad: which, is told in view of all files.
+    """
+    n_bad, n_rows = base.n_bad_of_rows
+    n_bad += sum(record.n_bad for record in records)
+    n_rows += sum(record.n_rows for record in records)
+    again = count_reasons(records).get("duplicate_timestamp")
+    if not rules.allows(n_bad, n_rows) or (rules.duplicates == "raise" and again):
+        raise EntangledError("too many rows are bad")
+    of_file: Counter[int] = Counter()
+    for record in records:
+        of_file[base.new_places[record.file]] += record.n_bad
+    new = folder / "quarantine"
+    names = [source.file.name for source in sources]
+    merge_bad_rows(records, folder, new, names, lambda number: sources[number].first_line)
+    join_quarantines(base, new, path, +of_file)
+
+
+def add_base(base: Base, manifest: dict[str, Any]) -> None:
+    """Add what a cache says of its files to what the manifest says of the new ones."""
+    bars = base.bars
+    for name in ("quarantined", "clock_changes"):
+        manifest[name] = dict(Counter(getattr(bars, name)) + Counter(manifest[name]))
+    for name in ("left_out", "widened", "differing_duplicates"):
+        manifest[name] += getattr(bars, name)
+    for name in ("day_first", "time_numbers"):
+        manifest[name] = base.merged(getattr(bars, name), manifest[name])

@@ -1,0 +1,110 @@
+"""Make a cache of bars: of the files that were added to another, or of all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from grandbatch.bars.building.build import CacheBuild, Progress, give_back_where_tight
+from grandbatch.bars.building.growth import EntangledError, find_base
+from grandbatch.bars.building.memory import limits_of_workers, plan_memory
+from grandbatch.bars.building.problems import disk_full
+from grandbatch.bars.building.quarantine import HopelessError
+from grandbatch.bars.cache.bars import Bars
+from grandbatch.bars.cache.joining import Base
+from grandbatch.bars.cache.keeping import STAGING, build_lock, put_aside_unused
+from grandbatch.bars.inputs.files import InputFile
+from grandbatch.bars.rules import BarRules
+from grandbatch.errors import DamagedBarsError, InputError
+from grandbatch.files.whole import Syncer, is_full
+from grandbatch.memory import MemoryLimit
+from grandbatch.scheduling import Schedule
+
+logger = logging.getLogger("grandbatch")
+
+
+def build_bars(
+    files: Sequence[InputFile],
+    cache_dir: Path,
+    rules: BarRules,
+    schedule: Schedule,
+    block_bytes: int | None,
+    limit: MemoryLimit,
+    on_progress: Progress | None,
+    find: Callable[[], Bars | None],
+) -> Bars:
+    """Read all files, and publish the cache of their bars.
+
+    One process builds: another that wants the same files under the same rules waits, and builds
+    anew only if `find` finds no cache then.
+    """
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    seen = [[file.location, file.size, file.mtime_ns] for file in files]
+    text = json.dumps([seen, rules.identity()], sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:24]
+    with build_lock(cache_dir, key):
+        bars = find()
+        if bars is not None:
+            return bars
+        for left in cache_dir.glob(f"{STAGING}{key}.*/"):  # of a build that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        # a name of its own: a cluster's tasks may outlive the build that they belonged to
+        staging = cache_dir / f"{STAGING}{key}.{secrets.token_hex(4)}"
+        shared = files, rules, schedule, block_bytes, limit, on_progress
+        base = find_base(files, cache_dir, rules)
+        if base is not None:
+            try:
+                return _build(base, staging, *shared)
+            except (EntangledError, HopelessError, InputError, DamagedBarsError) as reason:
+                # were it an error, it is met again, and told in view of all files
+                logger.info("all inputs are read again, not the new ones only: %s", reason)
+        return _build(None, staging, *shared)
+
+
+def _build(
+    base: Base | None,
+    staging: Path,
+    files: Sequence[InputFile],
+    rules: BarRules,
+    schedule: Schedule,
+    block_bytes: int | None,
+    limit: MemoryLimit,
+    on_progress: Progress | None,
+) -> Bars:
+    """Build a cache in a staging folder of its own: of all files, or by growing another."""
+    read = files if base is None else [files[place] for place in base.new_places]
+    cache_dir = staging.parent
+    plan = plan_memory(
+        read,
+        sort=rules.sort,
+        workers=schedule.workers,
+        limit=limit,
+        worker_limits=limits_of_workers(schedule),
+        block_bytes=block_bytes,
+        n_extra=len(rules.extra),
+    )
+    plan.check(limit)
+    try:
+        staging.mkdir()
+        with Syncer() as syncer:
+            build = CacheBuild(read, staging, rules, schedule, syncer, plan, limit, base)
+            bars = build.run(cache_dir, on_progress)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise disk_full(read, cache_dir) from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        give_back_where_tight(limit)
+    if base is not None:
+        told = f"{len(read):,} of {len(files):,} inputs are read"
+        logger.info("the cache of bars grows: %s, the bars of the others stay", told)
+        before = base.facts["from"]
+        if before is not None:  # what the base grew from is two steps behind
+            put_aside_unused(cache_dir / before)
+    return bars
