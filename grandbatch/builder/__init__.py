@@ -4,6 +4,7 @@
 |---|---|
 | `settings` | everything but the bars that determines a store's bytes |
 | `reuse` | what stands where a store is asked for: one to reuse, to extend, to replace |
+| `differences` | what sets a store apart from the one asked for, in words |
 | `check` | kernels that aren't built in, tried on the bars before anything is written |
 | `plan` | the chunks and files of a store, and the tasks that write them |
 | `estimate` | what a build would need, before it is done |

@@ -252,7 +252,6 @@ def _build_locked(
             skipped,
             schedule,
             heard,
-            rules=request.rules,
         )
     kept = done - resumed
     jobs = group_jobs(plan, bars, staging, skipped)

@@ -6,10 +6,12 @@ Reads no bar; imports neither Dask nor torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from grandbatch.bars.cache.bars import Bars, open_bars
 from grandbatch.bars.cache.manifest import bars_fingerprint
 from grandbatch.bars.inputs.files import (
     InputFile,
@@ -20,12 +22,13 @@ from grandbatch.bars.inputs.files import (
     resolve_inputs,
 )
 from grandbatch.bars.rules import BarRules
+from grandbatch.builder.differences import difference
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import DamagedStoreError, StoreMismatchError
 from grandbatch.features.inputs import BAR_INPUTS, require_inputs
 from grandbatch.files.locations import is_occupied, is_remote, location_of
 from grandbatch.files.refusals import refuse_inside_store, refuse_planted, refuse_url
-from grandbatch.store.format import MANIFEST_NAME, NEXT_RETURN_VERSION
+from grandbatch.store.format import MANIFEST_NAME
 from grandbatch.store.publish import beside
 from grandbatch.store.reader import MatrixStore
 from grandbatch.store.upload import has_mark
@@ -101,21 +104,21 @@ def is_free(path: Path) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Extension:
-    """A store whose inputs those of a request begin with, all settings being equal.
+    """A store whose inputs are among those of a request, all settings being equal.
 
     Parameters
     ----------
     store : MatrixStore
         As it stands, without the new bars.
-    grown : InputFile or None
-        The last of its inputs, where bytes were added to it.
-    old_bytes : int
-        How long that one was.
+    bars : Bars or None
+        Those that it was built from; None where their cache isn't there any more.
+    grown : tuple of InputFile
+        Those of its inputs that bytes were added to.
     """
 
     store: MatrixStore
-    grown: InputFile | None
-    old_bytes: int
+    bars: Bars | None
+    grown: tuple[InputFile, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +130,7 @@ class Survey:
     store : MatrixStore or None
         The store asked for, which is there already.
     extension : Extension or None
-        The store there, whose inputs those of the request extend.
+        The store there, whose inputs those of the request extend, or replace.
     """
 
     store: MatrixStore | None = None
@@ -141,8 +144,8 @@ def survey(request: Request, *, overwrite: bool = False) -> Survey:
     -------
     Survey
         Empty where nothing stands there, or an upload that is not finished; and where `overwrite`
-        allows to replace what does: another store, this one if it is damaged, or one that could be
-        extended. None at a URL is ever extended.
+        allows to replace what does: a store of other settings, or this one if it is damaged. One of
+        other inputs is replaced as one that they extend. None at a URL is ever extended.
 
     Raises
     ------
@@ -161,72 +164,91 @@ def survey(request: Request, *, overwrite: bool = False) -> Survey:
         raise
     extension = None if is_remote(path) else _extension_of(store, request)
     if extension is not None:
-        return Survey() if overwrite else Survey(extension=extension)
+        return Survey(extension=extension)
     bars = request.bars_fingerprint()
     if store.fingerprint == request.settings.fingerprint(bars):
         # whoever asks to overwrite the very store that stands there wants a damaged one mended
         return Survey(store) if not overwrite or store.verify().ok else Survey()
     if overwrite:
-        return Survey()
+        return Survey(extension=_replaced(store, request))
+    inputs = input_digests(request.inputs, request.cache, request.rules)
+    other = difference(store, request.settings, inputs, request.rules, request.cache)
     raise StoreMismatchError(
-        f"{path} was built with other {_difference(store, request)}; "
+        f"{path} was built with other {other}; "
         "use --overwrite (in Python build_store(…, overwrite=True)) to replace it, or choose "
         "another path"
     )
 
 
+def _replaced(store: MatrixStore, request: Request) -> Extension | None:
+    """Return the store as an extension by any inputs, if all settings are equal."""
+    fingerprint = bars_fingerprint(store.attrs["source"], request.rules)
+    if is_remote(request.path) or request.settings.fingerprint(fingerprint) != store.fingerprint:
+        return None
+    return Extension(store, open_bars(request.cache / fingerprint), ())
+
+
 def _extension_of(store: MatrixStore, request: Request) -> Extension | None:
     """Return the store as an extension if the request's inputs extend its own.
 
-    They do if they begin with the same files, of which the last may have grown at its end.
+    They do if these are among them, in the same order; some may have grown at their ends.
     """
     source, files = store.attrs["source"], resolve_inputs(request.inputs)
-    n, old_bytes = len(source), int(source[-1]["bytes"]) if source else 0
-    if not 0 < n <= len(files) or files[n - 1].size < old_bytes:
+    fingerprint = bars_fingerprint(source, request.rules)
+    if request.settings.fingerprint(fingerprint) != store.fingerprint:
         return None
-    same, last = files[: n - 1], files[n - 1]
-    has_grown = last.size > old_bytes
-    if len(files) == n and not has_grown:
+    # names and sizes first: they cost no reading
+    places = _places(source, files, request, by_content=False)
+    if places is None or (len(source) == len(files) and not _grown(source, files, places)):
         return None
-    sizes = [*(file.size for file in same), old_bytes]
-    seen = [
-        {**describe_source(file, entry["digest"], request.rules), "bytes": size}
-        for file, size, entry in zip(files, sizes, source, strict=False)
-    ]
-    if seen != source:
+    places = _places(source, files, request, by_content=True)
+    if places is None:
         return None
-    if request.settings.fingerprint(bars_fingerprint(source, request.rules)) != store.fingerprint:
-        return None
-    digests = [digest_of(file, request.cache) for file in same]
-    digests.append(prefix_digest(last, old_bytes) if has_grown else digest_of(last, request.cache))
-    if digests != [entry["digest"] for entry in source]:
-        return None
-    return Extension(store, last if has_grown else None, old_bytes)
+    bars = open_bars(request.cache / fingerprint)
+    return Extension(store, bars, _grown(source, files, places))
 
 
-def _difference(store: MatrixStore, request: Request) -> str:
-    """Name what sets a store apart from the one asked for."""
-    settings = request.settings
-    spec = settings.spec(n_windows=0, block_rows=0)
-    wanted = {
-        "feature_set": settings.feature_set.name,
-        "sequence_length": settings.feature_set.sequence_length,
-        "overlap": settings.feature_set.overlap,
-        "chunk_windows": settings.chunk_windows,
-        "layout": spec.layout,
-        "codec": spec.codec,
-        "max_gap_ns": settings.max_gap_ns,
-        "order": settings.order,
-        "period": settings.period,
-        "next_return_version": NEXT_RETURN_VERSION,
-        "zone_database": settings.feature_set.zone_database,
-        "target_names": [target.name for target in settings.targets] or None,
-        "target_versions": [target.version for target in settings.targets] or None,
-    }
-    found = {"order": "symbol", **store.attrs}
-    different = [
-        f"{name} ({found.get(name)}, now {value})"
-        for name, value in wanted.items()
-        if found.get(name) != value
-    ]
-    return ", ".join(different) or "inputs, bar rules, or versions of features or targets"
+def _grown(
+    source: Sequence[Mapping[str, Any]], files: Sequence[InputFile], places: Sequence[int]
+) -> tuple[InputFile, ...]:
+    return tuple(
+        files[place]
+        for entry, place in zip(source, places, strict=True)
+        if files[place].size > entry["bytes"]
+    )
+
+
+def _places(
+    source: Sequence[Mapping[str, Any]],
+    files: Sequence[InputFile],
+    request: Request,
+    *,
+    by_content: bool,
+) -> list[int] | None:
+    """Find a store's inputs among files, in the same order: whole, or at a file's beginning."""
+    places = []
+    place = 0
+    for entry in source:
+        while place < len(files) and not _begins_with(files[place], entry, request, by_content):
+            place += 1
+        if place == len(files):
+            return None
+        places.append(place)
+        place += 1
+    return places
+
+
+def _begins_with(
+    file: InputFile, entry: Mapping[str, Any], request: Request, by_content: bool
+) -> bool:
+    n_bytes = int(entry["bytes"])
+    if file.name != entry["name"] or file.size < n_bytes:
+        return False
+    described = {**describe_source(file, entry["digest"], request.rules), "bytes": n_bytes}
+    if described != entry:
+        return False
+    if not by_content:
+        return True
+    if file.size > n_bytes:
+        return bool(prefix_digest(file, n_bytes) == entry["digest"])
+    return bool(digest_of(file, request.cache) == entry["digest"])

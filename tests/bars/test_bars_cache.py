@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grandbatch.bars import BarRules, find_bars, open_bars, prepare_bars, read_bars
+from grandbatch.bars import BarRules, find_bars, making, open_bars, prepare_bars, read_bars
 from grandbatch.bars.building import build as building
 from grandbatch.errors import DiskFullError, InputError, UsageError
 from grandbatch.scheduling import Schedule
@@ -40,7 +40,7 @@ def prepare(csv, **rules):
 
 def test_unchanged_inputs_are_not_read_again(csv, monkeypatch):
     built = prepare(csv)
-    monkeypatch.setattr(building, "build_bars", None)
+    monkeypatch.setattr(making, "build_bars", None)
     again = prepare(csv)
     assert again.path == built.path
     assert find_bars(csv, csv.parent / "cache", BarRules(allow_non_positive=True)) is None
@@ -87,7 +87,7 @@ def test_leftovers_of_a_killed_build_are_replaced(csv, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(building.shutil, "rmtree", lambda *args, **kwargs: None)
+        patch.setattr(making.shutil, "rmtree", lambda *args, **kwargs: None)
         patch.setattr(building, "plan_parts", die)
         with pytest.raises(KeyboardInterrupt):
             prepare(csv)

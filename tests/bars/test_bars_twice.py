@@ -13,7 +13,7 @@ from simulated import write_bars
 from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.bars.building import block as pieces
 from grandbatch.bars.building import build as building
-from grandbatch.bars.building import raw
+from grandbatch.bars.building import raw, sorting
 from grandbatch.errors import InputError
 from grandbatch.scheduling import Schedule
 
@@ -34,9 +34,10 @@ def contents(folder: Path):
 
 def run_twice(monkeypatch, again) -> None:
     real = building.task_of
-    monkeypatch.setattr(
-        building, "task_of", lambda function, *values: real(again(function), *values)
-    )
+    for module in (building, sorting):
+        monkeypatch.setattr(
+            module, "task_of", lambda function, *values: real(again(function), *values)
+        )
 
 
 def spoil(source: Path) -> None:

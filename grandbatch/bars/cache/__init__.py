@@ -9,6 +9,7 @@
 | `manifest` | what a cache says of itself |
 | `digests` | what its files must be, and reading them no other way |
 | `joining` | a cache joined with the bars of files that were added to its inputs |
+| `comparing` | which bars of one cache are those of another |
 | `keeping` | who builds or uses the caches of a folder, and removing what nobody needs |
 | `upkeep` | a folder of caches: list, clear, whose they are, their bad rows |
 """

@@ -310,14 +310,6 @@ def prefix_digest(file: InputFile, n_bytes: int) -> str:
     return join_leaves(hash_leaves(file.location, 0, n_bytes))
 
 
-def ends_line(file: InputFile, n_bytes: int) -> bool:
-    """Whether a line of a text file ends where its first `n_bytes`, fewer than all, do."""
-    with open_raw(file.location) as text:
-        text.seek(n_bytes - 1)
-        around = read_exactly(text, 2)
-    return any(byte in b"\r\n" for byte in around)
-
-
 def describe_source(file: InputFile, digest: str, rules: BarRules) -> dict[str, Any]:
     """Describe an input as a fingerprint does: what its bars depend on.
 
