@@ -2,6 +2,7 @@
 
 | module | |
 |---|---|
+| `making` | a cache made: by growing another, or from all files |
 | `prepare` | the public way in: a cache found, or built |
 | `resampling` | a cache of coarser bars, gathered from finer ones |
 | `building` | a cache built: blocks read, settled together, joined or merged, published |

@@ -22,7 +22,7 @@ from grandbatch.builder.engines import (
     overlap_graph,
 )
 from grandbatch.builder.extend import keep_files
-from grandbatch.builder.history import BuildClock, record_build
+from grandbatch.builder.history import BuildClock, keep_records, record_build
 from grandbatch.builder.labels import label_jobs, write_label_chunk
 from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.reuse import Extension, Request, survey
@@ -268,6 +268,7 @@ def _build_locked(
     attributes = _attributes(request, bars, plan, fingerprint)
     _finish(staging, attributes, labelled)
     publish(staging.store, request.path, durable=options.durable)
+    keep_records(staging, request.path)
     clean_staging(request.path)
     tell_notes(request.path, attributes)
     return BuildResult(MatrixStore.open(request.path), False, resumed, kept)

@@ -22,6 +22,7 @@ from grandbatch.bars import Bars
 from grandbatch.bars.cache.comparing import changed_rows
 from grandbatch.builder.chunks import FileJob, file_record
 from grandbatch.builder.engines import GroupJob, direct_rows, group_jobs
+from grandbatch.builder.history import kept_record
 from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.reuse import Extension
 from grandbatch.errors import DamagedBarsError, DamagedStoreError, InputError
@@ -223,9 +224,18 @@ def _take_whole(job: KeepJob, file: FileJob) -> bool:
 
 
 def _write_records(job: KeepJob, kept: Sequence[FileJob]) -> None:
-    group = job.group
-    features = direct_rows(group)
+    """Write the records of files: as they were kept of the older store, else computed again."""
+    group, without = job.group, []
     for file in kept:
+        record = kept_record(job.store.path, file.number, job.digests[file.number].sha256)
+        if record is None:
+            without.append(file)
+        else:
+            group.staging.write_record(record)
+    if not without:
+        return
+    features = direct_rows(group)
+    for file in without:
         digests = job.digests[file.number]
         known = {name: getattr(digests, name) for name in ("length", "crc32c", "sha256")}
         record = file_record(group.staging.spec, file, known, features)

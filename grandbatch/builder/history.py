@@ -1,17 +1,27 @@
-"""What the last build of a store took: kept beside the store, where nothing depends on it."""
+"""What the last build of a store took, and what it knew of its files: kept beside the store.
+
+Nothing depends on either but time.
+"""
 
 from __future__ import annotations
 
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.errors import DamagedStoreError
 from grandbatch.files import digested
 from grandbatch.files.ordinary import read_whole
 from grandbatch.files.whole import write_whole
 from grandbatch.memory import peak_bytes
+from grandbatch.store.file_records import FileRecord, read_record
 from grandbatch.store.publish import beside
+from grandbatch.store.staging import Staging
 
 _MAX_BYTES = 2**20
 
@@ -69,6 +79,31 @@ def rates_beside(store: Path) -> list[float]:
             facts = digested.load(read_whole(path, _MAX_BYTES))
             rates.append(float(facts["n_rows"]) / float(facts["seconds"]))
     return sorted(rates)
+
+
+def keep_records(staging: Staging, store: Path) -> None:
+    """Keep the records of a store's files beside it, where a later extension finds them."""
+    kept = _records(store)
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(kept, ignore_errors=True)
+        staging.record_path(0).parent.rename(kept)
+
+
+def kept_record(store: Path, number: int, sha256: npt.NDArray[np.uint8]) -> FileRecord | None:
+    """Return the record of a file of a store, by its number and the sha256 of its chunks.
+
+    None where there is none, or it is another's: nothing is lost but the time to make it anew.
+    """
+    try:
+        record = read_record(_records(store) / Staging.record_name(number))
+    except (OSError, DamagedStoreError):
+        return None
+    return record if np.array_equal(record.sha256, sha256) else None
+
+
+def _records(store: Path) -> Path:
+    return beside(store) / "builds" / f"{store.name}.records"
 
 
 def _path(store: Path) -> Path:

@@ -62,7 +62,12 @@ class Staging:
 
     def record_path(self, number: int) -> Path:
         """Where the record of a file of chunks lies."""
-        return self.folder / "records" / f"{number:08d}.record"
+        return self.folder / "records" / self.record_name(number)
+
+    @staticmethod
+    def record_name(number: int) -> str:
+        """Name of the record of a file of chunks."""
+        return f"{number:08d}.record"
 
     def write_file(self, array: ArraySpec, number: int, encoded: Sequence[bytes]) -> None:
         """Write one file of chunks, given in order: one chunk, or a whole shard with its index."""
@@ -70,7 +75,7 @@ class Staging:
 
     def write_record(self, record: FileRecord) -> None:
         """Write a file's record: from here on the file is finished."""
-        self._write(self.record_path(int(record.number)), record.to_bytes())
+        self._write(self.record_path(record.number.item()), record.to_bytes())
 
     def write_labels(
         self, chunk: int, labels: Mapping[str, npt.NDArray[Any]]

@@ -154,7 +154,7 @@ def test_ten_kills_at_random_instants_change_nothing(scene, mode):
         ("fresh", {"event": "os.rename", "ends": "matrices/zarr.json"}),
         ("fresh", {"event": "os.rename", "ends": "manifest.json"}),
         ("fresh", {"event": "os.rename", "ends": "/s.zarr"}),
-        ("fresh", {"event": "os.rmdir", "ends": "records"}),
+        ("fresh", {"event": "os.rename", "ends": ".records"}),
         ("fresh", {"event": "os.rmdir", "ends": "s.zarr.building"}),
         ("replacing", {"event": "os.rename", "ends": "/journal"}),
         ("replacing", {"event": "os.rename", "ends": "/retired"}),

@@ -13,6 +13,7 @@ import pytest
 from growing import Growing, dated, digest, inodes, lines, small_files, text  # noqa: F401 (a fixture of every test here)
 
 from grandbatch.bars import prepare_bars
+from grandbatch.builder import extend
 from grandbatch.errors import InputError, StoreMismatchError
 from grandbatch.store.staging import Staging
 
@@ -275,3 +276,24 @@ def test_several_files_may_grow_at_their_ends(tmp_path):
     growing.write(a=text(a[:1440]), b=text(b[:1440]))
     growing.build()
     assert growing.grow(a=text(a), b=text(b)).kept_chunks > 0
+
+
+@pytest.mark.parametrize("case", ["kept", "gone", "damaged", "another's"])
+def test_what_is_known_of_kept_files_is_taken_over_or_found_again(tmp_path, monkeypatch, case):
+    (bars,) = lines(2500)
+    growing = Growing(tmp_path)
+    growing.write(a=text(bars[:2000]))
+    growing.build()
+    records = tmp_path / ".grandbatch" / "builds" / "s.zarr.records"
+    first, second = sorted(records.iterdir())[:2]
+    if case == "gone":
+        shutil.rmtree(records)
+    elif case == "damaged":
+        first.write_bytes(first.read_bytes()[:-1] + b"?")
+    elif case == "another's":
+        first.write_bytes(second.read_bytes())
+    computed = []
+    direct_rows = extend.direct_rows
+    monkeypatch.setattr(extend, "direct_rows", lambda job: computed.append(job) or direct_rows(job))
+    assert growing.grow(a=text(bars)).kept_chunks > 0
+    assert bool(computed) == (case != "kept")

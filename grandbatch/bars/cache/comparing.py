@@ -86,7 +86,7 @@ def _starts(parts: Sequence[Part]) -> list[int]:
 
 
 def _differing(old: Bars, new: Bars, old_row: int, new_row: int, n_rows: int) -> Int64:
-    columns = (*STORED, *new.rules.get("extra", ()))
+    columns = (*STORED, *new.extra)
     a = old.read(old_row, old_row + n_rows, columns)
     b = new.read(new_row, new_row + n_rows, columns)
     differs = np.zeros(n_rows, np.bool_)
