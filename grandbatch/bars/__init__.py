@@ -3,6 +3,7 @@
 | module | |
 |---|---|
 | `making` | a cache made: by growing another, or from all files |
+| `growth` | what a cache must know to grow by new files, and when it can't |
 | `prepare` | the public way in: a cache found, or built |
 | `resampling` | a cache of coarser bars, gathered from finer ones |
 | `building` | a cache built: blocks read, settled together, joined or merged, published |

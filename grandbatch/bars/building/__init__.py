@@ -15,7 +15,6 @@
 | `spikes` | bars that leap out and back |
 | `gaps` | values that stand in for those that extra columns lack |
 | `looking` | what in clean bars is worth a look |
-| `growth` | what a cache must know to grow by new files, and when it can't |
 | `problems` | what goes wrong with inputs as a whole, in words |
 | `build` | the whole way |
 """

@@ -24,14 +24,6 @@ from grandbatch.bars.building.block import (
 )
 from grandbatch.bars.building.carries import tasks_to_repeat
 from grandbatch.bars.building.gaps import fill_gaps
-from grandbatch.bars.building.growth import (
-    add_base,
-    check_behind,
-    check_independent,
-    grow_quarantine,
-    growth_facts,
-    standing_of,
-)
 from grandbatch.bars.building.looking import look_at
 from grandbatch.bars.building.memory import ReadingPlan
 from grandbatch.bars.building.planning import (
@@ -54,6 +46,14 @@ from grandbatch.bars.cache import bars as cache
 from grandbatch.bars.cache.digests import PartDigests, file_crc
 from grandbatch.bars.cache.joining import Base, join_caches
 from grandbatch.bars.cache.manifest import FORMAT, MANIFEST, QUARANTINE, Part, bars_fingerprint
+from grandbatch.bars.growth import (
+    add_base,
+    check_behind,
+    check_independent,
+    grow_quarantine,
+    growth_facts,
+    standing_of,
+)
 from grandbatch.bars.inputs.files import (
     InputFile,
     describe_source,

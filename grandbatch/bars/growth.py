@@ -207,7 +207,8 @@ def grow_quarantine(
         of_file[base.new_places[record.file]] += record.n_bad
     new = folder / "quarantine"
     names = [source.file.name for source in sources]
-    merge_bad_rows(records, folder, new, names, lambda number: sources[number].first_line)
+    first_line = [source.first_line for source in sources]
+    merge_bad_rows(records, folder, new, names, first_line.__getitem__, rules.extra)
     join_quarantines(base, new, path, +of_file)
 
 
