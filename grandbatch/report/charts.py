@@ -22,7 +22,8 @@ _LEAST_EQUITY = 1e-6
 
 def time_labels(low: float, high: float) -> list[str]:
     """Write the first, middle and last of a stretch of time, given in ns since 1970."""
-    form = "%Y-%m-%d" if high - low > 2 * 86_400e9 else "%d %b %H:%M"
+    forms = ((2 * 86_400e9, "%Y-%m-%d"), (600e9, "%d %b %H:%M"), (-1.0, "%H:%M:%S"))
+    form = next(form for least, form in forms if high - low > least)
     moments = (low, (low + high) / 2, high)
     return [dt.datetime.fromtimestamp(ns / 1e9, dt.UTC).strftime(form) for ns in moments]
 

@@ -49,6 +49,12 @@ def tiles(values: Mapping[str, str]) -> str:
     return f'<div class="tiles">{items}</div>'
 
 
+def folded(title: str, content: str, *, is_open: bool) -> str:
+    """Put what few want to read behind its title."""
+    state = ' open="open"' if is_open else ""
+    return f"<details{state}><summary>{clean(title)}</summary>{content}</details>"
+
+
 def pair(first: str, second: str) -> str:
     """Put two things side by side where there is room."""
     return f'<div class="pair"><div>{first}</div><div>{second}</div></div>'
@@ -66,8 +72,8 @@ def figures(items: Iterable[tuple[str, str, str]], kind: str = "charts") -> str:
 
 
 def number(value: float) -> str:
-    """Write a number with four digits that count."""
-    return f"{value:.4g}"
+    """Write a number with four digits that count; large ones whole."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def _cell(value: object) -> str:

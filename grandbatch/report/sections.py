@@ -22,6 +22,7 @@ from grandbatch.values.times import moment
 MOST_FEATURES = 60
 _MOST_SYMBOLS = 60
 _MOST_INPUTS = 100
+_OPEN_INPUTS = 3
 _MOST_PAIRS = 8
 _BAD_ROWS_PER_REASON = 5
 _TEXT_LETTERS = 160
@@ -90,9 +91,12 @@ def made_of(store: MatrixStore) -> str:
                 "content": store.content_id,
             }
         ),
-        "<h3>Inputs</h3>",
-        html.table(("file", "bytes", "sha256 of its content"), shown, "ids"),
-        html.words(f"… and {more:,} more inputs.") if more else "",
+        html.folded(
+            f"{len(source):,} input{'s' if len(source) > 1 else ''}",
+            html.table(("file", "bytes", "sha256 of its content"), shown, "ids")
+            + (html.words(f"… and {more:,} more inputs.") if more else ""),
+            is_open=len(source) <= _OPEN_INPUTS,
+        ),
     )
 
 
@@ -113,10 +117,10 @@ def coverage(store: MatrixStore) -> str:
     without = store.attrs.get("symbols_without_windows", ())
     parts = [
         html.words(
-            "Each strip runs from the first bar of the store to its last; it is darker where more "
-            f"windows end. A gap is a way from one window's last bar to the next window's, "
-            f"{store.stride} bars on, that takes more than twice as long as the symbol's usually "
-            f"does. There are {f'{found.n_gaps:,}' if found.n_gaps else 'none'}."
+            "Each strip runs from the first bar of the store to its last; its colour is stronger "
+            "where more windows end. A gap is a way from one window's last bar to the next "
+            f"window's, {_bars(store.stride)} on, that takes more than twice as long as the "
+            f"symbol's usually does. There are {f'{found.n_gaps:,}' if found.n_gaps else 'none'}."
         ),
         html.figures(items, "strips"),
     ]
@@ -343,6 +347,10 @@ def _versions(store: MatrixStore) -> str:
         return ", ".join(f"{name} {version}" for name, version in versions.items())
     others = [f"{name} {version}" for name, version in versions.items() if version != usual]
     return ", ".join([f"all others {usual}" if others else f"all {usual}", *others])
+
+
+def _bars(n: int) -> str:
+    return "a bar" if n == 1 else f"{n:,} bars"
 
 
 def _length(ns: int) -> str:

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 import grandbatch as gb
 from grandbatch.errors import CheckpointError, DamagedStoreError, UsageError
-from grandbatch.report import coverage, sampling, write_report
+from grandbatch.report import charts, coverage, sampling, write_report
+from grandbatch.report import html as html_page
+from grandbatch.report import training as training_page
 from grandbatch.report.svg import nice_ticks, tick_labels
 from grandbatch.training.metrics_log import MetricsLog, read_metrics
 
@@ -285,7 +287,7 @@ def test_the_curves_are_those_of_the_run(store, page, checkpoints):
     assert total / len(store) == pytest.approx(store.close_price[:].mean())
     training = section(parse(page), "training")
     titles = [words(figure.find("h3")) for figure in training.iter("figure")]
-    assert titles[:3] == ["avg_reward", "avg_loss", "Memory, MiB"]
+    assert titles[:3] == ["avg_reward", "avg_loss", "Memory, MB"]
     steps = -(-len(store) // 8)
     assert f"{len(store):,} windows in {steps} steps" in words(training)
     assert str(steps) in [row[0] for row in rows(next(training.iter("table")))]
@@ -367,3 +369,39 @@ def test_a_browser_shows_the_page_without_complaint(page, tmp_path, width):
     assert inner == width
     assert scroll <= width
     assert drawn == page.read_text(encoding="utf-8").count("<svg")
+
+
+def test_labels_of_a_short_time_differ_and_large_numbers_are_whole():
+    second = 10**9
+    for length in (10, 300, 7_200, 86_400, 40 * 86_400):
+        labels = charts.time_labels(0.0, float(length * second))
+        assert len(set(labels)) == 3, length
+    assert html_page.number(11_910.0) == "11,910"
+    assert html_page.number(0.00012345) == "0.0001234"
+
+
+def test_a_memory_limit_far_above_is_told_in_words_and_flattens_no_line():
+    def drawn(allowed):
+        samples = [
+            {"kind": "sample", "rank": 0, "time": 1e9 + n, "rss_bytes": 5e8 + n,
+             "allowed_bytes": allowed, "batch_size": 8, "windows": 8 * n, "wait_seconds": 0.0,
+             "batch_seconds": n, "pid": 1} for n in range(5)
+        ]  # fmt: skip
+        return training_page._memory(samples)
+
+    assert ">allowed<" in drawn(8e8)
+    assert ">allowed<" not in drawn(2.5e10)
+    assert "25 GB allowed" in drawn(2.5e10)
+    assert "01:46:40" in drawn(8e8)
+
+
+def test_many_inputs_are_folded_away(tmp_path):
+    for number in range(5):
+        write_gappy_bars(tmp_path / f"{number}.csv")
+        text = (tmp_path / f"{number}.csv").read_text().replace(",<AAA>,", f",A{number},")
+        (tmp_path / f"{number}.csv").write_text(text.replace(",B&B,", f",B{number},"))
+    store = gb.build_store(str(tmp_path / "*.csv"), tmp_path / "s.zarr", max_gap="1D",
+                           rules=gb.BarRules(max_bad_fraction=0.5))  # fmt: skip
+    write_report(store, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert "<details><summary>5 inputs</summary>" in page
