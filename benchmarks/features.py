@@ -25,7 +25,14 @@ import numba
 import numpy as np
 from peers import features as peers
 
-from grandbatch.features import ALPHA158, FIELDS, STRATEGIC, TACTICAL, FeatureSet, compute_rows
+from grandbatch.features import (
+    ALPHA158,
+    PRICES_AND_VOLUME,
+    STRATEGIC,
+    TACTICAL,
+    FeatureSet,
+    compute_rows,
+)
 from grandbatch.features.rows import _write_run as write_run
 
 ROWS = (65_536, 262_144)
@@ -40,7 +47,7 @@ def simulated_bars(n: int) -> dict[str, np.ndarray]:
     room = 0.05 * np.abs(rng.normal(size=(2, n)))
     high, low = np.maximum(open_, close) + room[0], np.minimum(open_, close) - room[1]
     volume = rng.integers(1, 10_000, n).astype(float)
-    return dict(zip(FIELDS, (open_, high, low, close, volume), strict=True))
+    return dict(zip(PRICES_AND_VOLUME, (open_, high, low, close, volume), strict=True))
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -259,7 +266,7 @@ def measure(feature_set: FeatureSet, n: int, rounds: int) -> dict[str, Any]:
     bars = simulated_bars(n)
     first = feature_set.lookback
     (producer,) = feature_set.production.producers
-    arrays = [bars[name] for name in FIELDS]
+    arrays = [bars[name] for name in PRICES_AND_VOLUME]
     ours = np.empty((feature_set.n_features, n - first), np.float32)
     loops = np.empty((n - first, feature_set.n_features), np.float32)
     works: dict[str, Callable[[], object]] = {

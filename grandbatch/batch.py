@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from grandbatch.statistics import FeatureStatistics
 
-Labels = tuple["torch.Tensor", ...]
+BatchLabels = tuple["torch.Tensor", ...]
 
 LABELS = ("index", "end_time", "symbol", "close_price", "next_return", "first_row", "weight")
 """Names of a batch's per-window tensors, in order; `targets` come behind, where there are any."""
@@ -37,7 +37,7 @@ class Positioned(Protocol):
 class _Cut(NamedTuple):
     """Labels of many windows, of which `[start, stop)` are meant."""
 
-    labels: Labels
+    labels: BatchLabels
     start: int
     stop: int
 
@@ -96,7 +96,7 @@ class MatrixBatch:
         targets: torch.Tensor | None = None,
     ):
         self.matrices = matrices
-        self._labels: Labels | _Cut = (
+        self._labels: BatchLabels | _Cut = (
             index,
             end_time,
             symbol,
@@ -110,7 +110,7 @@ class MatrixBatch:
 
     @classmethod
     def cut(
-        cls, matrices: torch.Tensor, labels: Labels, start: int, stop: int, behind: Positioned
+        cls, matrices: torch.Tensor, labels: BatchLabels, start: int, stop: int, behind: Positioned
     ) -> MatrixBatch:
         """Make a batch of windows `[start, stop)` of some labels, which are cut when asked for."""
         batch = cls.__new__(cls)
@@ -119,7 +119,7 @@ class MatrixBatch:
         batch._behind = behind
         return batch
 
-    def _cut_labels(self) -> Labels:
+    def _cut_labels(self) -> BatchLabels:
         labels = self._labels
         if isinstance(labels, _Cut):
             whole, start, stop = labels

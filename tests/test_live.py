@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import grandbatch as gb
 from grandbatch.errors import BadRowsError, ColumnError, KernelError, UsageError
-from grandbatch.features import FIELDS, compute_rows, segment_starts
+from grandbatch.features import PRICES_AND_VOLUME, compute_rows, segment_starts
 
 MINUTE = 60 * 10**9
 START = pd.Timestamp("2024-01-01", tz="UTC").value
@@ -124,7 +124,7 @@ def test_pushed_bars_give_the_windows_of_a_store_to_the_bit(feature_set, symbols
 @given(st.sampled_from([*SHORT.values(), OWN]), st.integers(0, 2**32), st.integers(46, 250))
 def test_pushed_bars_give_the_rows_of_arrays_to_the_bit(feature_set, seed, n):
     bars = [bar for bar, _ in some_bars(n, seed, gaps=0.02)]
-    columns = {name: np.array([bar[name] for bar in bars]) for name in FIELDS}
+    columns = {name: np.array([bar[name] for bar in bars]) for name in PRICES_AND_VOLUME}
     times = np.array([bar["timestamp"] for bar in bars])
     starts = segment_starts(times, np.zeros(n, np.int32), 20 * MINUTE)
     rows = compute_rows(feature_set, columns, starts)

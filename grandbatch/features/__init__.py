@@ -28,7 +28,7 @@ from grandbatch.features.alpha import ALPHA158, alpha158
 from grandbatch.features.built_in import STRATEGIC, TACTICAL
 from grandbatch.features.checking import check
 from grandbatch.features.formula import column
-from grandbatch.features.inputs import BAR_COLUMNS, FIELDS
+from grandbatch.features.inputs import BAR_COLUMNS, PRICES_AND_VOLUME
 from grandbatch.features.local_time import day_of_week, day_of_year, time_of_day
 from grandbatch.features.named import resolve_feature_set
 from grandbatch.features.rows import compute_rows, segment_starts
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALPHA158",
     "BAR_COLUMNS",
-    "FIELDS",
+    "PRICES_AND_VOLUME",
     "STRATEGIC",
     "TACTICAL",
     "Feature",

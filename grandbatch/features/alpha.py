@@ -16,7 +16,7 @@ from grandbatch import windows as w
 from grandbatch.errors import UsageError
 from grandbatch.features.formula import Formula, ratio, rises, shifted, whole
 from grandbatch.features.fused import FusedColumn, FusedKernel
-from grandbatch.features.inputs import BAR_COLUMNS, FIELDS
+from grandbatch.features.inputs import BAR_COLUMNS, PRICES_AND_VOLUME
 from grandbatch.features.sets import Feature, FeatureSet
 from grandbatch.kernels import ALPHA158_WIDTH, alpha158_kernel
 from grandbatch.kernels.alpha158_columns import (
@@ -57,7 +57,7 @@ _INPUTS = {
 _ONE_MORE = ("ROC", "CORD", "WVMA", "CNTP", "CNTN", "CNTD", "SUMP", "SUMN", "SUMD",
              "VSUMP", "VSUMN", "VSUMD")  # fmt: skip
 
-_FUSED = FusedKernel(alpha158_kernel, FIELDS, ALPHA158_WIDTH, LOOKBACK)
+_FUSED = FusedKernel(alpha158_kernel, PRICES_AND_VOLUME, ALPHA158_WIDTH, LOOKBACK)
 
 
 def alpha158(
@@ -129,7 +129,7 @@ def _from_kernel(name: str, family: str) -> Feature:
 
 
 def _from_formula(family: str, d: int) -> Feature:
-    fused = FusedKernel(Formula(_families, (d,)), FIELDS[1:], len(FAMILIES), d)
+    fused = FusedKernel(Formula(_families, (d,)), PRICES_AND_VOLUME[1:], len(FAMILIES), d)
     read = _INPUTS.get(family, ("close",))
     column = FusedColumn(fused, FAMILIES.index(family), read)
     return Feature(f"{family}{d}", _lookback(family, d), column, read)

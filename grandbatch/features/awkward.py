@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from grandbatch.features.inputs import BAR_INPUTS, FIELDS, TIMESTAMP
+from grandbatch.features.inputs import BAR_INPUTS, PRICES_AND_VOLUME, TIMESTAMP
 from grandbatch.values.arrays import Array, Float64, Int64
 
 _FIVE_MINUTES, _WEEKEND = 300_000_000_000, 172_800_000_000_000
 
 
-def awkward_bars(n: int, seed: int, names: Sequence[str] = FIELDS) -> dict[str, Array]:
+def awkward_bars(n: int, seed: int, names: Sequence[str] = PRICES_AND_VOLUME) -> dict[str, Array]:
     """Make a walk on a grid of prices, with a jump, a flat stretch, one without volume, tiny moves.
 
     Each stretch is an eighth of the bars. Times have a weekend and a change of clocks in them.

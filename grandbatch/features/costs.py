@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from grandbatch.features.fused import Production
-from grandbatch.features.inputs import FIELDS, TIMESTAMP
+from grandbatch.features.inputs import PRICES_AND_VOLUME, TIMESTAMP
 from grandbatch.features.sets import Feature
 
 _BARS, _ROUNDS = 8_000, 15
@@ -29,7 +29,7 @@ def costs_of(features: Sequence[Feature]) -> list[float]:
     spread = 0.05 * np.abs(rng.normal(size=(3, n)))
     walk = (close - 0.01, close + spread[0], close - spread[1], close, 1e5 * spread[2])
     read = {name for producer in production.producers for name in producer.inputs}
-    bars = dict.fromkeys(read, close) | dict(zip(FIELDS, walk, strict=True))
+    bars = dict.fromkeys(read, close) | dict(zip(PRICES_AND_VOLUME, walk, strict=True))
     bars[TIMESTAMP] = np.arange(n, dtype=np.int64) * 300_000_000_000
     out = np.empty((production.width, n - lookback), np.float32)
     seconds: list[float] = []

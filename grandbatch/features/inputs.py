@@ -17,12 +17,12 @@ from grandbatch.values.arrays import Array
 TIMESTAMP = "timestamp"
 """The input that is int64, nanoseconds since 1970 UTC; all others are float64."""
 
-FIELDS = ("open", "high", "low", "close", "volume")
+PRICES_AND_VOLUME = ("open", "high", "low", "close", "volume")
 """The numbers that every bar has."""
 
-BAR_COLUMNS = (TIMESTAMP, "symbol", *FIELDS)
+BAR_COLUMNS = (TIMESTAMP, "symbol", *PRICES_AND_VOLUME)
 
-BAR_INPUTS = (TIMESTAMP, *FIELDS)
+BAR_INPUTS = (TIMESTAMP, *PRICES_AND_VOLUME)
 """What kernels may read of any bars."""
 
 _NO_TIME = np.iinfo(np.int64).min

@@ -13,7 +13,7 @@ import numpy as np
 
 from grandbatch.bars.rules import DEFAULT_SYMBOL, REASONS, BarRules
 from grandbatch.errors import BadRowsError, ColumnError, UsageError
-from grandbatch.features import FIELDS, FeatureSet, resolve_feature_set
+from grandbatch.features import PRICES_AND_VOLUME, FeatureSet, resolve_feature_set
 from grandbatch.features.inputs import (
     BAR_INPUTS,
     TIMESTAMP,
@@ -283,7 +283,11 @@ class LiveFeatures:
             raise _refusal(bar, symbol, last, int(reasons[0]))
         h, l = widen(o, h, l, c)
         five = (float(value[0]) for value in (o, h, l, c, v))
-        return {TIMESTAMP: int(times[0]), **dict(zip(FIELDS, five, strict=True)), **extra}
+        return {
+            TIMESTAMP: int(times[0]),
+            **dict(zip(PRICES_AND_VOLUME, five, strict=True)),
+            **extra,
+        }
 
     def _extra_of(
         self, bar: Mapping[str, Any], symbol: str, segment: LiveSegment | None, name: str

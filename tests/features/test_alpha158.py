@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import grandbatch as gb
 from grandbatch.errors import UsageError
-from grandbatch.features import FIELDS, FeatureSet, compute_rows
+from grandbatch.features import PRICES_AND_VOLUME, FeatureSet, compute_rows
 from grandbatch.features.awkward import awkward_bars
 
 NO_STARTS = np.empty(0, np.int64)
@@ -39,7 +39,7 @@ def on_a_grid(n, seed=0, move=1e-3):
     volume = rng.integers(1, 10_000, n).astype(float)
     volume[n // 3 : n // 3 + 5] = 0.0
     bars = (open_, np.maximum(open_, close) + room[0], np.minimum(open_, close) - room[1])
-    return dict(zip(FIELDS, (*bars, close, volume), strict=True))
+    return dict(zip(PRICES_AND_VOLUME, (*bars, close, volume), strict=True))
 
 
 @pytest.mark.parametrize("bars", [on_a_grid(900, 1), oracles.random_bars(700, 2)], ids=["grid", ""])
@@ -85,7 +85,7 @@ def test_windows_of_any_length_have_the_values_of_the_fused_kernel():
     got = rows(gb.ALPHA158, bars)
     for d in (5, 10, 20, 30, 60):
         with np.errstate(all="ignore"):
-            wanted = _families(*(bars[name] for name in FIELDS[1:]), d)
+            wanted = _families(*(bars[name] for name in PRICES_AND_VOLUME[1:]), d)
         for family, values in zip(FAMILIES, wanted, strict=True):
             place = gb.ALPHA158.feature_names.index(f"{family}{d}")
             finite = np.nan_to_num(values[60:]).astype(np.float32)
@@ -107,7 +107,7 @@ def test_the_same_bits_wherever_a_run_begins_and_ends(data):
 def test_the_set_is_qlibs_without_vwap0():
     assert gb.ALPHA158.n_features == 157
     assert gb.ALPHA158.lookback == 60
-    assert gb.ALPHA158.inputs == FIELDS
+    assert gb.ALPHA158.inputs == PRICES_AND_VOLUME
     names = tuple(name for name in QLIB["names"] if name != "VWAP0")
     assert gb.ALPHA158.feature_names == names
     assert len(gb.ALPHA158.production.producers) == 1
@@ -119,7 +119,7 @@ def test_a_declared_lookback_and_inputs_are_exactly_what_a_column_reads(feature_
     whole = compute_rows(feature_set, bars, NO_STARTS)
     begin_of = {}
     for back in sorted({f.lookback + k for f in feature_set.features for k in (0, 1)}):
-        for name in FIELDS:
+        for name in PRICES_AND_VOLUME:
             reached = np.zeros(feature_set.n_features, bool)
             for t in range(100, 400, 23):
                 factor = {"high": 3.0, "low": 0.3}.get(name, rng.uniform(0.9, 1.1))
@@ -131,10 +131,10 @@ def test_a_declared_lookback_and_inputs_are_exactly_what_a_column_reads(feature_
                 reached |= compute_rows(feature_set, padded, NO_STARTS)[-1] != whole[t]
             begin_of[back, name] = reached
     for place, feature in enumerate(feature_set.features):
-        reads = {name for name in FIELDS if begin_of[feature.lookback, name][place]}
+        reads = {name for name in PRICES_AND_VOLUME if begin_of[feature.lookback, name][place]}
         assert reads, feature.name
         assert reads <= set(feature.inputs), feature.name
-        beyond = [begin_of[feature.lookback + 1, name][place] for name in FIELDS]
+        beyond = [begin_of[feature.lookback + 1, name][place] for name in PRICES_AND_VOLUME]
         assert not any(beyond), feature.name
 
 
@@ -154,9 +154,9 @@ def test_a_column_alone_has_the_bits_it_has_in_its_set():
 def test_all_finite_bars_give_finite_rows(scale, kind):
     bars = on_a_grid(400, 6)
     if kind == "flat":
-        bars |= dict.fromkeys(FIELDS[:4], np.full(400, 64.1))
+        bars |= dict.fromkeys(PRICES_AND_VOLUME[:4], np.full(400, 64.1))
     elif kind == "zero":
-        bars |= dict.fromkeys(FIELDS[:4], np.zeros(400))
+        bars |= dict.fromkeys(PRICES_AND_VOLUME[:4], np.zeros(400))
     elif kind == "negative":
         bars["close"] = bars["close"] - 100.3
     elif kind == "no volume":
@@ -167,7 +167,9 @@ def test_all_finite_bars_give_finite_rows(scale, kind):
 
 
 def test_flat_prices_have_the_values_of_the_docs():
-    bars = dict.fromkeys(FIELDS[:4], np.full(200, 15203.7)) | {"volume": np.full(200, 3.0)}
+    bars = dict.fromkeys(PRICES_AND_VOLUME[:4], np.full(200, 15203.7)) | {
+        "volume": np.full(200, 3.0)
+    }
     got = dict(zip(WHOLE.feature_names, rows(WHOLE, bars)[-1].tolist(), strict=True))
     for d in (5, 10, 20, 30, 60):
         for name in ("STD", "BETA", "RSQR", "CORR", "CORD", "RSV", "SUMP", "VSTD", "WVMA", "CNTD"):
@@ -240,11 +242,12 @@ DIGEST = """
 import hashlib, sys
 import numpy as np
 import grandbatch as gb
-from grandbatch.features import FIELDS, compute_rows
+from grandbatch.features import PRICES_AND_VOLUME, compute_rows
 
 rng = np.random.default_rng(0)
 close = np.round(100 * np.exp(np.cumsum(rng.normal(0, 1e-3, 6_000))), 2)
-bars = dict(zip(FIELDS, (close - 0.1, close + 0.3, close - 0.2, close, close.round()), strict=True))
+five = close - 0.1, close + 0.3, close - 0.2, close, close.round()
+bars = dict(zip(PRICES_AND_VOLUME, five, strict=True))
 i = gb.indicators
 technical = [*(f for name in i.__all__ for f in np.atleast_1d(getattr(i, name)()).tolist())]
 unique = {f.name: f for f in technical}

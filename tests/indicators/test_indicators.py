@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from grandbatch import indicators as i
 from grandbatch.errors import UsageError
-from grandbatch.features import FIELDS, Feature, FeatureSet, compute_rows
+from grandbatch.features import PRICES_AND_VOLUME, Feature, FeatureSet, compute_rows
 
 NO_STARTS = np.empty(0, np.int64)
 FROM = 5_000
@@ -25,11 +25,11 @@ def walk(n, seed=0):
     room = 0.01 * np.round(5 * np.abs(rng.normal(size=(2, n))))
     high, low = np.maximum(open_, close) + room[0], np.minimum(open_, close) - room[1]
     volume = rng.integers(1, 10_000, n).astype(float)
-    return dict(zip(FIELDS, (open_, high, low, close, volume), strict=True))
+    return dict(zip(PRICES_AND_VOLUME, (open_, high, low, close, volume), strict=True))
 
 
 BARS = walk(8_000)
-O, H, L, C, V = (BARS[name] for name in FIELDS)
+O, H, L, C, V = (BARS[name] for name in PRICES_AND_VOLUME)
 
 
 def since(x, n):
