@@ -11,6 +11,8 @@ from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import MemoryLimitError, NoWindowsError, UsageError
 from grandbatch.features.inputs import BAR_COLUMNS, extra_inputs_of, inputs_of
 from grandbatch.grid import Grid, Run, Segments, Stretches
+from grandbatch.kernels.bars.bar_rules import judge_rows
+from grandbatch.kernels.compilation import compiling_bytes
 from grandbatch.memory import MemoryLimit
 from grandbatch.memory.costs import BASE_BYTES, WORKER_BYTES
 from grandbatch.store.format import StoreSpec
@@ -191,8 +193,8 @@ class BuildPlan:
 
     @property
     def base_bytes(self) -> int:
-        """Bytes of the interpreter, the libraries, and worker processes."""
-        return BASE_BYTES + self.processes * WORKER_BYTES
+        """Bytes of the interpreter, the libraries, compiling, and worker processes."""
+        return BASE_BYTES + compiling_bytes(judge_rows) + self.processes * WORKER_BYTES
 
     @property
     def held_bytes(self) -> int:

@@ -26,6 +26,9 @@ _log = logging.getLogger("grandbatch")
 _PATIENCE = 2.0
 """Seconds of compiling that need no explanation."""
 
+COMPILING_BYTES = 56 * 2**20
+"""What a process holds for good once it has compiled what reads bars."""
+
 
 class _Telling(event.Listener):  # type: ignore[misc]  # numba is untyped
     """Tells once, while it lasts, that kernels are being compiled."""
@@ -92,6 +95,23 @@ def _own_folder() -> Path | None:
         return None
     is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
     return folder if is_own and not status.st_mode & 0o077 else None
+
+
+def compiling_bytes(kernel: Callable[..., Any]) -> int:
+    """Bytes for compiling, if this process compiled a kernel or will have to; 0 where it is kept.
+
+    Parameters
+    ----------
+    kernel : callable
+        A compiled one, that stands for all: they are compiled by the same runs.
+    """
+    stats = cast("Any", kernel).stats
+    code = cast("Any", kernel).py_func.__code__
+    if stats.cache_path is None or stats.cache_misses:
+        return COMPILING_BYTES
+    written = Path(code.co_filename).stat().st_mtime
+    kept = Path(stats.cache_path).glob(f"*.{code.co_qualname}-*.nbi")
+    return 0 if any(index.stat().st_mtime >= written for index in kept) else COMPILING_BYTES
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -18,6 +19,8 @@ from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.bars.building.memory import plan_memory
 from grandbatch.bars.inputs.files import resolve_inputs
 from grandbatch.errors import MemoryLimitError
+from grandbatch.kernels.bars.bar_rules import judge_rows
+from grandbatch.kernels.compilation import COMPILING_BYTES, compiling_bytes
 from grandbatch.memory import MemoryLimit
 from grandbatch.scheduling import Schedule
 
@@ -79,6 +82,36 @@ def test_a_build_on_threads_stays_under_500_mib(inputs, tmp_path, name, sort, wo
     assert done.returncode == 0, done.errors[-2000:]
     assert int(done.out) == N_ROWS
     assert done.peak_bytes <= limit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 16])
+def test_a_build_that_compiles_all_kernels_stays_under_500_mib(
+    inputs, tmp_path, workers, monkeypatch
+):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kernels"))
+    limit = 500 * MIB
+    asked = [str(inputs / "plain.csv"), str(tmp_path / "s.zarr"), limit, workers, None, False]
+    done = run_within(limit * 6 // 5, [sys.executable, str(inputs / "build.py"), json.dumps(asked)])
+    assert done.returncode == 0, done.errors[-2000:]
+    assert list((tmp_path / "kernels").rglob("*.nbi"))
+    assert done.peak_bytes <= limit
+
+
+def test_compiling_counts_where_kernels_are_not_kept(tmp_path):
+    source = tmp_path / "kernel.py"
+    source.write_text(
+        "from grandbatch.kernels.compilation import compiled, compiling_bytes\n"
+        "@compiled\ndef twice(x):\n    return 2 * x\n"
+        "before = compiling_bytes(twice)\ntwice(1)\nprint(before, compiling_bytes(twice))\n"
+    )
+    told = [
+        subprocess.run(
+            [sys.executable, str(source)], capture_output=True, text=True, check=True
+        ).stdout.split()
+        for _ in range(2)
+    ]
+    assert told == [[str(COMPILING_BYTES)] * 2, ["0", "0"]]
 
 
 @pytest.mark.slow
@@ -191,11 +224,15 @@ def test_a_build_of_long_texts_stays_under_500_mib(inputs, tmp_path):
 def test_bars_are_the_same_whatever_the_limit(tmp_path):
     source = write_bars(tmp_path / "b.csv", 60_000, symbols=3)
     schedule = Schedule.local("threads", 4)
+    with pytest.raises(MemoryLimitError) as told:
+        prepare_bars(source, tmp_path / "0", BarRules(), schedule, memory_limit_bytes=300 * MIB)
+    least = int(str(told.value).rpartition("--memory-limit ")[2].partition("MiB")[0])
+    assert least < 410 + compiling_bytes(judge_rows) / MIB
     bars = [
         prepare_bars(
             source, tmp_path / str(mib), BarRules(), schedule, memory_limit_bytes=mib * MIB
         )
-        for mib in (430, 4_000)
+        for mib in (least, 4_000)
     ]
     for name, values in bars[0].read(0, 180_000).items():
         np.testing.assert_array_equal(values, bars[1].read(0, 180_000)[name])

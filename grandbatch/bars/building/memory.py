@@ -13,6 +13,8 @@ from grandbatch.bars.building.assembly import PART_ROWS
 from grandbatch.bars.inputs.files import LEAF_BYTES, InputFile
 from grandbatch.bars.reading.row_groups import BUFFER_BYTES, open_table, told_plainly
 from grandbatch.errors import MemoryLimitError
+from grandbatch.kernels.bars.bar_rules import judge_rows
+from grandbatch.kernels.compilation import compiling_bytes
 from grandbatch.memory import MemoryLimit
 from grandbatch.memory.costs import BASE_BYTES, WORKER_BYTES
 from grandbatch.scheduling import Schedule
@@ -74,8 +76,9 @@ class ReadingPlan:
 
     @property
     def base_bytes(self) -> int:
-        """Bytes of the interpreter, the libraries, and worker processes."""
-        return BASE_BYTES + len(self.worker_limits) * WORKER_BYTES
+        """Bytes of the interpreter, the libraries, compiling, and worker processes."""
+        own = BASE_BYTES + compiling_bytes(judge_rows)
+        return own + len(self.worker_limits) * WORKER_BYTES
 
     def at_once(self, task_bytes: int, limit: MemoryLimit) -> int:
         """Tasks of a size that fit at once, at most `workers`; on a cluster all of them, or 0."""
