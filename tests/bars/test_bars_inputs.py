@@ -170,10 +170,12 @@ def test_raise_stops_at_the_first_bad_row(tmp_path):
 @pytest.mark.parametrize("on_bad_rows", ["raise", "quarantine"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_reading_stops_where_no_rows_to_come_can_help(tmp_path, on_bad_rows, workers):
+    # so many that a thread that is held up for a second is not overtaken by half of the file
     lines = [
-        f"2024-01-{day:02d} 00:{i:02d},10,12,9,11,1" for day in range(1, 29) for i in range(60)
-    ]
-    lines[300:600] = ["rubbish"] * 300
+        f"2024-01-{day:02d} {hour:02d}:{i:02d},10,12,9,11,1"
+        for day in range(1, 32) for hour in range(24) for i in range(60)
+    ]  # fmt: skip
+    lines[300:3000] = ["rubbish"] * 2700
     path = write(tmp_path / "x.csv", "\n".join([HEADER, *lines]))
     read = []
     with pytest.raises(BadRowsError, match=r"x\.csv:302: unparseable: rubbish"):
