@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import dask
 import fsspec
 import pytest
 from simulated import write_bars
@@ -27,13 +26,6 @@ multiprocessing.set_start_method("fork")
 # tests start and interrupt
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def dask_settings() -> Iterator[None]:
-    """Let no cluster of one module be dask's default in the next: a client may leave it behind."""
-    with dask.config.set(scheduler=None):
-        yield
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from grandbatch.kernels.statistics import merge_moments
 from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.memory.allocator import kept_memory
 from grandbatch.scheduling import Schedule
-from grandbatch.store.file_records import join_digests, read_record
+from grandbatch.store.file_records import join_digests
 from grandbatch.store.format import FORMAT, NEXT_RETURN_VERSION
 from grandbatch.store.manifest import ChunkDigests, Manifest
 from grandbatch.store.notes import tell_notes
@@ -301,7 +301,7 @@ def _summarise(
     mean = m2 = np.zeros(spec.n_features)
     low, high = np.full(spec.n_features, np.inf), np.full(spec.n_features, -np.inf)
     for number in range(spec.data.n_files):
-        record = read_record(staging.record_path(number))
+        record = staging.read_record(number)
         kept = (record.length, record.crc32c, record.sha256)
         digests.append(ChunkDigests(*kept, np.empty(0, np.uint32)))
         for chunk, n in enumerate(record.count):

@@ -6,6 +6,7 @@
 | `locations` | a path or a URL: found, looked at, opened for ranges, its version told |
 | `refusals` | where nothing is written: URLs, what others may have planted, inside a store |
 | `whole` | files that are whole or absent, no room, what puts them on the disk |
+| `shared` | what tasks wrote, seen by the process that sent them |
 | `digested` | JSON with its sha256 |
 | `json_lines` | logs of JSON lines, each with its sha256 |
 | `deferred` | what a pickle names by its location only, opened when it is used |

@@ -55,7 +55,7 @@ def _running_cluster(address: str) -> Iterator[Schedule]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout=_CONNECT_SECONDS)
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError) as error:
         raise UsageError(
             f"no scheduler answers at {address} ({error}); "
@@ -86,7 +86,7 @@ def _local_cluster(workers: int, memory_limit_bytes: int | None) -> Iterator[Sch
             if memory_limit_bytes is None
             else memory_limit_bytes // (workers + 1),
         ) as cluster,
-        Client(cluster) as client,
+        Client(cluster, set_as_default=False) as client,
     ):
         # without bokeh the link leads to a page that says to install it
         has_dashboard = importlib.util.find_spec("bokeh") is not None

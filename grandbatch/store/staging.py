@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.errors import DamagedStoreError, StoreError
+from grandbatch.errors import DamagedStoreError
+from grandbatch.files.shared import not_here, see
 from grandbatch.files.whole import TEMPORARY_SUFFIX, remove_temporaries, write_whole
 from grandbatch.store.codecs import BLOSC_LEVEL, BLOSC_TYPESIZE, ZSTD_LEVEL, checksum, encode
 from grandbatch.store.file_records import (
@@ -149,8 +150,6 @@ class Staging:
     def check_files(self, arrays: Mapping[str, ChunkDigests]) -> None:
         """See every file of chunks, with the length that its digests give it.
 
-        A task tells what it has written, and may have written it elsewhere: on a worker's own disk.
-
         Raises
         ------
         StoreError
@@ -158,14 +157,24 @@ class Staging:
         """
         for array in self.spec.arrays:
             for number in range(array.n_files):
-                path = self.store / array.file(number)
-                try:
-                    n_bytes = path.stat().st_size
-                except OSError as error:
-                    raise _not_here(path, f"can't be seen ({error.strerror})") from None
                 expected = array.file_bytes(arrays[array.name].length, number)
-                if n_bytes != expected:
-                    raise _not_here(path, f"has {n_bytes:,} bytes instead of {expected:,}")
+                see(self.store / array.file(number), expected)
+
+    def read_record(self, number: int) -> FileRecord:
+        """Read the record of a file that a task has told to be written.
+
+        Raises
+        ------
+        StoreError
+            If it isn't here.
+        DamagedStoreError
+            If it is not what was written.
+        """
+        path = self.record_path(number)
+        try:
+            return read_record(path)
+        except OSError as error:
+            raise not_here(path, f"can't be read ({error.strerror})") from None
 
     def write_metadata(self, attributes: dict[str, Any]) -> dict[str, str]:
         """Write every `zarr.json` with zarr itself; return the sha256 of each by its path."""
@@ -206,14 +215,6 @@ class Staging:
         path.parent.mkdir(parents=True, exist_ok=True)
         # a cluster may run a task twice at once: it takes a worker for lost that still writes
         write_whole(path, data, durable=self.durable, shared=True)
-
-
-def _not_here(path: Path, what: str) -> StoreError:
-    return StoreError(
-        f"{path} {what}, though the task that wrote it has ended: its worker may write to a disk "
-        "of its own. Nothing is published; see to it that all workers share the disk, and run the "
-        "same command again: what is whole is kept"
-    )
 
 
 def _zarr_codecs(codec: Codec) -> list[Any]:

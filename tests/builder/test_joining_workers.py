@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from simulated import write_bars
 from test_distributed import contents, processes, start_scheduler, start_worker, target_of
 
 import grandbatch as gb
+from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.builder import builder
 from grandbatch.builder.builder import BuildOptions, build
 from grandbatch.errors import GrandbatchError, StoreError
@@ -180,3 +182,83 @@ def test_a_worker_of_another_version_that_joins_in_the_middle_ends_the_build(tmp
             while len(schedule.client.nthreads()) > 1 and time.monotonic() < deadline:
                 time.sleep(0.1)
             assert contents(build(target, options).store.path) == contents(plain.path)
+
+
+class Late:
+    """A worker that joins in the middle of a run, with a disk of its own at the shared one's place.
+
+    The disk is empty, or a copy of the shared one as it was when the worker joined.
+    """
+
+    def __init__(self, folder: Path, disk: str) -> None:
+        if subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+            pytest.skip("no mount namespaces here")
+        self.folder, self.shared, self.copy = folder, folder / "shared", folder / "copy"
+        self.shared.mkdir()
+        mount = "-t tmpfs none" if disk == "empty" else f"--bind {self.copy}"
+        self.prefix = (
+            "unshare", "-rm", "sh", "-c", f'mount {mount} {self.shared} && exec "$@"', "sh",
+        )  # fmt: skip
+
+    @contextmanager
+    def cluster(self):
+        """A cluster of one worker, that sees the shared disk."""
+        with processes() as self.started:
+            scheduler, self.address = start_scheduler(self.folder)
+            self.started += [scheduler, start_worker(self.address, self.folder / "w")]
+            with open_schedule(self.address, None) as self.schedule:
+                self.schedule.client.wait_for_workers(1, timeout=120)
+                yield self.schedule
+
+    def join(self):
+        """Begin, and wait until the scheduler knows it; once."""
+        if len(self.started) == 2:
+            written = shutil.ignore_patterns("*.partial")
+            shutil.copytree(self.shared, self.copy, ignore=written)
+            there = self.folder / "late"
+            self.started.append(start_worker(self.address, there, prefix=self.prefix))
+            self.schedule.client.wait_for_workers(2, timeout=120)
+
+    def leave(self):
+        """End, and wait until the scheduler knows it."""
+        self.started[-1].kill()
+        self.started[-1].wait()
+        deadline = time.monotonic() + 120
+        while len(self.schedule.client.nthreads()) > 1 and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("disk", ["empty", "copied"])
+def test_a_worker_with_another_disk_that_joins_in_the_middle_ends_the_build(tmp_path, disk):
+    late = Late(tmp_path, disk)
+    source = write_bars(late.shared / "b.csv", 20_000)
+    plain = build(target_of(source, tmp_path / "plain.zarr"), BuildOptions(durable=False)).store
+    target = target_of(source, late.shared / "s.zarr")
+    with late.cluster() as schedule:
+        options = BuildOptions(partition_bars=200, schedule=schedule, durable=False)
+
+        def join(stage, done, total):
+            if stage == "chunks":
+                late.join()
+
+        with pytest.raises(StoreError, match=r"can't see|though the task that wrote it"):
+            build(target, options, join)
+        assert not target.path.exists()
+        late.leave()
+        assert contents(build(target, options).store.path) == contents(plain.path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sort", [False, True])
+def test_a_worker_with_another_disk_that_joins_while_bars_are_read_is_told(tmp_path, sort):
+    late = Late(tmp_path, "copied")
+    source = write_bars(late.shared / "b.csv", 3_000, symbols=3)
+    rules, cache = BarRules(sort=sort), late.shared / "cache"
+    with late.cluster() as schedule:
+        with pytest.raises(GrandbatchError, match=r"task that wrote it|not all workers share"):
+            prepare_bars(source, cache, rules, schedule, 2000, lambda *_: late.join())
+        assert not list(cache.glob("*/bars.json"))
+        late.leave()
+        bars = prepare_bars(source, cache, rules, schedule, 2000)
+    assert bars.n_rows == 9_000

@@ -64,6 +64,7 @@ from grandbatch.bars.inputs.files import (
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import InputError
 from grandbatch.files import digested
+from grandbatch.files.shared import see
 from grandbatch.files.whole import Syncer, remove_temporaries, sync_folder
 from grandbatch.memory import MemoryLimit, own_bytes
 from grandbatch.memory.allocator import give_back
@@ -194,8 +195,14 @@ class CacheBuild:
                 self.records[record.index] = record
 
     def _sync_piece(self, record: BlockRecord) -> None:
+        if record.n_bad:
+            see(block_path(self.blocks_folder, record.index, "bad"))
         if record.is_part:
-            self.syncer.add(block_path(self.blocks_folder, record.index, "parquet"))
+            self._sync_part(block_path(self.blocks_folder, record.index, "parquet"))
+
+    def _sync_part(self, path: Path) -> None:
+        see(path)
+        self.syncer.add(path)
 
     # settling what spans blocks
 
@@ -237,7 +244,7 @@ class CacheBuild:
             for record in records:
                 self.records[record.index] = record
         for part in parts:
-            self.syncer.add(self.target / part.path)
+            self._sync_part(self.target / part.path)
         return symbols, parts
 
     # checking and publishing
@@ -258,7 +265,7 @@ class CacheBuild:
         self.syncer.wait()  # it opens files by name, and names change here
         symbols, parts, written = join_caches(base, self.target, symbols, parts)
         for path in written:
-            self.syncer.add(self.target / path)
+            self._sync_part(self.target / path)
         return symbols, parts
 
     def _check_bad_rows(self, records: Sequence[BlockRecord]) -> None:
@@ -289,7 +296,7 @@ class CacheBuild:
         def heard(written: list[tuple[PlannedPart, PartDigests]]) -> None:
             for part, found in written:
                 digests[part.path] = found
-                self.syncer.add(self.target / part.path)
+                self._sync_part(self.target / part.path)
 
         self.joining.run(tasks, heard)
         joined = []
@@ -319,7 +326,7 @@ class CacheBuild:
             self.records, self.n_filled = found.records, found.counts
         self._check_bad_rows(self.records)
         for part in parts:
-            self.syncer.add(self.target / part.path)
+            self._sync_part(self.target / part.path)
         return symbols, parts
 
     def _write_manifest(

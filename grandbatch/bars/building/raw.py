@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import InputError
+from grandbatch.files.shared import not_here
 from grandbatch.files.whole import write_whole
 
 Int64 = npt.NDArray[np.int64]
@@ -56,8 +57,17 @@ def write_raw(path: Path, columns: Int64) -> None:
 
 @contextmanager
 def open_raw_bars(path: Path, n_rows: int) -> Iterator[RawBars]:
-    """Open a block's bars."""
-    file = os.open(path, os.O_RDONLY)
+    """Open a block's bars.
+
+    Raises
+    ------
+    StoreError
+        If they aren't here.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise not_here(path, f"can't be seen ({error.strerror})") from None
     try:
         yield RawBars(file, path, n_rows)
     finally:

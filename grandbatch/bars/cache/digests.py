@@ -164,7 +164,8 @@ def _opened(cache: Path, name: str) -> Iterator[int]:
         file = open_regular(cache / name)
     except (FileNotFoundError, NotADirectoryError):
         raise DamagedBarsError(
-            f"{cache / name}: the bars cache was cleared while it was in use",
+            f"{cache / name}: the bars cache was cleared while it was in use, or lies on a disk "
+            "that not all workers share",
             "run the same command again",
         ) from None
     except OSError as error:
