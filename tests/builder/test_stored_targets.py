@@ -310,3 +310,33 @@ def test_targets_on_the_command_line(tmp_path, caplog):
     assert shown["target_horizons"] == [5, 60]
     wrong = run("build", "--targets", "forward_retrun:5")
     assert "did you mean forward_return" in str(wrong.exception)
+
+
+def paid(timestamp, funding, first, out):
+    m = len(out)
+    hours = (timestamp[first + 3 : first + 3 + m] - timestamp[first : first + m]) / 3.6e12
+    out[:] = hours * (funding[first + 1 : first + 1 + m] + funding[first + 3 : first + 3 + m])
+
+
+@pytest.mark.parametrize("engine", ["overlap", "direct"])
+def test_a_target_reads_times_and_extra_columns_of_the_bars(tmp_path, engine):
+    path = write_bars(tmp_path / "b.csv", 200, symbols=2)
+    bars = pd.read_csv(path, parse_dates=["timestamp"])
+    bars["funding"] = np.round(np.random.default_rng(0).normal(0, 1, len(bars)), 3)
+    bars.loc[bars.index % 3 == 1, "funding"] = np.nan
+    bars.to_csv(path, index=False)
+    store = gb.build_store(
+        path,
+        tmp_path / "s.zarr",
+        feature_set=CLOSES,
+        rules=gb.BarRules(extra=("funding",), fill={"funding": "last"}),
+        targets=gb.Target("paid", 3, paid, ("timestamp", "funding")),
+        engine=engine,
+    )
+    by_symbol = bars.groupby("symbol")
+    funding = by_symbol["funding"].ffill()
+    ahead = [funding.groupby(bars["symbol"]).shift(-n) for n in (1, 3)]
+    hours = (by_symbol["timestamp"].shift(-3) - bars["timestamp"]) / pd.Timedelta("1h")
+    wanted = (hours * (ahead[0] + ahead[1])).to_numpy(np.float32)
+    last = store.first_row[:] + store.sequence_length - 1
+    np.testing.assert_allclose(store.targets[:][:, 0], wanted[last], rtol=1e-5, atol=1e-7)
