@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from grandbatch.loader.batches import Handover, Turn, every_batch, some_batches
 from grandbatch.loader.blocks import BlockFeed
 from grandbatch.loader.buffers import Buffers
 from grandbatch.loader.state import make_state, read_skip, read_state
-from grandbatch.loader.subset import select, symbol_names, within
+from grandbatch.loader.subset import Symbols, select, symbol_names, within
 from grandbatch.loader.windows import WindowStream
 from grandbatch.loader.workers import WorkerEpochs
 from grandbatch.memory import memory_limit
@@ -72,8 +72,9 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
     start, stop : str, datetime, Timestamp or int, optional
         Only windows whose last bar's time is in [start, stop); whole numbers are ns since 1970,
         times without a zone UTC.
-    symbols : str or iterable of str, optional
-        Only these symbols' windows.
+    symbols : str, iterable of str, or callable, optional
+        Only these symbols' windows: names, patterns such as ``"SYM9*"``, or what tells of a name
+        whether it is meant. A state holds the names that were found.
     subset : Split, optional
         Only the windows of a split, as made by `split_store` or `walk_forward`.
     shuffle_chunks : int, optional
@@ -124,7 +125,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         world_size: int = 1,
         start: Time | None = None,
         stop: Time | None = None,
-        symbols: str | Iterable[str] | None = None,
+        symbols: Symbols | None = None,
         shuffle_chunks: int | None = None,
         run_length: int = 1,
         remainder: Remainder = "pad",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -17,20 +18,41 @@ from grandbatch.values.times import shown
 _SCANNED_WINDOWS = 2**20
 
 
-def symbol_names(store: MatrixStore, symbols: str | Iterable[str]) -> tuple[str, ...]:
-    """Sort the names of symbols, and check that the store has them.
+Symbols = str | Iterable[str] | Callable[[str], bool]
+"""Names, or patterns such as ``SYM9*``, or what tells of a name whether it is meant."""
+
+
+def symbol_names(store: MatrixStore, symbols: Symbols) -> tuple[str, ...]:
+    """Find the symbols that names, patterns or a predicate mean; sorted.
+
+    A name that the store has stands for itself, whatever letters are in it. In patterns ``*`` is
+    any text, ``?`` one letter, ``[AB]`` one of these.
 
     Raises
     ------
     UsageError
-        If one is unknown.
+        If a name is unknown, or a pattern or the predicate fits none.
     """
-    names = tuple(sorted({symbols} if isinstance(symbols, str) else set(symbols)))
-    unknown = [name for name in names if name not in store.symbols]
+    if callable(symbols):
+        found = {name for name in store.symbols if symbols(name)}
+        if not found:
+            raise UsageError(f"symbols fits no symbol of {store.path}; it has {_some(store)}")
+        return tuple(sorted(found))
+    found, unknown = set(), []
+    for entry in sorted({symbols} if isinstance(symbols, str) else set(symbols)):
+        fitting = {entry} & set(store.symbols) or {
+            name for name in store.symbols if fnmatchcase(name, entry)
+        }
+        found |= fitting
+        if not fitting:
+            unknown.append(entry)
     if unknown:
-        shown = ", ".join(store.symbols[:10]) + (", ..." if len(store.symbols) > 10 else "")
-        raise UsageError(f"{store.path} has no symbol {', '.join(unknown)}; it has {shown}")
-    return names
+        raise UsageError(f"{store.path} has no symbol {', '.join(unknown)}; it has {_some(store)}")
+    return tuple(sorted(found))
+
+
+def _some(store: MatrixStore) -> str:
+    return ", ".join(store.symbols[:10]) + (", ..." if len(store.symbols) > 10 else "")
 
 
 def within(settings: OrderSettings, subset: Split | None) -> OrderSettings:

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grandbatch.bars import BarRules, Bars, find_bars, prepare_bars
-from grandbatch.bars.building import build as building
+from grandbatch.bars import BarRules, Bars, find_bars, making, prepare_bars
 from grandbatch.bars.resampling import build as resampling
 from grandbatch.bars.resampling import gathering
 from grandbatch.errors import InputError, MemoryLimitError, UsageError
@@ -193,7 +192,7 @@ def test_finer_bars_are_read_once_for_all_timeframes(
 ) -> None:
     path = write(tmp_path / "bars.csv", made_rows(list(range(0, 600, 5))))
     half = prepare(path)
-    monkeypatch.setattr(building, "build_bars", None)
+    monkeypatch.setattr(making, "build_bars", None)
     hour = prepare(path, "1h")
     again = prepare(path)
     assert again.path == half.path != hour.path

@@ -638,6 +638,30 @@ def test_a_subset_is_what_a_filter_over_the_labels_keeps(make_store, layout, run
         assert len(loader) == -(-kept.sum() // 7)
 
 
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ("S1", ("S1",)),
+        ("S1*", ("S1", "S10", "S11")),
+        (["S?", "S11"], (*(f"S{n}" for n in range(10)), "S11")),
+        ("S[02]", ("S0", "S2")),
+        (lambda name: int(name[1:]) % 5 == 1, ("S1", "S11", "S6")),
+    ],
+)
+def test_symbols_are_chosen_by_name_pattern_or_predicate(make_store, asked, names):
+    store = make_store(100, overlap=47, symbols=12)
+    loader = gb.SlidingWindowDataLoader(store, symbols=asked)
+    met = {store.symbols[int(code)] for batch in loader for code in batch.symbol}
+    assert met == set(names)
+    assert loader.state_dict()["order"]["symbols"] == list(names)
+
+
+@pytest.mark.parametrize("asked", ["T*", ["S1", "S9?"], lambda name: False])
+def test_patterns_and_predicates_that_fit_no_symbol_are_refused(make_store, asked):
+    with pytest.raises(UsageError, match=r"no symbol .*it has S0, S1"):
+        gb.SlidingWindowDataLoader(make_store(100, overlap=47, symbols=3), symbols=asked)
+
+
 def test_runs_never_cross_symbols(make_store):
     store = make_store(150, overlap=47, symbols=4, layout="rows")
     borders = (np.flatnonzero(np.diff(store.symbol[:])) + 1).tolist()
