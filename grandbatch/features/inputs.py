@@ -6,6 +6,7 @@ The one place where names become arrays, for features and targets, builds and fr
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -125,7 +126,7 @@ def _remedy(lacking: Iterable[str]) -> str:
     if not extra:
         return "Rename the columns, or use read_bars"
     return (
-        f"Columns of the input are named with --extra {','.join(extra)} "
+        f"Columns of the input are named with --extra {shlex.quote(','.join(extra))} "
         f"(in Python rules=BarRules(extra={extra!r}))"
     )
 

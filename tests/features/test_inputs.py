@@ -125,6 +125,9 @@ def test_a_name_that_bars_lack_is_told_with_feature_column_and_flag_before_any_w
     near = gb.Feature("x", 0, premium, ("close", "volumes"))
     with pytest.raises(ColumnError, match="did you mean 'volume'"):
         require_inputs([near], BAR_INPUTS)
+    spaced = gb.Feature("x", 0, premium, ("close", "VWAP price"))
+    with pytest.raises(ColumnError, match="--extra 'VWAP price' "):
+        require_inputs([spaced], BAR_INPUTS)
     assert not list(tmp_path.iterdir())
 
 
