@@ -82,7 +82,7 @@ def resolve_checkable(name_or_value: object) -> list[Checkable]:
     several: Sequence[object] = value if isinstance(value, list | tuple) else [value]
     if isinstance(value, FeatureSet):
         several = value.features
-    found = [one for one in several if isinstance(one, Checkable)]
+    found = [one for one in several if isinstance(one, Checkable) and not isinstance(one, type)]
     if found and len(found) == len(several):
         return found
     meant = f", which is a {type(value).__name__}" if isinstance(name_or_value, str) else ""

@@ -159,6 +159,12 @@ def test_a_wrong_kernel_is_refused_with_its_reason(kernel, reason):
         gb.check(gb.Target("mine", 5, kernel))
 
 
+@pytest.mark.parametrize("value", [gb.Target, gb.forward_return, [], [gb.forward_return(1), 3]])
+def test_what_has_no_kernel_is_no_thing_to_check(value):
+    with pytest.raises(UsageError, match="a feature, a target, a set or a list of them can be"):
+        gb.check(value)
+
+
 def jump(high, low, close, first, out):
     m = len(out)
     with np.errstate(all="ignore"):
