@@ -169,6 +169,15 @@ def test_tasks_at_once_fit_into_the_limit_and_use_it(tmp_path, workers):
     assert at_once == workers
 
 
+def test_extra_columns_count_in_the_plan(tmp_path):
+    path = large(tmp_path)
+    for sort in (False, True):
+        plain, wide = (plan_of(path, 4_000 * MIB, n_extra=n, sort=sort)[0] for n in (0, 20))
+        n_rows = plain.block_bytes // 100  # lines with so many columns are long
+        assert wide.read_bytes > plain.read_bytes + n_rows * 20 * 8
+        assert wide.join_bytes >= plain.join_bytes + wide.part_rows * 20 * 16
+
+
 def test_what_can_not_fit_is_refused_with_the_arithmetic_before_anything_is_done(tmp_path):
     source = write_bars(tmp_path / "b.csv", 300)
     with pytest.raises(MemoryLimitError, match="reading the bars needs") as told:

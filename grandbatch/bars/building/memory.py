@@ -35,8 +35,8 @@ _WIDE_VALUE_BYTES = 16
 _COLUMN_BYTES = 3 * BUFFER_BYTES
 # joined (48), and as read from a block of many symbols (48); merged, in order, and as written
 _JOINED_ROW_BYTES, _MERGED_ROW_BYTES = 100, 170
-# of an extra column: parsed and looked at (11), put in order (8), as it is written (8)
-_EXTRA_BYTES = 27
+# of an extra column: parsed (9), with its gaps marked (11), put in order (8), as it is written (8)
+_EXTRA_BYTES = 36
 # as read (8), cast (8)
 _EXTRA_TABLE_BYTES = 16
 # joined, and as read from a block; merged, in order, and as written
