@@ -27,7 +27,7 @@ HEADERS = ("timestamp", "symbol", "open", "high", "low", "close", "volume", *EXT
 START = np.datetime64("2024-01-01T00:00")
 
 GAPS = {"": "missing", "NA": "missing", "abc": "unparseable", "1,5": "unparseable"}
-NOT_FINITE = ("nan", "inf", "-Infinity", "1e400")
+NOT_FINITE = ("nan", "NaN", "inf", "-Infinity", "1e400")
 REASONS = ("unparseable", "missing", "not_finite")
 
 

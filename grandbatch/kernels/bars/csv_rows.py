@@ -205,6 +205,17 @@ def _number(at, delimiter, decimal):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _is_nan(at, delimiter):  # type: ignore[no-untyped-def]
+    """Whether the field at `at` is ``nan``, in any letters."""
+    return (
+        byte_at(at) | 32 == 110
+        and byte_at(at + 1) | 32 == 97
+        and byte_at(at + 2) | 32 == 110
+        and _is_end(byte_at(at + 3), delimiter)
+    )
+
+
+@compiled
 def _field_end(at, delimiter):  # type: ignore[no-untyped-def]
     """Where the field ends that `at` is in, outside of quotes."""
     count = np.int64(8)
@@ -320,6 +331,10 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
                         gaps[role - N_NUMBERS, row] = MISSING
                     elif reason == ACCEPTED:
                         reason = MISSING
+                elif role >= N_NUMBERS and _is_nan(start, delimiter):
+                    # as programs write what they lack: too often for the slow reader
+                    at, is_read = start + 3, True
+                    numbers[role, row] = np.nan
             if not is_read:
                 start, stop, at, kind = _text(start, delimiter)
                 if role < n_numbers:
