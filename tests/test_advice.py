@@ -17,6 +17,7 @@ _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 TRIED = {
     "--session-start {}": "bars/test_bars_sessions.py",
+    "--price-scale 1e-9": "bars/test_joined_instruments.py",
     "--sort": "bars/test_bars_sessions.py",
     "--symbol-from filename": "bars/test_columns_beside.py",
     "--dayfirst": "bars/test_bars_meanings.py",
@@ -59,6 +60,8 @@ OFFERED = {
     "--epoch-unit": "bars/test_bars_meanings.py",
     "--ignore-columns": "bars/test_columns_beside.py",
     "--max-bad-fraction": "bars/test_bars_formats.py",
+    "--symbol-from": "bars/test_joined_instruments.py",
+    "--ohlc-tolerance": "bars/test_bars_ranges.py",
     "--names": "bars/test_vendors_texts.py",
     "--timestamp-format": "bars/test_vendors_texts.py",
     "--timezone": "bars/test_bars_meanings.py",

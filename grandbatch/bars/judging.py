@@ -16,6 +16,7 @@ from grandbatch.kernels.bars.bar_rules import (
     DUPLICATE_TIMESTAMP,
     LEFT_OUT,
     NEVER,
+    OHLC_INCONSISTENT,
     choose_second_times,
     judge_rows,
     widen,
@@ -32,6 +33,9 @@ class Carry(NamedTuple):
     """Of its numbers, and extra columns."""
 
 
+NEAR_MISS = 1e-6
+"""Of a price: single precision rounds by a tenth of it."""
+
 _NO_BAR = Carry(NEVER, 0)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -44,6 +48,8 @@ class Judged:
     """With their reasons, highs and lows widened."""
     n_bad: int
     n_widened: int
+    n_near: int
+    """Highs and lows that miss by a rounding of single precision."""
     n_differing: int
     first: Int64
     """Time of the first row that breaks no rule but those of time."""
@@ -104,7 +110,19 @@ def judge(
         if name in gives_way:
             rows.reasons[holders[code]] = DUPLICATE_TIMESTAMP
             n_bad += 1
-    return Judged(rows, n_bad, n_widened, n_differing, first, last, holders, replaces)
+    n_near = _count_near(rows) if n_bad else 0
+    return Judged(rows, n_bad, n_widened, n_near, n_differing, first, last, holders, replaces)
+
+
+def _count_near(rows: Rows) -> int:
+    """Count the rows whose prices miss their high or low by no more than `NEAR_MISS`."""
+    places = np.flatnonzero(rows.reasons == OHLC_INCONSISTENT)
+    if not len(places):
+        return 0
+    o, h, l, c = (prices[places] for prices in rows.numbers[:4])
+    top, bottom = np.maximum(np.maximum(o, c), l), np.minimum(np.minimum(o, c), h)
+    near = (top - h <= NEAR_MISS * np.abs(top)) & (l - bottom <= NEAR_MISS * np.abs(bottom))
+    return int(np.count_nonzero(near))
 
 
 def digests_of(rows: Rows, places: Int64) -> Int64:

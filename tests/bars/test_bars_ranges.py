@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
+from advice import follow
 from simulated import write_rows
 
 import grandbatch as gb
@@ -59,6 +61,26 @@ def test_the_tolerance_is_a_share_of_the_price(tmp_path, row, tolerance, is_bar)
     path = write_rows(tmp_path / "b.csv", [(100, 101, 99, 100, 1), row, (100, 101, 99, 100, 1)])
     bars = read(path, tmp_path / "c", ohlc_tolerance=tolerance, allow_non_positive=True)
     assert (len(bars), bars.widened) == ((3, 1) if is_bar else (2, 0))
+
+
+@pytest.mark.parametrize("every", [5, 200])
+def test_single_precision_is_told_with_the_flag_that_takes_it(tmp_path, every):
+    rng = np.random.default_rng(8)
+    low, o, c, high = np.sort(rng.uniform(10, 500, (400, 4)).astype(np.float32)).T
+    c[::every] = np.nextafter(high[::every], np.float32(1e9))
+    frame = pd.DataFrame({"open": o, "high": high, "low": low, "close": c, "volume": 5.0})
+    frame.insert(0, "timestamp", pd.date_range("2024-01-01", periods=400))
+    frame.to_parquet(tmp_path / "x.parquet")
+    if every == 5:
+        with pytest.raises(BadRowsError) as caught:
+            prepare_bars(tmp_path / "x.parquet", tmp_path / "c")
+        text = str(caught.value)
+    else:
+        text = prepare_bars(tmp_path / "x.parquet", tmp_path / "c").worth_a_look[0]
+    assert f"highs and lows of {400 // every} rows miss" in text
+    bars = prepare_bars(tmp_path / "x.parquet", tmp_path / "d", next(follow(text)))
+    assert bars.n_rows == 400
+    np.testing.assert_array_equal(bars.read(0, 400, ("high",))["high"], np.maximum(high, c))
 
 
 @pytest.mark.parametrize("value", [-1e-9, 1, math.nan, math.inf])

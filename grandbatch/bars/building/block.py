@@ -127,6 +127,8 @@ class BlockRecord:
     """Bars with a time that clocks show twice; rows with one that they skip."""
     n_widened: int
     """Rows that break no rule but those of time since their high and low were widened."""
+    n_near: int
+    """Highs and lows that miss by a rounding, and more than is allowed."""
     n_differing: int
     """Rows with the time of a row before and other numbers; none where bars are sorted."""
     part: PartDigests | None
@@ -224,6 +226,7 @@ def read_block(task: BlockJob, groups: OpenGroups | None = None) -> BlockRecord:
             rows.changes.skipped,
         ),
         n_widened=judged.n_widened,
+        n_near=judged.n_near,
         n_differing=judged.n_differing,
         part=part,
     )

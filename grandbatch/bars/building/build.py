@@ -38,6 +38,7 @@ from grandbatch.bars.building.quarantine import (
     HopelessError,
     check_bad_rows,
     count_rows,
+    near_misses,
 )
 from grandbatch.bars.building.settling import refuse_undated, settle_meanings, settle_sessions
 from grandbatch.bars.building.sorting import sort_bars
@@ -61,6 +62,7 @@ from grandbatch.bars.inputs.files import (
     join_leaves,
     remember_digest,
 )
+from grandbatch.bars.inputs.joined import names_apart
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import InputError
 from grandbatch.files import digested
@@ -172,6 +174,7 @@ class CacheBuild:
             results = self.reading.run(tasks, heard)
         except HopelessError as stopped:
             return stopped.records
+        self.doubts = watch.doubts()
         self.records = [record for records in results[: len(runs)] for record in records]
         leaves: list[list[bytes]] = [[] for _ in self.files]
         for record in self.records:
@@ -354,7 +357,12 @@ class CacheBuild:
             "n_rows": sum(part.rows for part in parts),
             **count_rows(self.records),
             "growth": growth_facts(self.sources, self.records, symbols, self.rules, self.base),
-            "worth_a_look": look_at(self.target, symbols, parts, self.rules, self.joining),
+            "worth_a_look": [
+                *names_apart(self.files, {task.symbol for task in self.tasks}, self.rules),
+                *self.doubts,
+                *filter(None, [near_misses(self.records, self.rules)]),
+                *look_at(self.target, symbols, parts, self.rules, self.joining),
+            ],
             "differing_duplicates": self.n_differing
             + sum(record.n_differing for record in self.records),
             "quarantine": {

@@ -27,9 +27,12 @@ LEAP = 5.0
 """A price that many times the one before, or a part of it, is worth a look."""
 RARE_VOLUME = 1000.0
 """So is a volume that many times what half the bars with volume have."""
+FIXED_POINT = 1e8
+"""So are prices that are whole numbers of such a size."""
 NO_VOLUME = 0.5
 """So is such a share of bars without volume."""
 
+Floats = npt.NDArray[np.float64]
 Prices = tuple[float, float]
 """High and low."""
 
@@ -49,6 +52,8 @@ class Extremes:
     first: Prices
     last: Prices
     first_time: int
+    least_whole: float
+    """The least high or low, where all are whole numbers; else 0."""
 
     def joined(self, following: Extremes) -> Extremes:
         """Join with the bars behind."""
@@ -69,6 +74,7 @@ class Extremes:
             self.first,
             following.last,
             self.first_time,
+            min(self.least_whole, following.least_whole),
         )
 
 
@@ -83,7 +89,7 @@ def look_at(
     tasks = [task_of(look_at_parts, str(target), run) for run in runs_of_parts(parts)]
     found = schedule.run(tasks)
     looks = (look for looks in found for look in looks)
-    return worth_a_look(symbols, parts, looks, has_volume=not rules.no_volume)
+    return worth_a_look(symbols, parts, looks, rules)
 
 
 def runs_of_parts(parts: Sequence[Part]) -> Iterator[list[Part]]:
@@ -122,7 +128,13 @@ def _look_at(target: Path, part: Part) -> Extremes:
         (float(high[0]), float(low[0])),
         (float(high[-1]), float(low[-1])),
         part.first_time,
+        _least_whole(high, low),
     )
+
+
+def _least_whole(high: Floats, low: Floats) -> float:
+    is_whole = bool((low == np.floor(low)).all() and (high == np.floor(high)).all())
+    return float(low.min()) if is_whole else 0.0
 
 
 def _time_of(target: Path, part: Part, row: int) -> int:
@@ -132,7 +144,7 @@ def _time_of(target: Path, part: Part, row: int) -> int:
 
 
 def worth_a_look(
-    symbols: Sequence[str], parts: Sequence[Part], looks: Iterable[Extremes], *, has_volume: bool
+    symbols: Sequence[str], parts: Sequence[Part], looks: Iterable[Extremes], rules: BarRules
 ) -> list[str]:
     """Say in one line for each kind what is worth a look.
 
@@ -143,18 +155,30 @@ def worth_a_look(
         In bars order.
     looks : iterable of Extremes
         At each of them.
-    has_volume : bool
-        False where it was said that there is none.
+    rules : BarRules
     """
     found: dict[int, Extremes] = {}
     for part, look in zip(parts, looks, strict=True):
         before = found.get(part.symbol)
         found[part.symbol] = look if before is None else before.joined(look)
     by_name = {shown_name(symbols[code]): look for code, look in found.items()}
-    lines = [_leaps(by_name)]
-    if has_volume:
+    lines = [_fixed_points(by_name) if rules.price_scale == 1 else "", _leaps(by_name)]
+    if not rules.no_volume:
         lines += [_rare_volumes(by_name), _no_volumes(by_name)]
     return [line for line in lines if line]
+
+
+def _fixed_points(looks: dict[str, Extremes]) -> str:
+    found = {
+        name: look.least_whole for name, look in looks.items() if look.least_whole >= FIXED_POINT
+    }
+    if not found:
+        return ""
+    name, others = _worst(found)
+    return (
+        f"the prices of {name} are whole numbers from {found[name]:,.0f} on{others}; if they are "
+        "in billionths, as Databento's, add --price-scale 1e-9"
+    )
 
 
 def _leaps(looks: dict[str, Extremes]) -> str:

@@ -18,7 +18,7 @@ from grandbatch.bars.building.block import BlockJob
 from grandbatch.bars.building.memory import TEXT_BYTES_PER_ROW
 from grandbatch.bars.flags import offer_list
 from grandbatch.bars.form.columns import ColumnMap
-from grandbatch.bars.form.dialect import SAMPLE_BYTES, CsvLayout, read_layout
+from grandbatch.bars.form.dialect import SAMPLE_BYTES, CsvLayout, read_ending, read_layout
 from grandbatch.bars.inputs.files import LEAF_BYTES, InputFile, hash_leaves, join_leaves
 from grandbatch.bars.inputs.opening import open_raw
 from grandbatch.bars.inputs.packing import is_utf8, unpack
@@ -171,7 +171,9 @@ def _look_into(
     location = file.location if unpacked is None else str(unpacked)
     size = file.size if unpacked is None else unpacked.stat().st_size
     with open_raw(location, SAMPLE_BYTES + 1) as raw:
-        csv_layout, sample = read_layout(raw, file.full_name, rules, file.path_columns)
+        ending = read_ending(raw, size) if size > SAMPLE_BYTES else b""
+        named = file.full_name, rules, file.path_columns
+        csv_layout, sample = read_layout(raw, *named, ending)
     blocks = cut_file(location, size, csv_layout.data_start, block_bytes)
     return Source(file, csv_layout, _sniff(csv_layout, sample, rules)), blocks
 

@@ -135,11 +135,17 @@ def duplicate(path: Path) -> BadRowsError:
 
 
 def bad_rows(
-    path: Path, counts: Mapping[str, int], n_rows: int, rules: BarRules, *, is_all: bool, order: str
+    path: Path,
+    counts: Mapping[str, int],
+    n_rows: int,
+    rules: BarRules,
+    *,
+    is_all: bool,
+    known: Mapping[str, str],
 ) -> BadRowsError:
     """Say what is wrong with the rows, from the quarantine; `is_all` if all were read.
 
-    `order` says what to do about rows out of order.
+    `known` says what to do about some reasons, as far as the rows tell.
     """
     with pq.ParquetFile(path) as file:
         first = next(file.iter_batches(batch_size=5)).to_pylist()
@@ -149,11 +155,11 @@ def bad_rows(
     n_bad = sum(counts.values())
     worst = max(counts, key=lambda reason: counts[reason])
     remedies = {
-        "out_of_order": order,
         "duplicate_timestamp": "check that its symbols are told apart",
         "negative_volume": "if there is no volume, add --no-volume",
         "non_positive_price": "if such prices are meant, add --allow-non-positive",
         "unparseable": "check how times, fields and decimals are written",
+        **{reason: remedy for reason, remedy in known.items() if remedy},
     }
     remedy = remedies.get(worst, "mend the file")
     zone = _zone_in_letters(row["text"] for row in first)
@@ -177,7 +183,7 @@ def bad_rows(
         f"{n_bad:,} of {'' if is_all else 'the first '}{n_rows:,} rows are no bars "
         f"({n_bad / n_rows:.2%}; allowed are {rules.max_bad_fraction:.2%}): {table}. The first:\n"
         f"  {listed}\n"
-        f"Remedy: {remedy}{_allowing(n_bad, n_rows) if is_all and not order else ''}"
+        f"Remedy: {remedy}{_allowing(n_bad, n_rows) if is_all and not known.get(worst) else ''}"
     )
 
 

@@ -25,14 +25,20 @@ from grandbatch.bars.building.block import (
 from grandbatch.bars.building.disorder import likely_remedy
 from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.problems import bad_rows, duplicate
+from grandbatch.bars.flags import offer
 from grandbatch.bars.form.dialect import CsvLayout
 from grandbatch.bars.form.instruments import ColumnsWatch
-from grandbatch.bars.judging import judge
+from grandbatch.bars.judging import NEAR_MISS, judge
 from grandbatch.bars.reading.row_groups import OpenGroups, TableBlock
 from grandbatch.bars.reading.rows import Rows
 from grandbatch.bars.rules import REASONS, BarRules
 from grandbatch.errors import InputError
-from grandbatch.kernels.bars.bar_rules import ACCEPTED, DUPLICATE_TIMESTAMP, N_REASONS
+from grandbatch.kernels.bars.bar_rules import (
+    ACCEPTED,
+    DUPLICATE_TIMESTAMP,
+    N_REASONS,
+    OHLC_INCONSISTENT,
+)
 
 Faults = npt.NDArray[np.uint16]
 
@@ -95,6 +101,10 @@ class BadRowsWatch:
             if not self._rules.allows(self._n_bad, self._n_rows + self._rows_to_come):
                 raise HopelessError(self._pieces)
 
+    def doubts(self) -> list[str]:
+        """Return what in columns beside the bars is worth a look."""
+        return self._columns.doubts()
+
     def _watch_columns(self, record: BlockRecord) -> None:
         columns = self._tasks[record.index].layout.columns
         watched = [column for column in columns.texts if column.is_watched]
@@ -145,6 +155,19 @@ def count_changes(records: Sequence[BlockRecord]) -> dict[str, int]:
         for place, name in enumerate(("repeated", "skipped"))
     }
     return {name: count for name, count in counts.items() if count}
+
+
+def near_misses(records: Sequence[BlockRecord], rules: BarRules) -> str:
+    """Offer to take highs and lows that miss by a rounding; empty where few do, or none may."""
+    count = sum(record.n_near for record in records)
+    n_inconsistent = sum(record.reasons[OHLC_INCONSISTENT] for record in records)
+    if not count or 2 * count < n_inconsistent or not 0 < rules.ohlc_tolerance < NEAR_MISS:
+        return ""
+    flag = offer("--ohlc-tolerance", str(NEAR_MISS))
+    return (
+        f"highs and lows of {count:,} rows miss by less than a millionth of the price, as in "
+        f"single precision; to widen them, add {flag}"
+    )
 
 
 def count_rows(records: Sequence[BlockRecord]) -> dict[str, Any]:
@@ -203,7 +226,9 @@ def check_bad_rows(
     if not rules.allows(n_bad, n_rows):
         is_order = max(counts, key=lambda reason: counts[reason]) == "out_of_order"
         order = likely_remedy(tasks, records) if is_order else ""
-        raise bad_rows(path, counts, n_rows, rules, is_all=len(records) == len(tasks), order=order)
+        is_all = len(records) == len(tasks)
+        remedies = {"out_of_order": order, "ohlc_inconsistent": near_misses(records, rules)}
+        raise bad_rows(path, counts, n_rows, rules, is_all=is_all, known=remedies)
     if n_bad == n_rows:
         found = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
         raise InputError(

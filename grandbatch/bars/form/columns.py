@@ -19,6 +19,8 @@ class TextColumn:
     """Rows with other texts are left out; None where the column must not change instead."""
     constant: str = ""
     """Of a folder's: the text of all rows."""
+    is_code: bool = False
+    """Whether it holds a number that may stand for an instrument: a change is worth a look."""
 
     @property
     def is_watched(self) -> bool:

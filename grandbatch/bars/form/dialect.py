@@ -15,7 +15,7 @@ from grandbatch.bars.flags import offer
 from grandbatch.bars.form.columns import ColumnMap
 from grandbatch.bars.form.header import fields_of, has_volume, looks_like_bar, match_columns
 from grandbatch.bars.form.headerless import names_without_header, offer_names
-from grandbatch.bars.form.instruments import SAMPLE_ROWS, may_be_texts, text_columns
+from grandbatch.bars.form.instruments import SAMPLE_ROWS, may_be_codes, may_be_texts, text_columns
 from grandbatch.bars.form.left_out import left_out_numbers, may_be_numbers
 from grandbatch.bars.form.side_by_side import match_frame, read_frame_header
 from grandbatch.bars.form.texts import likely_decimal, refuse_grouped
@@ -32,6 +32,7 @@ _MAX_PREAMBLE_LINES = 20
 _DECIMAL_ROWS = 1000
 _NO_VOLUME = {"", "-", "--", "nan", "na", "n/a", "#n/a", "null", "none"}
 _MANY = 0.5
+_ENDING_BYTES = 16 * 1024
 _FEWEST_MARKS = 4
 """Between the fields of a bar."""
 _SEPARATOR_LINE = re.compile(r"sep=(.)", re.IGNORECASE)  # Excel's
@@ -91,9 +92,15 @@ class _Line:
 
 
 def read_layout(
-    file: BinaryIO, name: str, rules: BarRules, folders: Mapping[str, str] = MappingProxyType({})
+    file: BinaryIO,
+    name: str,
+    rules: BarRules,
+    folders: Mapping[str, str] = MappingProxyType({}),
+    ending: bytes = b"",
 ) -> tuple[CsvLayout, bytes]:
     """Read the first lines of a text; `name` is what errors call it.
+
+    Columns beside the bars may hold texts further down: the last lines of an `ending` show it, too.
 
     Lines before the header that start with ``#`` or have one field only are passed over. There is
     no header where the first line is a bar in one of the usual forms without one. A header may have
@@ -117,7 +124,9 @@ def read_layout(
     is_whole = len(sample) <= SAMPLE_BYTES
     sample = sample[:SAMPLE_BYTES]
     _refuse_other_forms(sample, name)
-    read = partial(_read_sample, name=name, rules=rules, folders=folders, is_whole=is_whole)
+    read = partial(
+        _read_sample, name=name, rules=rules, folders=folders, is_whole=is_whole, ending=ending
+    )
     try:
         return read(sample)
     except InputError as error:
@@ -163,7 +172,13 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def _read_sample(
-    sample: bytes, *, name: str, rules: BarRules, folders: Mapping[str, str], is_whole: bool
+    sample: bytes,
+    *,
+    name: str,
+    rules: BarRules,
+    folders: Mapping[str, str],
+    is_whole: bool,
+    ending: bytes,
 ) -> tuple[CsvLayout, bytes]:
     line = re.split(rb"[\r\n]", sample, maxsplit=1)[0]
     if line.count(0) > len(line) // 4:
@@ -201,11 +216,10 @@ def _read_sample(
     rows = list(_rows(body, head.delimiter, SAMPLE_ROWS))
     if frame is None:
         check_dated(headers, columns, rows, rules, name)
+        later = [*_last_rows(body, head.delimiter), *_last_rows(ending, head.delimiter)]
+        seen = may_be_texts([*rows, *later], len(headers)), may_be_codes(rows, len(headers))
         columns = replace(
-            columns,
-            texts=text_columns(
-                headers, columns, rules, folders, name, may_be_texts(rows, len(headers))
-            ),
+            columns, texts=text_columns(headers, columns, rules, folders, name, *seen)
         )
         _check_symbols(columns, rows, name)
         _check_volume(headers, columns, body, head.delimiter, rules, name)
@@ -232,6 +246,20 @@ def _rows(text: bytes, delimiter: str, most: int) -> Iterator[list[str]]:
     lines = (line[0] for line in re.finditer(rb"[^\r\n]+", text))
     for line in itertools.islice(lines, most):
         yield fields_of(line.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace"), delimiter)
+
+
+def _last_rows(text: bytes, delimiter: str) -> list[list[str]]:
+    """Fields of the last lines of a text whose first may be cut."""
+    lines = re.split(rb"[\r\n]+", text[-_ENDING_BYTES:])[1:][-SAMPLE_ROWS:]
+    return list(_rows(b"\n".join(lines), delimiter, SAMPLE_ROWS))
+
+
+def read_ending(file: BinaryIO, size: int) -> bytes:
+    """Read the end of a text, beyond what `read_layout` reads of its beginning."""
+    file.seek(max(SAMPLE_BYTES, size - _ENDING_BYTES))
+    ending = read_exactly(file, _ENDING_BYTES)
+    file.seek(0)
+    return ending
 
 
 def _refuse_undelimited(rows: Sequence[Sequence[str]], name: str) -> None:

@@ -6,19 +6,22 @@ series: that is an error, unless the column is named as one that doesn't matter.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 
 from grandbatch.bars.flags import offer, offer_columns, offer_list
 from grandbatch.bars.form.columns import NOWHERE, ColumnMap, TextColumn
 from grandbatch.bars.form.header import find_header, plain_name
-from grandbatch.bars.rules import BarRules
+from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.errors import ColumnError
 
 SAMPLE_ROWS = 50
 """First rows of a file that show which columns are text."""
 
 _MOST_TEXTS = 3
+_MOST_CODES = 8
+"""Numbers that stand for instruments are few in a file; an open interest has more."""
 _TELLING_NAMES = (
     *("symbol", "ticker", "sym", "instrument", "contract", "name", "ric", "isin", "cusip", "figi"),
     *("permno", "gvkey", "stkcd", "sc_code", "ts_code", "conid", "instrument_token", "stock"),
@@ -35,6 +38,9 @@ _TELLING = re.compile(
     r"|(contract|delivery|expiry|expiration|maturity)_?(date|month|day|year|ym)|.+代码"
 )
 """More such names: numbers that stand for instruments, venues or contracts."""
+
+_OF_TIMES = re.compile(r".*(year|month|day|week|date|time|hour|minute|session|period|index|row).*")
+"""Names of numbers that change for other reasons."""
 
 _AMOUNT = re.compile(r"(?=.*\d)[$€£¥]?[+-]?[\d.,'\s]+(e[+-]?\d+)?\s?[kmbt%]?", re.IGNORECASE)
 _NO_WORDS = {"true", "false", "yes", "no", "nan", "inf", "-inf", "infinity", "nat"} | {
@@ -71,6 +77,7 @@ def text_columns(
     folders: Mapping[str, str],
     where: str,
     may_be_text: Sequence[bool],
+    may_be_code: Sequence[bool],
 ) -> tuple[TextColumn, ...]:
     """Find the columns beside a bar's whose texts are looked at.
 
@@ -86,6 +93,8 @@ def text_columns(
         What errors call the file.
     may_be_text : sequence of bool
         Of each field, whether its values are texts as far as one knows.
+    may_be_code : sequence of bool
+        Of each field, whether its values may be numbers that stand for instruments.
 
     Raises
     ------
@@ -96,11 +105,11 @@ def text_columns(
     passed = {plain_name(name) for name in rules.ignore_columns}
     taken = {*columns.taken, *(column.field for column in chosen)}
     watched = [
-        TextColumn(field, name.strip())
+        TextColumn(field, name.strip(), is_code=not is_text)
         for field, name in enumerate(headers)
-        if field not in taken
-        and plain_name(name) not in passed
-        and (may_be_text[field] or is_telling_name(name))
+        if field not in taken and plain_name(name) not in passed
+        for is_text in [may_be_text[field] or is_telling_name(name)]
+        if is_text or (may_be_code[field] and not _OF_TIMES.fullmatch(plain_name(name)))
     ]
     names = {column.name for column in chosen}
     watched += [
@@ -148,6 +157,7 @@ class ColumnsWatch:
         self._rules = rules
         self._seen: dict[tuple[str, str], str] = {}
         self._changed: dict[str, tuple[str, str, str]] = {}
+        self._codes: dict[tuple[str, str], dict[str, None]] = {}
 
     def hear(
         self, columns: Sequence[TextColumn], found: Mapping[str, Sequence[Sequence[str]]]
@@ -163,10 +173,28 @@ class ColumnsWatch:
         """
         for symbol, of_columns in found.items():
             for column, texts in zip(columns, of_columns, strict=True):
+                if column.is_code:
+                    codes = self._codes.setdefault((column.name, symbol), {})
+                    codes.update(dict.fromkeys(texts))
+                    continue
                 for text in texts:
                     first = self._seen.setdefault((plain_name(column.name), symbol), text)
                     if first != text:
                         self._changed.setdefault(column.name, (symbol, first, text))
+
+    def doubts(self) -> list[str]:
+        """Say which numbers may tell instruments apart that are read as one."""
+        told = {}
+        for (name, symbol), codes in self._codes.items():
+            if 1 < len(codes) <= _MOST_CODES:
+                flag = offer_columns([("symbol", name)]) if symbol == DEFAULT_SYMBOL else ""
+                advice = f"; if it tells instruments apart, add {flag}" if flag else ""
+                first, second, *_ = codes
+                told[name] = (
+                    f"the column {name!r} isn't read and changes from {first} to {second}, of "
+                    f"{len(codes)} numbers in all{advice}"
+                )
+        return list(told.values())
 
     def check(self, where: str, columns: ColumnMap, *, in_order: bool) -> None:
         """Refuse columns that have changed.
@@ -196,7 +224,7 @@ class ColumnsWatch:
 
     def _tell(self, name: str) -> str:
         symbol, first, other = self._changed[name]
-        of_symbol = f" for {symbol}" if symbol != "default" else ""
+        of_symbol = f" for {symbol}" if symbol != DEFAULT_SYMBOL else ""
         values = " to ".join(repr(text[:40]) for text in (first, other))
         return f"the column {name!r} isn't read and changes{of_symbol} from {values}"
 
@@ -235,13 +263,34 @@ def may_be_texts(rows: Sequence[Sequence[str]], n_fields: int) -> list[bool]:
     ]
 
 
+def may_be_codes(rows: Sequence[Sequence[str]], n_fields: int) -> list[bool]:
+    """Of each field, whether the first rows hold numbers that may stand for instruments.
+
+    These come in runs. Years and dates are none, nor are numbers of two digits.
+    """
+    columns = [
+        [row[field].strip() for row in rows if field < len(row)] for field in range(n_fields)
+    ]
+    runs = [[text for text, _ in itertools.groupby(column)] for column in columns]
+    return [
+        0 < len(run) <= _MOST_TEXTS and len(set(run)) == len(run) and all(map(_is_code, run))
+        for run in runs
+    ]
+
+
+def _is_code(text: str) -> bool:
+    is_date = re.fullmatch(r"(19|20)\d\d((0[1-9]|1[0-2])([0-3]\d)?)?", text)
+    return re.fullmatch(r"[1-9]\d{2,17}", text) is not None and not is_date
+
+
 def first_texts(column: TextColumn, names: Sequence[str]) -> tuple[str, ...]:
     """Return the first different texts of a watched column that count, in order."""
-    known = is_telling_name(column.name)
+    known = column.is_code or is_telling_name(column.name)
+    most = _MOST_CODES + 1 if column.is_code else _MOST_TEXTS
     kept: list[str] = []
     for name in names:
         if name and (known or is_text(name)):
             kept.append(name)
-            if len(kept) == _MOST_TEXTS:
+            if len(kept) == most:
                 break
     return tuple(kept)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from grandbatch.bars.form.columns import NOWHERE, ColumnMap, TextColumn
 from grandbatch.bars.form.header import match_columns
-from grandbatch.bars.form.instruments import text_columns
+from grandbatch.bars.form.instruments import SAMPLE_ROWS, may_be_codes, text_columns
 from grandbatch.bars.form.left_out import left_out_numbers
 from grandbatch.bars.form.side_by_side import match_frame, read_pairs
 from grandbatch.bars.form.texts import likely_decimal, refuse_grouped
@@ -87,12 +87,32 @@ def read_table_layout(
         return replace(layout, left_out=left_out), blocks
     columns = match_columns(names, rules, location, folders)
     _refuse_nested(schema, columns, location)
+    codes = _may_be_codes(blocks[0], schema, columns)
     may_be_text = [_is_text(kind) for kind in kinds]
-    texts = text_columns(names, columns, rules, folders, location, may_be_text)
+    texts = text_columns(names, columns, rules, folders, location, may_be_text, codes)
     columns = replace(columns, texts=texts)
     decimal = _decimal_of(blocks[0], schema, columns, rules)
     left_out = left_out_numbers(names, [columns], rules, are_numbers)
     return TableLayout(names, columns, decimal, rules.grouped, left_out=left_out), blocks
+
+
+def _may_be_codes(block: TableBlock, schema: Any, columns: ColumnMap) -> list[bool]:
+    """Of each column, whether its first rows are one whole number, such as of an instrument."""
+    beside = [
+        i
+        for i, field in enumerate(schema)
+        if i not in columns.taken and pa.types.is_integer(field.type)
+    ]
+    found = [False] * len(schema)
+    if beside:
+        first = replace(block, stop=min(block.stop, block.start + SAMPLE_ROWS))
+        with told_plainly(block.path), OpenGroups() as groups:
+            table = groups.read(first, tuple(schema.field(i).name for i in beside))
+        texts = [[str(value) for value in column.to_pylist()] for column in table.columns]
+        rows = list(zip(*texts, strict=True))
+        for i, is_code in zip(beside, may_be_codes(rows, len(beside)), strict=True):
+            found[i] = is_code
+    return found
 
 
 def _decimal_of(block: TableBlock, schema: Any, columns: ColumnMap, rules: BarRules) -> str:
