@@ -107,7 +107,12 @@ def test_epochs_have_fractions_down_to_nanoseconds():
 
 def test_offsets_lead_to_utc():
     texts = ["2020-06-29T01:00Z", "2020-06-29 03:00+02:00", "2020-06-28T20:00:00.0-0500"]
-    times, status, _ = read([*texts, "29.06.2020 03:00:00.000 GMT+0200"])
+    texts += [
+        "29.06.2020 03:00:00.000 GMT+0200",
+        "2020-06-29 03:00 UTC+2",
+        "2020-06-28 22:00 GMT-3",
+    ]
+    times, status, _ = read(texts)
     assert set(times.tolist()) == {pd.Timestamp("2020-06-29 01:00").value}
     assert (status == ABSOLUTE).all()
 

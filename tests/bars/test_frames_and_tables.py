@@ -5,6 +5,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from advice import follow
 
 import grandbatch as gb
 from grandbatch.errors import ColumnError, InputError
@@ -101,6 +102,29 @@ def test_numbers_of_parquet_that_are_texts_may_have_decimal_commas(tmp_path, rul
     columns = {"timestamp": pa.array(bars["timestamp"]), **texts, "volume": bars["volume"]}
     pq.write_table(pa.table(columns), tmp_path / "bars.parquet")
     assert_bars(read(tmp_path / "bars.parquet", tmp_path, **rules), bars)
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), "", "-"])
+def test_a_volume_of_parquet_that_is_empty_is_offered_its_flag(tmp_path, nothing):
+    bars = bars_of(6).assign(volume=[nothing] * 40)
+    bars.to_parquet(tmp_path / "bars.parquet")
+    with pytest.raises(InputError, match="empty in all of the first rows") as caught:
+        read(tmp_path / "bars.parquet", tmp_path)
+    assert next(follow(str(caught.value))).no_volume
+    found = read(tmp_path / "bars.parquet", tmp_path, no_volume=True)
+    assert_bars(found, bars.assign(volume=0.0))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_the_number_that_stands_for_no_price_is_none_whatever_its_scale(tmp_path, suffix):
+    bars, path = bars_of(7), tmp_path / f"x.{suffix}"
+    whole = bars.copy()
+    for name in PRICES:
+        whole[name] = (bars[name] * 100).round().astype("int64") * 10**7
+        whole.loc[5, name] = 2**63 - 1
+    whole.to_csv(path, index=False) if suffix == "csv" else whole.to_parquet(path)
+    found = read(path, tmp_path, price_scale=1e-9, max_bad_fraction=0.1)
+    assert_bars(found, bars.drop(index=5).reset_index(drop=True))
 
 
 def test_grouped_numbers_of_parquet_that_are_texts_are_offered_their_flag(tmp_path):

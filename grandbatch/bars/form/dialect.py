@@ -18,7 +18,7 @@ from grandbatch.bars.form.headerless import names_without_header, offer_names
 from grandbatch.bars.form.instruments import SAMPLE_ROWS, may_be_codes, may_be_texts, text_columns
 from grandbatch.bars.form.left_out import left_out_numbers, may_be_numbers
 from grandbatch.bars.form.side_by_side import match_frame, read_frame_header
-from grandbatch.bars.form.texts import likely_decimal, refuse_grouped
+from grandbatch.bars.form.texts import likely_decimal, refuse_empty_volume, refuse_grouped
 from grandbatch.bars.form.undated import check_dated
 from grandbatch.bars.inputs.files import read_exactly
 from grandbatch.bars.inputs.packing import likely_encodings
@@ -30,8 +30,6 @@ SAMPLE_BYTES = 256 * 1024
 _DELIMITERS = "\t;|,"
 _MAX_PREAMBLE_LINES = 20
 _DECIMAL_ROWS = 1000
-_NO_VOLUME = {"", "-", "--", "nan", "na", "n/a", "#n/a", "null", "none"}
-_MANY = 0.5
 _ENDING_BYTES = 16 * 1024
 _FEWEST_MARKS = 4
 """Between the fields of a bar."""
@@ -222,7 +220,11 @@ def _read_sample(
             columns, texts=text_columns(headers, columns, rules, folders, name, *seen)
         )
         _check_symbols(columns, rows, name)
-        _check_volume(headers, columns, body, head.delimiter, rules, name)
+        volume = columns.numbers[-1]
+        if volume >= 0:
+            lines = _rows(body, head.delimiter, _DECIMAL_ROWS)
+            volumes = (row[volume] for row in lines if len(row) > volume)
+            refuse_empty_volume(volumes, headers[volume], rules, name)
     decimal = _decimal_of(body, head.delimiter, columns, rules, name)
     refuse_grouped(rows, columns.all_numbers, decimal, rules, name)
     are_numbers = may_be_numbers(rows, len(headers), decimal)
@@ -290,27 +292,6 @@ def _check_symbols(columns: ColumnMap, rows: Sequence[Sequence[str]], name: str)
     symbols = [row[place] for row in rows if place is not None and place < len(row)]
     if sum("\ufffd" in symbol for symbol in symbols) > len(symbols) // 2:
         raise InputError(f"{name}: its symbols are no UTF-8 text; convert it first")
-
-
-def _check_volume(
-    headers: Sequence[str],
-    columns: ColumnMap,
-    body: bytes,
-    delimiter: str,
-    rules: BarRules,
-    name: str,
-) -> None:
-    """Refuse a volume that none of the first rows has."""
-    place = columns.numbers[-1]
-    if rules.no_volume or place < 0 or rules.max_bad_fraction > _MANY:
-        return
-    texts = (row[place] for row in _rows(body, delimiter, _DECIMAL_ROWS) if len(row) > place)
-    first = next(texts, "0")  # as a rule, it has one
-    if all(text.strip().lower() in _NO_VOLUME for text in itertools.chain([first], texts)):
-        raise InputError(
-            f"{name}: the column {headers[place].strip()!r} is empty in all of the first rows. If "
-            "there is no volume, add --no-volume"
-        )
 
 
 def _without_end(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Sequence[str]:

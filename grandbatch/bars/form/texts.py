@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +18,8 @@ from grandbatch.kernels.bars.timestamps import ABSOLUTE, NAIVE
 
 _MARKS = ".' _\u2019\u00a0\u202f"
 """What stands between thousands, besides commas."""
+_NO_VOLUME = {"", "-", "--", "nan", "na", "n/a", "#n/a", "null", "none"}
+_MANY = 0.5
 
 
 def is_time(text: str) -> bool:
@@ -90,6 +93,25 @@ def refuse_grouped(
         raise InputError(
             f"{where}: some of its numbers have marks between thousands, or letters for their "
             "power. If so, add --grouped"
+        )
+
+
+def refuse_empty_volume(texts: Iterable[str], header: str, rules: BarRules, where: str) -> None:
+    """Refuse a volume that none of the first rows has.
+
+    Raises
+    ------
+    InputError
+        Unless it was said that there is none, or most rows may be bad.
+    """
+    if rules.no_volume or rules.max_bad_fraction > _MANY:
+        return
+    texts = iter(texts)
+    first = next(texts, "0")  # as a rule, it has one
+    if all(text.strip().lower() in _NO_VOLUME for text in itertools.chain([first], texts)):
+        raise InputError(
+            f"{where}: the column {header.strip()!r} is empty in all of the first rows. If there "
+            "is no volume, add --no-volume"
         )
 
 

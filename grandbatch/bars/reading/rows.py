@@ -21,6 +21,9 @@ Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 
+_NO_PRICE = 2.0**63
+"""What 9223372036854775807 is as a double: where prices are whole numbers, that there is none."""
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -64,7 +67,7 @@ def scale_prices(rows: Rows, scale: float) -> Rows:
     """Multiply prices by a decimal number.
 
     A price times its digits is divided by their power of ten: rounded once, as if it stood in the
-    file with its point.
+    file with its point. The largest number of 64 bits stands for no price: it is not finite.
     """
     factor, power = scale, 1.0
     if Decimal(scale) != Decimal(repr(scale)):
@@ -74,7 +77,7 @@ def scale_prices(rows: Rows, scale: float) -> Rows:
     done: dict[int, Floats] = {}
     for values in rows.numbers[:4]:  # one array may stand for several
         if id(values) not in done:
-            done[id(values)] = values * factor / power
+            done[id(values)] = np.where(values == _NO_PRICE, np.nan, values * factor / power)
     o, h, l, c = (done[id(values)] for values in rows.numbers[:4])
     return replace(rows, numbers=(o, h, l, c, rows.numbers[4]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from grandbatch.bars.form.header import match_columns
 from grandbatch.bars.form.instruments import SAMPLE_ROWS, may_be_codes, text_columns
 from grandbatch.bars.form.left_out import left_out_numbers
 from grandbatch.bars.form.side_by_side import match_frame, read_pairs
-from grandbatch.bars.form.texts import likely_decimal, refuse_grouped
+from grandbatch.bars.form.texts import likely_decimal, refuse_empty_volume, refuse_grouped
 from grandbatch.bars.reading.odd_lines import no_numbers, to_numbers
 from grandbatch.bars.reading.row_groups import OpenGroups, TableBlock, open_table, told_plainly
 from grandbatch.bars.reading.rows import Rows, Texts, plain_codes, rows_of
@@ -91,9 +91,24 @@ def read_table_layout(
     may_be_text = [_is_text(kind) for kind in kinds]
     texts = text_columns(names, columns, rules, folders, location, may_be_text, codes)
     columns = replace(columns, texts=texts)
+    _check_volume(blocks[0], names, columns, rules)
     decimal = _decimal_of(blocks[0], schema, columns, rules)
     left_out = left_out_numbers(names, [columns], rules, are_numbers)
     return TableLayout(names, columns, decimal, rules.grouped, left_out=left_out), blocks
+
+
+def _check_volume(
+    block: TableBlock, names: Sequence[str], columns: ColumnMap, rules: BarRules
+) -> None:
+    """Refuse a volume that none of the first rows has."""
+    if columns.numbers[-1] == NOWHERE:
+        return
+    name = names[columns.numbers[-1]]
+    first = replace(block, stop=min(block.stop, block.start + _DECIMAL_ROWS))
+    with told_plainly(block.path), OpenGroups() as groups:
+        volumes = groups.read(first, (name,))[name].to_pylist()
+    texts = ("" if volume is None else str(volume) for volume in volumes)
+    refuse_empty_volume(texts, name, rules, block.path)
 
 
 def _may_be_codes(block: TableBlock, schema: Any, columns: ColumnMap) -> list[bool]:

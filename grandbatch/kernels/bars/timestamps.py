@@ -91,7 +91,7 @@ def _offset(at, end):  # type: ignore[no-untyped-def]
     if stop - at == 5:
         minutes = hours % 100
         hours //= 100
-    elif stop - at == 3:
+    elif stop - at == 3 or stop - at == 2:
         if stop < end and byte_at(stop) == 58:
             at = stop
             minutes, stop = _digits(at + 1, end)
