@@ -13,6 +13,8 @@ import grandbatch
 
 PACKAGE = Path(grandbatch.__file__).parent
 TESTS = Path(__file__).parent
+_NAMED = re.compile(r"^--[a-z-]+ (?=must |wants )|(?<=\()--[a-z-]+(?=\))")
+"""What a value was given by: no advice, unless it is a switch."""
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 TRIED = {
@@ -77,8 +79,6 @@ SUBJECTS = {
     "--train-until and --test-from belong together; give both",
     "--embargo lies between splits: give --split 0.7,0.15,0.15 as well",
     "--split gives shares, --train-until and --test-from times; give one",
-    "--split wants the shares of train, validation and test, such as 0.7,0.15,0.15, or of train "
-    "and test, such as 0.8,0.2; got {}",
     "--memory-limit",
     "--store",
     "--train-until",
@@ -107,8 +107,8 @@ def texts_of(tree):
 
 def advices(text):
     """Flags that a text names, each with its value: switches have none, any other has."""
-    for flag in _FLAG.finditer(text):
-        word = re.match(r" [^\s;)]*", text[flag.end() :])
+    for flag in _FLAG.finditer(_NAMED.sub("", text)):
+        word = re.match(r" [^\s;)]*", flag.string[flag.end() :])
         alone = flag[0] in TRIED or not word
         yield flag[0] if alone else flag[0] + (word[0].rstrip(".") if len(word[0]) > 2 else word[0])
 
