@@ -188,7 +188,7 @@ class LiveTeam:
             different = [name for name in now if known.get(name) != now[name]]
             raise CheckpointError(
                 f"{path} is the state of another team's bars ({', '.join(different)}); give the "
-                "--state that belongs to this one, or another file to begin anew"
+                "state that belongs to this one, or another file to begin anew"
             )
         try:
             state = saved.trainer_state

@@ -13,8 +13,8 @@ import grandbatch
 
 PACKAGE = Path(grandbatch.__file__).parent
 TESTS = Path(__file__).parent
-_NAMED = re.compile(r"^--[a-z-]+ (?=must |wants )|(?<=\()--[a-z-]+(?=\))")
-"""What a value was given by: no advice, unless it is a switch."""
+_NAMED = re.compile(r"^--[a-z-]+ (?=must |wants )|\(--[a-z-]+[^)]*\)")
+"""What a value was given by, or an aside."""
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 TRIED = {
@@ -83,6 +83,7 @@ SUBJECTS = {
     "--store",
     "--train-until",
     "--test-from",
+    "--aggregate",
 }
 """Texts about a flag that was typed."""
 

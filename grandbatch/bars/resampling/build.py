@@ -114,7 +114,7 @@ def _fill(
         if not parts:
             raise InputError(
                 f"{finer.n_rows:,} bars fill no interval of {rules.resample}; "
-                "choose a shorter --resample, or give more bars"
+                "choose a shorter interval, or give more bars"
             )
         codes = sorted({part.symbol for part in parts})
         finer_manifest = read_manifest(finer.path)
