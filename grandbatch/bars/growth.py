@@ -164,6 +164,8 @@ def check_behind(base: Base, records: Sequence[BlockRecord], rules: BarRules) ->
     ------
     EntangledError
     """
+    if any(record.n_near for record in records):
+        raise EntangledError("highs and lows that miss by a rounding are counted over all files")
     standing = standing_of(base)
     last_file = dict(zip(base.bars.symbols, base.facts["last_file"], strict=True))
     for record in records:

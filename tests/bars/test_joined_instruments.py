@@ -74,17 +74,6 @@ def test_whoever_names_one_symbol_is_told_nothing(tmp_path):
     assert not looks(folder, tmp_path, symbol="ALL")
 
 
-def test_folders_named_by_symbols_are_told_in_the_log_alone(tmp_path, caplog):
-    for number, name in enumerate(("AAPL", "MSFT")):
-        (tmp_path / name).mkdir()
-        bars(f"{2001 + number}-01-01").to_csv(tmp_path / name / "d.csv", index=False)
-    assert not looks(str(tmp_path / "*" / "d.csv"), tmp_path)
-    [line] = [record.message for record in caplog.records if "one series" in record.message]
-    [rules] = follow(line)
-    again = prepare_bars(str(tmp_path / "*" / "d.csv"), tmp_path / "again", rules)
-    assert again.symbols == ("AAPL", "MSFT")
-
-
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize("codes", [(101, 202), (2403, 2406, 2409), (11001, 11002)])
 def test_few_numbers_that_change_along_a_file_may_be_instruments(tmp_path, codes, suffix):

@@ -340,6 +340,8 @@ class CacheBuild:
         parts: Sequence[Part],
     ) -> None:
         quarantine = self.target / QUARANTINE
+        doubts = [*self.doubts, *near_misses(self.records, self.rules)]
+        shared = self.sources, self.records, symbols, self.rules, self.base
         manifest = {
             "format": FORMAT,
             "fingerprint": fingerprint,
@@ -356,11 +358,10 @@ class CacheBuild:
             "filled": self.n_filled,
             "n_rows": sum(part.rows for part in parts),
             **count_rows(self.records),
-            "growth": growth_facts(self.sources, self.records, symbols, self.rules, self.base),
+            "growth": None if doubts else growth_facts(*shared),
             "worth_a_look": [
-                *names_apart(self.files, {task.symbol for task in self.tasks}, self.rules),
-                *self.doubts,
-                *filter(None, [near_misses(self.records, self.rules)]),
+                *names_apart([entry["name"] for entry in source], symbols, self.rules),
+                *doubts,
                 *look_at(self.target, symbols, parts, self.rules, self.joining),
             ],
             "differing_duplicates": self.n_differing

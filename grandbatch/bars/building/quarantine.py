@@ -157,17 +157,17 @@ def count_changes(records: Sequence[BlockRecord]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def near_misses(records: Sequence[BlockRecord], rules: BarRules) -> str:
-    """Offer to take highs and lows that miss by a rounding; empty where few do, or none may."""
+def near_misses(records: Sequence[BlockRecord], rules: BarRules) -> list[str]:
+    """Offer to take highs and lows that miss by a rounding, in one line or, where few do, none."""
     count = sum(record.n_near for record in records)
     n_inconsistent = sum(record.reasons[OHLC_INCONSISTENT] for record in records)
     if not count or 2 * count < n_inconsistent or not 0 < rules.ohlc_tolerance < NEAR_MISS:
-        return ""
+        return []
     flag = offer("--ohlc-tolerance", str(NEAR_MISS))
-    return (
+    return [
         f"highs and lows of {count:,} rows miss by less than a millionth of the price, as in "
         f"single precision; to widen them, add {flag}"
-    )
+    ]
 
 
 def count_rows(records: Sequence[BlockRecord]) -> dict[str, Any]:
@@ -227,7 +227,10 @@ def check_bad_rows(
         is_order = max(counts, key=lambda reason: counts[reason]) == "out_of_order"
         order = likely_remedy(tasks, records) if is_order else ""
         is_all = len(records) == len(tasks)
-        remedies = {"out_of_order": order, "ohlc_inconsistent": near_misses(records, rules)}
+        remedies = {
+            "out_of_order": order,
+            "ohlc_inconsistent": "".join(near_misses(records, rules)),
+        }
         raise bad_rows(path, counts, n_rows, rules, is_all=is_all, known=remedies)
     if n_bad == n_rows:
         found = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())

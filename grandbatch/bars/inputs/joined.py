@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
+import itertools
 import re
-from collections.abc import Sequence, Set
-from pathlib import PurePath
+from collections.abc import Sequence
 
 from grandbatch.bars.flags import offer
-from grandbatch.bars.inputs.files import InputFile
+from grandbatch.bars.inputs.packing import stem_of
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.store.notes import named
-
-log = logging.getLogger("grandbatch")
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _NO_SYMBOLS = re.compile(
@@ -23,39 +20,27 @@ _NO_SYMBOLS = re.compile(
 )
 """Words that tell parts of one series apart."""
 _STARTS = "^([^-_ .]+)"
-_FOLDER = "/([^/]+)/[^/]+$"
 
 
-def names_apart(files: Sequence[InputFile], symbols: Set[str | None], rules: BarRules) -> list[str]:
+def names_apart(names: Sequence[str], symbols: Sequence[str], rules: BarRules) -> list[str]:
     """Say that files are joined whose names have words of their own, in one line or none.
-
-    Names of folders are told in the log alone: no path is a part of what is kept.
 
     Parameters
     ----------
-    files : sequence of InputFile
-    symbols : set of str or None
-        Of files; None for one with a column of them.
+    names : sequence of str
+        Of files.
+    symbols : sequence of str
+        Of their bars.
     rules : BarRules
     """
-    if rules.symbol is not None or symbols != {DEFAULT_SYMBOL}:
+    if rules.symbol is not None or list(symbols) != [DEFAULT_SYMBOL]:
         return []
-    stems = _apart([file.stem for file in files])
-    if stems:
-        return [f"files with names apart are read as one series: {named(stems)}{_advice(files)}"]
-    folders = _apart([PurePath(file.full_name).parent.name for file in files])
-    if folders:
-        advice = f"if these are symbols, add {offer('--symbol-from', _FOLDER)}"
-        log.warning("folders are read as one series: %s; %s", named(folders), advice)
-    return []
-
-
-def _apart(texts: Sequence[str]) -> list[str]:
-    """Return the texts with words of their own, where there are several such words."""
-    own = _own_words(texts)
+    stems = [stem_of(name) for name in names]
+    own = _own_words(stems)
     if len({words for words in own if words}) < 2:
         return []
-    return list(dict.fromkeys(text for text, words in zip(texts, own, strict=True) if words))
+    shown = named(list(dict.fromkeys(itertools.compress(stems, own))))
+    return [f"files with names apart are read as one series: {shown}{_advice(stems, own)}"]
 
 
 def _own_words(texts: Sequence[str]) -> list[frozenset[str]]:
@@ -67,11 +52,9 @@ def _own_words(texts: Sequence[str]) -> list[frozenset[str]]:
     ]
 
 
-def _advice(files: Sequence[InputFile]) -> str:
+def _advice(stems: Sequence[str], own: Sequence[frozenset[str]]) -> str:
     """Offer the flag that takes symbols from the names, where it tells all of them."""
-    stems = [file.stem for file in files]
     starts = [re.split("[-_ .]", stem)[0] for stem in stems]
-    own = _own_words(stems)
     if not any(re.search("[-_ ]", stem) for stem in stems):
         flag = offer("--symbol-from", "filename")
     elif all(

@@ -86,7 +86,7 @@ def resample_bars(finer: Bars, rules: BarRules, schedule: Schedule, limit: Memor
             raise DiskFullError(
                 f"{cache_dir}: the disk is full: bars of {rules.resample} take up to "
                 f"{finer.n_rows * 8 * len(finer.columns):,} bytes; free some room, or choose "
-                "another folder with --cache"
+                "another folder for the cache"
             ) from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
