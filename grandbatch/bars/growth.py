@@ -18,11 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from grandbatch.bars.building.assembly import merge_bad_rows
 from grandbatch.bars.building.block import BlockJob, BlockRecord
 from grandbatch.bars.building.carries import final_carries
 from grandbatch.bars.building.planning import Source
-from grandbatch.bars.building.quarantine import count_reasons
+from grandbatch.bars.building.quarantine import count_reasons, merge_bad_rows
 from grandbatch.bars.cache.bars import load_bars, open_bars
 from grandbatch.bars.cache.joining import Base, join_quarantines
 from grandbatch.bars.cache.manifest import MANIFEST

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from grandbatch.bars.building.block import BlockRecord, block_path
 from grandbatch.bars.building.raw import open_raw_bars
 from grandbatch.bars.cache.digests import STORED, PartDigests
 from grandbatch.bars.cache.parts import write_part
-from grandbatch.bars.rules import REASONS
 from grandbatch.errors import InputError
 
 PART_ROWS = 524_288
@@ -191,59 +188,3 @@ def _by_piece(
             found.setdefault(held.record, []).append((held, at))
             at += held.stop - held.start  # noqa: PLW2901 (where the next slice goes)
     return found
-
-
-QUARANTINE_SCHEMA = pa.schema(
-    [
-        pa.field("file", pa.string()),
-        pa.field("line", pa.int64()),
-        pa.field("text", pa.string()),
-        pa.field("reason", pa.string()),
-    ]
-)
-
-
-def merge_bad_rows(
-    records: Sequence[BlockRecord],
-    blocks_folder: Path,
-    target: Path,
-    names: Sequence[str],
-    first_line: Callable[[int], int],
-    extra: Sequence[str],
-) -> None:
-    """Join the blocks' bad rows into one quarantine, in file order, one row group at a time.
-
-    Parameters
-    ----------
-    records : sequence of BlockRecord
-        In input order.
-    blocks_folder, target : Path
-        Where the blocks' bad rows are, and the file to write.
-    names : sequence of str
-        What each input file is called.
-    first_line : callable
-        Line number of the first line after a file's header.
-    extra : sequence of str
-        Extra columns: where there are some, `column` says which of them gave a row its reason.
-    """
-    reasons, faults = pa.array(["", *REASONS]), pa.array(["", *extra])
-    schema = QUARANTINE_SCHEMA
-    if extra:
-        schema = schema.append(pa.field("column", pa.string()))
-    file, line = -1, 0
-    with pq.ParquetWriter(target, schema) as writer:
-        for record in records:
-            if record.file != file:
-                file, line = record.file, first_line(record.file)
-            if record.n_bad:
-                with pq.ParquetFile(block_path(blocks_folder, record.index, "bad")) as bad:
-                    for batch in bad.iter_batches():
-                        columns = [
-                            pa.array([names[file]] * batch.num_rows, pa.string()),
-                            pa.array(batch["line"].to_numpy() + line),
-                            batch["text"],
-                            reasons.take(batch["reason"]),
-                            *([faults.take(batch["fault"])] if extra else []),
-                        ]
-                        writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-            line += record.n_lines

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from grandbatch.bars.building.assembly import merge_bad_rows
 from grandbatch.bars.building.block import (
     BlockJob,
     BlockRecord,
     bad_path,
+    block_path,
     describe_rows,
     read_rows,
     write_bad_rows,
@@ -44,6 +44,16 @@ Faults = npt.NDArray[np.uint16]
 
 Find = Callable[[Rows], tuple[npt.NDArray[np.bool_], Faults | None]]
 """Of judged rows those that are no bars, and which extra column of each is at fault, if any is."""
+
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("file", pa.string()),
+        pa.field("line", pa.int64()),
+        pa.field("text", pa.string()),
+        pa.field("reason", pa.string()),
+    ]
+)
 
 
 class HopelessError(Exception):
@@ -276,3 +286,49 @@ def quarantine_bars(task: BlockJob, record: BlockRecord, reason: int, find: Find
     counts[ACCEPTED] -= n_bad
     counts[reason] += n_bad
     return replace(record, reasons=tuple(counts))
+
+
+def merge_bad_rows(
+    records: Sequence[BlockRecord],
+    blocks_folder: Path,
+    target: Path,
+    names: Sequence[str],
+    first_line: Callable[[int], int],
+    extra: Sequence[str],
+) -> None:
+    """Join the blocks' bad rows into one quarantine, in file order, one row group at a time.
+
+    Parameters
+    ----------
+    records : sequence of BlockRecord
+        In input order.
+    blocks_folder, target : Path
+        Where the blocks' bad rows are, and the file to write.
+    names : sequence of str
+        What each input file is called.
+    first_line : callable
+        Line number of the first line after a file's header.
+    extra : sequence of str
+        Extra columns: where there are some, `column` says which of them gave a row its reason.
+    """
+    reasons, faults = pa.array(["", *REASONS]), pa.array(["", *extra])
+    schema = QUARANTINE_SCHEMA
+    if extra:
+        schema = schema.append(pa.field("column", pa.string()))
+    file, line = -1, 0
+    with pq.ParquetWriter(target, schema) as writer:
+        for record in records:
+            if record.file != file:
+                file, line = record.file, first_line(record.file)
+            if record.n_bad:
+                with pq.ParquetFile(block_path(blocks_folder, record.index, "bad")) as bad:
+                    for batch in bad.iter_batches():
+                        columns = [
+                            pa.array([names[file]] * batch.num_rows, pa.string()),
+                            pa.array(batch["line"].to_numpy() + line),
+                            batch["text"],
+                            reasons.take(batch["reason"]),
+                            *([faults.take(batch["fault"])] if extra else []),
+                        ]
+                        writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+            line += record.n_lines
