@@ -256,18 +256,18 @@ def test_behind_the_last_window_the_next_epoch_begins():
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "told"),
     [
-        {"next_block": 99},
-        {"open_spans": [[[1000, 0, 4]]]},
-        {"open_spans": [[[-1, 0, 4]]]},
-        {"step": -1},
+        ({"next_block": 99}, "no position of this order"),
+        ({"open_spans": [[[1000, 0, 4]]]}, "no position of this order"),
+        ({"open_spans": [[[-1, 0, 4]]]}, "not a position"),
+        ({"step": -1}, "not a position"),
     ],
 )
-def test_a_foreign_position_is_refused(change):
+def test_a_foreign_position_is_refused(change, told):
     order = make_order()
     good = deal(order, 1).position(30, 3, 0).to_json()
-    with pytest.raises(CheckpointError, match=r"no(t a)? position"):
+    with pytest.raises(CheckpointError, match=told):
         deal(order, 1, Position.from_json({**good, **change}))
 
 
