@@ -12,6 +12,7 @@ from grandbatch.bars.clocks import split_zone
 from grandbatch.bars.extras import checked_extra, checked_fill
 from grandbatch.bars.timeframe import Timeframe, made_timeframe
 from grandbatch.errors import InputError, UsageError
+from grandbatch.values.columns import BAR_COLUMNS
 from grandbatch.values.times import to_duration
 
 if TYPE_CHECKING:
@@ -31,13 +32,10 @@ REASONS = (
 )
 """Why a row is no bar, in the order in which the reasons apply; code k + 1 stands for the k-th."""
 
-FIELDS = ("timestamp", "symbol", "open", "high", "low", "close", "volume")
-"""The columns of a bar."""
-
 UNITS = ("s", "ms", "us", "ns")
 """Units of epochs; their places are what `grandbatch.kernels.bars.epochs` calls them."""
 
-MAPPABLE = (*FIELDS, "date", "time")
+MAPPABLE = (*BAR_COLUMNS, "date", "time")
 """Names that `BarRules.columns` can give to a header."""
 
 DEFAULT_SYMBOL = "default"

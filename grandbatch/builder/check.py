@@ -13,10 +13,10 @@ import numpy as np
 from grandbatch.bars import Bars
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.features.checking import find_faults, own_subjects, refuse, simulated
-from grandbatch.features.inputs import TIMESTAMP
 from grandbatch.features.trial import SampleBars, Subject
 from grandbatch.grid import Segments
 from grandbatch.targets import own_targets
+from grandbatch.values.columns import TIMESTAMP
 from grandbatch.values.times import shown
 
 _TRIES = 4

@@ -9,7 +9,7 @@ import numpy as np
 
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import MemoryLimitError, NoWindowsError, UsageError
-from grandbatch.features.inputs import BAR_COLUMNS, extra_inputs_of, inputs_of
+from grandbatch.features.inputs import extra_inputs_of, inputs_of
 from grandbatch.grid import Grid, Run, Segments, Stretches
 from grandbatch.kernels.bars.bar_rules import judge_rows
 from grandbatch.kernels.compilation import compiling_bytes
@@ -17,6 +17,7 @@ from grandbatch.memory import MemoryLimit
 from grandbatch.memory.costs import BASE_BYTES, WORKER_BYTES
 from grandbatch.store.format import StoreSpec
 from grandbatch.targets.rows import longest_horizon
+from grandbatch.values.columns import BAR_COLUMNS
 
 DEFAULT_PARTITION_BARS = 131_072
 LABEL_READ_ROWS = 262_144

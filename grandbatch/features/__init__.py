@@ -28,11 +28,11 @@ from grandbatch.features.alpha import ALPHA158, alpha158
 from grandbatch.features.built_in import STRATEGIC, TACTICAL
 from grandbatch.features.checking import check
 from grandbatch.features.formula import column
-from grandbatch.features.inputs import BAR_COLUMNS, PRICES_AND_VOLUME
 from grandbatch.features.local_time import day_of_week, day_of_year, time_of_day
 from grandbatch.features.named import resolve_feature_set
 from grandbatch.features.rows import compute_rows, segment_starts
 from grandbatch.features.sets import Feature, FeatureSet
+from grandbatch.values.columns import BAR_COLUMNS, PRICES_AND_VOLUME
 
 if TYPE_CHECKING:
     from grandbatch.features.overlap import add_features

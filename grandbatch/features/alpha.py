@@ -16,7 +16,6 @@ from grandbatch import windows as w
 from grandbatch.errors import UsageError
 from grandbatch.features.formula import Formula, ratio, rises, shifted, whole
 from grandbatch.features.fused import FusedColumn, FusedKernel
-from grandbatch.features.inputs import BAR_COLUMNS, PRICES_AND_VOLUME
 from grandbatch.features.sets import Feature, FeatureSet
 from grandbatch.kernels import ALPHA158_WIDTH, alpha158_kernel
 from grandbatch.kernels.alpha158_columns import (
@@ -27,6 +26,7 @@ from grandbatch.kernels.alpha158_columns import (
     PRICES,
     WINDOWS,
 )
+from grandbatch.values.columns import BAR_COLUMNS, PRICES_AND_VOLUME
 
 F64 = npt.NDArray[np.float64]
 

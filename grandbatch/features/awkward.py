@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from grandbatch.features.inputs import BAR_INPUTS, PRICES_AND_VOLUME, TIMESTAMP
+from grandbatch.features.inputs import BAR_INPUTS
 from grandbatch.values.arrays import Array, Float64, Int64
+from grandbatch.values.columns import PRICES_AND_VOLUME, TIMESTAMP
 
 _FIVE_MINUTES, _WEEKEND = 300_000_000_000, 172_800_000_000_000
 

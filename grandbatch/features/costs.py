@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from grandbatch.features.fused import Production
-from grandbatch.features.inputs import PRICES_AND_VOLUME, TIMESTAMP
 from grandbatch.features.sets import Feature
+from grandbatch.values.columns import PRICES_AND_VOLUME, TIMESTAMP
 
 _BARS, _ROUNDS = 8_000, 15
 """As many as are computed together: arrays that outgrow the caches cost more."""

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from grandbatch.errors import UsageError
 from grandbatch.features.fused import FusedColumn, FusedKernel
-from grandbatch.features.inputs import TIMESTAMP
 from grandbatch.features.sets import Feature
+from grandbatch.values.columns import TIMESTAMP
 
 F64 = npt.NDArray[np.float64]
 

@@ -14,14 +14,7 @@ import numpy as np
 
 from grandbatch.errors import ColumnError, InputError, UsageError
 from grandbatch.values.arrays import Array
-
-TIMESTAMP = "timestamp"
-"""The input that is int64, nanoseconds since 1970 UTC; all others are float64."""
-
-PRICES_AND_VOLUME = ("open", "high", "low", "close", "volume")
-"""The numbers that every bar has."""
-
-BAR_COLUMNS = (TIMESTAMP, "symbol", *PRICES_AND_VOLUME)
+from grandbatch.values.columns import PRICES_AND_VOLUME, TIMESTAMP
 
 BAR_INPUTS = (TIMESTAMP, *PRICES_AND_VOLUME)
 """What kernels may read of any bars."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from grandbatch.features.fused import FusedColumn, FusedKernel
-from grandbatch.features.inputs import TIMESTAMP
 from grandbatch.features.sets import Feature
 from grandbatch.values.arrays import Float32, Int64
+from grandbatch.values.columns import TIMESTAMP
 from grandbatch.values.zones import Zone, zone_of
 
 _READ = (TIMESTAMP,)

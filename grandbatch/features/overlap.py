@@ -18,17 +18,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from grandbatch.errors import ColumnError, UsageError
-from grandbatch.features.inputs import (
-    TIMESTAMP,
-    Reader,
-    arrays_of,
-    inputs_of,
-    known_inputs,
-    require_inputs,
-)
+from grandbatch.features.inputs import Reader, arrays_of, inputs_of, known_inputs, require_inputs
 from grandbatch.features.named import resolve_feature_set
 from grandbatch.features.rows import compute_rows, segment_starts
 from grandbatch.features.sets import FeatureSet
+from grandbatch.values.columns import TIMESTAMP
 from grandbatch.values.times import to_duration
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 from grandbatch.errors import UsageError
 from grandbatch.features.fused import Kernel, Production
-from grandbatch.features.inputs import BAR_COLUMNS, Reader, checked_inputs, inputs_of
+from grandbatch.features.inputs import Reader, checked_inputs, inputs_of
 from grandbatch.features.trial import Subject
 from grandbatch.values.checks import whole
+from grandbatch.values.columns import BAR_COLUMNS
 
 
 @dataclass(frozen=True)

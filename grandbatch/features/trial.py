@@ -16,8 +16,8 @@ import numpy as np
 
 from grandbatch.features.awkward import awkward_bars
 from grandbatch.features.fused import Kernel
-from grandbatch.features.inputs import TIMESTAMP
 from grandbatch.values.arrays import Array, Float32, Float64, Int64
+from grandbatch.values.columns import TIMESTAMP
 
 BARS = 2_000
 """Bars of a sample, besides twice what is read around each."""

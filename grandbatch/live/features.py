@@ -14,13 +14,7 @@ import numpy as np
 from grandbatch.bars.rules import DEFAULT_SYMBOL, REASONS, BarRules
 from grandbatch.errors import BadRowsError, ColumnError, UsageError
 from grandbatch.features import PRICES_AND_VOLUME, FeatureSet, resolve_feature_set
-from grandbatch.features.inputs import (
-    BAR_INPUTS,
-    TIMESTAMP,
-    extra_inputs_of,
-    known_inputs,
-    require_inputs,
-)
+from grandbatch.features.inputs import BAR_INPUTS, extra_inputs_of, known_inputs, require_inputs
 from grandbatch.kernels.bars.bar_rules import (
     ACCEPTED,
     MISSING,
@@ -32,6 +26,7 @@ from grandbatch.kernels.bars.bar_rules import (
 )
 from grandbatch.live.segment import LiveSegment, Values
 from grandbatch.values.arrays import Float32
+from grandbatch.values.columns import TIMESTAMP
 from grandbatch.values.times import shown, to_duration, to_nanoseconds
 
 if TYPE_CHECKING:

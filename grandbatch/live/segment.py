@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.features import FeatureSet, compute_rows
-from grandbatch.features.inputs import BAR_INPUTS, TIMESTAMP, dtype_of
+from grandbatch.features.inputs import BAR_INPUTS, dtype_of
 from grandbatch.kernels.bars.bar_rules import NEVER
 from grandbatch.values.arrays import Array, Float32
+from grandbatch.values.columns import TIMESTAMP
 
 Values = dict[str, float]
 """A bar's inputs by name; its timestamp is an int."""

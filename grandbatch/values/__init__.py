@@ -3,6 +3,7 @@
 | module | has |
 |---|---|
 | `arrays` | the names of array types |
+| `columns` | the names of a bar's columns |
 | `checks` | whole numbers, numbers, sizes: within their bounds or an error that names them |
 | `texts` | text of others, safe to show and to store; JSON that any reader takes |
 | `times` | times and lengths of time |

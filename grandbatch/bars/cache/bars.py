@@ -21,11 +21,11 @@ import numpy.typing as npt
 from grandbatch.bars.cache.digests import check_part, damaged, file_crc, read_part
 from grandbatch.bars.cache.keeping import Use, put_aside
 from grandbatch.bars.cache.manifest import QUARANTINE, Part, read_manifest
-from grandbatch.bars.rules import FIELDS
 from grandbatch.errors import DamagedBarsError, UsageError
 from grandbatch.files.deferred import Deferred, Opening
 from grandbatch.files.whole import sync_folder
 from grandbatch.grid import Segments, Stretches
+from grandbatch.values.columns import BAR_COLUMNS
 from grandbatch.values.times import period_starts
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Bars(Deferred):
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of all columns: those of a bar, and the extra ones behind them."""
-        return *FIELDS, *self.extra
+        return *BAR_COLUMNS, *self.extra
 
     @property
     def n_rows(self) -> int:

@@ -21,15 +21,15 @@ import crc32c
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.bars.rules import FIELDS
 from grandbatch.errors import DamagedBarsError
 from grandbatch.files.ordinary import NO_ORDINARY_FILE, open_regular
+from grandbatch.values.columns import BAR_COLUMNS
 
 GROUP_ROWS = 16_384
 """Rows of a group: few enough for one Parquet page, and to read little else where few are wanted;
 enough to read at full speed."""
 
-STORED = tuple(name for name in FIELDS if name != "symbol")
+STORED = tuple(name for name in BAR_COLUMNS if name != "symbol")
 """Columns of a part, in its order, 8 bytes a value; extra columns stand behind them."""
 
 _VALUE_BYTES = 8
