@@ -206,7 +206,7 @@ def test_every_command_has_its_section_with_an_example():
     from grandbatch.cli.main import app
 
     page = (DOCS / "reference" / "commands.md").read_text()
-    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    sections = dict(re.findall(r"^## ([\w-]+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
     for name in typer.main.get_command(app).commands:
         assert f"grandbatch {name}" in sections[name], name
 

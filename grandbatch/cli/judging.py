@@ -1,4 +1,4 @@
-"""`evaluate`."""
+"""`evaluate` and `walk-forward`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import typer
 
 from grandbatch.cli import options as o
 from grandbatch.cli.output import show_lines
+from grandbatch.cli.training import make_config
+from grandbatch.files.whole import write_whole
 from grandbatch.store.reader import MatrixStore
+from grandbatch.values.texts import strict_json
 from grandbatch.values.times import shown
 
 if TYPE_CHECKING:
@@ -67,6 +70,66 @@ def evaluate(
     if out is not None:
         write_page(judged, store, out)
     show_lines(_as_json(judged, out), _lines(judged.evaluation, out), as_json=as_json)
+
+
+def walk_forward(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="To trade: at stride 1.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of checkpoints, evaluation.json and .html.")
+    ],
+    learn_from: Annotated[
+        Path | None, typer.Option(help="Another store of the same bars and set (STORE).")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=1, help="Pairs of training and test.")] = 3,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Trainings of each pair; fewer than 5 prove nothing.")
+    ] = 5,
+    embargo: Annotated[str, typer.Option(help="Time left out before each test, e.g. 1D.")] = "0",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over each training split.")] = 1,
+    batch_size: Annotated[
+        str | None, typer.Option(help="Windows in a batch, or auto (32, tactical 64).")
+    ] = None,
+    run_length: Annotated[
+        int, typer.Option(help="Consecutive windows kept together as a trajectory.")
+    ] = 8,
+    cost: Annotated[
+        float, typer.Option(min=0.0, help="Per unit of exposure changed; 1e-4 is a basis point.")
+    ] = 1e-4,
+    draws: Annotated[int, typer.Option(min=1, help="Random shifts to compare with.")] = 999,
+    as_json: o.Json = False,
+) -> None:
+    """Train on each stretch of time over several seeds, and trade the one that follows.
+
+    Each training starts anew, and keeps checkpoints of its own; the same command again goes on
+    where it ended, and retrains nothing that is finished.
+
+    Example: grandbatch walk-forward bars.zarr --out walk --embargo 1D
+    """
+    from grandbatch.experiment import judge_walk_forward
+    from grandbatch.report.judgement import write_judgement
+
+    opened = MatrixStore.open(store)
+    learning = opened if learn_from is None else MatrixStore.open(learn_from)
+    result = judge_walk_forward(
+        learning,
+        opened,
+        make_config(learning, batch_size, None, seed=0),
+        out,
+        folds=folds,
+        seeds=seeds,
+        embargo=embargo,
+        cost=cost,
+        draws=draws,
+        epochs=epochs,
+        run_length=run_length,
+    )
+    found = result.to_json()
+    write_whole(out / "evaluation.json", strict_json(found).encode())
+    page = out / "evaluation.html"
+    facts = {"store": store, "learnt from": learning.path, "folds": folds, "seeds": seeds,
+             "embargo": embargo, "epochs": epochs}  # fmt: skip
+    write_judgement(result, page, f"walk-forward on {store.name}", facts, None)
+    show_lines({**found, "path": str(page)}, _lines(result, page), as_json=as_json)
 
 
 def write_page(judged: Judgement, store: Path, out: Path) -> None:

@@ -62,6 +62,7 @@ for command in (
     stores.stream,
     training.train,
     judging.evaluate,
+    judging.walk_forward,
     serving.serve,
     report.report,
     features.features,

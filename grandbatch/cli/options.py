@@ -179,6 +179,14 @@ BarDuration = Annotated[
 ]
 
 
+def extra_columns(extra: list[str] | None, fill: list[str] | None) -> dict[str, Any]:
+    """Read --extra and --fill, as `BarRules` takes them."""
+    return {
+        "extra": [name for text in extra or [] for name in split_list(text)],
+        "fill": _pairs("--fill", "name=fill, such as funding=last", fill),
+    }
+
+
 def make_rules(
     columns: Columns = None,
     header: Header = None,
@@ -247,8 +255,7 @@ def make_rules(
         price_scale=price_scale,
         grouped=grouped,
         encoding=encoding,
-        extra=[name for text in extra or [] for name in split_list(text)],
-        fill=_pairs("--fill", "name=fill, such as funding=last", fill),  # type: ignore[arg-type]  # BarRules checks it
+        **extra_columns(extra, fill),
         resample=resample,
         resample_offset=resample_offset,
         aggregate=_pairs("--aggregate", "name=how, such as trades=sum", aggregate),  # type: ignore[arg-type]  # BarRules checks it

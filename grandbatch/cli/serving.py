@@ -51,6 +51,8 @@ def serve(
     ] = None,
     allow_non_positive: o.AllowNonPositive = False,
     ohlc_tolerance: o.OhlcTolerance = 1e-9,
+    extra: o.Extra = None,
+    fill: o.Fill = None,
 ) -> None:
     """Answer bars, as JSON lines on stdin, with a team's decisions, as JSON lines on stdout.
 
@@ -72,6 +74,7 @@ def serve(
         set_name,
         allow_non_positive=allow_non_positive,
         ohlc_tolerance=ohlc_tolerance,
+        **o.extra_columns(extra, fill),
     )
     if state is not None and state.exists():
         team.load(state)

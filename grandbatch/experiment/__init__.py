@@ -3,10 +3,12 @@
 | module | |
 |---|---|
 | `wiring` | a processor and a trainer that keep to splits |
+| `walking` | walk-forward over seeds |
 | `judging` | teams read from checkpoints, on bars that their trainings have not seen |
 """
 
 from grandbatch.experiment.judging import Candidate, Judgement, hardly_trained, judge_trainings
+from grandbatch.experiment.walking import judge_walk_forward
 from grandbatch.experiment.wiring import VALIDATION, kind_of, wire_training
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "Judgement",
     "hardly_trained",
     "judge_trainings",
+    "judge_walk_forward",
     "kind_of",
     "wire_training",
 ]

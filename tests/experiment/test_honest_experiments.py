@@ -265,3 +265,21 @@ def test_figures_are_those_of_a_plain_loop_over_symbols(folder):
     assert all(len(line) <= 80 for line in str(result).splitlines()[:9])
     with pytest.raises(UsageError, match="called so already"):
         gb.evaluate(lambda m, e: np.ones(len(m)), store, against={"flat": lambda m, e: e})
+
+
+def test_a_walk_forward_is_that_of_python_and_a_second_run_trains_nothing(folder, tmp_path):
+    flags = ("walk-forward", folder / "every.zarr", "--learn-from", folder / "learn.zarr", "--out",
+             tmp_path / "walk", "--folds", 2, "--seeds", 2, "--embargo", "1h", "--draws", 20,
+             "--json")  # fmt: skip
+    done = run(*flags)
+    first = json.loads(done.out)
+    saved = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")}
+    assert {path.parent.relative_to(tmp_path / "walk").as_posix() for path in saved} == {
+        f"fold-{fold}/seed-{seed}" for fold in (0, 1) for seed in (0, 1)
+    }
+    assert (tmp_path / "walk" / "evaluation.html").read_text().count("seed 1") == 1
+    pairs = gb.walk_forward(gb.MatrixStore.open(folder / "every.zarr"), 2, embargo="1h")
+    for number, (split, _) in enumerate(pairs):
+        assert provenance(tmp_path / "walk" / f"fold-{number}" / "seed-0").splits["train"] == split
+    assert json.loads(run(*flags).out) == first
+    assert {path: path.stat().st_mtime_ns for path in saved} == saved

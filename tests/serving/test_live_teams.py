@@ -229,3 +229,20 @@ def test_a_torchscript_policy_decides_as_the_team(folder, tmp_path):
         assert torch.equal(exposure, wanted.exposure[:stop])
     with pytest.raises(UsageError, match=r"NAME.onnx \(ONNX\) or NAME.pt"):
         team.export(tmp_path / "policy.bin")
+
+
+def test_a_live_state_keeps_the_last_values_of_extra_columns(bars):
+    own = gb.FeatureSet("own", [gb.column("funding"), *gb.STRATEGIC.features[:1]], 4)
+    told = [
+        {**bar, **({"funding": float(number)} if number % 5 == 0 else {})}
+        for number, bar in enumerate(bars[:60])
+        if bar["symbol"] == "S0"
+    ]
+    whole, first, second = (gb.LiveFeatures(own, fill={"funding": "last"}) for _ in range(3))
+    wanted = [whole.push(bar) for bar in told]
+    found = [first.push(bar) for bar in told[:13]]
+    second.load_state_dict(first.state_dict())
+    found += [second.push(bar) for bar in told[13:]]
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert second.identity != gb.LiveFeatures(own).identity

@@ -1,0 +1,90 @@
+"""Walk-forward: trained from scratch on each stretch of time, judged on the one that follows."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grandbatch.config import BatchConfig
+from grandbatch.evaluation import Evaluation, evaluate_walk_forward
+from grandbatch.experiment.wiring import wire_training
+from grandbatch.mappo import MappoTrainer
+from grandbatch.splits import Split, walk_forward
+from grandbatch.store import MatrixStore
+from grandbatch.training.provenance import TRAIN
+
+if TYPE_CHECKING:
+    from grandbatch.values.times import Duration
+
+_log = logging.getLogger("grandbatch")
+
+
+def judge_walk_forward(
+    learning: MatrixStore,
+    every_bar: MatrixStore,
+    config: BatchConfig,
+    out: str | os.PathLike[str],
+    *,
+    folds: int = 3,
+    seeds: int = 5,
+    embargo: Duration = 0,
+    cost: float = 1e-4,
+    draws: int = 999,
+    **options: Any,
+) -> Evaluation:
+    """Train on each pair's first split with each seed, and trade the test that follows.
+
+    Each training keeps checkpoints of its own in `OUT/fold-N/seed-N`, and goes on from them: the
+    same call again retrains nothing that is finished.
+
+    Parameters
+    ----------
+    learning, every_bar : MatrixStore
+        Of the same bars: to learn from, and to trade, at stride 1. They may be one.
+    config : BatchConfig
+        Its seed is that of each training.
+    out : path
+    folds, seeds : int
+        Pairs of training and test, and trainings of each.
+    embargo : str or timedelta
+        Time left out before each test.
+    cost : float
+        Per unit of exposure changed, in training and test.
+    draws : int
+        As of `evaluate`.
+    **options
+        As of `wire_training`: epochs, run_length, …
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    UsageError, StoreMismatchError, CheckpointError
+        As of `walk_forward`, `evaluate_walk_forward` and `BatchProcessor`.
+    """
+    pairs = walk_forward(every_bar, folds, embargo=embargo)
+    numbers = {split: number for number, (split, _) in enumerate(pairs)}
+
+    def train(split: Split, seed: int) -> MappoTrainer:
+        folder = Path(out) / f"fold-{numbers[split]}" / f"seed-{seed}"
+        processor, trainer = wire_training(
+            learning,
+            replace(config, seed=seed),
+            folder,
+            {TRAIN: split},
+            trainer_options={"cost": cost},
+            **options,
+        )
+        _log.info("%s: %s windows to train on", folder, f"{processor.loader.n_windows:,}")
+        for _ in processor.process_batches(trainer):
+            pass
+        return trainer
+
+    return evaluate_walk_forward(
+        train, every_bar, pairs, seeds=range(seeds), cost=cost, draws=draws
+    )
