@@ -150,7 +150,7 @@ def test_seeds_with_other_splits_are_not_judged_together(folder, tmp_path):
         "--split", "0.9,0.1")  # fmt: skip
     done = run("evaluate", folder / "every.zarr", "--checkpoint-dir", folder / "seed-0",
                "--checkpoint-dir", tmp_path / "r", check=2)  # fmt: skip
-    assert "the same --split" in done.err
+    assert "the same splits" in done.err
 
 
 def test_a_training_goes_on_only_with_the_splits_it_began_with(folder):
@@ -241,7 +241,7 @@ def test_splits_name_what_is_learnt_from(folder):
         gb.BatchProcessor(store, splits={"test": splits["test"]})
     with pytest.raises(UsageError, match="not the split called 'train'"):
         gb.BatchProcessor(store, splits=splits, subset=splits["test"])
-    with pytest.raises(UsageError, match="the same --split"):
+    with pytest.raises(UsageError, match="the same splits"):
         gb.BatchProcessor(store, splits={"train": splits["test"], "test": splits["test"]})
 
 
