@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,8 +70,6 @@ from grandbatch.files.whole import Syncer, remove_temporaries, sync_folder
 from grandbatch.memory import MemoryLimit, own_bytes
 from grandbatch.memory.allocator import give_back
 from grandbatch.scheduling import Schedule
-
-logger = logging.getLogger("grandbatch")
 
 Progress = Callable[[int, int], None]
 
