@@ -17,6 +17,9 @@ from hypothesis import strategies as st
 
 import grandbatch as gb
 from grandbatch.bars import BarRules, prepare_bars
+from grandbatch.bars.building.gaps import fill_part
+from grandbatch.bars.cache.manifest import Part
+from grandbatch.bars.cache.parts import write_part
 from grandbatch.errors import BadRowsError, ColumnError, InputError
 from grandbatch.report.sections import made_of
 from grandbatch.scheduling import Schedule
@@ -314,6 +317,15 @@ def test_bad_rows_name_the_column_and_what_to_type(tmp_path):
         0,
         0,
     ]
+
+
+def test_a_part_is_filled_again_where_a_cluster_runs_a_task_twice(tmp_path):
+    values = np.array([[1.0, 1.0, 1.0]] * 5 + [[np.nan, 2.0, np.nan]])
+    digests = write_part(tmp_path / "part-00000.parquet", np.arange(3), values, ["rate"])
+    part = Part(0, "part-00000.parquet", 0, 2, digests)
+    done = [fill_part(str(tmp_path), part, ("rate",), (), (np.nan,), 1) for _ in range(2)]
+    assert done[0] == done[1]
+    assert (done[0][0].first_time, done[0][0].rows, done[0][1]) == (1, 2, (1,))
 
 
 def test_twins_differ_where_an_extra_value_does(tmp_path):

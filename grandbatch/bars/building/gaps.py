@@ -116,6 +116,7 @@ def fill_gaps(
         jobs, joining.run([task for _, task in jobs]), strict=True
     ):
         written[part.path] = left
+        (target / part.path).unlink()
         for name, count in zip(columns, n_filled, strict=True):
             counts[name] += count
     kept = [left for part in parts if (left := written.get(part.path, part)) is not None]
@@ -164,7 +165,7 @@ def fill_part(
     carry: Sequence[float],
     begin: int,
 ) -> tuple[Part | None, tuple[int, ...]]:
-    """Write a part anew, without gaps.
+    """Write a part anew, without gaps, beside itself: a cluster may run a task twice.
 
     Parameters
     ----------
@@ -187,7 +188,7 @@ def fill_part(
     n_filled : tuple of int
         Values written in each column.
     """
-    path, names = Path(target) / part.path, part.digests.columns
+    path, names = f"{part.path.removesuffix('.parquet')}-filled.parquet", part.digests.columns
     times, numbers = np.empty(part.rows, np.int64), np.empty((len(names) - 1, part.rows))
     read_part(Path(target), part.path, part.digests, (0, part.rows), names, [times, *numbers])
     start = int(np.searchsorted(times, begin))
@@ -200,11 +201,10 @@ def fill_part(
         else:
             _hand_on(values, before)
     if start == part.rows:
-        path.unlink()
         return None, tuple(n_filled)
     own, left = times[start:], [values[start:] for values in numbers]
-    digests = write_part(path, own, left, part.digests.extra)
-    kept = replace(part, first_time=int(own[0]), digests=digests)
+    digests = write_part(Path(target) / path, own, left, part.digests.extra)
+    kept = replace(part, path=path, first_time=int(own[0]), digests=digests)
     return kept, tuple(n_filled)
 
 
