@@ -54,7 +54,7 @@ def index_newlines(task: BlockJob) -> object:
 
 def to_columns(task: BlockJob) -> object:
     text = read_text(task.block, hashed=False)
-    return parse_rows(text, task.layout, task.form, task.symbol)
+    return parse_rows(text, task.dialect, task.form, task.symbol)
 
 
 def to_checked_columns(task: BlockJob) -> object:

@@ -12,6 +12,7 @@ import grandbatch
 ROOT = Path(grandbatch.__file__).parent
 RETIRED = {
     "grandbatch": {"runguard", "runrecord", "resources"},
+    "grandbatch.bars": {"layout", "layouts", "tableblock", "piece", "pieces"},
     **{
         key: {"piece", "pieces"}
         for key in (

@@ -151,7 +151,7 @@ def check_independent(
             raise EntangledError(
                 f"the rows of {source.file.name} alone don't tell what its timestamps mean"
             )
-    watched = any(column.is_watched for task in tasks for column in task.layout.columns.texts)
+    watched = any(column.is_watched for task in tasks for column in task.dialect.columns.texts)
     if watched:
         raise EntangledError("text columns are compared over all files")
 

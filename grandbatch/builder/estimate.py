@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from grandbatch.bars.building.memory import ReadingPlan, plan_memory
-from grandbatch.bars.form.dialect import read_layout
+from grandbatch.bars.form.dialect import read_dialect
 from grandbatch.bars.inputs.files import InputFile, resolve_inputs
 from grandbatch.bars.inputs.opening import open_raw
 from grandbatch.bars.inputs.packing import open_text
@@ -222,9 +222,9 @@ def _count(file: InputFile, rules: BarRules) -> int:
     count, last = 0, b"\n"
     opened = partial(open_text, file.location, file.kind, file.member, rules.encoding)
     with opened() as text:
-        layout, _ = read_layout(text, file.full_name, rules, file.path_columns)
+        dialect, _ = read_dialect(text, file.full_name, rules, file.path_columns)
     with opened() as text:
         while block := text.read(_BLOCK_BYTES):
             count += block.count(b"\n")
             last = block[-1:]
-    return max(0, count - layout.header_lines + (last != b"\n"))
+    return max(0, count - dialect.header_lines + (last != b"\n"))

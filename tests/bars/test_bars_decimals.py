@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import grandbatch as gb
-from grandbatch.bars.reading.tables import decimals_to_floats
+from grandbatch.bars.reading.parquet_rows import decimals_to_floats
 
 EXACT = decimal.Context(prec=80)
 

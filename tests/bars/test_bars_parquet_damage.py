@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.reading.row_groups import OpenGroups, TableBlock
+from grandbatch.bars.reading.row_groups import OpenGroups, ParquetBlock
 from grandbatch.errors import GrandbatchError, InputError
 from grandbatch.scheduling import Schedule
 
@@ -46,11 +46,11 @@ def test_rows_are_taken_from_anywhere_in_a_row_group(tmp_path, bounds):
     columns = write(tmp_path / "x.parquet", 200_000)
     with OpenGroups() as groups:
         for start, stop in pairwise(bounds):
-            block = TableBlock(str(tmp_path / "x.parquet"), 0, start, stop, 1)
+            block = ParquetBlock(str(tmp_path / "x.parquet"), 0, start, stop, 1)
             table = groups.read(block, ("volume", "close"))
             assert table["volume"].to_pylist() == list(range(start, stop))
             np.testing.assert_array_equal(table["close"], columns["close"][start:stop])
-        first = TableBlock(str(tmp_path / "x.parquet"), 0, 0, 2, 1)
+        first = ParquetBlock(str(tmp_path / "x.parquet"), 0, 0, 2, 1)
         assert groups.read(first, ("volume", "close"))["volume"].to_pylist() == [0, 1]
 
 
@@ -152,7 +152,7 @@ def test_a_footer_whose_counts_contradict_each_other_is_refused(tmp_path, monkey
         num_columns = metadata.num_columns
         row_group = metadata.row_group
 
-    from grandbatch.bars.reading import tables
+    from grandbatch.bars.reading import parquet_rows
 
     with pytest.raises(GrandbatchError, match="contradicts itself"):
-        tables._check_counts("x.parquet", Liar)
+        parquet_rows._check_counts("x.parquet", Liar)

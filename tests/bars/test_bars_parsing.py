@@ -15,7 +15,7 @@ from pyarrow import csv as pa_csv
 
 from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.bars.form.columns import ColumnMap
-from grandbatch.bars.form.dialect import CsvLayout
+from grandbatch.bars.form.dialect import CsvDialect
 from grandbatch.bars.reading import csv_rows as parsing
 from grandbatch.bars.reading.odd_lines import NULL_WORDS
 from grandbatch.bars.reading.text_blocks import PADDING, find_lines, text_of
@@ -26,17 +26,17 @@ from grandbatch.kernels.bars.bar_rules import ACCEPTED, MISSING, UNPARSEABLE
 from grandbatch.scheduling import Schedule
 
 FORM = TimeForm()
-PLAIN = CsvLayout(",", 6, ColumnMap((0,), (1, 2, 3, 4, 5), None), 0, 0)
-SYMBOLS = CsvLayout(",", 7, ColumnMap((0,), (2, 3, 4, 5, 6), 1), 0, 0)
+PLAIN = CsvDialect(",", 6, ColumnMap((0,), (1, 2, 3, 4, 5), None), 0, 0)
+SYMBOLS = CsvDialect(",", 7, ColumnMap((0,), (2, 3, 4, 5, 6), 1), 0, 0)
 EPOCH = dt.datetime(1970, 1, 1)
 
 
-def parse(text, layout=PLAIN, symbol="S", tile=8192, form=FORM):
+def parse(text, dialect=PLAIN, symbol="S", tile=8192, form=FORM):
     data = text if isinstance(text, bytes) else text.encode()
     # digits behind a text without an end must not become part of it
     padded = np.frombuffer(bytearray(data + b"9" * PADDING), np.uint8)
     with mock.patch.object(parsing, "_TILE_ROWS", tile):
-        return parsing.parse_rows(text_of(padded), layout, form, symbol)
+        return parsing.parse_rows(text_of(padded), dialect, form, symbol)
 
 
 def numbers_of(fields):
@@ -130,7 +130,7 @@ def test_what_is_a_number_and_what_is_missing_is_as_arrow_says(texts):
 
 
 def test_a_decimal_comma_is_read_and_a_point_beside_it_is_refused():
-    layout = CsvLayout(";", 6, PLAIN.columns, 0, 0, ",")
+    dialect = CsvDialect(";", 6, PLAIN.columns, 0, 0, ",")
     lines = [
         "1;2,5;-0,125;1e3;1,5e-3",
         "1.5;1;1;1;1",
@@ -138,7 +138,7 @@ def test_a_decimal_comma_is_read_and_a_point_beside_it_is_refused():
         "NA;1;1;1;1",
         "1;1,;1;1;1",
     ]
-    rows = parse("\n".join(f"2024-01-01;{line}" for line in lines), layout)
+    rows = parse("\n".join(f"2024-01-01;{line}" for line in lines), dialect)
     assert rows.reasons.tolist() == [ACCEPTED, UNPARSEABLE, UNPARSEABLE, MISSING, ACCEPTED]
     assert [values[0] for values in rows.numbers] == [1, 2.5, -0.125, 1000, 0.0015]
     assert [values[4] for values in rows.numbers] == [1, 1, 1, 1, 1]
@@ -203,8 +203,8 @@ def test_lines_are_read_as_the_csv_module_reads_them(cases, delimiter, dates, en
         lines.append(delimiter.join([*times, word, "1", "1", "1", "1", volume]))
     text = end.join(lines) + (end if ends else "")
     numbers = tuple(range(dates + 1, dates + 6))
-    layout = CsvLayout(delimiter, dates + 6, ColumnMap(tuple(range(dates)), numbers, dates), 0, 0)
-    rows = parse(text, layout, None, tile)
+    dialect = CsvDialect(delimiter, dates + 6, ColumnMap(tuple(range(dates)), numbers, dates), 0, 0)
+    rows = parse(text, dialect, None, tile)
     expected, reasons = plain_reading(text, delimiter, dates)
     assert rows.reasons.tolist() == reasons
     good = np.flatnonzero(rows.reasons == ACCEPTED)

@@ -134,7 +134,7 @@ def test_how_tasks_are_cut_changes_no_bit(
     rows = made_rows([0, 1, 2, 3, *(4 + m for m in sorted(minutes)), 3_100], "AB", len(minutes))
     path = write(folder / "bars.csv", rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resampling, "PIECE_ROWS", piece)
+        patch.setattr(resampling, "SLICE_ROWS", piece)
         patch.setattr(gathering, "SLAB_ROWS", slab)
         patch.setattr(gathering, "_STEP_ROWS", step)
         bars = prepare(path, "45min", Schedule.local(workers=workers), bar_duration="1min")

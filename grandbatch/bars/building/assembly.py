@@ -154,7 +154,7 @@ def join_parts(
     starts = np.cumsum([0, *(part.rows for part in parts)])
     n_columns = len(STORED) + len(extra)
     columns = np.empty((n_columns, starts[-1]), np.int64)
-    for record, places in _by_piece(parts, starts).items():
+    for record, places in _by_record(parts, starts).items():
         path = block_path(Path(blocks_folder), record, "raw")
         with open_raw_bars(path, places[0][0].n_rows) as raw:
             # symbols that follow each other in the parts do so in a block, too
@@ -178,7 +178,7 @@ def join_parts(
     return written
 
 
-def _by_piece(
+def _by_record(
     parts: Sequence[PlannedPart], starts: npt.NDArray[np.int64]
 ) -> dict[int, list[tuple[Slice, int]]]:
     """Slices of each record, and where among all rows of the parts each goes."""

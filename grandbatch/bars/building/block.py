@@ -21,14 +21,14 @@ from grandbatch.bars.building.raw import write_raw
 from grandbatch.bars.cache.digests import PartDigests
 from grandbatch.bars.cache.parts import write_part
 from grandbatch.bars.filling import mark_gaps
-from grandbatch.bars.form.dialect import CsvLayout
+from grandbatch.bars.form.dialect import CsvDialect
 from grandbatch.bars.judging import Carry, Judged, digests_of, judge
 from grandbatch.bars.reading.choosing import leave_out, texts_by_symbol
 from grandbatch.bars.reading.csv_rows import parse_rows
-from grandbatch.bars.reading.row_groups import OpenGroups, TableBlock
+from grandbatch.bars.reading.parquet_rows import ParquetDialect, parquet_texts, read_parquet
+from grandbatch.bars.reading.row_groups import OpenGroups, ParquetBlock
 from grandbatch.bars.reading.rows import Rows, scale_prices
-from grandbatch.bars.reading.tables import TableLayout, read_table, table_texts
-from grandbatch.bars.reading.text_blocks import Block, BlockText, find_lines, read_text
+from grandbatch.bars.reading.text_blocks import BlockText, CsvBlock, find_lines, read_text
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.timestamps.evidence import Evidence
 from grandbatch.bars.timestamps.texts import TimeForm
@@ -57,8 +57,8 @@ class BlockJob:
     """Place of the block among all blocks of all inputs."""
     file: int
     """Index of the input."""
-    block: Block | TableBlock
-    layout: CsvLayout | TableLayout
+    block: CsvBlock | ParquetBlock
+    dialect: CsvDialect | ParquetDialect
     form: TimeForm
     symbol: str | None
     """Symbol of all rows; None for those of the symbol column."""
@@ -177,8 +177,8 @@ def in_runs(tasks: Sequence[BlockJob], workers: int) -> list[list[BlockJob]]:
     ]
 
 
-def _are_of_one_group(one: Block | TableBlock, other: Block | TableBlock) -> bool:
-    if not isinstance(one, TableBlock) or not isinstance(other, TableBlock):
+def _are_of_one_group(one: CsvBlock | ParquetBlock, other: CsvBlock | ParquetBlock) -> bool:
+    if not isinstance(one, ParquetBlock) or not isinstance(other, ParquetBlock):
         return False
     return (one.path, one.group) == (other.path, other.group)
 
@@ -200,11 +200,11 @@ def read_block(task: BlockJob, groups: OpenGroups | None = None) -> BlockRecord:
     """
     groups = groups or OpenGroups()
     rows, text = read_rows(task, groups)
-    n_bytes, n_lines = size_of(task), len(rows) if text is None else text.n_lines
+    n_bytes, n_lines = task.block.n_bytes, len(rows) if text is None else text.n_lines
     left_out = int(np.count_nonzero(rows.reasons == LEFT_OUT))
     judged = judge(rows, task.rules, task.carry, task.gives_way)
     rows = judged.rows
-    beside = texts_by_symbol(rows, task.layout.columns.texts)
+    beside = texts_by_symbol(rows, task.dialect.columns.texts)
     symbols, part = _write_bars(task, judged, beside)
     if judged.n_bad > left_out:
         bad = np.flatnonzero((rows.reasons != ACCEPTED) & (rows.reasons != LEFT_OUT))
@@ -235,23 +235,17 @@ def read_block(task: BlockJob, groups: OpenGroups | None = None) -> BlockRecord:
 def read_rows(task: BlockJob, groups: OpenGroups) -> tuple[Rows, BlockText | None]:
     """Read a block's rows, before any is judged, and the text of them if it is text."""
     text: BlockText | None = None
-    if isinstance(task.block, TableBlock):
-        assert isinstance(task.layout, TableLayout)
-        rows = read_table(task.block, task.layout, task.form, task.symbol, groups)
+    if isinstance(task.block, ParquetBlock):
+        assert isinstance(task.dialect, ParquetDialect)
+        rows = read_parquet(task.block, task.dialect, task.form, task.symbol, groups)
     else:
-        assert isinstance(task.layout, CsvLayout)
+        assert isinstance(task.dialect, CsvDialect)
         text = read_text(task.block, task.hashed)
-        rows = parse_rows(text, task.layout, task.form, task.symbol)
+        rows = parse_rows(text, task.dialect, task.form, task.symbol)
     if task.rules.price_scale != 1:
         rows = scale_prices(rows, task.rules.price_scale)
-    leave_out(rows, task.layout.columns, task.symbol, side_by_side=bool(task.layout.series))
+    leave_out(rows, task.dialect.columns, task.symbol, side_by_side=bool(task.dialect.series))
     return mark_gaps(rows, task.rules), text
-
-
-def size_of(task: BlockJob) -> int:
-    """Bytes of a task's block."""
-    block = task.block
-    return block.n_bytes if isinstance(block, TableBlock) else block.stop - block.start
 
 
 def _write_bars(
@@ -330,7 +324,7 @@ def _add_bad_rows(
 
     The block is read again for their text.
     """
-    text = None if isinstance(task.block, TableBlock) else read_text(task.block, hashed=False)
+    text = None if isinstance(task.block, ParquetBlock) else read_text(task.block, hashed=False)
     table = describe_rows(task, text, groups, bad, np.full(len(bad), reason, np.uint8))
     if record.n_bad:
         before = pq.ParquetFile(bad_path(task)).read()
@@ -368,8 +362,8 @@ def describe_rows(
     Where there are extra columns also which of them is at fault, from 1, or 0 for none.
     """
     if text is None:
-        assert isinstance(task.block, TableBlock)
-        numbers, texts = bad, table_texts(task.block, bad, groups)
+        assert isinstance(task.block, ParquetBlock)
+        numbers, texts = bad, parquet_texts(task.block, bad, groups)
     else:
         lines = find_lines(text, bad)
         numbers = lines.numbers

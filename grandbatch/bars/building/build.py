@@ -19,7 +19,6 @@ from grandbatch.bars.building.block import (
     block_path,
     in_runs,
     read_blocks,
-    size_of,
 )
 from grandbatch.bars.building.carries import tasks_to_repeat
 from grandbatch.bars.building.gaps import fill_gaps
@@ -144,7 +143,7 @@ class CacheBuild:
 
         Where too many rows are bad, whatever comes, stop and return the blocks that show it.
         """
-        total = sum(size_of(task) for task in self.tasks)
+        total = sum(task.block.n_bytes for task in self.tasks)
         done = 0
         names = [file.full_name for file in self.files]
         before = (0, 0) if self.base is None else self.base.n_bad_of_rows
@@ -155,7 +154,7 @@ class CacheBuild:
             records = [record for record in result if isinstance(record, BlockRecord)]
             for record in records:
                 watch.hear(record)
-                self._sync_piece(record)
+                self._sync_block(record)
                 done += record.n_bytes
             if records and on_progress is not None:
                 on_progress(done, total)
@@ -191,10 +190,10 @@ class CacheBuild:
         runs = in_runs(tasks, self.reading.workers)
         for records in self.reading.run([task_of(read_blocks, run) for run in runs]):
             for record in records:
-                self._sync_piece(record)
+                self._sync_block(record)
                 self.records[record.index] = record
 
-    def _sync_piece(self, record: BlockRecord) -> None:
+    def _sync_block(self, record: BlockRecord) -> None:
         if record.n_bad:
             see(block_path(self.blocks_folder, record.index, "bad"))
         if record.is_part:

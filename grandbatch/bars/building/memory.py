@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from grandbatch.bars.building.assembly import PART_ROWS
 from grandbatch.bars.inputs.files import LEAF_BYTES, InputFile
-from grandbatch.bars.reading.row_groups import BUFFER_BYTES, open_table, told_plainly
+from grandbatch.bars.reading.row_groups import BUFFER_BYTES, open_parquet, told_plainly
 from grandbatch.errors import MemoryLimitError
 from grandbatch.kernels.bars.bar_rules import judge_rows
 from grandbatch.kernels.compilation import compiling_bytes
@@ -225,7 +225,7 @@ def _halved(size: int, least: int) -> list[int]:
 
 def _shape(file: InputFile) -> tuple[int, int]:
     """Columns of a Parquet file, and the bytes of a row in its row group of the longest."""
-    with told_plainly(file.location, "not a Parquet file"), open_table(file.location) as table:
+    with told_plainly(file.location, "not a Parquet file"), open_parquet(file.location) as table:
         footer = table.metadata
         groups = (footer.row_group(number) for number in range(footer.num_row_groups))
         row_bytes = [group.total_byte_size // max(group.num_rows, 1) for group in groups]

@@ -18,14 +18,14 @@ from grandbatch.bars.building.block import BlockJob
 from grandbatch.bars.building.memory import TEXT_BYTES_PER_ROW
 from grandbatch.bars.flags import offer_list
 from grandbatch.bars.form.columns import ColumnMap
-from grandbatch.bars.form.dialect import SAMPLE_BYTES, CsvLayout, read_ending, read_layout
+from grandbatch.bars.form.dialect import SAMPLE_BYTES, CsvDialect, read_dialect, read_ending
 from grandbatch.bars.inputs.files import LEAF_BYTES, InputFile, hash_leaves, join_leaves
 from grandbatch.bars.inputs.opening import open_raw
 from grandbatch.bars.inputs.packing import is_utf8, unpack
 from grandbatch.bars.reading.csv_rows import parse_rows
-from grandbatch.bars.reading.row_groups import TableBlock
-from grandbatch.bars.reading.tables import TableLayout, read_table_layout, sniff_table
-from grandbatch.bars.reading.text_blocks import Block, cut_file, text_of
+from grandbatch.bars.reading.parquet_rows import ParquetDialect, read_parquet_dialect, sniff_parquet
+from grandbatch.bars.reading.row_groups import ParquetBlock
+from grandbatch.bars.reading.text_blocks import CsvBlock, cut_file, text_of
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.bars.timestamps.evidence import NOTHING, UNSETTLED, Evidence, Meaning, total
 from grandbatch.bars.timestamps.texts import TimeForm
@@ -47,7 +47,7 @@ class Source:
     """One input, and what is known of how it is written."""
 
     file: InputFile
-    layout: CsvLayout | TableLayout
+    dialect: CsvDialect | ParquetDialect
     sniffed: Evidence
     """Of the file's first rows."""
     digest: str | None = None
@@ -60,7 +60,7 @@ class Source:
     @property
     def first_line(self) -> int:
         """Line number of the first line after the header."""
-        return self.layout.header_lines + 1 if isinstance(self.layout, CsvLayout) else 1
+        return self.dialect.header_lines + 1 if isinstance(self.dialect, CsvDialect) else 1
 
 
 def task_of(function: Callable[..., Any], *values: Any) -> Any:
@@ -95,23 +95,23 @@ def plan_reading(
         source, blocks = _look_into(file, text, rules, block_bytes)
         source.digest = digest
         sources.append(source)
-        layouts = [replace(source.layout, columns=one) for one in source.layout.series]
+        dialects = [replace(source.dialect, columns=one) for one in source.dialect.series]
         for block in blocks:
-            for place, layout in enumerate(layouts or [source.layout], start=1):
+            for place, dialect in enumerate(dialects or [source.dialect], start=1):
                 task = BlockJob(
                     index=len(tasks),
                     file=number,
                     block=block,
-                    layout=layout,
+                    dialect=dialect,
                     form=form_of(source.meaning, rules),
-                    symbol=_symbol_of(file, layout.columns, rules),
+                    symbol=_symbol_of(file, dialect.columns, rules),
                     rules=rules,
                     hashed=text is None
                     and place == 1
                     and file.kind == "csv"
                     and block_bytes % LEAF_BYTES == 0,
                     folder=str(staging / "pieces"),
-                    ends_block=place >= len(layouts),
+                    ends_block=place >= len(dialects),
                 )
                 tasks.append(task)
     _tell_left_out(sources)
@@ -123,7 +123,7 @@ def plan_reading(
 
 def _tell_left_out(sources: Sequence[Source]) -> None:
     """Name the columns of numbers that are read over, once for all files."""
-    names = list(dict.fromkeys(name for source in sources for name in source.layout.left_out))
+    names = list(dict.fromkeys(name for source in sources for name in source.dialect.left_out))
     if names:
         log.warning(
             "%s: columns of numbers that are read over: %s. To keep some, add %s; to hear no more "
@@ -163,27 +163,31 @@ def under_verdicts(tasks: Sequence[BlockJob], sources: Sequence[Source]) -> list
 
 def _look_into(
     file: InputFile, unpacked: Path | None, rules: BarRules, block_bytes: int
-) -> tuple[Source, Sequence[Block | TableBlock]]:
+) -> tuple[Source, Sequence[CsvBlock | ParquetBlock]]:
     if file.kind == "parquet":
         rows = max(block_bytes // TEXT_BYTES_PER_ROW, 1)
-        layout, table_blocks = read_table_layout(file.location, rules, rows, file.path_columns)
-        return Source(file, layout, sniff_table(table_blocks[0], layout, rules)), table_blocks
+        dialect, parquet_blocks = read_parquet_dialect(
+            file.location, rules, rows, file.path_columns
+        )
+        return Source(
+            file, dialect, sniff_parquet(parquet_blocks[0], dialect, rules)
+        ), parquet_blocks
     location = file.location if unpacked is None else str(unpacked)
     size = file.size if unpacked is None else unpacked.stat().st_size
     with open_raw(location, SAMPLE_BYTES + 1) as raw:
         ending = read_ending(raw, size) if size > SAMPLE_BYTES else b""
         named = file.full_name, rules, file.path_columns
-        csv_layout, sample = read_layout(raw, *named, ending)
-    blocks = cut_file(location, size, csv_layout.data_start, block_bytes)
-    return Source(file, csv_layout, _sniff(csv_layout, sample, rules)), blocks
+        csv_dialect, sample = read_dialect(raw, *named, ending)
+    blocks = cut_file(location, size, csv_dialect.data_start, block_bytes)
+    return Source(file, csv_dialect, _sniff(csv_dialect, sample, rules)), blocks
 
 
-def _sniff(layout: CsvLayout, sample: bytes, rules: BarRules) -> Evidence:
+def _sniff(dialect: CsvDialect, sample: bytes, rules: BarRules) -> Evidence:
     """Evidence of a file's first rows."""
     text = text_of(np.frombuffer(bytearray(sample + bytes(PADDING)), np.uint8))
     form = TimeForm(strptime=rules.timestamp_format)
-    layout = replace(layout, columns=replace(layout.columns, texts=()))
-    return parse_rows(text, layout, form, DEFAULT_SYMBOL).evidence
+    dialect = replace(dialect, columns=replace(dialect.columns, texts=()))
+    return parse_rows(text, dialect, form, DEFAULT_SYMBOL).evidence
 
 
 def _symbol_of(file: InputFile, columns: ColumnMap, rules: BarRules) -> str | None:

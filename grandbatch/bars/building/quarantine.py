@@ -26,10 +26,10 @@ from grandbatch.bars.building.disorder import likely_remedy
 from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.problems import bad_rows, duplicate
 from grandbatch.bars.flags import offer
-from grandbatch.bars.form.dialect import CsvLayout
+from grandbatch.bars.form.dialect import CsvDialect
 from grandbatch.bars.form.instruments import ColumnsWatch
 from grandbatch.bars.judging import NEAR_MISS, judge
-from grandbatch.bars.reading.row_groups import OpenGroups, TableBlock
+from grandbatch.bars.reading.row_groups import OpenGroups, ParquetBlock
 from grandbatch.bars.reading.rows import Rows
 from grandbatch.bars.rules import REASONS, BarRules
 from grandbatch.errors import InputError
@@ -84,7 +84,7 @@ class BadRowsWatch:
         self._rows_to_come = sum(_most_rows(task) for task in tasks)
         self._tasks = tasks
         self._waiting: dict[int, BlockRecord] = {}
-        self._pieces: list[BlockRecord] = []
+        self._heard: list[BlockRecord] = []
         self._n_bad, self._n_rows = before
         self._columns = ColumnsWatch(rules)
         self._untimely = 0
@@ -101,22 +101,22 @@ class BadRowsWatch:
             If a column that is read over tells instruments apart.
         """
         self._waiting[record.index] = record
-        while len(self._pieces) in self._waiting:
-            following = self._waiting.pop(len(self._pieces))
+        while len(self._heard) in self._waiting:
+            following = self._waiting.pop(len(self._heard))
             self._rows_to_come -= _most_rows(self._tasks[following.index])
             self._n_rows += following.n_rows
             self._n_bad += self._surely_bad(following)
-            self._pieces.append(following)
+            self._heard.append(following)
             self._watch_columns(following)
             if not self._rules.allows(self._n_bad, self._n_rows + self._rows_to_come):
-                raise HopelessError(self._pieces)
+                raise HopelessError(self._heard)
 
     def doubts(self) -> list[str]:
         """Return what in columns beside the bars is worth a look."""
         return self._columns.doubts()
 
     def _watch_columns(self, record: BlockRecord) -> None:
-        columns = self._tasks[record.index].layout.columns
+        columns = self._tasks[record.index].dialect.columns
         watched = [column for column in columns.texts if column.is_watched]
         if watched:
             found = {held.name: held.texts for held in record.symbols}
@@ -137,11 +137,11 @@ class BadRowsWatch:
 
 def _most_rows(task: BlockJob) -> int:
     """Rows that a block has at most."""
-    if isinstance(task.block, TableBlock):
+    if isinstance(task.block, ParquetBlock):
         return task.block.stop - task.block.start
-    assert isinstance(task.layout, CsvLayout)
+    assert isinstance(task.dialect, CsvDialect)
     # a line has a delimiter or an end for each field, and most have more
-    return (task.block.stop - task.block.start) // task.layout.n_fields + 1
+    return task.block.n_bytes // task.dialect.n_fields + 1
 
 
 def count_reasons(records: Sequence[BlockRecord]) -> dict[str, int]:

@@ -60,7 +60,7 @@ _TAR_PLACE = 257
 
 
 @dataclass(frozen=True)
-class CsvLayout:
+class CsvDialect:
     """How one CSV file is written."""
 
     delimiter: str
@@ -89,13 +89,13 @@ class _Line:
     delimiter: str
 
 
-def read_layout(
+def read_dialect(
     file: BinaryIO,
     name: str,
     rules: BarRules,
     folders: Mapping[str, str] = MappingProxyType({}),
     ending: bytes = b"",
-) -> tuple[CsvLayout, bytes]:
+) -> tuple[CsvDialect, bytes]:
     """Read the first lines of a text; `name` is what errors call it.
 
     Columns beside the bars may hold texts further down: the last lines of an `ending` show it, too.
@@ -106,7 +106,7 @@ def read_layout(
 
     Returns
     -------
-    layout : CsvLayout
+    dialect : CsvDialect
     sample : bytes
         Whole lines of bars, at most `SAMPLE_BYTES`.
 
@@ -177,7 +177,7 @@ def _read_sample(
     folders: Mapping[str, str],
     is_whole: bool,
     ending: bytes,
-) -> tuple[CsvLayout, bytes]:
+) -> tuple[CsvDialect, bytes]:
     line = re.split(rb"[\r\n]", sample, maxsplit=1)[0]
     if line.count(0) > len(line) // 4:
         raise InputError(f"{name}: not UTF-8 text (UTF-16, or not text at all); convert it first")
@@ -229,7 +229,7 @@ def _read_sample(
     refuse_grouped(rows, columns.all_numbers, decimal, rules, name)
     are_numbers = may_be_numbers(rows, len(headers), decimal)
     lines_before = len(re.findall(rb"\r\n|\n|\r", sample[start:data_start]))
-    layout = CsvLayout(
+    dialect = CsvDialect(
         head.delimiter,
         len(headers),
         columns,
@@ -240,7 +240,7 @@ def _read_sample(
         series,
         left_out_numbers(headers, series or [columns], rules, are_numbers),
     )
-    return layout, body
+    return dialect, body
 
 
 def _rows(text: bytes, delimiter: str, most: int) -> Iterator[list[str]]:
@@ -257,7 +257,7 @@ def _last_rows(text: bytes, delimiter: str) -> list[list[str]]:
 
 
 def read_ending(file: BinaryIO, size: int) -> bytes:
-    """Read the end of a text, beyond what `read_layout` reads of its beginning."""
+    """Read the end of a text, beyond what `read_dialect` reads of its beginning."""
     file.seek(max(SAMPLE_BYTES, size - _ENDING_BYTES))
     ending = read_exactly(file, _ENDING_BYTES)
     file.seek(0)

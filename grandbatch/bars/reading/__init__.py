@@ -7,6 +7,6 @@
 | `csv_rows` | lines of CSV to rows |
 | `odd_lines` | lines that the fast reader leaves |
 | `row_groups` | row groups of Parquet files, read by column and slice |
-| `tables` | row groups to the rows that lines of CSV give |
+| `parquet_rows` | row groups to the rows that lines of CSV give |
 | `choosing` | rows that are left out: others than those asked for |
 """

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.bars.form.columns import NOWHERE, TextColumn
-from grandbatch.bars.form.dialect import CsvLayout
+from grandbatch.bars.form.dialect import CsvDialect
 from grandbatch.bars.reading.odd_lines import read_odd_lines
 from grandbatch.bars.reading.rows import Codes, Rows, Texts, mark_times, name_symbols, recode
 from grandbatch.bars.reading.text_blocks import BlockText
@@ -34,26 +34,26 @@ _TILE_ROWS = 8192
 _FEW_SYMBOLS = 64
 
 
-def parse_rows(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str | None) -> Rows:
+def parse_rows(text: BlockText, dialect: CsvDialect, form: TimeForm, symbol: str | None) -> Rows:
     """Read a block's lines; `symbol` stands for all rows, or None for those of the column."""
     size, tile = len(text.data), max(1, min(_TILE_ROWS, text.n_lines))
     times, codes = np.empty(text.n_lines, np.int64), np.zeros(text.n_lines, np.int32)
-    n_extra = len(layout.columns.extras)
+    n_extra = len(dialect.columns.extras)
     numbers = np.empty((N_NUMBERS + n_extra, text.n_lines))
     gaps = np.zeros((n_extra, text.n_lines), np.uint8)
     reasons = np.empty(text.n_lines, np.uint8)
-    if layout.series:
+    if dialect.series:
         numbers[:] = np.nan  # where prices stay so, a symbol has no bar
-    if layout.columns.numbers[-1] == NOWHERE:
+    if dialect.columns.numbers[-1] == NOWHERE:
         numbers[N_NUMBERS - 1] = 0
-    beside = _Beside(text.padded, layout.columns.texts, text.n_lines)
+    beside = _Beside(text.padded, dialect.columns.texts, text.n_lines)
     texts = np.zeros((N_TEXTS + len(beside.columns), 2, tile), np.int64)
     status = np.empty(tile, np.uint8)
     odd, odd_lines = np.empty((3, tile), np.int64), [np.empty((3, 0), np.int64)]
     tally, changes = Tally(), [NO_CHANGES]
     symbols = _Names(text.padded)
-    roles = _roles(layout, symbol is None)
-    marks = ord(layout.delimiter), ord(layout.decimal)
+    roles = _roles(dialect, symbol is None)
+    marks = ord(dialect.delimiter), ord(dialect.decimal)
     at = row = 0
     while at < size:
         at, count, n_odd = read_lines(
@@ -63,7 +63,7 @@ def parse_rows(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str |
         row += count
         odd_lines.append(odd[:, :n_odd].copy())
         data, moments = text.padded, texts[DATE, :, :count]
-        if len(layout.columns.timestamp) == 2:
+        if len(dialect.columns.timestamp) == 2:
             data, moments = _join(data, texts[DATE], texts[TIME], count)
         found = read_texts(data, moments, form, times[rows], status[:count], tally)
         if found is not NO_CHANGES:
@@ -76,7 +76,7 @@ def parse_rows(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str |
     names: tuple[str, ...] = (symbol or "",)
     if symbol is None:
         codes, names = name_symbols(symbols.texts(), codes, reasons[:row])
-    o, h, l, c, v = (numbers[_first_role(layout, number), :row] for number in range(N_NUMBERS))
+    o, h, l, c, v = (numbers[_first_role(dialect, number), :row] for number in range(N_NUMBERS))
     read = Rows(
         times[:row],
         (o, h, l, c, v),
@@ -92,14 +92,14 @@ def parse_rows(text: BlockText, layout: CsvLayout, form: TimeForm, symbol: str |
     places, starts, stops = np.concatenate(odd_lines, axis=1)
     if not len(places):
         return read
-    return _insert(read, places, read_odd_lines(text.padded, starts, stops, layout, form, symbol))
+    return _insert(read, places, read_odd_lines(text.padded, starts, stops, dialect, form, symbol))
 
 
-def _roles(layout: CsvLayout, has_column: bool) -> npt.NDArray[np.uint16]:
+def _roles(dialect: CsvDialect, has_column: bool) -> npt.NDArray[np.uint16]:
     """Return what each field of a line is."""
-    columns = layout.columns
+    columns = dialect.columns
     first = len(columns.all_numbers)
-    roles = np.full(layout.n_fields, first + SKIPPED, np.uint16)
+    roles = np.full(dialect.n_fields, first + SKIPPED, np.uint16)
     for role, column in enumerate(columns.texts, start=first + N_TEXTS):
         if column.field != NOWHERE:
             roles[column.field] = role
@@ -107,15 +107,15 @@ def _roles(layout: CsvLayout, has_column: bool) -> npt.NDArray[np.uint16]:
         roles[field] = role
     for number, field in enumerate(columns.all_numbers):
         if field != NOWHERE:
-            roles[field] = _first_role(layout, number)
+            roles[field] = _first_role(dialect, number)
     if has_column and columns.symbol is not None:
         roles[columns.symbol] = first + SYMBOL
     return roles
 
 
-def _first_role(layout: CsvLayout, number: int) -> int:
+def _first_role(dialect: CsvDialect, number: int) -> int:
     """Return the first number of the same field: one price may be all four of a bar."""
-    numbers = layout.columns.all_numbers
+    numbers = dialect.columns.all_numbers
     return numbers.index(numbers[number])
 
 

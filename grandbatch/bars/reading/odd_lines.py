@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from grandbatch.bars.form.columns import NOWHERE
-from grandbatch.bars.form.dialect import CsvLayout
+from grandbatch.bars.form.dialect import CsvDialect
 from grandbatch.bars.form.texts import ungroup
 from grandbatch.bars.reading.rows import Rows, plain_codes, rows_of
 from grandbatch.bars.timestamps.texts import TimeForm
@@ -33,7 +33,7 @@ def read_odd_lines(
     data: npt.NDArray[np.uint8],
     starts: Int64,
     stops: Int64,
-    layout: CsvLayout,
+    dialect: CsvDialect,
     form: TimeForm,
     symbol: str | None,
 ) -> Rows:
@@ -45,18 +45,18 @@ def read_odd_lines(
         Where the lines are.
     starts, stops : (T,) int64
         Where each starts and stops, without its end; at least one.
-    layout : CsvLayout
+    dialect : CsvDialect
         How lines are written.
     form : TimeForm
         How timestamps are read.
     symbol : str or None
         The symbol of all rows, or None for those of the column.
     """
-    columns, room = layout.columns, int((stops - starts).sum())
+    columns, room = dialect.columns, int((stops - starts).sum())
 
     def texts(field: int) -> Any:
         out, offsets = np.empty(room, np.uint8), np.empty(len(starts) + 1, np.int32)
-        copy_field(data, starts, stops, field, ord(layout.delimiter), out, offsets)
+        copy_field(data, starts, stops, field, ord(dialect.delimiter), out, offsets)
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(out)]
         return pa.chunked_array([pa.Array.from_buffers(pa.binary(), len(starts), buffers)])
 
@@ -68,13 +68,13 @@ def read_odd_lines(
     numbers = [
         no_numbers(len(starts))
         if field == NOWHERE
-        else to_numbers(texts(field), layout.decimal, unread, grouped=layout.grouped)
+        else to_numbers(texts(field), dialect.decimal, unread, grouped=dialect.grouped)
         for field in columns.numbers
     ]
     extras = []
     for field in columns.extras:
         lacks = np.zeros(len(starts), np.bool_)
-        read = to_numbers(texts(field), layout.decimal, lacks, grouped=layout.grouped)
+        read = to_numbers(texts(field), dialect.decimal, lacks, grouped=dialect.grouped)
         extras.append((read, lacks))
     symbols: Any = symbol
     if symbol is None:

@@ -25,7 +25,7 @@ BUFFER_BYTES = 2**20
 
 
 @dataclass(frozen=True)
-class TableBlock:
+class ParquetBlock:
     """Rows `[start, stop)` of one row group."""
 
     path: str
@@ -54,7 +54,7 @@ class OpenGroups:
             cursor.close()
         self._open.clear()
 
-    def read(self, block: TableBlock, names: tuple[str, ...] | None) -> Any:
+    def read(self, block: ParquetBlock, names: tuple[str, ...] | None) -> Any:
         """Read a block's rows of some columns, or of all; a table.
 
         Raises
@@ -77,7 +77,7 @@ class _Cursor:
 
     def __init__(self, path: str, group: int, names: tuple[str, ...] | None, n_rows: int) -> None:
         self._path = path
-        self._file = open_table(path)
+        self._file = open_parquet(path)
         self._batches = self._file.iter_batches(
             min(n_rows, BATCH_ROWS),
             row_groups=[group],
@@ -110,7 +110,7 @@ class _Cursor:
         self._file.close()
 
 
-def open_table(location: str) -> Any:
+def open_parquet(location: str) -> Any:
     """Open a Parquet file, local or remote; a file that shrinks is an error, no signal."""
     file = open_raw(location) if is_url(location) else location
     return pq.ParquetFile(file, pre_buffer=False, memory_map=False, buffer_size=BUFFER_BYTES)

@@ -28,7 +28,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Block:
+class CsvBlock:
     """One byte range of one text file."""
 
     path: str
@@ -39,6 +39,11 @@ class Block:
     """Bytes of the whole file."""
     data_start: int
     """Where the file's first line after the header starts."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the block."""
+        return self.stop - self.start
 
 
 @dataclass(frozen=True)
@@ -58,15 +63,15 @@ class BlockText:
         return self.padded[:-PADDING]
 
 
-def cut_file(path: str, size: int, data_start: int, block_bytes: int) -> list[Block]:
+def cut_file(path: str, size: int, data_start: int, block_bytes: int) -> list[CsvBlock]:
     """Cut a file into blocks of `block_bytes`."""
     return [
-        Block(path, start, min(start + block_bytes, size), size, data_start)
+        CsvBlock(path, start, min(start + block_bytes, size), size, data_start)
         for start in range(0, size, block_bytes)
     ]
 
 
-def read_text(block: Block, hashed: bool) -> BlockText:
+def read_text(block: CsvBlock, hashed: bool) -> BlockText:
     """Read the lines that start in a block, with the leaves' digests if `hashed`.
 
     Raises
@@ -109,7 +114,7 @@ def text_of(padded: Bytes, leaves: tuple[bytes, ...] = ()) -> BlockText:
     return BlockText(padded, n_lines, leaves)
 
 
-def _first_line(block: Block, data: Bytes, before: bytes) -> int:
+def _first_line(block: CsvBlock, data: Bytes, before: bytes) -> int:
     """Where the first line starts that starts in the block; the block's size if none does.
 
     `before` is the byte before the block, empty where that is none of a line of bars.
@@ -140,7 +145,7 @@ def _are_ends(data: Bytes) -> npt.NDArray[np.bool_]:
     return found
 
 
-def _finish_line(file: BinaryIO, block: Block, buffer: Bytes, end: int) -> int:
+def _finish_line(file: BinaryIO, block: CsvBlock, buffer: Bytes, end: int) -> int:
     """Read on behind the block to the end of its last line."""
     while True:
         room = buffer[end : min(end + _STEP_BYTES, len(buffer) - PADDING)]
@@ -155,7 +160,7 @@ def _finish_line(file: BinaryIO, block: Block, buffer: Bytes, end: int) -> int:
             raise _too_long(block, block.stop)
 
 
-def _refuse_long_lines(block: Block, lines: Bytes, begin: int) -> None:
+def _refuse_long_lines(block: CsvBlock, lines: Bytes, begin: int) -> None:
     """Raise if a line is too long, wherever blocks are cut."""
     # such a line covers a whole window of half that length
     half = MAX_LINE_BYTES // 2
@@ -171,7 +176,7 @@ def _refuse_long_lines(block: Block, lines: Bytes, begin: int) -> None:
         raise _too_long(block, block.start + begin + int(ends[too_long[0]]) + 1)
 
 
-def _too_long(block: Block, after: int) -> InputError:
+def _too_long(block: CsvBlock, after: int) -> InputError:
     return InputError(
         f"{block.path}: no line ends in {MAX_LINE_BYTES:,} bytes after byte {after:,}; is it CSV?"
     )

@@ -31,7 +31,7 @@ from grandbatch.memory import MemoryLimit
 from grandbatch.memory.costs import BASE_BYTES
 from grandbatch.scheduling import Schedule
 
-PIECE_ROWS = 1_048_576
+SLICE_ROWS = 1_048_576
 """Finer bars whose intervals are gathered by one task."""
 
 
@@ -153,8 +153,8 @@ def _jobs(
         incomplete = incomplete_start(last_times[code], timeframe, duration_ns)
         n_incomplete += incomplete is not None
         folder = folder_of(name)
-        for number, at in enumerate(range(first, stop, PIECE_ROWS)):
-            end = min(at + PIECE_ROWS, stop)
+        for number, at in enumerate(range(first, stop, SLICE_ROWS)):
+            end = min(at + SLICE_ROWS, stop)
             path = f"{folder}/part-{number:05d}.parquet"
             jobs.append(GatherJob(finer, code, (at, end), timeframe, incomplete, str(target), path))
     return jobs, n_incomplete
@@ -179,7 +179,7 @@ def _admitted(schedule: Schedule, finer: Bars, limit: MemoryLimit) -> Schedule:
     columns = len(finer.columns) + 1
     longest = int(max(finer.symbol_bounds[1:] - finer.symbol_bounds[:-1]))
     # as gathered, and as written; slabs as read, and one column behind the other
-    task = 8 * columns * (2 * min(longest, PIECE_ROWS) + 3 * min(longest, SLAB_ROWS))
+    task = 8 * columns * (2 * min(longest, SLICE_ROWS) + 3 * min(longest, SLAB_ROWS))
     room = limit.limit_bytes - BASE_BYTES
     if room < task:
         raise MemoryLimitError(

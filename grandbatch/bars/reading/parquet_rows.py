@@ -18,7 +18,7 @@ from grandbatch.bars.form.left_out import left_out_numbers
 from grandbatch.bars.form.side_by_side import match_frame, read_pairs
 from grandbatch.bars.form.texts import likely_decimal, refuse_empty_volume, refuse_grouped
 from grandbatch.bars.reading.odd_lines import no_numbers, to_numbers
-from grandbatch.bars.reading.row_groups import OpenGroups, TableBlock, open_table, told_plainly
+from grandbatch.bars.reading.row_groups import OpenGroups, ParquetBlock, open_parquet, told_plainly
 from grandbatch.bars.reading.rows import Rows, Texts, plain_codes, rows_of
 from grandbatch.bars.rules import UNITS, BarRules
 from grandbatch.bars.timestamps.evidence import Evidence
@@ -36,7 +36,7 @@ _MIDNIGHT = b"T00:00:00(\\.0+)?$"
 
 
 @dataclass(frozen=True)
-class TableLayout:
+class ParquetDialect:
     """Where the columns of bars are in one Parquet file."""
 
     names: tuple[str, ...]
@@ -51,9 +51,9 @@ class TableLayout:
     """Names of columns of numbers that are read over."""
 
 
-def read_table_layout(
+def read_parquet_dialect(
     location: str, rules: BarRules, rows_per_block: int, folders: Mapping[str, str]
-) -> tuple[TableLayout, list[TableBlock]]:
+) -> tuple[ParquetDialect, list[ParquetBlock]]:
     """Read a Parquet file's schema, and cut its row groups into blocks.
 
     Raises
@@ -63,7 +63,7 @@ def read_table_layout(
     ColumnError
         If its columns can't be mapped.
     """
-    with told_plainly(location, "not a Parquet file"), open_table(location) as file:
+    with told_plainly(location, "not a Parquet file"), open_parquet(location) as file:
         footer = file.metadata
         schema = file.schema_arrow
         names = tuple(schema.names)
@@ -76,15 +76,17 @@ def read_table_layout(
         size = footer.row_group(group).total_byte_size
         for start in range(0, n_rows, rows_per_block):
             stop = min(start + rows_per_block, n_rows)
-            blocks.append(TableBlock(location, group, start, stop, size * (stop - start) // n_rows))
+            blocks.append(
+                ParquetBlock(location, group, start, stop, size * (stop - start) // n_rows)
+            )
     kinds = [schema.field(i).type for i in range(len(names))]
     are_numbers = [_is_number(kind) for kind in kinds]
     pairs = read_pairs(names, rules)
     if pairs is not None:
         series = match_frame(pairs, rules, location)
         left_out = left_out_numbers(pairs.fields, series, rules, are_numbers)
-        layout = TableLayout(names, series[0], grouped=rules.grouped, series=series)
-        return replace(layout, left_out=left_out), blocks
+        dialect = ParquetDialect(names, series[0], grouped=rules.grouped, series=series)
+        return replace(dialect, left_out=left_out), blocks
     columns = match_columns(names, rules, location, folders)
     _refuse_nested(schema, columns, location)
     codes = _may_be_codes(blocks[0], schema, columns)
@@ -94,11 +96,11 @@ def read_table_layout(
     _check_volume(blocks[0], names, columns, rules)
     decimal = _decimal_of(blocks[0], schema, columns, rules)
     left_out = left_out_numbers(names, [columns], rules, are_numbers)
-    return TableLayout(names, columns, decimal, rules.grouped, left_out=left_out), blocks
+    return ParquetDialect(names, columns, decimal, rules.grouped, left_out=left_out), blocks
 
 
 def _check_volume(
-    block: TableBlock, names: Sequence[str], columns: ColumnMap, rules: BarRules
+    block: ParquetBlock, names: Sequence[str], columns: ColumnMap, rules: BarRules
 ) -> None:
     """Refuse a volume that none of the first rows has."""
     if columns.numbers[-1] == NOWHERE:
@@ -111,7 +113,7 @@ def _check_volume(
     refuse_empty_volume(texts, name, rules, block.path)
 
 
-def _may_be_codes(block: TableBlock, schema: Any, columns: ColumnMap) -> list[bool]:
+def _may_be_codes(block: ParquetBlock, schema: Any, columns: ColumnMap) -> list[bool]:
     """Of each column, whether its first rows are one whole number, such as of an instrument."""
     beside = [
         i
@@ -130,7 +132,7 @@ def _may_be_codes(block: TableBlock, schema: Any, columns: ColumnMap) -> list[bo
     return found
 
 
-def _decimal_of(block: TableBlock, schema: Any, columns: ColumnMap, rules: BarRules) -> str:
+def _decimal_of(block: ParquetBlock, schema: Any, columns: ColumnMap, rules: BarRules) -> str:
     """Tell what stands before decimals where numbers are texts, from the first rows."""
     fields = [schema.field(i) for i in dict.fromkeys(columns.all_numbers) if i != NOWHERE]
     names = tuple(field.name for field in fields if _is_text(field.type))
@@ -190,8 +192,12 @@ def _check_counts(location: str, footer: Any) -> None:
         )
 
 
-def read_table(
-    block: TableBlock, layout: TableLayout, form: TimeForm, symbol: str | None, groups: OpenGroups
+def read_parquet(
+    block: ParquetBlock,
+    dialect: ParquetDialect,
+    form: TimeForm,
+    symbol: str | None,
+    groups: OpenGroups,
 ) -> Rows:
     """Read a block's rows; `symbol` stands for all rows, or None for those of the column.
 
@@ -201,19 +207,23 @@ def read_table(
         If the file can't be read, or a price or volume is no number.
     """
     with told_plainly(block.path):
-        return _read_table(block, layout, form, symbol, groups)
+        return _read_parquet(block, dialect, form, symbol, groups)
 
 
-def _read_table(
-    block: TableBlock, layout: TableLayout, form: TimeForm, symbol: str | None, groups: OpenGroups
+def _read_parquet(
+    block: ParquetBlock,
+    dialect: ParquetDialect,
+    form: TimeForm,
+    symbol: str | None,
+    groups: OpenGroups,
 ) -> Rows:
-    columns = layout.columns
+    columns = dialect.columns
     fields = {*columns.timestamp, *columns.all_numbers}
     fields |= {column.field for column in columns.texts}
     if symbol is None and columns.symbol is not None:
         fields.add(columns.symbol)
-    table = groups.read(block, tuple(layout.names[i] for i in sorted(fields - {NOWHERE})))
-    times = _time_texts(table, layout)
+    table = groups.read(block, tuple(dialect.names[i] for i in sorted(fields - {NOWHERE})))
+    times = _time_texts(table, dialect)
     unread = np.zeros(len(table), np.bool_)
     extras = [(i, np.zeros(len(table), np.bool_)) for i in columns.extras]
     places = [*((i, unread) for i in columns.numbers), *extras]
@@ -221,7 +231,7 @@ def _read_table(
         read = [
             no_numbers(len(table))
             if i == NOWHERE
-            else _to_floats(table[layout.names[i]], lacks, layout)
+            else _to_floats(table[dialect.names[i]], lacks, dialect)
             for i, lacks in places
         ]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -231,46 +241,46 @@ def _read_table(
     symbols: Any = symbol
     if symbol is None:
         assert columns.symbol is not None
-        symbols = _to_text(table[layout.names[columns.symbol]]).dictionary_encode()
+        symbols = _to_text(table[dialect.names[columns.symbol]]).dictionary_encode()
     beside = [(values, lacks) for values, (_, lacks) in zip(read[n_numbers:], extras, strict=True)]
     rows = rows_of(times, read[:n_numbers], symbols, form, beside)
     rows.reasons[unread] = UNPARSEABLE
-    return replace(rows, texts=tuple(_texts(table, layout, column) for column in columns.texts))
+    return replace(rows, texts=tuple(_texts(table, dialect, column) for column in columns.texts))
 
 
-def _texts(table: Any, layout: TableLayout, column: TextColumn) -> Texts:
+def _texts(table: Any, dialect: ParquetDialect, column: TextColumn) -> Texts:
     """Texts of a column beside the bars."""
     if column.field == NOWHERE:
         return Texts(np.zeros(len(table), np.int32), (column.constant,))
-    coded = _to_text(table[layout.names[column.field]]).dictionary_encode()
+    coded = _to_text(table[dialect.names[column.field]]).dictionary_encode()
     codes, names = plain_codes(coded)
     return Texts(codes, tuple(name.decode("utf-8", "replace").strip() for name in names))
 
 
-def sniff_table(block: TableBlock, layout: TableLayout, rules: BarRules) -> Evidence:
+def sniff_parquet(block: ParquetBlock, dialect: ParquetDialect, rules: BarRules) -> Evidence:
     """Evidence of a block's first rows."""
-    names = tuple(layout.names[i] for i in layout.columns.timestamp)
+    names = tuple(dialect.names[i] for i in dialect.columns.timestamp)
     first = replace(block, stop=min(block.stop, block.start + _SNIFFED_ROWS))
     with told_plainly(block.path), OpenGroups() as groups:
-        times = _time_texts(groups.read(first, names), layout)
+        times = _time_texts(groups.read(first, names), dialect)
         return read_times(times, TimeForm(strptime=rules.timestamp_format))[2]
 
 
-def _time_texts(table: Any, layout: TableLayout) -> Any:
-    parts = [_to_text(table[layout.names[i]]) for i in layout.columns.timestamp]
+def _time_texts(table: Any, dialect: ParquetDialect) -> Any:
+    parts = [_to_text(table[dialect.names[i]]) for i in dialect.columns.timestamp]
     if len(parts) == 1:
         return parts[0]
     date, clock = parts
-    if pa.types.is_timestamp(table[layout.names[layout.columns.timestamp[0]]].type):
+    if pa.types.is_timestamp(table[dialect.names[dialect.columns.timestamp[0]]].type):
         date = pc.replace_substring_regex(date, _MIDNIGHT, b"")
     return pc.binary_join_element_wise(date, clock, pa.scalar(b" ", pa.binary()))
 
 
-def _to_floats(column: Any, unread: npt.NDArray[np.bool_], layout: TableLayout) -> Any:
+def _to_floats(column: Any, unread: npt.NDArray[np.bool_], dialect: ParquetDialect) -> Any:
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return to_numbers(column, layout.decimal, unread, grouped=layout.grouped)
+        return to_numbers(column, dialect.decimal, unread, grouped=dialect.grouped)
     if pa.types.is_decimal(column.type):
         chunks = [decimals_to_floats(chunk) for chunk in column.chunks]
         return pa.chunked_array(chunks, pa.float64())
@@ -342,7 +352,9 @@ def _values_of(column: Any) -> list[Any]:
         return list(column.cast(pa.int32() if is_day else pa.int64()).to_pylist())
 
 
-def table_texts(block: TableBlock, rows: npt.NDArray[np.int64], groups: OpenGroups) -> list[str]:
+def parquet_texts(
+    block: ParquetBlock, rows: npt.NDArray[np.int64], groups: OpenGroups
+) -> list[str]:
     """Write some of a block's rows as text, values parted by commas."""
     table = groups.read(block, None).take(pa.array(rows))
     columns = [_values_of(column) for column in table.columns]
