@@ -50,7 +50,7 @@ def likely_remedy(tasks: Sequence[BlockJob], records: Sequence[BlockRecord]) -> 
         lasts = np.append(lasts, before[-1].last_candidate)
     order = np.argsort(firsts)
     if (firsts[order][1:] > lasts[order][:-1]).all():
-        return "add --sort, which sorts rows by time; check first that symbols are told apart"
+        return "--sort sorts rows by time; check first that symbols are told apart"
     if name == DEFAULT_SYMBOL and (files[ends + 1] != files[ends]).all():
         return (
             "times step back where files begin; if each file is of a symbol of its own, add "
