@@ -14,7 +14,7 @@ from grandbatch.errors import UsageError
 from grandbatch.features.fused import Kernel, Production
 from grandbatch.features.inputs import Reader, checked_inputs, inputs_of
 from grandbatch.features.trial import Subject
-from grandbatch.values.checks import whole
+from grandbatch.values.checks import MOST_BARS, whole
 from grandbatch.values.columns import BAR_COLUMNS
 
 
@@ -64,7 +64,7 @@ class Feature:
 
     def __post_init__(self) -> None:
         check_kernel("feature", self)
-        whole(f"the lookback of feature {self.name!r}", self.lookback, 0)
+        whole(f"the lookback of feature {self.name!r}", self.lookback, 0, MOST_BARS)
 
     @property
     def subject(self) -> Subject:

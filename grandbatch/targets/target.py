@@ -12,7 +12,7 @@ from grandbatch.errors import UsageError
 from grandbatch.features.fused import Kernel
 from grandbatch.features.sets import check_kernel
 from grandbatch.features.trial import Subject
-from grandbatch.values.checks import whole
+from grandbatch.values.checks import MOST_BARS, whole
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Target:
 
     def __post_init__(self) -> None:
         check_kernel("target", self)
-        whole(f"the horizon of target {self.name!r}", self.horizon, 1)
+        whole(f"the horizon of target {self.name!r}", self.horizon, 1, MOST_BARS)
 
     @property
     def subject(self) -> Subject:

@@ -6,9 +6,12 @@ import math
 
 from grandbatch.errors import UsageError
 
+MOST_BARS = 100_000_000
+"""Bars that a value may look back or ahead: more than any symbol's that it could be made of."""
 
-def whole(name: str, value: object, least: int) -> int:
-    """Return a whole number from `least` on.
+
+def whole(name: str, value: object, least: int, most: int | None = None) -> int:
+    """Return a whole number from `least` on, up to `most`.
 
     Raises
     ------
@@ -17,6 +20,8 @@ def whole(name: str, value: object, least: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if most is not None and value > most:
+        raise UsageError(f"{name} must be at most {most:,}, got {value!r}")
     return value
 
 

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
+from advice import offers, rules_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -185,6 +186,29 @@ def test_extra_columns_are_gathered_as_asked(tmp_path: Path) -> None:
     for how, values in expected.items():
         bars = prepare(path, aggregate={"spread": how})
         assert bars.read(0, 2, ("spread",))["spread"].tolist() == list(values)
+
+
+@pytest.mark.parametrize("how", ["sum", "mean"])
+def test_a_sum_too_large_for_a_double_is_no_bar(tmp_path: Path, how: str) -> None:
+    rows = [(*row[:-1], 9e307) for row in made_rows(list(range(65)))]
+    path = write(tmp_path / "bars.csv", rows)
+    with pytest.raises(InputError, match="spread: the sum over the interval of 2024-03-08") as told:
+        prepare(path, aggregate={"spread": how})
+    (offered,) = offers(str(told.value))
+    assert rules_of(f"--extra spread {offered} --resample 30min").aggregate == {"spread": "last"}
+    last = prepare(path, aggregate={"spread": "last"})
+    assert last.read(0, 2, ("spread",))["spread"].tolist() == [9e307, 9e307]
+
+
+def test_bars_that_outlast_an_interval_are_not_gathered_in_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "bars.csv", made_rows(list(range(0, 60, 5))))
+    with pytest.raises(InputError, match=r"bars of the inputs last 5 min .*60 s of resample") as at:
+        prepare(path, "1min")
+    (offered,) = offers(str(at.value))
+    assert prepare(path, "1min", bar_duration=rules_of(offered).bar_duration).n_rows == 12
+    with pytest.raises(InputError, match=r"choose a longer timeframe$"):
+        prepare(path, "30min", bar_duration="1h")
+    assert prepare(path, "5min").n_rows == 12
 
 
 def test_finer_bars_are_read_once_for_all_timeframes(

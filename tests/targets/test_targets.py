@@ -197,6 +197,7 @@ def test_bars_that_are_not_finite_are_refused():
         (("close", 1, peeks), "a target's name must be text unlike the columns of bars"),
         (("", 1, peeks), "a target's name must be text"),
         (("x", 0, peeks), "the horizon of target 'x' must be a whole number of at least 1, got 0"),
+        (("x", 10**20, peeks), "the horizon of target 'x' must be at most 100,000,000, got 1000"),
         (("x", 1.5, peeks), "the horizon of target 'x' must be a whole number"),
         (("x", 1, None), "the kernel of target 'x' must be callable"),
         (("x", 1, peeks, ("symbol",)), "the inputs of target 'x' can't have symbol"),

@@ -21,7 +21,12 @@ from grandbatch.bars.cache.manifest import (
     read_manifest,
 )
 from grandbatch.bars.cache.parts import write_part
-from grandbatch.bars.resampling.gathering import SLAB_ROWS, gather, incomplete_start
+from grandbatch.bars.resampling.gathering import (
+    SLAB_ROWS,
+    gather,
+    incomplete_start,
+    refuse_overflow,
+)
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.timeframe import Timeframe
 from grandbatch.errors import DiskFullError, InputError, MemoryLimitError
@@ -30,6 +35,7 @@ from grandbatch.files.whole import Syncer, is_full, remove_temporaries, sync_fol
 from grandbatch.memory import MemoryLimit
 from grandbatch.memory.costs import BASE_BYTES
 from grandbatch.scheduling import Schedule
+from grandbatch.values.texts import duration
 
 SLICE_ROWS = 1_048_576
 """Finer bars whose intervals are gathered by one task."""
@@ -140,11 +146,26 @@ def _fill(
     sync_folder(target)
 
 
+def _duration(finer: Bars, timeframe: Timeframe, named_ns: int | None) -> int:
+    """Return how long finer bars last; one that outlasts an interval would be known too early."""
+    duration_ns = commonest_distance(finer) if named_ns is None else named_ns
+    if duration_ns <= timeframe.length_ns:
+        return duration_ns
+    seconds = timeframe.length_ns / 10**9
+    remedy = "" if named_ns else f", or, if they last no longer, add --bar-duration {seconds:.9g}s"
+    raise InputError(
+        f"bars of the inputs last {duration(duration_ns / 10**9)}"
+        f"{'' if named_ns else ' (the commonest distance of neighbours)'}, more than the "
+        f"{duration(seconds)} of resample: coarser bars are made of finer ones; choose a longer "
+        f"timeframe{remedy}"
+    )
+
+
 def _jobs(
     finer: Bars, timeframe: Timeframe, duration_ns: int | None, target: Path
 ) -> tuple[list[GatherJob], int]:
     """Cut each symbol's bars into tasks; say how many symbols' last intervals are left out."""
-    duration_ns = commonest_distance(finer) if duration_ns is None else duration_ns
+    duration_ns = _duration(finer, timeframe, duration_ns)
     last_times = {part.symbol: part.last_time for part in finer.parts}
     jobs = []
     n_incomplete = 0
@@ -169,6 +190,7 @@ def write_gathered(job: GatherJob) -> Part | None:
     if not n:
         return None
     times, values = gathered.times[:n], gathered.values[:, :n]
+    refuse_overflow(times, values, job.bars.extra)
     path = Path(job.target) / job.path
     digests = write_part(path, times, list(values), job.bars.extra)
     return Part(job.symbol, job.path, int(times[0]), int(times[-1]), digests)

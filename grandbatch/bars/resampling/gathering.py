@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from grandbatch.bars.cache.bars import Bars
+from grandbatch.bars.flags import offer
 from grandbatch.bars.timeframe import Timeframe
+from grandbatch.errors import InputError
 from grandbatch.kernels.bars.intervals import (
     FIRST,
     LAST,
@@ -18,6 +21,7 @@ from grandbatch.kernels.bars.intervals import (
     gather_rows,
     interval_starts,
 )
+from grandbatch.values.times import shown
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -71,6 +75,25 @@ def gather(bars: Bars, symbol: int, rows: tuple[int, int], timeframe: Timeframe)
         if way == "mean":
             values[place, :n] /= counts[:n]
     return Gathered(times[:n], values[:, :n])
+
+
+def refuse_overflow(times: Int64, values: Float64, extra: Sequence[str]) -> None:
+    """See that no sum of an extra column left the range of doubles: all bars are finite.
+
+    Raises
+    ------
+    InputError
+        If one did; names the column and the first interval.
+    """
+    for name, column in zip(extra, values[len(_OF_A_BAR) :], strict=True):
+        odd = np.flatnonzero(~np.isfinite(column))
+        if odd.size:
+            remedy = offer("--aggregate", f"{name}=last")
+            raise InputError(
+                f"{name}: the sum over the interval of {shown(int(times[odd[0]]))} is too large "
+                f"for a double; gather the column otherwise, such as {remedy} "
+                f"(in Python aggregate={{{name!r}: 'last'}})"
+            )
 
 
 def incomplete_start(last_time: int, timeframe: Timeframe, duration_ns: int) -> int | None:
