@@ -286,7 +286,7 @@ def test_a_cluster_whose_workers_are_all_paused_is_an_error_not_a_hang():
             time.sleep(0.05)
         began = time.monotonic()
         schedule = Schedule(client=client, patience_seconds=1.0)
-        with pytest.raises(MemoryLimitError, match=r"1 workers are paused .* --memory-limit"):
+        with pytest.raises(MemoryLimitError, match=r"1 workers are paused .* more memory"):
             schedule.run([delayed(pow)(2, 2)])
         assert time.monotonic() - began < 15
 
