@@ -108,9 +108,8 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
     >>> store = gb.build_store("bars.csv", "bars.zarr", overlap=47)
     >>> loader = gb.SlidingWindowDataLoader(store, gb.BatchConfig(batch_size=256), seed=1)
     >>> batch = next(iter(loader))
-    >>> state = loader.state_dict()  # JSON; goes on behind this batch
     >>> again = gb.SlidingWindowDataLoader(store, gb.BatchConfig(batch_size=256), seed=1)
-    >>> again.load_state_dict(state)
+    >>> again.load_state_dict(loader.state_dict())  # JSON; goes on behind this batch
     >>> len(batch) + sum(len(rest) for rest in again) == len(store)
     True
     """
