@@ -228,6 +228,18 @@ def test_a_bar_needs_a_time(time):
         gb.LiveFeatures("strategic").push(bar)
 
 
+@pytest.mark.parametrize("time", ["1/7/2024 10:00", "26/06/2024", "01-07-24 10:00", "1.7.2024"])
+def test_a_date_whose_day_and_month_one_bar_cannot_tell_is_refused_not_guessed(time):
+    live, bar = gb.LiveFeatures("strategic"), some_bars(1, 0)[0][0]
+    with pytest.raises(BadRowsError, match=r"unparseable: .*its year first") as caught:
+        live.push({**bar, "timestamp": time})
+    assert caught.value.reason == "unparseable"
+    assert "would quarantine" not in str(caught.value)  # it would read it, by the file's evidence
+    live.push({**bar, "timestamp": "2024-07-01 10:00"})
+    with pytest.raises(BadRowsError, match=r"its last one is of 2024-07-01T10:00:00Z"):
+        live.push({**bar, "timestamp": "2024-07-01 09:30"})
+
+
 @pytest.mark.parametrize("symbol", [None, "", " "])
 def test_a_symbol_has_a_name_and_blanks_around_it_do_not_count(symbol):
     live = gb.LiveFeatures("strategic")

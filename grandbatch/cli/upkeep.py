@@ -77,9 +77,10 @@ def clear(
     ] = None,
     as_json: o.Json = False,
 ) -> None:
-    """Remove caches of bars; stores stay, and builds read their inputs again where they need to.
+    """Remove caches of bars; stores stay as they are.
 
-    A cache that a process is using stays, and is named.
+    Builds read their inputs again where they need to. A cache that a process is using
+    stays, and is named.
 
     Example: grandbatch cache clear --only 3f77db94
     """

@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 
 
 _UNCHANGED = "nothing has changed: mend it, or leave it out and push the next one"
-_REMEMBERED = "its time and its other values are remembered, as there: push the next one"
+_QUARANTINED = f"A build would quarantine this bar; {_UNCHANGED}"
+_REMEMBERED = (
+    "A build would quarantine this bar; its time and its other values are remembered, as there: "
+    "push the next one"
+)
 
 
 class LiveFeatures:
@@ -209,9 +213,9 @@ class LiveFeatures:
         Parameters
         ----------
         bar : mapping
-            timestamp (a time without a zone is UTC, a whole number is ns since 1970 UTC), open,
-            high, low, close, volume, extra columns by their names, and symbol where there are
-            several.
+            timestamp (a text has its year first, a time without a zone is UTC, a whole number is
+            ns since 1970 UTC), open, high, low, close, volume, extra columns by their names, and
+            symbol where there are several.
 
         Returns
         -------
@@ -250,7 +254,11 @@ class LiveFeatures:
         try:
             times = np.array([to_nanoseconds(given[0], TIMESTAMP)], np.int64)
             numbers = [float(value) for value in given[1:]]
-        except (TypeError, ValueError, OverflowError):  # a UsageError is a ValueError
+        except UsageError as error:
+            # a build may read it, by evidence that one bar doesn't have
+            outcome = f"{error}; {_UNCHANGED}"
+            raise _refusal(bar, symbol, last, UNPARSEABLE, outcome=outcome) from None
+        except (TypeError, ValueError, OverflowError):
             raise _refusal(bar, symbol, last, UNPARSEABLE) from None
         if times[0] == NEVER:  # what NaT is
             raise _refusal(bar, symbol, last, UNPARSEABLE)
@@ -311,15 +319,12 @@ def _refusal(
     last: int,
     code: int,
     column: str | None = None,
-    outcome: str = _UNCHANGED,
+    outcome: str = _QUARANTINED,
 ) -> BadRowsError:
     reason = REASONS[code - 1] + (f" ({column})" if column else "")
     after = "it has none yet" if last == NEVER else f"its last one is of {shown(last)}"
     names = BAR_INPUTS if column is None else (*BAR_INPUTS, column)
     values = ", ".join(f"{name} {bar.get(name)!r}" for name in names)
-    error = BadRowsError(
-        f"symbol {symbol!r}: {reason}: {values}; {after}. A build would quarantine this bar; "
-        f"{outcome}"
-    )
+    error = BadRowsError(f"symbol {symbol!r}: {reason}: {values}; {after}. {outcome}")
     error.reason = reason
     return error

@@ -25,16 +25,25 @@ _MONTHS = {"M": 1, "Q": 3, "Y": 12}
 _UNITS = {"s": 10**9, "min": 60 * 10**9, "h": 3_600 * 10**9, "D": _DAY_NS}
 _PLAIN = re.compile(rf"(\d{{1,5}})({'|'.join(_UNITS)})")
 """A length of time as most people write it."""
+_YEAR_LAST = re.compile(r"\s*\d{1,2}([-/. ])\d{1,2}\1\d")
 
 
 def to_nanoseconds(value: Time, name: str) -> int:
     """Read a time as ns since 1970 UTC; one without a zone is taken as UTC.
 
+    A date in numbers begins with its year: 1/7/2024 is two days, and which of them, one time alone
+    can't tell.
+
     Raises
     ------
     UsageError
-        If it is none.
+        If it is none, or doesn't say which number is the month.
     """
+    if isinstance(value, str) and _YEAR_LAST.match(value):
+        raise UsageError(
+            f"{name} must be a date with its year first, such as 2024-01-31T09:30: in {value!r} "
+            "day and month can't be told apart"
+        )
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return int(value)
     import pandas as pd
