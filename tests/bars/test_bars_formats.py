@@ -359,7 +359,7 @@ ERRORS = {
         Case(plain(SECOND, FIRST)),
         "1 of 2 rows are no bars (50.00%; allowed are 1.00%): out_of_order 1. The first:\n"
         f"  x.csv:3: out_of_order: {FIRST}\n"
-        "Remedy: add --sort, which sorts rows by time; check first that symbols are told apart",
+        "Remedy: --sort sorts rows by time; check first that symbols are told apart",
     ),
     "dollars and words for numbers": (
         Case(plain("2024-01-02,$1,$1,$1,$1,1.2M")),

@@ -36,7 +36,8 @@ def plain_reading(text, rules=LENIENT):
     bars, bad, last = {}, [], {}
     for number, line in enumerate(text.splitlines()[1:], start=2):
         if line:
-            reason, symbol, bar = judge(next(csv.reader([line])), last, rules)
+            fields = without_end(next(csv.reader([line])), line)
+            reason, symbol, bar = judge(fields, last, rules)
             if reason:
                 bad.append((number, line, reason))
             else:
@@ -53,12 +54,18 @@ def torn_reading(data):
             fields = next(csv.reader([text.lstrip("\ufeff") + "\n"]), [])
             if fields and fields[-1].endswith("\n"):  # a quote that doesn't close took the end
                 fields = []
+            fields = without_end(fields, text)
             reason, symbol, bar = judge(fields, last, LENIENT, time_alone)
             if reason:
                 bad.append((number, line.decode("utf-8", "replace"), reason))
             else:
                 bars.setdefault(symbol, []).append(bar)
     return bars, bad
+
+
+def without_end(fields, line):
+    """Fields of a line; a delimiter more than it needs stands behind the last, and parts none."""
+    return fields[:-1] if len(fields) == 8 and line.endswith(",") else fields
 
 
 def time_alone(text):
