@@ -22,6 +22,7 @@ from typing import Any
 
 from grandbatch.errors import UsageError
 from grandbatch.files.locations import URL
+from grandbatch.values.texts import one_line
 
 FILE = "grandbatch.yaml"
 PREFIX = "GRANDBATCH"
@@ -196,7 +197,7 @@ def _read(file: Path) -> dict[str, Any]:
     except RecursionError:
         raise UsageError(f"{file} is nested too deeply; it holds names and values") from None
     except (yaml.YAMLError, ValueError) as error:
-        problem = " ".join(str(error).split())
+        problem = one_line(error)
         raise UsageError(f"{file} is no YAML ({problem})") from None
     if has_alias:  # a few aliases of aliases are a text of any size
         raise UsageError(f"{file} has an alias (*name); write out what it stands for")

@@ -51,7 +51,7 @@ class Candidate:
         """
         folder = Path(folder)
         if not folder.exists():
-            raise UsageError(f"there is no {folder}; name the folder of a training")
+            raise UsageError(f"{folder}: there is no such folder; name that of a training")
         checkpoint = read_checkpoint(chosen(folder))
         team = Team.from_checkpoint(checkpoint.trainer_state)
         provenance = Provenance.of_checkpoint(checkpoint)

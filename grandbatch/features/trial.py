@@ -18,6 +18,7 @@ from grandbatch.features.awkward import awkward_bars
 from grandbatch.features.fused import Kernel
 from grandbatch.values.arrays import Array, Float32, Float64, Int64
 from grandbatch.values.columns import TIMESTAMP
+from grandbatch.values.texts import one_line
 
 BARS = 2_000
 """Bars of a sample, besides twice what is read around each."""
@@ -142,7 +143,8 @@ class _Trial:
         except _Raised as raised:
             error = raised.__cause__
             yield (
-                f"{self._named} raised {type(error).__name__} on {self._label} ({error}); it must "
+                f"{self._named} raised {type(error).__name__} on {self._label} "
+                f"({one_line(error)}); it must "
                 f"take any bars, and write out[k] for each bar from first + k on, here "
                 f"{self._first} to {self._n - 1}"
             )

@@ -288,7 +288,7 @@ def _by_fractions(store: MatrixStore, shares: Mapping[str, float]) -> list[Perio
     total = math.fsum(values)
     if not all(share > 0 for share in values) or not total <= 1 + _ROUNDING:
         raise UsageError(
-            "fractions must be above 0 and add up to at most 1, got "
+            "fractions must be above 0 and add up to at most 1, such as 0.7,0.15,0.15, got "
             + " + ".join(str(share) for share in values)
             + f" = {total:g}"
         )

@@ -10,6 +10,7 @@ from grandbatch.errors import KernelError
 from grandbatch.features.inputs import inputs_of, refuse_not_finite
 from grandbatch.targets.target import Target
 from grandbatch.values.arrays import Array, Float32, Int64
+from grandbatch.values.texts import one_line
 
 
 def longest_horizon(targets: Sequence[Target]) -> int:
@@ -48,7 +49,8 @@ def target_values(target: Target, run: Mapping[str, Array]) -> Float32:
             raise
         except Exception as error:
             raise KernelError(
-                f"the kernel of target {target.name} raised {type(error).__name__} ({error}) on "
+                f"the kernel of target {target.name} raised {type(error).__name__} "
+                f"({one_line(error)}) on "
                 f"{n:,} bars; it must take any finite ones: grandbatch.check runs it on awkward "
                 "ones"
             ) from error

@@ -24,6 +24,11 @@ def _written_out(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
+def one_line(text: object) -> str:
+    """Write what may have several lines, such as another library's error, in one."""
+    return " ".join(str(text).split())
+
+
 def strict_json(value: Any) -> str:
     """Write JSON that any reader takes: numbers that JSON has not are null."""
     return json.dumps(_finite(value), allow_nan=False, default=str)

@@ -171,6 +171,16 @@ def test_bars_that_carry_their_end_belong_to_the_interval_before(tmp_path: Path)
     assert by_end.n_rows == 2
 
 
+def test_bars_that_end_after_the_interval_that_holds_them_are_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "bars.csv", made_rows(list(range(61)), "AB"))
+    cut = prepare(path, "90s")
+    assert cut.worth_a_look[-1].startswith("40 bars end up to 60 s later than the bar of 90 s ")
+    for length, options in (("2min", {}), ("90s", {"bar_duration": "30s"})):
+        assert not [
+            line for line in prepare(path, length, **options).worth_a_look if "later" in line
+        ]
+
+
 def test_extra_columns_are_gathered_as_asked(tmp_path: Path) -> None:
     path = write(tmp_path / "bars.csv", made_rows(list(range(60))))
     fine = prepare_bars(path, tmp_path / "cache", BarRules(extra=["trades", "spread"]), HERE)

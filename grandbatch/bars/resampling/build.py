@@ -49,6 +49,8 @@ class GatherJob:
     symbol: int
     rows: tuple[int, int]
     timeframe: Timeframe
+    duration_ns: int
+    """Of the finer bars."""
     incomplete: int | None
     """Where the symbol's last interval begins, if it is not whole yet: it is left out."""
     target: str
@@ -110,13 +112,14 @@ def _fill(
     timeframe = rules.timeframe
     assert timeframe is not None
     with Syncer() as syncer:
-        jobs, n_incomplete = _jobs(finer, timeframe, rules.bar_duration_ns, target)
+        duration_ns = _duration(finer, timeframe, rules.bar_duration_ns)
+        jobs, n_incomplete = _jobs(finer, timeframe, duration_ns, target)
         for folder in {(target / job.path).parent for job in jobs}:
             folder.mkdir()
-        made: list[Part | None] = _admitted(schedule, finer, limit).run(
+        made: list[tuple[Part | None, int]] = _admitted(schedule, finer, limit).run(
             [task_of(write_gathered, job) for job in jobs]
         )
-        parts = [part for part in made if part is not None]
+        parts = [part for part, _ in made if part is not None]
         if not parts:
             raise InputError(
                 f"{finer.n_rows:,} bars fill no interval of {rules.resample}; "
@@ -134,6 +137,10 @@ def _fill(
             "symbols": [finer.symbols[code] for code in codes],
             "n_rows": sum(part.rows for part in parts),
             "incomplete": n_incomplete,
+            "worth_a_look": [
+                *finer_manifest["worth_a_look"],
+                *_cut(sum(n_cut for _, n_cut in made), duration_ns, timeframe),
+            ],
             "parts": [replace(part, symbol=codes.index(part.symbol)).to_json() for part in parts],
         }
         (target / MANIFEST).write_bytes(digested.dump(manifest))
@@ -144,6 +151,18 @@ def _fill(
     for folder in {(target / part.path).parent for part in parts}:
         sync_folder(folder)
     sync_folder(target)
+
+
+def _cut(n_cut: int, duration_ns: int, timeframe: Timeframe) -> list[str]:
+    """Say how many finer bars end later than the coarser ones that hold them, if any do."""
+    if not n_cut:
+        return []
+    length, coarse = duration(duration_ns / 10**9), duration(timeframe.length_ns / 10**9)
+    bars = "1 bar ends" if n_cut == 1 else f"{n_cut:,} bars end"
+    return [
+        f"{bars} up to {length} later than the bar of {coarse} that holds it: coarser bars are "
+        "taken to be known too early by that"
+    ]
 
 
 def _duration(finer: Bars, timeframe: Timeframe, named_ns: int | None) -> int:
@@ -162,10 +181,9 @@ def _duration(finer: Bars, timeframe: Timeframe, named_ns: int | None) -> int:
 
 
 def _jobs(
-    finer: Bars, timeframe: Timeframe, duration_ns: int | None, target: Path
+    finer: Bars, timeframe: Timeframe, duration_ns: int, target: Path
 ) -> tuple[list[GatherJob], int]:
     """Cut each symbol's bars into tasks; say how many symbols' last intervals are left out."""
-    duration_ns = _duration(finer, timeframe, duration_ns)
     last_times = {part.symbol: part.last_time for part in finer.parts}
     jobs = []
     n_incomplete = 0
@@ -177,23 +195,25 @@ def _jobs(
         for number, at in enumerate(range(first, stop, SLICE_ROWS)):
             end = min(at + SLICE_ROWS, stop)
             path = f"{folder}/part-{number:05d}.parquet"
-            jobs.append(GatherJob(finer, code, (at, end), timeframe, incomplete, str(target), path))
+            clock = timeframe, duration_ns, incomplete
+            jobs.append(GatherJob(finer, code, (at, end), *clock, str(target), path))
     return jobs, n_incomplete
 
 
-def write_gathered(job: GatherJob) -> Part | None:
-    """Write the part of a task; None where no interval is left."""
-    gathered = gather(job.bars, job.symbol, job.rows, job.timeframe)
+def write_gathered(job: GatherJob) -> tuple[Part | None, int]:
+    """Write the part of a task, None where no interval is left; count the bars that it cuts."""
+    gathered = gather(job.bars, job.symbol, job.rows, job.timeframe, job.duration_ns)
     n = len(gathered.times)
     if n and gathered.times[-1] == job.incomplete:
         n -= 1
     if not n:
-        return None
+        return None, gathered.n_cut
     times, values = gathered.times[:n], gathered.values[:, :n]
     refuse_overflow(times, values, job.bars.extra)
     path = Path(job.target) / job.path
     digests = write_part(path, times, list(values), job.bars.extra)
-    return Part(job.symbol, job.path, int(times[0]), int(times[-1]), digests)
+    part = Part(job.symbol, job.path, int(times[0]), int(times[-1]), digests)
+    return part, gathered.n_cut
 
 
 def _admitted(schedule: Schedule, finer: Bars, limit: MemoryLimit) -> Schedule:

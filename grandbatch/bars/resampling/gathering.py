@@ -41,6 +41,8 @@ class Gathered:
     """Where their intervals begin, (n,)."""
     values: Float64
     """Open, high, low, close, volume, and the extra columns, (5 + K, n)."""
+    n_cut: int
+    """Finer bars that end later than the interval that they began in."""
 
 
 def starts_of(times: Int64, timeframe: Timeframe) -> Int64:
@@ -53,10 +55,12 @@ def starts_of(times: Int64, timeframe: Timeframe) -> Int64:
     return found
 
 
-def gather(bars: Bars, symbol: int, rows: tuple[int, int], timeframe: Timeframe) -> Gathered:
+def gather(
+    bars: Bars, symbol: int, rows: tuple[int, int], timeframe: Timeframe, duration_ns: int
+) -> Gathered:
     """Gather the bars of all intervals whose first row is among some rows of a symbol.
 
-    What the last of them has behind these rows is read, too.
+    What the last of them has behind these rows is read, too. Finer bars last `duration_ns`.
     """
     bounds = int(bars.symbol_bounds[symbol]), int(bars.symbol_bounds[symbol + 1])
     first, stop = (_begins_at(bars, row, bounds, timeframe) for row in rows)
@@ -65,16 +69,19 @@ def gather(bars: Bars, symbol: int, rows: tuple[int, int], timeframe: Timeframe)
     ways = np.array([_WAYS[way] for way in how])
     times, counts = np.empty((2, stop - first), np.int64)
     values = np.empty((len(names), stop - first))
-    n = 0
+    n = n_cut = 0
     for at in range(first, stop, SLAB_ROWS):
         read = bars.read(at, min(at + SLAB_ROWS, stop), columns=("timestamp", *names))
-        starts = starts_of(read.pop("timestamp"), timeframe)
+        starts = starts_of(read["timestamp"], timeframe)
+        if not timeframe.by_closing:
+            ends = read["timestamp"] + duration_ns
+            n_cut += int(np.count_nonzero(ends > starts + timeframe.length_ns))
         slab = np.stack([read[name] for name in names])
         n = gather_rows(starts, slab, ways, times, values, counts, n)
     for place, way in enumerate(how):
         if way == "mean":
             values[place, :n] /= counts[:n]
-    return Gathered(times[:n], values[:, :n])
+    return Gathered(times[:n], values[:, :n], n_cut)
 
 
 def refuse_overflow(times: Int64, values: Float64, extra: Sequence[str]) -> None:
