@@ -349,10 +349,10 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
             if byte_at(at) != delimiter or field == n_fields:
                 break
             at += 1
-        if field == n_fields and byte_at(at) == delimiter:
-            at += byte_at(at + 1) == LINE_FEED or byte_at(at + 1) == RETURN  # behind the last field
         if field < n_fields or byte_at(at) == delimiter:
-            reason = UNPARSEABLE
+            # a delimiter right behind the last field is none
+            if field < n_fields or not _is_end(byte_at(at + 1), LINE_FEED):
+                reason = UNPARSEABLE
             while byte_at(at) != LINE_FEED and byte_at(at) != RETURN:
                 at += 1
         if reason == UNPARSEABLE:
