@@ -37,6 +37,7 @@ from grandbatch.checkpoint.payload import (
     tensor_problem,
 )
 from grandbatch.errors import CheckpointError, DamagedCheckpointError, UsageError
+from grandbatch.values.texts import read_json
 
 FORMAT = 1
 MAGIC = b"GBCKPT1\n"
@@ -84,11 +85,12 @@ def encode(
     }
     try:
         text = json.dumps(header, allow_nan=False)
+        read = read_json(text)
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"loader_state must hold JSON types only ({error}); got {loader_state!r}"
         ) from None
-    if json.loads(text) != header:
+    if read != header:
         raise UsageError(
             "loader_state changes on its way through JSON (a tuple, or a key that is no string); "
             f"give lists and string keys, got {loader_state!r}"
@@ -210,12 +212,12 @@ def _parse_header(head: bytes, path: Path) -> dict[str, Any]:
         "sha256": str,
     }
     try:
-        header = json.loads(head, parse_constant=_refuse_constant)
+        header = read_json(head)
         version = header["format"]
         fits = version != FORMAT or all(isinstance(header[k], t) for k, t in wanted.items())
         if fits and version == FORMAT:
             metrics_from_json(header["metrics"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise DamagedCheckpointError(
             f"{path} has a header that is no checkpoint's ({type(error).__name__}: {error})"
         ) from None
@@ -229,10 +231,6 @@ def _parse_header(head: bytes, path: Path) -> dict[str, Any]:
             f"{path} has a header whose fields are not of a checkpoint's types"
         )
     return dict(header)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def decode_payload(payload: bytes, path: Path) -> dict[str, Any]:

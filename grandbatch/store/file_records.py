@@ -19,6 +19,7 @@ from grandbatch.files.ordinary import read_whole
 from grandbatch.store.codecs import shard_index
 from grandbatch.store.format import ArraySpec
 from grandbatch.store.manifest import SHA256_BYTES, ChunkDigests
+from grandbatch.values.texts import read_json
 
 _MAX_RECORD_BYTES = 2**30
 
@@ -94,7 +95,7 @@ def read_record(path: Path) -> FileRecord:
         )
     at = data.index(b"\n") + 1
     arrays = {}
-    header = json.loads(data[:at])
+    header = read_json(data[:at])
     if set(header) != {f.name for f in fields(FileRecord)}:
         raise DamagedStoreError(f"{path} was written by another version; run the build again")
     for name, (dtype, shape) in header.items():

@@ -23,6 +23,7 @@ from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFou
 from grandbatch.files.digested import content_sha256
 from grandbatch.files.locations import read_location, told
 from grandbatch.store.format import FORMAT, MANIFEST_NAME, MAX_MANIFEST_BYTES
+from grandbatch.values.texts import read_json
 
 SHA256_BYTES = 32
 
@@ -96,7 +97,7 @@ class Manifest:
             kind = DamagedStoreError if error.errno in _NO_MANIFEST else StoreNotFoundError
             raise kind(f"{path} can't be read: {told(error)}") from None
         try:
-            value = json.loads(raw)
+            value = read_json(raw)
             if value["format"] != FORMAT:
                 raise StoreMismatchError(
                     f"{store} is written in format {value['format']!r}, this version reads "

@@ -28,6 +28,7 @@ from grandbatch.files.locations import is_remote, reaching
 from grandbatch.files.ordinary import overwrite, read_whole
 from grandbatch.files.whole import sync_folder, sync_tree, write_whole
 from grandbatch.store.format import MANIFEST_NAME
+from grandbatch.values.texts import read_json
 
 BESIDE = ".grandbatch"
 _MAX_NOTE_BYTES = 2**16
@@ -114,7 +115,7 @@ def finish_replacement(store: Path, *, durable: bool = True) -> None:
     if not journal.exists():
         return
     try:
-        staged = store.parent / json.loads(read_whole(journal, _MAX_NOTE_BYTES))["staged"]
+        staged = store.parent / read_json(read_whole(journal, _MAX_NOTE_BYTES))["staged"]
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{journal} is damaged ({error}): it says which folder was to replace {store}; remove "

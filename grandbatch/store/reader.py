@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +30,7 @@ from grandbatch.store.format import (
 from grandbatch.store.manifest import Manifest, sha256_hex
 from grandbatch.store.reading import ArrayReader, Identity, OpenFiles
 from grandbatch.store.slices import Matrices, WindowValues
+from grandbatch.values.texts import read_json
 
 _OPENINGS = 3
 
@@ -350,10 +350,10 @@ def _read_metadata(path: Path) -> bytes:
 
 def _read_attributes(folder: Path) -> dict[str, Any]:
     try:
-        group = json.loads(_read_metadata(folder / "zarr.json"))
+        group = read_json(_read_metadata(folder / "zarr.json"))
         attrs = group["attributes"]["grandbatch"]
         known = attrs["format"] == FORMAT
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         known = False
     if not known:
         raise StoreMismatchError(

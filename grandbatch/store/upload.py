@@ -19,6 +19,7 @@ from typing import Any
 from grandbatch.errors import StoreBusyError, StoreError
 from grandbatch.files.locations import as_os_errors, told
 from grandbatch.store.format import MANIFEST_NAME
+from grandbatch.values.texts import read_json
 
 MARK = "uploading.json"
 _FILES_AT_ONCE = 64
@@ -106,7 +107,7 @@ def _take_mark(place: Any) -> None:
         return
     place.fs.invalidate_cache()
     try:
-        theirs = json.loads(mark.read_bytes())
+        theirs = read_json(mark.read_bytes())
         whose = f"process {theirs['process']} on {theirs['host']} since {theirs['since']}"
         is_gone = theirs["host"] == mine["host"] and not _lives(int(theirs["process"]))
     except (ValueError, KeyError, TypeError):

@@ -34,6 +34,42 @@ def strict_json(value: Any) -> str:
     return json.dumps(_finite(value), allow_nan=False, default=str)
 
 
+def read_json(text: str | bytes) -> Any:
+    """Read JSON of others: each number in it is one that a double can be.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON, nested without end, or has a number beyond the doubles.
+    """
+    try:
+        return json.loads(
+            text, parse_constant=_refuse, parse_float=_read_float, parse_int=_read_whole
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+_MOST_DIGITS = 308
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _read_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is beyond the doubles")
+    return value
+
+
+def _read_whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text):,} digits is beyond the doubles")
+    return int(text)
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None

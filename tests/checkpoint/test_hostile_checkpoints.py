@@ -201,15 +201,37 @@ def test_what_could_not_be_read_back_is_refused_when_it_is_saved(tmp_path, value
         manager.save(1, {"w": value}, LOADER, {})
 
 
-def test_a_header_of_infinity_is_damaged(tmp_path):
-    path = write(tmp_path / "c", header={"metrics": {"avg_reward": math.inf}})
-    with pytest.raises(CheckpointError, match="Infinity is no number of JSON"):
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(math.inf, "Infinity is no number of JSON"), (10**400, "401 digits is beyond the doubles")],
+    ids=["infinity", "digits"],
+)
+def test_a_header_with_a_number_that_no_double_is_is_damaged(tmp_path, value, said):
+    for part in ("metrics", "loader_state"):
+        path = write(tmp_path / "c", header={part: {"avg_reward": value}})
+        with pytest.raises(CheckpointError, match=said):
+            gb.checkpoint.read_checkpoint(path)
+    manager = CheckpointManager(tmp_path / "kept", content_id="x")
+    with pytest.raises(UsageError, match="loader_state"):
+        manager.save(1, {}, {"seed": value}, {})
+
+
+def test_a_header_whose_number_is_written_too_large_is_damaged(tmp_path):
+    path = write(tmp_path / "c", header={"loader_state": {"share": "much"}})
+    data = path.read_bytes()
+    head, payload = data[48:].split(b"PK", 1)
+    head = head.replace(b'"much"', b"1e4000")
+    path.write_bytes(
+        struct.pack("<8sQ32s", MAGIC, len(head), hashlib.sha256(head).digest())
+        + head + b"PK" + payload
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match="1e4000 is beyond the doubles"):
         gb.checkpoint.read_checkpoint(path)
 
 
 WRONG = (
-    math.inf, -math.inf, math.nan, -1, -2, 2**62, 2**70, 1.5, True, None, "x", "1", [], {}, [[]],
-    [None], {"a": 1},
+    math.inf, -math.inf, math.nan, -1, -2, 2**62, 2**70, 10**400, 1.5, True, None, "x", "1", [],
+    {}, [[]], [None], {"a": 1},
 )  # fmt: skip
 
 

@@ -155,6 +155,13 @@ def test_any_part_of_a_manifest_of_another_kind_is_an_error_or_changes_nothing(r
     assert n_refused > 9 * len(found)
 
 
+@pytest.mark.parametrize("wrong", [10**400, math.inf], ids=["digits", "infinity"])
+def test_a_number_that_no_double_is_is_an_error(rows, wrong):
+    edit_attributes(rows.path, lambda attrs: attrs["feature_stats"]["rsi"].update(mean=wrong))
+    with pytest.raises(StoreError):
+        gb.MatrixStore.open(rows.path)
+
+
 def test_json_that_is_nested_without_end_is_an_error(rows):
     for name in ("manifest.json", "zarr.json"):
         sound = (rows.path / name).read_bytes()
