@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from grandbatch.bars.rules import DEFAULT_SYMBOL
 from grandbatch.checkpoint import read_checkpoint
 from grandbatch.checkpoint.encoding import encode
 from grandbatch.errors import CheckpointError, UsageError
@@ -21,6 +20,7 @@ from grandbatch.features import FeatureSet, resolve_feature_set
 from grandbatch.features.built_in import BUILT_IN
 from grandbatch.files.whole import write_whole
 from grandbatch.live import LiveFeatures
+from grandbatch.live.features import symbol_of
 from grandbatch.mappo.saving import chosen
 from grandbatch.mappo.team import Team
 from grandbatch.training.provenance import Provenance
@@ -128,12 +128,14 @@ class LiveTeam:
         BadRowsError
             If the bar is none: nothing has changed then.
         """
+        bar = self.live.named(bar)
         matrix = self.live.push(bar)
         self.n_bars += 1
-        symbol = str(bar.get("symbol", DEFAULT_SYMBOL) or "").strip()
+        symbol = symbol_of(bar)
+        if self.live.is_first(symbol):
+            self._held.pop(symbol, None)
         told = {name: bar[name] for name in ("symbol", "timestamp") if name in bar}
         if matrix is None:
-            self._held.pop(symbol, None)
             missing = self.live.bars_missing(symbol)
             return {**told, "exposure": None, "bars_missing": missing}
         window = torch.from_numpy(matrix)[None]

@@ -49,6 +49,10 @@ def serve(
     epoch_unit: Annotated[
         str | None, typer.Option(help="s, ms, us or ns: what timestamps that are numbers count.")
     ] = None,
+    dayfirst: Annotated[
+        bool | None,
+        typer.Option("--dayfirst/--no-dayfirst", help="Whether 2/7/2025 is the 2nd of July."),
+    ] = None,
     allow_non_positive: o.AllowNonPositive = False,
     ohlc_tolerance: o.OhlcTolerance = 1e-9,
     extra: o.Extra = None,
@@ -72,6 +76,7 @@ def serve(
     team = LiveTeam.from_checkpoint(
         checkpoint_dir,
         set_name,
+        dayfirst=dayfirst,
         allow_non_positive=allow_non_positive,
         ohlc_tolerance=ohlc_tolerance,
         **o.extra_columns(extra, fill),
@@ -151,8 +156,10 @@ def _answer(
         return {"error": f"the line is no JSON ({error})", "reason": "unparseable"}
     if not isinstance(bar, dict):
         return {"error": "the line is no JSON object", "reason": "unparseable"}
-    told = {name: bar[name] for name in ("symbol", "timestamp") if _is_plain(bar.get(name))}
+    told: dict[str, Any] = {}
     try:
+        bar = team.live.named(bar)
+        told = {name: bar[name] for name in ("symbol", "timestamp") if _is_plain(bar.get(name))}
         return {**team.decide(_timed(bar, epoch_unit), confidence=confidence), **told}
     except BadRowsError as error:
         return {**told, "error": str(error), "reason": error.reason}
@@ -168,15 +175,20 @@ def _timed(bar: Mapping[str, Any], epoch_unit: str | None) -> Mapping[str, Any]:
     if isinstance(time_, bool) or not isinstance(time_, int | float):
         return bar
     if epoch_unit is None and abs(time_) < _YEAR_1973:
-        error = BadRowsError(
+        raise _no_time(
             f"timestamp {time_!r} is a number that can't count ns since 1970; say what it counts "
             "(--epoch-unit s, ms or us)"
         )
-        error.reason = "unparseable"
-        raise error
-    factor = _UNITS[epoch_unit or "ns"]
-    exact = round(time_ * factor) if math.isfinite(time_) else time_
-    return {**bar, "timestamp": exact}
+    exact = time_ * _UNITS[epoch_unit or "ns"]
+    if not abs(exact) < 2**63:
+        raise _no_time(f"timestamp is a number of {epoch_unit or 'ns'} that no time has")
+    return {**bar, "timestamp": round(exact)}
+
+
+def _no_time(text: str) -> BadRowsError:
+    error = BadRowsError(text)
+    error.reason = "unparseable"
+    return error
 
 
 def _tell(team: LiveTeam, seconds: deque[float], bad: int) -> None:

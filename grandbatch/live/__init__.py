@@ -3,6 +3,7 @@
 | module | |
 |---|---|
 | `features` | `LiveFeatures`: bars of any symbols, judged as a build judges them |
+| `reading` | one bar: its columns by name, its numbers |
 | `segment` | what is kept of a symbol |
 """
 

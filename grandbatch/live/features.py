@@ -24,6 +24,7 @@ from grandbatch.kernels.bars.bar_rules import (
     judge_rows,
     widen,
 )
+from grandbatch.live.reading import named, to_number
 from grandbatch.live.segment import LiveSegment, Values
 from grandbatch.values.arrays import Float32
 from grandbatch.values.columns import TIMESTAMP
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from grandbatch.values.times import Duration
 
-
+_SYMBOL = "symbol"
 _UNCHANGED = "nothing has changed: mend it, or leave it out and push the next one"
 _QUARANTINED = f"A build would quarantine this bar; {_UNCHANGED}"
 _REMEMBERED = (
@@ -65,6 +66,9 @@ class LiveFeatures:
         reads.
     fill : mapping of str to {"require", "zero", "last"}, optional
         As of `BarRules`: what stands where an extra column has no value.
+    dayfirst : bool, optional
+        As of `BarRules`: whether 2/7/2025 is the 2nd of July. Unless it is given, such a date is
+        refused, since one bar can't tell.
 
     Raises
     ------
@@ -92,6 +96,7 @@ class LiveFeatures:
         ohlc_tolerance: float = 1e-9,
         extra: Sequence[str] = (),
         fill: Mapping[str, Any] | None = None,
+        dayfirst: bool | None = None,
     ) -> None:
         self.feature_set = resolve_feature_set(feature_set)
         self._max_gap_ns = (
@@ -103,8 +108,11 @@ class LiveFeatures:
             ohlc_tolerance=ohlc_tolerance,
             extra=(*read, *(name for name in extra if name not in read)),
             fill=fill or {},
+            dayfirst=dayfirst,
         )
+        self._day_first = rules.dayfirst
         self._ohlc_tolerance, self._fill = rules.ohlc_tolerance, rules.fill
+        self._names = (*BAR_INPUTS, _SYMBOL, *self._fill)
         self._symbols: dict[str, LiveSegment] = {}
 
     @classmethod
@@ -161,6 +169,11 @@ class LiveFeatures:
         segment = self._symbols.get(symbol)
         return self.bars_needed if segment is None else segment.missing
 
+    def is_first(self, symbol: str) -> bool:
+        """Whether a symbol's last bar begins a segment."""
+        segment = self._symbols.get(symbol)
+        return segment is not None and segment.is_first
+
     @property
     def identity(self) -> dict[str, Any]:
         """What a state makes sense with, as JSON types: features, their versions, and rules."""
@@ -207,6 +220,21 @@ class LiveFeatures:
             ) from None
         self._symbols = loaded
 
+    def named(self, bar: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a bar with the names that are read, as `push` understands it.
+
+        Raises
+        ------
+        BadRowsError
+            If two of its columns have the same name but for case.
+        """
+        try:
+            return named(bar, self._names)
+        except UsageError as problem:
+            error = BadRowsError(f"{problem}. {_QUARANTINED}")
+            error.reason = REASONS[UNPARSEABLE - 1]
+            raise error from None
+
     def push(self, bar: Mapping[str, Any]) -> Float32 | None:
         """Take the next bar of a symbol.
 
@@ -215,7 +243,7 @@ class LiveFeatures:
         bar : mapping
             timestamp (a text has its year first, a time without a zone is UTC, a whole number is
             ns since 1970 UTC), open, high, low, close, volume, extra columns by their names, and
-            symbol where there are several.
+            symbol where there are several. Case, blanks and ``<>`` around a name don't matter.
 
         Returns
         -------
@@ -230,7 +258,8 @@ class LiveFeatures:
             unless the bar comes before the first value of a column that is filled by its last one:
             its time and its other values are remembered, as in a build.
         """
-        symbol = str(bar.get("symbol", DEFAULT_SYMBOL) or "").strip()
+        bar = self.named(bar)
+        symbol = symbol_of(bar)
         segment = self._symbols.get(symbol)
         last = NEVER if segment is None else segment.last_time
         values = self._admit(bar, symbol, segment)
@@ -252,8 +281,10 @@ class LiveFeatures:
         if not symbol or any(value is None for value in given):
             raise _refusal(bar, symbol, last, MISSING)
         try:
-            times = np.array([to_nanoseconds(given[0], TIMESTAMP)], np.int64)
-            numbers = [float(value) for value in given[1:]]
+            times = np.array(
+                [to_nanoseconds(given[0], TIMESTAMP, day_first=self._day_first)], np.int64
+            )
+            numbers = [to_number(value) for value in given[1:]]
         except UsageError as error:
             # a build may read it, by evidence that one bar doesn't have
             outcome = f"{error}; {_UNCHANGED}"
@@ -297,8 +328,10 @@ class LiveFeatures:
     ) -> float:
         """Return the value of an extra column, or what stands for it; nan where nothing does."""
         given, code = bar.get(name), ACCEPTED
+        if isinstance(given, bool):  # as of a Parquet column of flags
+            given = float(given)
         try:
-            value = float("nan" if given is None else given)
+            value = to_number("nan" if given is None else given)
         except (TypeError, ValueError, OverflowError):
             code, value = UNPARSEABLE, math.nan
         if math.isfinite(value):
@@ -311,6 +344,11 @@ class LiveFeatures:
             code = MISSING if given is None else NOT_FINITE
         last = NEVER if segment is None else segment.last_time
         raise _refusal(bar, symbol, last, code, name)
+
+
+def symbol_of(bar: Mapping[str, Any]) -> str:
+    """Return the symbol that a bar names, or that of those that name none."""
+    return str(bar.get(_SYMBOL, DEFAULT_SYMBOL) or "").strip()
 
 
 def _refusal(

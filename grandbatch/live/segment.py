@@ -28,6 +28,8 @@ class LiveSegment:
         self._set = feature_set
         self.last_time = NEVER
         self.last_extra: Values = {}
+        self.is_first = False
+        """Whether the bar taken last begins a segment."""
         self._bars = {
             n: Ring(feature_set.lookback + 1, (), dtype_of(n)) for n in feature_set.inputs
         }
@@ -74,6 +76,7 @@ class LiveSegment:
 
     def take(self, values: Values) -> Float32 | None:
         """Add a bar; return the window that ends with it, if there is one."""
+        is_first = all(ring.is_empty for ring in (*self._bars.values(), self._rows))
         for name, ring in self._bars.items():
             ring.append(values[name])
         try:
@@ -86,6 +89,7 @@ class LiveSegment:
                 ring.drop()
             raise
         self.remember(values)
+        self.is_first = is_first
         return self._rows.last().copy() if self._rows.is_full else None
 
 
@@ -103,6 +107,11 @@ class Ring:
     def is_full(self) -> bool:
         """Whether `keep` items are held."""
         return self._stop >= self._keep
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is held."""
+        return self._stop == 0
 
     def append(self, item: Any) -> None:
         """Add an item; the oldest goes."""

@@ -25,25 +25,23 @@ _MONTHS = {"M": 1, "Q": 3, "Y": 12}
 _UNITS = {"s": 10**9, "min": 60 * 10**9, "h": 3_600 * 10**9, "D": _DAY_NS}
 _PLAIN = re.compile(rf"(\d{{1,5}})({'|'.join(_UNITS)})")
 """A length of time as most people write it."""
-_YEAR_LAST = re.compile(r"\s*\d{1,2}([-/. ])\d{1,2}\1\d")
+_YEAR_LAST = re.compile(r"\s*(\d{1,2})([-/. ])(\d{1,2})\2(\d.*)", re.DOTALL)
+_A_YEAR = re.compile(r"\d{4}")
 
 
-def to_nanoseconds(value: Time, name: str) -> int:
+def to_nanoseconds(value: Time, name: str, *, day_first: bool | None = None) -> int:
     """Read a time as ns since 1970 UTC; one without a zone is taken as UTC.
 
     A date in numbers begins with its year: 1/7/2024 is two days, and which of them, one time alone
-    can't tell.
+    can't tell. `day_first` tells.
 
     Raises
     ------
     UsageError
         If it is none, or doesn't say which number is the month.
     """
-    if isinstance(value, str) and _YEAR_LAST.match(value):
-        raise UsageError(
-            f"{name} must be a date with its year first, such as 2024-01-31T09:30: in {value!r} "
-            "day and month can't be told apart"
-        )
+    if isinstance(value, str):
+        value = _year_first(value, name, day_first)
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return int(value)
     import pandas as pd
@@ -59,6 +57,24 @@ def to_nanoseconds(value: Time, name: str) -> int:
             f"{name} must be a time such as 2024-01-31T09:30 or ns since 1970 UTC, "
             f"got {value!r} ({error})"
         ) from None
+
+
+def _year_first(text: str, name: str, day_first: bool | None) -> str:
+    found = _YEAR_LAST.fullmatch(text)
+    if found is not None and day_first is None:
+        raise UsageError(
+            f"{name} must be a date with its year first, such as 2024-01-31T09:30: in {text!r} "
+            "day and month can't be told apart"
+        )
+    # of a text without a date pandas makes a time of the day it is read on
+    if _A_YEAR.search(text) is None:
+        raise UsageError(
+            f"{name} must be a time with its date, such as 2024-01-31T09:30: {text!r} names no year"
+        )
+    if found is None or not _A_YEAR.match(found[4]):
+        return text
+    day, month = (found[1], found[3]) if day_first else (found[3], found[1])
+    return f"{found[4][:4]}-{month:0>2}-{day:0>2}{found[4][4:]}"
 
 
 def to_duration(value: Duration, name: str, *, positive: bool = False) -> int:

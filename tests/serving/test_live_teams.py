@@ -246,3 +246,53 @@ def test_a_live_state_keeps_the_last_values_of_extra_columns(bars):
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(one, other)
     assert second.identity != gb.LiveFeatures(own).identity
+
+
+def test_a_feed_may_write_names_in_any_case_and_dates_day_first(folder, bars, tmp_path):
+    whole = decisions(LiveTeam.from_checkpoint(folder / "run"), bars[:230])
+    told = []
+    for bar in bars[:230]:
+        time_ = np.datetime64(bar["timestamp"][:19]).item()
+        told.append({
+            name.title() if name != "close" else " <CLOSE>": value for name, value in bar.items()
+        } | {"Timestamp": f"{time_.day}/{time_.month}/{time_:%Y %H:%M}"})  # fmt: skip
+    strange = (
+        {"Timestamp": 1e308, "Symbol": "S0"},
+        {"Timestamp": 10**400, "Symbol": "S0"},
+        {"Open": 1, "OPEN": 2},
+        {**told[-1], "Close": True, " <CLOSE>": True},
+        {**told[-1], "Timestamp": "now"},
+    )
+    with serve(folder, "--dayfirst", "--epoch-unit", "s") as child:
+        out, err = child.communicate(lines_of([*told, *strange]))
+    assert child.returncode == 0, err
+    found = [json.loads(line) for line in out.splitlines()]
+    for one, bar, wanted in zip(found, told, whole, strict=False):
+        assert one == {**wanted, "timestamp": bar["Timestamp"]}
+    assert [one["reason"] for one in found[230:]] == ["unparseable"] * 5
+    assert "'Open' and 'OPEN' may both be the open" in found[232]["error"]
+
+
+def test_a_window_of_one_bar_starts_flat_behind_a_gap(tmp_path):
+    write_bars(tmp_path / "bars.csv", 300)
+    lines = (tmp_path / "bars.csv").read_text().splitlines()
+    kept = [line for number, line in enumerate(lines) if number < 150 or number % 10 > 3]
+    (tmp_path / "bars.csv").write_text("\n".join(kept) + "\n")
+    single = gb.FeatureSet("strategic", [gb.STRATEGIC.features[0]], 1)
+    feature = single.with_window(1)
+    store = gb.build_store(
+        tmp_path / "bars.csv", tmp_path / "s.zarr", feature_set=feature, max_gap="5min",
+        overlap=0, durable=False, cache=tmp_path / "cache",
+    )  # fmt: skip
+    assert store.attrs["n_segments"] > 10
+    processor, trainer = wire_training(store, gb.BatchConfig(), tmp_path / "run", epochs=1)
+    for _ in processor.process_batches(trainer):
+        pass
+    tape = read_tape(store, None)
+    wanted = decide([Team.from_checkpoint(tmp_path / "run")], store, tape)[0]
+    live = LiveTeam.from_checkpoint(tmp_path / "run", feature, max_gap="5min")
+    frame = gb.read_bars(tmp_path / "bars.csv", cache=tmp_path / "cache").compute()
+    found = {
+        bar["timestamp"].value: live.decide(bar)["exposure"] for bar in frame.to_dict("records")
+    }
+    assert [found[one] for one in tape.time.tolist()] == wanted.tolist()
