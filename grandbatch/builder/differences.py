@@ -12,8 +12,11 @@ from grandbatch.builder.settings import StoreSettings
 from grandbatch.store.format import NEXT_RETURN_VERSION
 from grandbatch.store.notes import named
 from grandbatch.store.reader import MatrixStore
+from grandbatch.values.times import written_duration
 
 Inputs = Sequence[Mapping[str, Any]]
+
+_RESAMPLE = "resample"
 
 
 def difference(
@@ -47,7 +50,7 @@ def difference(
     }
     found = {"order": "symbol", **store.attrs}
     different = [
-        f"{name} ({found.get(name)}, now {value})"
+        _change(name, found.get(name), value)
         for name, value in wanted.items()
         if found.get(name) != value
     ]
@@ -96,10 +99,29 @@ def _other_rules(store: MatrixStore, settings: StoreSettings, rules: BarRules, c
         bars = entry.bars
         if bars is None or settings.fingerprint(bars.fingerprint) != store.fingerprint:
             continue
+        before, after = _parts(bars.rules, now), _parts(now, bars.rules)
         different = [
-            f"{name} ({bars.rules.get(name)}, now {now.get(name)})"
-            for name in sorted(now.keys() | bars.rules.keys())
-            if bars.rules.get(name) != now.get(name)
+            _change(name, before.get(name), after.get(name))
+            for name in sorted(before.keys() | after.keys())
+            if before.get(name) != after.get(name)
         ]
         return f"bar rules: {named(different)}"
     return ""
+
+
+def _parts(rules: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return rules one by one; of a timeframe that the other rules lack, only its length."""
+    found = dict(rules)
+    timeframe = found.pop(_RESAMPLE, None)
+    if timeframe is not None:
+        found[f"{_RESAMPLE}_ns"] = timeframe["length_ns"]
+        if _RESAMPLE in other:
+            found |= {f"{_RESAMPLE}'s {part}": value for part, value in timeframe.items()}
+            del found[f"{_RESAMPLE}'s length_ns"]
+    return found
+
+
+def _change(name: str, before: Any, now: Any) -> str:
+    if name.endswith("_ns"):
+        before, now = (None if one is None else written_duration(one) for one in (before, now))
+    return f"{name.removesuffix('_ns')} ({before}, now {now})"

@@ -89,7 +89,7 @@ def _said(key: str, value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         if key == "bytes" or key.endswith("_bytes"):
             return amount(value)
-        if key.endswith("_ns"):
+        if key.endswith("_ns") or key == "bar_duration":
             return duration(value / 1e9)
         if key == "seconds" or key.endswith("_seconds"):
             return duration(value)
@@ -106,7 +106,7 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.6g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_text(v)}" for k, v in value.items()) or "none"
+        return ", ".join(f"{k} {_said(str(k), v)}" for k, v in value.items()) or "none"
     if isinstance(value, (list, tuple)):
         return ", ".join(_text(v) for v in value) or "none"
     return str(value)

@@ -108,6 +108,14 @@ def to_duration(value: Duration, name: str, *, positive: bool = False) -> int:
     return nanoseconds
 
 
+def written_duration(ns: int) -> str:
+    """Write a length of time as `to_duration` reads it: 14,400,000,000,000 ns are 4h."""
+    for unit, length in sorted(_UNITS.items(), key=lambda pair: -pair[1]):
+        if ns and ns % length == 0:
+            return f"{ns // length}{unit}"
+    return f"{ns}ns"
+
+
 def calendar_period(text: str) -> tuple[int, str]:
     """Read a calendar period, such as 1M: how many, of which unit (D, W, M, Q or Y).
 

@@ -11,6 +11,7 @@ from distributed import Client, LocalCluster
 from simulated import write_bars
 
 import grandbatch as gb
+from grandbatch.errors import StoreMismatchError
 
 
 def build(source: Path, store: str, **options: object) -> gb.MatrixStore:
@@ -53,6 +54,26 @@ def test_a_store_that_grows_is_that_of_a_build_from_scratch(tmp_path: Path) -> N
         scratch = build(growing, f"scratch-{rows}.zarr")
         assert same_files(grown.path, scratch.path)
         assert grown.attrs["incomplete"] == (rows % 6 != 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"resample": "4h"}, "bar rules: resample (30min, now 4h);"),
+        ({"resample": None}, "bar rules: resample (30min, now None);"),
+        ({"resample_offset": "90s"}, "bar rules: resample's shift (0ns, now 90s);"),
+        ({"max_gap": "1D"}, "with other max_gap (None, now 1D);"),
+    ],
+)
+def test_other_lengths_of_time_are_named_as_they_are_typed(
+    tmp_path: Path, asked: dict[str, str], said: str
+) -> None:
+    source = write_bars(tmp_path / "bars.csv", 900)
+    options = {"overlap": 40, "durable": False, "resample": "30min", "cache": tmp_path / "c"}
+    gb.build_store(source, tmp_path / "s.zarr", **options)  # type: ignore[arg-type]
+    with pytest.raises(StoreMismatchError) as caught:
+        gb.build_store(source, tmp_path / "s.zarr", **{**options, **asked})  # type: ignore[arg-type]
+    assert said in str(caught.value)
 
 
 @pytest.mark.slow

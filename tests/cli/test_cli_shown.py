@@ -69,7 +69,9 @@ def test_plans_and_stores_are_shown_in_peoples_units_and_raw_as_json(folder):
     assert re.search(r"expected_seconds +\d.* s", shown)
     assert raw["expected_from"].startswith("the 1 build(s) recorded")
     assert raw["disk_free_bytes"] > 0
-    assert re.search(r"max_gap_ns +no limit", run("inspect", folder / "s.zarr").out)
+    inspected = run("inspect", folder / "s.zarr").out
+    assert re.search(r"max_gap_ns +no limit", inspected)
+    assert re.search(r"bar_duration +\d+ (min|s)\s", inspected)
 
 
 @pytest.mark.parametrize(("layout", "codec"), [("windows", "none"), ("rows", "none")])
