@@ -266,8 +266,8 @@ def test_a_worker_ended_for_memory_is_reported_as_that(caplog):
     assert f"its limit of {400 * 2**20:,}" in message
     held = int(message.split("held ")[1].split(" bytes", maxsplit=1)[0].replace(",", ""))
     assert held > 0.9 * 400 * 2**20
-    assert "--memory-limit" in message
-    assert "--partition-bars" in message
+    assert "give each worker more memory" in message
+    assert "fewer bars a partition" in message
 
 
 def test_a_cluster_whose_workers_are_all_paused_is_an_error_not_a_hang():
