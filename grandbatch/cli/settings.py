@@ -18,7 +18,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from grandbatch.errors import UsageError
 from grandbatch.files.locations import URL
@@ -190,15 +190,29 @@ def _variables(path: CommandPath, option: Any) -> list[str]:
 def _read(file: Path) -> dict[str, Any]:
     import yaml
 
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # a lazy import: no types
+        """Takes values as they are written, as flags do: a symbol NO is no False, 0700 no 448."""
+
+        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+            first: [(tag, form) for tag, form in forms if tag == "tag:yaml.org,2002:null"]
+            for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [str(key.value).replace("-", "_") for key, _ in node.value]
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise yaml.YAMLError(f"it sets {twice} twice")
+            return dict(super().construct_mapping(node, deep))
+
     text = file.read_bytes()
     try:
         has_alias = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
-        values = None if has_alias else yaml.safe_load(text)
+        values = None if has_alias else yaml.load(text, Loader)  # noqa: S506 (a SafeLoader)
     except RecursionError:
         raise UsageError(f"{file} is nested too deeply; it holds names and values") from None
     except (yaml.YAMLError, ValueError) as error:
-        problem = one_line(error)
-        raise UsageError(f"{file} is no YAML ({problem})") from None
+        raise UsageError(f"{file} is no YAML of settings ({one_line(error)})") from None
     if has_alias:  # a few aliases of aliases are a text of any size
         raise UsageError(f"{file} has an alias (*name); write out what it stands for")
     if values is not None and not isinstance(values, dict):

@@ -114,7 +114,9 @@ def test_config_is_taken_before_or_after_any_command(run):
         "a: &a [x]\nmemory-limit: *a",
         "build: &b {columns: *b}",
         "a: &a {x: 1}\n" + "".join(f"b{i}: &b{i} {{x: *a, y: *a}}\n" for i in range(3)),
-        "memory-limit: 2001-99-99",
+        "memory-limit: !!timestamp 2001-99-99",
+        "sort: true\nsort: false",
+        "build: {chunk-windows: 8, chunk_windows: 9}",
         "\ufffe",
     ],
 )
@@ -123,3 +125,16 @@ def test_a_text_that_is_no_settings_takes_one_line(run, text):
     ran = run("config")
     assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1), ran.stderr
     assert len(ran.stderr) < 500
+
+
+def test_values_are_taken_as_they_are_written(run):
+    """YAML's own reading makes False of a symbol NO, 448 of 0700, and 5400 of 1:30:00."""
+    (run.work / "grandbatch.yaml").write_text(
+        "build: {symbol: NO, resample: 1:30:00, header: yes, sort: ~, extra: [on, 0700]}\n"
+    )
+    ran = run("config", "--json")
+    assert ran.returncode == 0, ran.stderr
+    found = {one["flag"]: one["value"] for one in json.loads(ran.stdout)["settings"]}
+    assert found == {
+        "--symbol": "NO", "--resample": "1:30:00", "--header": "yes", "--extra": ["on", "0700"],
+    }  # fmt: skip
