@@ -19,6 +19,7 @@ _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 TRIED = {
     "--session-start {}": "bars/test_bars_sessions.py",
+    "--bar-duration {}s": "bars/test_resampling.py",
     "--price-scale 1e-9": "bars/test_joined_instruments.py",
     "--sort": "bars/test_bars_sessions.py",
     "--symbol-from filename": "bars/test_columns_beside.py",

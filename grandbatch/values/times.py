@@ -69,7 +69,7 @@ def _year_first(text: str, name: str, day_first: bool | None) -> str:
     # of a text without a date pandas makes a time of the day it is read on
     if _A_YEAR.search(text) is None:
         raise UsageError(
-            f"{name} must be a time with its date, such as 2024-01-31T09:30: {text!r} names no year"
+            f"{name} must be a time such as 2024-01-31T09:30, with its date: {text!r} names no year"
         )
     if found is None or not _A_YEAR.match(found[4]):
         return text

@@ -325,13 +325,14 @@ def test_ranks_are_found_as_by_sorting(values, size, data):
     [
         ({}, "name the splits"),
         ([0.8, 0.2], "name the splits"),
-        ({"a": 0.8, "b": 0.3}, r"at most 1, got 0\.8 \+ 0\.3 = 1\.1"),
+        ({"a": 0.8, "b": 0.3}, r"at most 1, .*got 0\.8 \+ 0\.3 = 1\.1"),
         ({"a": 0.8, "b": -0.1}, "above 0"),
-        ({"a": float("nan")}, "at most 1, got nan"),
+        ({"a": float("nan")}, "at most 1, .*got nan"),
         ({"a": 0.5, "b": ("2024-01-02", None)}, "fractions or times, not both"),
         ({"a": "2024-01-02"}, r"'a' must be a fraction or \(start, stop\)"),
         ({"a": True}, "must be a fraction"),
         ({"a": ("2024-01-02", "soon")}, "a's stop must be a time such as"),
+        ({"a": ("10:00", None)}, "a's start must be a time such as .* '10:00' names no year"),
         ({"a": ("2024-01-02", "2024-01-01")}, "'a' must stop after it starts"),
         (
             {"a": (None, "2024-01-01T02:00"), "b": ("2024-01-01T01:00", None)},
