@@ -15,6 +15,7 @@ import difflib
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,8 +201,8 @@ def _read(file: Path) -> dict[str, Any]:
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             names = [str(key.value).replace("-", "_") for key, _ in node.value]
-            twice = next((name for name in names if names.count(name) > 1), None)
-            if twice is not None:
+            if len(set(names)) < len(names):
+                twice = Counter(names).most_common(1)[0][0]
                 raise yaml.YAMLError(f"it sets {twice} twice")
             return dict(super().construct_mapping(node, deep))
 
