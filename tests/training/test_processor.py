@@ -271,7 +271,7 @@ def test_a_finished_training_needs_no_folder_that_can_be_written(store, tmp_path
 def test_a_folder_that_cannot_be_written_is_refused_before_the_first_batch(store, tmp_path):
     (tmp_path / "file").touch()
     trainer = Recorder()
-    with pytest.raises(UsageError, match=r"checkpoints can't be saved in .*give another"):
+    with pytest.raises(UsageError, match=r"checkpoints can't be saved in .*save into another"):
         run(store, tmp_path / "file" / "c", trainer)
     assert trainer.calls == 0
 
