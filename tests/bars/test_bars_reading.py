@@ -73,10 +73,14 @@ def time_alone(text):
     times, status, *_ = read_times(column, TimeForm())
     if status[0] not in (NAIVE, ABSOLUTE):
         raise ValueError(text)
-    return dt.datetime(1970, 1, 1) + dt.timedelta(seconds=int(times[0]) // 10**9)
+    return int(times[0])
 
 
-def judge(fields, last, rules, read_time=dt.datetime.fromisoformat):
+def iso_time(text):
+    return int((dt.datetime.fromisoformat(text) - dt.datetime(1970, 1, 1)).total_seconds()) * 10**9
+
+
+def judge(fields, last, rules, read_time=iso_time):
     if len(fields) != 7:
         return "unparseable", None, None
     if any("_" in field for field in fields[2:]):
@@ -105,14 +109,13 @@ def judge(fields, last, rules, read_time=dt.datetime.fromisoformat):
         return "out_of_range", None, None
     if v and not 1e-12 <= abs(v) <= 1e24:
         return "out_of_range", None, None
-    seconds = int((moment - dt.datetime(1970, 1, 1)).total_seconds())
     symbol = fields[1].strip()
-    if seconds == last.get(symbol):
+    if moment == last.get(symbol):
         return "duplicate_timestamp", None, None
-    if seconds < last.get(symbol, -math.inf):
+    if moment < last.get(symbol, -math.inf):
         return "out_of_order", None, None
-    last[symbol] = seconds
-    return None, symbol, (seconds * 10**9, o, h, l, c, v)
+    last[symbol] = moment
+    return None, symbol, (moment, o, h, l, c, v)
 
 
 def contents(bars):
