@@ -117,6 +117,12 @@ class WorkerEpochs:
                 "this loader came from another process, whose epochs its workers can't follow; "
                 "call loader.set_epoch(epoch) in the process that makes the DataLoader"
             )
+        if self._first is None and self._version != self._head[_VERSION]:
+            # its iteration was left by then, and the workers of the next may begin just now
+            raise UsageError(
+                "the loader was told another epoch or state while workers began; iterate over the "
+                "DataLoader anew behind set_epoch or load_state_dict"
+            )
         if worker.num_workers > MAX_WORKERS:
             raise UsageError(f"at most {MAX_WORKERS} worker processes, got {worker.num_workers:,}")
         if self._head[_N_WORKERS] not in (0, worker.num_workers):

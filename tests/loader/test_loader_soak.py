@@ -4,6 +4,7 @@
 """
 
 import gc
+import multiprocessing
 import os
 import threading
 
@@ -24,10 +25,9 @@ def standing():
     return process.memory_info().rss, threading.active_count(), process.num_fds()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("prefetch", [0, 2])
-def test_two_hundred_epochs_leave_no_trace(make_store, prefetch):
-    store = make_store(1000, layout="rows", overlap=47)
+def two_hundred_epochs(path, prefetch):
+    """The standing of a process that does nothing else, after each tenth epoch."""
+    store = gb.MatrixStore(path)
     config = gb.BatchConfig(batch_size=64, sequence_length=48, overlap=47, cache_bytes=0)
     stream = gb.DataStreamer(gb.SlidingWindowDataLoader(store, config, shuffle_chunks=8), prefetch)
     course = []
@@ -36,6 +36,15 @@ def test_two_hundred_epochs_leave_no_trace(make_store, prefetch):
         if epoch >= 20 and epoch % 10 == 9:
             gc.collect()
             course.append(standing())
+    return course
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_two_hundred_epochs_leave_no_trace(make_store, prefetch):
+    store = make_store(1000, layout="rows", overlap=47)
+    with multiprocessing.get_context("spawn").Pool(1) as processes:
+        course = processes.apply(two_hundred_epochs, (store.path, prefetch))
     rss, threads, files = zip(*course, strict=True)
     assert max(rss) - rss[0] < 8 * 2**20
     assert set(threads) == {threads[0]}

@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, get_worker_info
 
 import grandbatch as gb
 from grandbatch.errors import UsageError
+from grandbatch.loader import workers
+from grandbatch.loader.workers import WorkerEpochs
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This DataLoader will create:UserWarning",
@@ -244,6 +246,25 @@ def test_another_number_of_workers_is_refused_until_the_epoch_is_said(loader, ep
     assert windows(by_workers(loader, 2)) == epochs[0]
     with pytest.raises(UsageError, match=r"after 2 workers now 3: call loader\.set_epoch"):
         windows(by_workers(loader, 3))
+    loader.set_epoch(loader.epoch)
+    assert windows(by_workers(loader, 3)) == epochs[1]
+
+
+def test_workers_that_begin_late_of_a_refused_iteration_disturb_none(loader, epochs, monkeypatch):
+    begin = WorkerEpochs.begin
+    version = loader._workers._version
+
+    def late(self, worker, epoch):
+        if worker.id and worker.num_workers == 3:
+            time.sleep(0.5 if self._version == version else 1.5)
+        return begin(self, worker, epoch)
+
+    assert windows(by_workers(loader, 2)) == epochs[0]
+    monkeypatch.setattr(WorkerEpochs, "begin", late)
+    monkeypatch.setattr(workers, "WAIT_SECONDS", 10.0)
+    refused = iter(by_workers(loader, 3))
+    with pytest.raises(UsageError, match="after 2 workers now 3"):
+        next(refused)
     loader.set_epoch(loader.epoch)
     assert windows(by_workers(loader, 3)) == epochs[1]
 
