@@ -27,7 +27,7 @@ def standing():
 
 def two_hundred_epochs(path, prefetch):
     """The standing of a process that does nothing else, after each tenth epoch."""
-    store = gb.MatrixStore(path)
+    store = gb.MatrixStore.open(path)
     config = gb.BatchConfig(batch_size=64, sequence_length=48, overlap=47, cache_bytes=0)
     stream = gb.DataStreamer(gb.SlidingWindowDataLoader(store, config, shuffle_chunks=8), prefetch)
     course = []
