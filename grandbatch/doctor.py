@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
-import resource
 import secrets
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -16,6 +16,7 @@ from typing import Any
 
 from grandbatch.bars.cache.upkeep import cache_problems, list_caches
 from grandbatch.errors import GrandbatchError, UsageError
+from grandbatch.files.system import available_cores, forget_pages, open_files_limit
 from grandbatch.memory.limits import read_ceilings
 from grandbatch.store.publish import BESIDE
 from grandbatch.version import __version__
@@ -59,8 +60,8 @@ def limits() -> dict[str, Any]:
     """Cores that may be used, open files, and every limit on memory, smallest first."""
     ceilings = sorted(read_ceilings(), key=lambda ceiling: ceiling.limit.limit_bytes)
     return {
-        "cores": len(os.sched_getaffinity(0)),
-        "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        "cores": available_cores(),
+        "open_files": open_files_limit(),
         "memory": [
             {**asdict(ceiling.limit), "free_bytes": ceiling.free_bytes} for ceiling in ceilings
         ],
@@ -101,12 +102,12 @@ def disk_speed(folder: Path, n_bytes: int = _PROBE_BYTES) -> dict[str, int]:
             os.fsync(file.fileno())
         written = time.perf_counter()
         with path.open("rb", buffering=0) as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            forget_pages(file.fileno())
             reading = time.perf_counter()
             while file.read(_STEP_BYTES):
                 pass
         ended = time.perf_counter()
-        status = os.statvfs(folder)
+        free = shutil.disk_usage(folder).free
     except OSError as error:
         raise UsageError(
             f"{folder} can't be written ({error.strerror}); choose another folder"
@@ -115,7 +116,7 @@ def disk_speed(folder: Path, n_bytes: int = _PROBE_BYTES) -> dict[str, int]:
         with suppress(OSError):
             path.unlink()
     return {
-        "free_bytes": status.f_bavail * status.f_frsize,
+        "free_bytes": free,
         "write_bytes_per_second": round(n_bytes / (written - began)),
         "read_bytes_per_second": round(n_bytes / (ended - reading)),
     }

@@ -23,10 +23,10 @@ from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.reuse import Request, is_free
 from grandbatch.errors import DamagedBarsError, DiskFullError, InputError, MemoryLimitError
 from grandbatch.files.locations import is_remote
+from grandbatch.files.system import available_cores
 from grandbatch.files.whole import free_bytes
 from grandbatch.grid import Segments, Stretches
 from grandbatch.memory import MemoryLimit, memory_limit
-from grandbatch.scheduling import available_cores
 
 EXACT_BYTES = 64 * 2**20
 """Inputs with up to this much text are read for a plan: it takes about a second."""

@@ -26,7 +26,8 @@ from grandbatch.checkpoint.encoding import (
 from grandbatch.errors import CheckpointError, DamagedCheckpointError, UsageError
 from grandbatch.files.ordinary import open_regular
 from grandbatch.files.refusals import refuse_inside_store, refuse_url
-from grandbatch.files.whole import TEMPORARY_SUFFIX, room_for, sync_folder, write_whole
+from grandbatch.files.system import sync_folder
+from grandbatch.files.whole import TEMPORARY_SUFFIX, room_for, write_whole
 
 _UNPUBLISHED = ".new"
 

@@ -273,7 +273,8 @@ def _print_health(found: dict[str, Any]) -> None:
     if not found["gpus"]:
         table.add_row("GPU", "none that torch can use")
     table.add_row("cores", str(found["limits"]["cores"]))
-    table.add_row("open files", f"{found['limits']['open_files']:,}")
+    files = found["limits"]["open_files"]
+    table.add_row("open files", "no limit" if files is None else f"{files:,}")
     for limit in found["limits"]["memory"]:
         free = "" if limit["free_bytes"] is None else f", {decimal(limit['free_bytes'])} free"
         table.add_row(f"memory, {limit['source']}", decimal(limit["limit_bytes"]) + free)

@@ -2,6 +2,7 @@
 
 | module | has |
 |---|---|
+| `system` | what operating systems differ in: reads at a place, syncing, users, processes, cores |
 | `ordinary` | ordinary files opened, read, appended to: never a pipe, never through a link |
 | `locations` | a path or a URL: found, looked at, opened for ranges, its version told |
 | `refusals` | where nothing is written: URLs, what others may have planted, inside a store |

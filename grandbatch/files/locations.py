@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 
 from grandbatch.errors import GrandbatchError, StoreError, UsageError
 from grandbatch.files.ordinary import open_regular, read_whole
+from grandbatch.files.system import read_into
 
 URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
 """What a URL begins with. A `Path` of one has one slash left of two."""
@@ -94,7 +95,7 @@ class _LocalFile:
         self.n_bytes: int | None = os.fstat(self._handle).st_size
 
     def read_into(self, buffers: Sequence[Any], offset: int) -> int:
-        return os.preadv(self._handle, buffers, offset)
+        return read_into(self._handle, buffers, offset)
 
     def close(self) -> None:
         os.close(self._handle)

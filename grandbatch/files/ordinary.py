@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import TextIO
 
+from grandbatch.files.system import READING, WRITING
+
 NO_ORDINARY_FILE = (errno.EINVAL, errno.ENXIO, errno.ELOOP, errno.EOVERFLOW, errno.EIO)
 """What `open_regular` and `read_whole` give where something else stands in a file's place, or what
 is there can't be all of it."""
@@ -21,7 +23,7 @@ def open_regular(path: str | Path) -> int:
     OSError
         If there is none, or a pipe, a socket or a device in its place: reading those may never end.
     """
-    return _regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK), path)
+    return _regular(os.open(path, READING), path)
 
 
 def _regular(handle: int, path: str | Path) -> int:
@@ -55,8 +57,8 @@ def append_to(path: Path) -> TextIO:
     OSError
         Also if a link, or what is no ordinary file, stands at the path.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-    return os.fdopen(_regular(os.open(path, flags, 0o666), path), "a", encoding="utf-8")
+    handle = os.open(path, WRITING | os.O_CREAT | os.O_APPEND, 0o666)
+    return os.fdopen(_regular(handle, path), "a", encoding="utf-8")
 
 
 def overwrite(path: Path, data: bytes) -> None:
@@ -67,7 +69,7 @@ def overwrite(path: Path, data: bytes) -> None:
     OSError
         Also if a link, or what is no ordinary file, stands at the path.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-    with os.fdopen(_regular(os.open(path, flags, 0o666), path), "wb") as file:
+    handle = os.open(path, WRITING | os.O_CREAT, 0o666)
+    with os.fdopen(_regular(handle, path), "wb") as file:
         file.truncate()
         file.write(data)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from grandbatch.errors import StoreError, UsageError
 from grandbatch.files.locations import URL
+from grandbatch.files.system import user_id
 
 _OF_A_STORE = ("manifest.json", "zarr.json")
 
@@ -45,14 +46,14 @@ def refuse_planted(folder: Path) -> None:
             continue
         if is_link or status.st_mode & stat.S_IWOTH:
             raise StoreError(
-                f"{place} belongs to user {status.st_uid}, not to {os.geteuid()}, and everybody "
+                f"{place} belongs to user {status.st_uid}, not to {user_id()}, and everybody "
                 "may write to it or it is a link: what is in it may be anybody's. Remove it, or "
                 "choose another folder"
             )
 
 
 def _is_trusted(user: int) -> bool:
-    return user in (os.geteuid(), 0)
+    return user_id() in (user, None) or user == 0
 
 
 def refuse_inside_store(path: Path, what: str) -> None:

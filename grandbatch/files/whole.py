@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from grandbatch.errors import DiskFullError
+from grandbatch.files.system import WRITING, sync_file, sync_folder
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY_SUFFIX = ".partial"
@@ -116,7 +117,7 @@ def written_aside(path: Path, *, shared: bool) -> Iterator[Path]:
     aside = path.with_name(f"{path.name}{own}{TEMPORARY_SUFFIX}")
     try:
         yield aside
-        aside.rename(path)
+        aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
@@ -124,7 +125,7 @@ def written_aside(path: Path, *, shared: bool) -> Iterator[Path]:
 
 def _create(path: Path) -> int:
     """Make a file anew, whatever stood at its path: it is never one that a link leads to."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    flags = WRITING | os.O_CREAT | os.O_EXCL
     try:
         return os.open(path, flags, 0o666)
     except FileExistsError:
@@ -158,25 +159,12 @@ def link_or_copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, aside)
 
 
-def sync_folder(folder: Path) -> None:
-    """Put a folder's names on the disk."""
-    _sync(folder, os.O_DIRECTORY)
-
-
 def sync_tree(folder: Path) -> None:
     """Put every file and folder below a folder, and the folder itself, on the disk."""
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
-            _sync(Path(parent) / name)
+            sync_file(Path(parent) / name)
         sync_folder(Path(parent))
-
-
-def _sync(path: Path, flags: int = 0) -> None:
-    handle = os.open(path, os.O_RDONLY | flags)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class Syncer:
@@ -199,7 +187,7 @@ class Syncer:
 
     def add(self, path: Path) -> None:
         """Make a file durable soon."""
-        self._pending.append(self._pool.submit(_sync, path))
+        self._pending.append(self._pool.submit(sync_file, path))
 
     def wait(self) -> None:
         """Wait until all files are durable, or raise what went wrong."""

@@ -8,7 +8,6 @@ then.
 from __future__ import annotations
 
 import logging
-import os
 import stat
 import tempfile
 import time
@@ -18,6 +17,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 from numba.core import event
+
+from grandbatch.files.system import user_id
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,13 +88,14 @@ def _kept(function: Callable[..., Any], **options: Any) -> Any:
 
 def _own_folder() -> Path | None:
     """Return a folder for temporary files that nobody else can write: what lies there is run."""
-    folder = Path(tempfile.gettempdir()) / f"grandbatch-kernels-{os.getuid()}"
+    user = user_id()
+    folder = Path(tempfile.gettempdir()) / f"grandbatch-kernels-{user}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
     except OSError:
         return None
-    is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == user
     return folder if is_own and not status.st_mode & 0o077 else None
 
 

@@ -18,9 +18,9 @@ from operator import itemgetter
 
 import numpy as np
 
+from grandbatch.files.system import available_cores
 from grandbatch.loader.table import Table
 from grandbatch.order import EpochOrder, Share
-from grandbatch.scheduling import available_cores
 from grandbatch.store import OpenFiles
 from grandbatch.values.arrays import Int32
 

@@ -24,6 +24,7 @@ import torch
 from torch.utils.data._utils.worker import WorkerInfo
 
 from grandbatch.errors import UsageError
+from grandbatch.files.system import is_alive
 
 MAX_WORKERS = 256
 WAIT_SECONDS = 120.0
@@ -158,7 +159,7 @@ class WorkerEpochs:
         number = int(own[_BEGUN]) + 1
         for begun, pid in slots[:, [_BEGUN, _PID]].tolist():
             if begun >= number:
-                number = begun if _is_alive(pid) else begun + 1
+                number = begun if is_alive(pid) else begun + 1
         # another may begin the next iteration before this one looked, but none the one after it
         column = _BEFORE + number % 2
         own[_SEEN], own[_PID], own[column] = self._head[_VERSION], os.getpid(), own[_BEHIND]
@@ -181,11 +182,3 @@ class WorkerEpochs:
         """Take note that a worker went through an epoch; `behind` is the next."""
         if self._version == self._head[_VERSION]:
             self._slots[worker.id, _BEHIND] = behind
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

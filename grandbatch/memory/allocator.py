@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # The highest that glibc accepts for, and would by itself raise, these two to.
@@ -45,13 +47,19 @@ def raise_thresholds() -> None:
 
 def give_back() -> None:
     """Give free memory back to the system; other C libraries than glibc do so by themselves."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = _of_glibc("malloc_trim")
     if trim is not None:
         trim(0)
 
 
 def _set_thresholds(trim_bytes: int) -> None:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _of_glibc("mallopt")
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
         mallopt(_M_TRIM_THRESHOLD, trim_bytes)
+
+
+def _of_glibc(name: str) -> Callable[..., Any] | None:
+    """Return a function of this process's C library; None where it has none of that name."""
+    # Windows has no library that stands for the process itself
+    return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None

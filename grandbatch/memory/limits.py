@@ -5,16 +5,18 @@ All is read anew each time, never kept: limits change while a run lasts.
 
 from __future__ import annotations
 
-import os
-import resource
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
 _CGROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 2**60
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,14 @@ def read_ceilings(setting_bytes: int | None = None) -> list[Ceiling]:
 
 def _resource_ceilings() -> list[Ceiling]:
     """Limits on this process's address space and data; past them malloc fails."""
+    if not resource:
+        return []
     found = []
-    # statm, in pages: size resident shared text lib data dt
-    kinds = ((resource.RLIMIT_AS, "RLIMIT_AS", 0), (resource.RLIMIT_DATA, "RLIMIT_DATA", 5))
-    for kind, name, field in kinds:
-        soft, _ = resource.getrlimit(kind)
+    for name, field in (("RLIMIT_AS", "vms"), ("RLIMIT_DATA", "data")):
+        soft, _ = resource.getrlimit(getattr(resource, name))
         if soft != resource.RLIM_INFINITY:
-            used = int(Path("/proc/self/statm").read_text().split()[field]) * _PAGE_BYTES
+            # what counts as data only Linux tells
+            used = getattr(psutil.Process().memory_info(), field, 0)
             found.append(Ceiling(MemoryLimit(soft, name), max(0, soft - used)))
     return found
 

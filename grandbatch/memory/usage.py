@@ -1,7 +1,11 @@
-"""How much memory is used, as typed records read from ``/proc`` and the GPU's driver."""
+"""How much memory is used, as typed records read from the system and the GPU's driver.
+
+``/proc`` is read where it is there: at each look at a training's memory psutil would take longer.
+"""
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 from collections.abc import Iterator
@@ -9,9 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from grandbatch.memory.limits import read_ceilings, smallest
 
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_STATUS = Path("/proc/self/status")
+_HAS_PROC = _STATUS.exists()
 
 _highest = [0]
 """The highest peak that was forgotten."""
@@ -93,13 +100,29 @@ def read_usage(setting_bytes: int | None = None) -> MemoryUsage:
 
 def process_tree_bytes() -> int:
     """Resident memory of this process and all its children, in bytes."""
+    if not _HAS_PROC:
+        own = psutil.Process()
+        return sum(map(_told_bytes, (own, *own.children(recursive=True))))
     return sum(map(_resident_bytes, _tree(os.getpid())))
 
 
+def _told_bytes(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
 def own_bytes() -> tuple[int, int]:
-    """Resident memory of this process alone, now and at its highest so far, in bytes."""
+    """Resident memory of this process alone, now and at its highest so far, in bytes.
+
+    Where the system keeps no mark of the highest (macOS), it is that of now: samples must do.
+    """
+    if not _HAS_PROC:
+        told = psutil.Process().memory_info()
+        return told.rss, getattr(told, "peak_wset", told.rss)
     found = {}
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in _STATUS.read_text().splitlines():
         key, _, value = line.partition(":")
         if key in ("VmHWM", "VmRSS"):
             found[key] = int(value.split()[0]) * 1024
@@ -122,7 +145,7 @@ def forget_peak() -> None:
     `peak_bytes` still knows the former one; other programs that ask the system for it do not.
     """
     peak_bytes()
-    # proc(5): 5 resets VmHWM; where /proc is read-only the mark stays, and samples must do
+    # proc(5): 5 resets VmHWM; where it can't be written the mark stays, and samples must do
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -149,7 +172,7 @@ def _tree_or_nothing(pid: int) -> list[int]:
 
 def _resident_bytes(pid: int) -> int:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * mmap.PAGESIZE
     except OSError:
         return 0
 

@@ -14,6 +14,6 @@ memory, or stop. Does not cover what tasks do, or what they need.
 
 from grandbatch.scheduling.opening import open_schedule
 from grandbatch.scheduling.origin import Origin, bit_versions, look_at
-from grandbatch.scheduling.schedule import Schedule, available_cores
+from grandbatch.scheduling.schedule import Schedule
 
-__all__ = ["Origin", "Schedule", "available_cores", "bit_versions", "look_at", "open_schedule"]
+__all__ = ["Origin", "Schedule", "bit_versions", "look_at", "open_schedule"]

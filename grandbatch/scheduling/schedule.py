@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from grandbatch.errors import UsageError
+from grandbatch.files.system import available_cores
 from grandbatch.scheduling.cluster import cut_into_waves, run_on_cluster, run_on_workers
 from grandbatch.scheduling.origin import Origin
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed
-
-
-def available_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

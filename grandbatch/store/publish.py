@@ -26,7 +26,8 @@ from filelock import FileLock, Timeout
 from grandbatch.errors import StoreBusyError, StoreError
 from grandbatch.files.locations import is_remote, reaching
 from grandbatch.files.ordinary import overwrite, read_whole
-from grandbatch.files.whole import sync_folder, sync_tree, write_whole
+from grandbatch.files.system import sync_folder
+from grandbatch.files.whole import sync_tree, write_whole
 from grandbatch.store.format import MANIFEST_NAME
 from grandbatch.values.texts import read_json
 

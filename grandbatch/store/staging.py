@@ -117,7 +117,7 @@ class Staging:
         aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
         try:
             aside.hardlink_to(source)
-            aside.rename(path)
+            aside.replace(path)
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise

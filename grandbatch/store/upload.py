@@ -18,6 +18,7 @@ from typing import Any
 
 from grandbatch.errors import StoreBusyError, StoreError
 from grandbatch.files.locations import as_os_errors, told
+from grandbatch.files.system import is_alive
 from grandbatch.store.format import MANIFEST_NAME
 from grandbatch.values.texts import read_json
 
@@ -109,7 +110,11 @@ def _take_mark(place: Any) -> None:
     try:
         theirs = read_json(mark.read_bytes())
         whose = f"process {theirs['process']} on {theirs['host']} since {theirs['since']}"
-        is_gone = theirs["host"] == mine["host"] and not _lives(int(theirs["process"]))
+        process = int(theirs["process"])
+        # one of this very process is an earlier upload, which ended with an error
+        is_gone = theirs["host"] == mine["host"] and (
+            process == os.getpid() or not is_alive(process)
+        )
     except (ValueError, KeyError, TypeError):
         whose, is_gone = "an unknown process", False
     if not is_gone:
@@ -118,15 +123,3 @@ def _take_mark(place: Any) -> None:
             f"{mark} and run again"
         )
     place.fs.pipe_file(mark.path, data)
-
-
-def _lives(process: int) -> bool:
-    if process == os.getpid():
-        return False  # an earlier upload of this process, which ended with an error
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

@@ -6,7 +6,8 @@ import pytest
 from dask import delayed
 
 from grandbatch.errors import UsageError
-from grandbatch.scheduling import Schedule, available_cores, open_schedule
+from grandbatch.files.system import available_cores
+from grandbatch.scheduling import Schedule, open_schedule
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ from grandbatch.bars.rules import BarRules
 from grandbatch.errors import InputError
 from grandbatch.files import digested
 from grandbatch.files.shared import see
-from grandbatch.files.whole import Syncer, remove_temporaries, sync_folder
+from grandbatch.files.system import sync_folder
+from grandbatch.files.whole import Syncer, remove_temporaries
 from grandbatch.memory import MemoryLimit, own_bytes
 from grandbatch.memory.allocator import give_back
 from grandbatch.scheduling import Schedule
@@ -287,7 +288,7 @@ class CacheBuild:
             if part.finished is not None:
                 digests[part.path] = self.records[part.finished].part
                 finished = block_path(self.blocks_folder, part.finished, "parquet")
-                finished.rename(self.target / part.path)
+                finished.replace(self.target / part.path)
         shared = str(self.blocks_folder), str(self.target), self.rules.extra
         groups = group_parts(parts, self.part_rows)
         tasks = [task_of(join_parts, group, *shared) for group in groups]

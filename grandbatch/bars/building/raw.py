@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from grandbatch.errors import InputError
 from grandbatch.files.shared import not_here
+from grandbatch.files.system import READING, read_at, read_into
 from grandbatch.files.whole import write_whole
 
 Int64 = npt.NDArray[np.int64]
@@ -37,14 +38,14 @@ class RawBars:
         """Read rows of the first `len(out)` columns; `out` is (columns, stop - start) int64."""
         for column, values in enumerate(out):
             place = (column * self.n_rows + start) * _VALUE_BYTES
-            if os.preadv(self.file, [values.data], place) != values.nbytes:
+            if read_into(self.file, [values.data], place) != values.nbytes:
                 raise InputError(f"{self.path}: became shorter while it was read; run again")
 
     def find(self, start: int, stop: int, time: int) -> int:
         """Return the first of some rows, rising in time, that isn't before a time."""
 
         def time_at(row: int) -> int:
-            raw = os.pread(self.file, _VALUE_BYTES, row * _VALUE_BYTES)
+            raw = read_at(self.file, _VALUE_BYTES, row * _VALUE_BYTES)
             return int.from_bytes(raw, "little", signed=True)
 
         return start + bisect_left(range(start, stop), time, key=time_at)
@@ -65,7 +66,7 @@ def open_raw_bars(path: Path, n_rows: int) -> Iterator[RawBars]:
         If they aren't here.
     """
     try:
-        file = os.open(path, os.O_RDONLY)
+        file = os.open(path, READING)
     except FileNotFoundError as error:
         raise not_here(path, f"can't be seen ({error.strerror})") from None
     try:

@@ -23,7 +23,7 @@ from grandbatch.bars.cache.keeping import Use, put_aside
 from grandbatch.bars.cache.manifest import QUARANTINE, Part, read_manifest
 from grandbatch.errors import DamagedBarsError, UsageError
 from grandbatch.files.deferred import Deferred, Opening
-from grandbatch.files.whole import sync_folder
+from grandbatch.files.system import sync_folder
 from grandbatch.grid import Segments, Stretches
 from grandbatch.values.columns import BAR_COLUMNS
 from grandbatch.values.times import period_starts

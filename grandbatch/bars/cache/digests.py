@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from grandbatch.errors import DamagedBarsError
 from grandbatch.files.ordinary import NO_ORDINARY_FILE, open_regular
+from grandbatch.files.system import read_at, read_into
 from grandbatch.values.columns import BAR_COLUMNS
 
 GROUP_ROWS = 16_384
@@ -113,7 +114,7 @@ def read_part(
                 is_whole = high - low == n_rows
                 rest = target[low - start : high - start]
                 values = rest if is_whole else np.empty(n_rows, target.dtype)
-                n_bytes = os.preadv(file, [values.data], place)
+                n_bytes = read_into(file, [values.data], place)
                 if n_bytes != values.nbytes or _crc(values) != checksums[group, number]:
                     where = f"{column} of rows {first} to {first + n_rows}"
                     raise damaged(cache, f"{name}: {where} is not what was written")
@@ -142,16 +143,16 @@ def others_crc(path: Path, digests: PartDigests) -> int:
         for group in range(digests.n_groups):
             for column in range(len(digests.columns)):
                 place, n_rows = digests.place(group, column)
-                found = crc32c.crc32c(os.pread(file, place - at, at), found)
+                found = crc32c.crc32c(read_at(file, place - at, at), found)
                 at = place + n_rows * _VALUE_BYTES
-        return int(crc32c.crc32c(os.pread(file, digests.bytes - at, at), found))
+        return int(crc32c.crc32c(read_at(file, digests.bytes - at, at), found))
 
 
 def file_crc(cache: Path, name: str) -> int:
     """Digest a file, a piece at a time."""
     found = at = 0
     with _opened(cache, name) as file:
-        while piece := os.pread(file, _STEP_BYTES, at):
+        while piece := read_at(file, _STEP_BYTES, at):
             found = int(crc32c.crc32c(piece, found))
             at += len(piece)
     return found

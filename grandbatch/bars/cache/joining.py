@@ -106,7 +106,7 @@ def join_caches(
                 tail = _together(bars, old[-1], stop_of[name], target, part)
                 joined.append(replace(tail, symbol=code))
             else:
-                (target / _aside(part)).rename(target / part.path)
+                (target / _aside(part)).replace(target / part.path)
                 joined.append(replace(part, symbol=code))
             written.append(part.path)
     return names, joined, written
@@ -118,7 +118,7 @@ def _renumbered(target: Path, parts: Sequence[Part], first: int) -> list[Part]:
     for number, part in enumerate(parts, start=first):
         path = str(Path(part.path).with_name(f"part-{number:05d}.parquet"))
         found.append(replace(part, path=path))
-        (target / part.path).rename(target / _aside(found[-1]))
+        (target / part.path).replace(target / _aside(found[-1]))
     return found
 
 

@@ -31,7 +31,8 @@ from grandbatch.bars.rules import BarRules
 from grandbatch.bars.timeframe import Timeframe
 from grandbatch.errors import DiskFullError, InputError, MemoryLimitError
 from grandbatch.files import digested
-from grandbatch.files.whole import Syncer, is_full, remove_temporaries, sync_folder
+from grandbatch.files.system import sync_folder
+from grandbatch.files.whole import Syncer, is_full, remove_temporaries
 from grandbatch.memory import MemoryLimit
 from grandbatch.memory.costs import BASE_BYTES
 from grandbatch.scheduling import Schedule
