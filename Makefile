@@ -5,7 +5,7 @@ PIP = $(VENV)/bin/pip --disable-pip-version-check install --quiet --constraint c
 RUN_READY = $(VENV)/.ready-to-run
 TEST_READY = $(VENV)/.ready-to-test
 
-.PHONY: demo test test-all lint docs bench peers clean
+.PHONY: demo test test-all lint docs notebooks bench peers clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/grandbatch demo
@@ -24,6 +24,9 @@ lint: $(TEST_READY)
 
 docs: $(TEST_READY)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+
+notebooks: $(TEST_READY)
+	$(VENV)/bin/python notebooks/make.py
 
 bench: $(TEST_READY)
 	for script in benchmarks/*.py; do $(VENV)/bin/python $$script || exit 1; done
