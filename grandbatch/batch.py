@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from grandbatch.errors import UsageError
@@ -42,6 +43,27 @@ class _Cut(NamedTuple):
     stop: int
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class ContextWindows:
+    """What a context gives the windows of a batch: to each the last one known by then."""
+
+    matrices: torch.Tensor
+    """(B, L, F), of the context's store."""
+    index: torch.Tensor
+    """Number of each window in the context's store, (B,) int64."""
+    end_time: torch.Tensor
+    """Time of its last bar as in that store, ns since 1970 UTC, (B,) int64: of its opening or
+    closing, as `bar_time` of that store says."""
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> ContextWindows:
+        """Return what a function makes of the tensors."""
+        return ContextWindows(*map(function, self.tensors().values()))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the tensors by name."""
+        return {"matrices": self.matrices, "index": self.index, "end_time": self.end_time}
+
+
 class MatrixBatch:
     """Windows of a store, their labels, and where the epoch stands after them.
 
@@ -69,6 +91,8 @@ class MatrixBatch:
         Where the epoch stands once this batch is handed over.
     targets : (B, K) float32 tensor, optional
         Of a store with targets: those at the window's last bar, NaN where unknown.
+    context : mapping of str to ContextWindows, optional
+        Of a loader with contexts: for each window the last one of coarser bars known by then.
 
     Examples
     --------
@@ -80,7 +104,7 @@ class MatrixBatch:
     (torch.Size([32, 48, 13]), torch.Size([32]))
     """
 
-    __slots__ = ("_behind", "_labels", "matrices")
+    __slots__ = ("_behind", "_context", "_labels", "matrices")
 
     def __init__(
         self,
@@ -94,8 +118,10 @@ class MatrixBatch:
         weight: torch.Tensor,
         position: Position | Positioned,
         targets: torch.Tensor | None = None,
+        context: Mapping[str, ContextWindows] | None = None,
     ):
         self.matrices = matrices
+        self._context: tuple[Mapping[str, ContextWindows], slice] = context or {}, slice(None)
         self._labels: BatchLabels | _Cut = (
             index,
             end_time,
@@ -110,12 +136,22 @@ class MatrixBatch:
 
     @classmethod
     def cut(
-        cls, matrices: torch.Tensor, labels: BatchLabels, start: int, stop: int, behind: Positioned
+        cls,
+        matrices: torch.Tensor,
+        labels: BatchLabels,
+        start: int,
+        stop: int,
+        behind: Positioned,
+        context: Mapping[str, ContextWindows],
     ) -> MatrixBatch:
-        """Make a batch of windows `[start, stop)` of some labels, which are cut when asked for."""
+        """Make a batch of windows `[start, stop)` of some labels, which are cut when asked for.
+
+        So is the context.
+        """
         batch = cls.__new__(cls)
         batch.matrices = matrices
         batch._labels = _Cut(labels, start, stop)
+        batch._context = context, slice(start, stop)
         batch._behind = behind
         return batch
 
@@ -144,6 +180,24 @@ class MatrixBatch:
         return dict(zip(_LABELS_AND_TARGETS, self._cut_labels(), strict=False)).get("targets")
 
     @property
+    def context(self) -> dict[str, ContextWindows]:
+        """Windows of coarser bars by name; none where the loader has no context."""
+        whole, mine = self._context
+        if mine != slice(None):
+            self._context = (
+                {
+                    name: ContextWindows(
+                        windows.matrices[mine],
+                        windows.index[mine].contiguous(),
+                        windows.end_time[mine].contiguous(),
+                    )
+                    for name, windows in whole.items()
+                },
+                slice(None),
+            )
+        return dict(self._context[0])
+
+    @property
     def position(self) -> Position:
         """Where the epoch stands once this batch is handed over."""
         behind = self._behind
@@ -164,12 +218,21 @@ class MatrixBatch:
     def __reduce__(self) -> tuple[Any, ...]:
         labels = self._cut_labels()
         first, targets = labels[: len(LABELS)], labels[len(LABELS) :]
-        return MatrixBatch, (self.matrices, *first, self.position, *targets)
+        given = targets[0] if targets else None
+        return MatrixBatch, (self.matrices, *first, self.position, given, self.context)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the tensors by name, `matrices` first, as `TensorDict` takes them."""
+        """Return the tensors by name, `matrices` first, as `TensorDict` takes them.
+
+        Those of a context are named such as ``strategic.matrices``.
+        """
         labels = zip(_LABELS_AND_TARGETS, self._cut_labels(), strict=False)
-        return {"matrices": self.matrices, **dict(labels)}
+        contexts = {
+            f"{name}.{field}": tensor
+            for name, windows in self.context.items()
+            for field, tensor in windows.tensors().items()
+        }
+        return {"matrices": self.matrices, **dict(labels), **contexts}
 
     def to_tensordict(self) -> TensorDict:
         """Return the tensors as a `TensorDict` of as many entries as windows, without a copy.
@@ -194,7 +257,7 @@ class MatrixBatch:
     def split(self, size: int) -> Iterator[MatrixBatch]:
         """Cut the batch into parts of `size` windows; each carries the whole batch's position."""
         for start in range(0, len(self), size):
-            yield self._with({n: t[start : start + size] for n, t in self.tensors().items()})
+            yield self._map(lambda tensor, begin=start: tensor[begin : begin + size])  # type: ignore[misc]
 
     def to(self, device: Any, *, non_blocking: bool = False) -> MatrixBatch:
         """Copy the tensors to a device.
@@ -202,9 +265,7 @@ class MatrixBatch:
         With `non_blocking`, keep this batch until the device has finished copying: its memory is
         used again once it is dropped.
         """
-        return self._with(
-            {n: t.to(device, non_blocking=non_blocking) for n, t in self.tensors().items()}
-        )
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def normalised(self, statistics: FeatureStatistics) -> MatrixBatch:
         """Return the batch with each feature less its mean, over its standard deviation.
@@ -218,7 +279,8 @@ class MatrixBatch:
         Returns
         -------
         MatrixBatch
-            Matrices of their own, in the same dtype, computed in float64; the labels are shared.
+            Matrices of their own, in the same dtype, computed in float64; the labels are shared,
+            and so is the context, as it is.
 
         Raises
         ------
@@ -245,11 +307,19 @@ class MatrixBatch:
         mean = statistics.mean.to(device)
         scale = torch.where(constant, 0.0, 1.0 / statistics.std).to(device)
         matrices = ((self.matrices - mean) * scale).to(self.matrices.dtype)
-        return self._with({**self.tensors(), "matrices": matrices})
+        batch = self._map(lambda tensor: tensor)
+        batch.matrices = matrices
+        return batch
 
     def pin_memory(self) -> MatrixBatch:
         """Copy the tensors to pinned memory."""
-        return self._with({name: t.pin_memory() for name, t in self.tensors().items()})
+        return self._map(lambda tensor: tensor.pin_memory())
 
-    def _with(self, tensors: dict[str, torch.Tensor]) -> MatrixBatch:
-        return MatrixBatch(**tensors, position=self._behind)
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> MatrixBatch:
+        labels = zip(_LABELS_AND_TARGETS, self._cut_labels(), strict=False)
+        return MatrixBatch(
+            function(self.matrices),
+            **{name: function(tensor) for name, tensor in labels},
+            position=self._behind,
+            context={name: windows.map(function) for name, windows in self.context.items()},
+        )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from grandbatch.batch import MatrixBatch
-from grandbatch.loader.slabs import SlabPool
+from grandbatch.loader.slabs import Pools
 from grandbatch.loader.windows import SLAB_WINDOWS, WindowStream
 from grandbatch.order import Deal
 from grandbatch.position import Position
@@ -49,7 +49,7 @@ def slab_windows(batch_size: int) -> int:
 def every_batch(
     handover: Handover,
     stream: WindowStream,
-    pool: Callable[[int], SlabPool],
+    pool: Callable[[int], Pools],
     batch_size: Callable[[], int],
 ) -> Iterator[MatrixBatch]:
     """Hand over all batches behind what was handed over.
@@ -60,7 +60,7 @@ def every_batch(
     stream : WindowStream
         Of the windows behind it.
     pool : callable
-        Gives the pool of slabs for so many windows.
+        Gives the pools of slabs for so many windows.
     batch_size : callable
         Asked before each batch. A smaller one cuts what was already gathered, so it takes effect
         at once.
@@ -81,7 +81,7 @@ def every_batch(
                 step += 1
                 behind = handover.after(consumed + stop - at, step, size)
                 consumed = behind.consumed
-                yield MatrixBatch.cut(matrices, slab.labels, at, stop, behind)
+                yield MatrixBatch.cut(matrices, slab.labels, at, stop, behind, slab.context)
                 at = stop
                 if batch_size() != size:
                     break
@@ -92,7 +92,7 @@ def every_batch(
 def some_batches(
     handover: Handover,
     stream: WindowStream,
-    pool: Callable[[int], SlabPool],
+    pool: Callable[[int], Pools],
     batch_size: int,
     turn: Turn,
 ) -> Iterator[MatrixBatch]:
@@ -112,7 +112,12 @@ def some_batches(
                 break
             step = handover.step + (start - first) // batch_size + 1
             yield MatrixBatch.cut(
-                slab.matrices[at:end], slab.labels, at, end, handover.after(stop, step, batch_size)
+                slab.matrices[at:end],
+                slab.labels,
+                at,
+                end,
+                handover.after(stop, step, batch_size),
+                slab.context,
             )
             at = end
         if slab.error is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from grandbatch.loader.context_table import ChunkCache, ContextRoom, ContextTable
 from grandbatch.loader.labels import WholeLabels, label_dtype
-from grandbatch.loader.slabs import SlabPool
+from grandbatch.loader.slabs import Pools, SlabPool
 from grandbatch.loader.table import SlotShape, Table, table_bytes
 from grandbatch.store import MatrixStore
 
@@ -31,6 +33,8 @@ class Buffers:
     cache_bytes : int
     dtype : torch.dtype
     pinned : bool
+    rooms : mapping of str to ContextRoom
+        What the contexts of the windows need.
     """
 
     def __init__(
@@ -41,40 +45,57 @@ class Buffers:
         cache_bytes: int,
         dtype: torch.dtype,
         pinned: bool,
+        rooms: Mapping[str, ContextRoom],
     ):
-        self._arguments = (store, n_chunks, shuffle_chunks, cache_bytes, dtype, pinned)
+        self._arguments = (store, n_chunks, shuffle_chunks, cache_bytes, dtype, pinned, rooms)
         self._store = store
         self._dtype = dtype
         self._pinned = pinned
         self._shape = SlotShape.of(store)
         block = min(shuffle_chunks, n_chunks)
-        two = table_bytes(store, self._shape, 2 * block, dtype)
-        every = table_bytes(store, self._shape, n_chunks, dtype)
+        self._rooms = rooms
+        two, every = self._bytes_of([block, block]), self._bytes_of([n_chunks])
         self.resident = every <= max(two, cache_bytes)
         self._n_slots = [n_chunks] if self.resident else [block, block]
         self.label_dtype = label_dtype(store)
         self._whole_labels = len(store) * self.label_dtype.itemsize <= cache_bytes
         self._idle: deque[list[Table]] = deque(maxlen=1)
-        self._pool: SlabPool | None = None
+        self._pools: Pools | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Buffers, self._arguments
 
     def without_cache(self) -> Buffers:
         """Return buffers for the same windows that hold no more than shuffling needs."""
-        store, n_chunks, shuffle_chunks, _, dtype, pinned = self._arguments
-        return Buffers(store, n_chunks, shuffle_chunks, 0, dtype, pinned)
+        store, n_chunks, shuffle_chunks, _, dtype, pinned, rooms = self._arguments
+        return Buffers(store, n_chunks, shuffle_chunks, 0, dtype, pinned, rooms)
+
+    def _bytes_of(self, n_slots: Sequence[int]) -> int:
+        """Bytes of the matrices of some tables."""
+        own = table_bytes(self._store, self._shape, sum(n_slots), self._dtype)
+        contexts = [
+            room.table_bytes(n, self._dtype) for room in self._rooms.values() for n in n_slots
+        ]
+        return own + sum(contexts)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number in matrices."""
+        return self._dtype.itemsize
 
     @property
     def table_bytes(self) -> int:
-        """Bytes of all tables' matrices."""
-        return table_bytes(self._store, self._shape, sum(self._n_slots), self._dtype)
+        """Bytes of all tables' matrices, and of the chunks that contexts are taken from."""
+        return self._bytes_of(self._n_slots) + sum(
+            room.cache_bytes for room in self._rooms.values()
+        )
 
     @property
     def label_bytes(self) -> int:
         """Bytes of the per-window values beside them."""
         in_slots = sum(self._n_slots) * int(self._store.chunk_windows)
-        return self.label_dtype.itemsize * (len(self._store) if self._whole_labels else in_slots)
+        own = self.label_dtype.itemsize * (len(self._store) if self._whole_labels else in_slots)
+        return own + sum(room.label_bytes(sum(self._n_slots)) for room in self._rooms.values())
 
     def take_tables(self) -> list[Table]:
         """Lend one table, or two."""
@@ -82,8 +103,19 @@ class Buffers:
             return self._idle.popleft()
         except IndexError:
             labels = WholeLabels(self._store) if self._whole_labels else None
+            caches = {name: ChunkCache(room.pairing.slow) for name, room in self._rooms.items()}
             return [
-                Table(self._store, self._shape, n_slots, self._dtype, labels)
+                Table(
+                    self._store,
+                    self._shape,
+                    n_slots,
+                    self._dtype,
+                    labels,
+                    {
+                        name: ContextTable(room, caches[name], n_slots, self._dtype)
+                        for name, room in self._rooms.items()
+                    },
+                )
                 for n_slots in self._n_slots
             ]
 
@@ -91,9 +123,15 @@ class Buffers:
         """Take tables back that no thread uses any more."""
         self._idle.append(tables)
 
-    def slabs(self, n: int) -> SlabPool:
-        """Return the pool of slabs for `n` windows."""
-        if self._pool is None or self._pool.n != n:
-            shape = self._store.sequence_length, self._store.n_features
-            self._pool = SlabPool(n, shape, self._dtype, pinned=self._pinned)
-        return self._pool
+    def slabs(self, n: int) -> Pools:
+        """Return the pools of slabs for `n` windows, and for their contexts."""
+        if self._pools is None or self._pools.matrices.n != n:
+            contexts = {
+                name: self._pool(n, room.pairing.slow) for name, room in self._rooms.items()
+            }
+            self._pools = Pools(self._pool(n, self._store), contexts)
+        return self._pools
+
+    def _pool(self, n: int, store: MatrixStore) -> SlabPool:
+        shape = store.sequence_length, store.n_features
+        return SlabPool(n, shape, self._dtype, pinned=self._pinned)

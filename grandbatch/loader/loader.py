@@ -12,16 +12,22 @@ from torch.utils.data import IterableDataset, get_worker_info
 from torch.utils.data._utils.worker import WorkerInfo
 
 from grandbatch.batch import MatrixBatch
-from grandbatch.config import BatchConfig, calculate_optimal_batch_size
+from grandbatch.config import BatchConfig
 from grandbatch.errors import UsageError
 from grandbatch.loader.batches import Handover, Turn, every_batch, some_batches
 from grandbatch.loader.blocks import BlockFeed
 from grandbatch.loader.buffers import Buffers
+from grandbatch.loader.checks import (
+    check_config,
+    check_settings,
+    check_store,
+    first_batch_size,
+)
+from grandbatch.loader.context import Contexts
 from grandbatch.loader.state import make_state, read_skip, read_state
 from grandbatch.loader.subset import Symbols, select, symbol_names, within
 from grandbatch.loader.windows import WindowStream
 from grandbatch.loader.workers import WorkerEpochs
-from grandbatch.memory import memory_limit
 from grandbatch.order import (
     EpochOrder,
     OrderSettings,
@@ -38,12 +44,10 @@ from grandbatch.values.checks import whole
 from grandbatch.values.times import to_nanoseconds
 
 if TYPE_CHECKING:
-    from grandbatch.values.times import Time
+    from grandbatch.values.times import Duration, Time
 
 _ALL = -1
 """In a worker process's state: batches to skip where none is left of its epoch."""
-
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
@@ -89,6 +93,12 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         Of the matrices: float32, or bfloat16 or float16, rounded while they are read.
     pin_memory : bool
         Hand over matrices in page-locked memory; needs a GPU.
+    context : mapping of str to MatrixStore, optional
+        Stores of coarser bars by name. With each window comes the last one of the same symbol in
+        each of them that was known when the window was, as `batch.context[name]`. Windows that
+        have none are left out.
+    max_age : str or timedelta, optional
+        How long a context may have been known by then: windows with an older one are left out.
 
     Attributes
     ----------
@@ -131,17 +141,16 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         dtype: torch.dtype = torch.float32,
         pin_memory: bool = False,
         subset: Split | None = None,
+        context: Mapping[str, MatrixStore] | None = None,
+        max_age: Duration | None = None,
     ):
-        if not isinstance(store, MatrixStore):
-            raise UsageError(
-                f"the loader needs a MatrixStore, got {str(store)!r:.200}; open one with "
-                "grandbatch.MatrixStore.open(path)"
-            )
+        check_store(store)
         self.store = store
         given = config or BatchConfig()
         self.config = given.with_window(store.sequence_length, store.overlap)
         self.rank, self.world_size = rank, world_size
-        self._check(dtype, pinned=pin_memory)
+        check_config(store, self.config)
+        check_settings(rank, world_size, dtype, pinned=pin_memory)
         chosen = OrderSettings(
             seed=self.config.seed if seed is None else seed,
             shuffle=shuffle,
@@ -153,22 +162,15 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             remainder=remainder,
         )
         chosen = within(chosen, subset)
-        self._selection = select(store, chosen)
+        self._contexts = Contexts(store, context, max_age)
+        self._selection = select(store, chosen, self._contexts)
         if shuffle_chunks is None:
             rows = (store.chunk_windows - 1) * store.stride + store.sequence_length
-            mixed = default_shuffle_chunks(
-                len(self._selection.chunks), rows * store.n_features * 4, shuffle=shuffle
-            )
+            slot_bytes = rows * store.n_features * 4 + self._contexts.mean_bytes
+            mixed = default_shuffle_chunks(len(self._selection.chunks), slot_bytes, shuffle=shuffle)
             chosen = replace(chosen, shuffle_chunks=mixed)
         self.settings = chosen
-        if self.config.batch_size == "auto":
-            wanted = calculate_optimal_batch_size(
-                store.attrs["n_rows"], memory_limit().limit_bytes / 2**30, store.sequence_length
-            )
-            largest = self.config.max_batch_size or wanted
-            self._batch_size = max(self.config.min_batch_size, min(wanted, largest))
-        else:
-            self._batch_size = self.config.batch_size
+        self._batch_size = first_batch_size(self.config, store)
         self._buffers = Buffers(
             store,
             len(self._selection.chunks),
@@ -176,6 +178,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             self.config.cache_bytes,
             dtype,
             pin_memory,
+            self._contexts.rooms(self._selection.chunks),
         )
         self._epoch = 0
         self._resume: Position | None = None
@@ -183,25 +186,6 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         self._skip: int | None = None
         self._workers = WorkerEpochs()
         self._has_own_state = False
-
-    def _check(self, dtype: torch.dtype, *, pinned: bool) -> None:
-        store, config = self.store, self.config
-        for name in ("sequence_length", "overlap"):
-            want, got = getattr(store, name), getattr(config, name)
-            if want != got:
-                raise UsageError(
-                    f"the config says {name}={got}, the store {store.path} was built with {want}; "
-                    f"give BatchConfig({name}={want}), or build a store with {name} {got}"
-                )
-        if self.world_size < 1 or not 0 <= self.rank < self.world_size:
-            raise UsageError(
-                f"rank must be from 0 to world_size - 1, got rank {self.rank} "
-                f"and world_size {self.world_size}"
-            )
-        if dtype not in _DTYPES:
-            raise UsageError(f"dtype must be float32, bfloat16 or float16, got {dtype}")
-        if pinned and not torch.cuda.is_available():
-            raise UsageError("pin_memory needs a GPU, and PyTorch sees none here; leave it out")
 
     def __len__(self) -> int:
         """Batches that each rank sees in an epoch."""
@@ -214,6 +198,18 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
     def n_windows(self) -> int:
         """Windows in an epoch, over all ranks, each counted once."""
         return len(self._selection)
+
+    @property
+    def n_without_context(self) -> int:
+        """Windows that would be in an epoch, had they a context that is not too old."""
+        return self._contexts.n_without
+
+    @property
+    def window_bytes(self) -> int:
+        """Bytes of a window's matrix in a batch, and of those of its contexts."""
+        stores = [self.store, *(pairing.slow for pairing in self._contexts.pairings.values())]
+        numbers: int = sum(store.sequence_length * store.n_features for store in stores)
+        return numbers * self._buffers.itemsize
 
     @property
     def batch_size(self) -> int:
@@ -292,7 +288,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
 
     def state_at(self, position: Position) -> dict[str, Any]:
         """Return the state that goes on at a batch's position."""
-        return make_state(position, self.store, self.settings)
+        return make_state(position, self.store, self.settings, self._contexts)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a state was taken, also under another world size or batch size.
@@ -300,9 +296,9 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         Raises
         ------
         CheckpointError
-            If the state is damaged, or of other windows or another order.
+            If the state is damaged, or of other windows, another context or another order.
         """
-        position = read_state(state, self.store, self.settings)
+        position = read_state(state, self.store, self.settings, self._contexts)
         deal(self._order(position.epoch), self.world_size, position)
         self._resume, self._epoch, self._delivered = position, position.epoch, None
         # a worker process that loads its own state; states taken outside hold for all workers
@@ -404,6 +400,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         if buffers.resident:
             # nothing may be left to read, but a store that was replaced must not go unnoticed
             self.store.read_labels(int(dealt.order.chunks[0]))
+            self._contexts.check_unchanged()
         tables = buffers.take_tables()
         feed = BlockFeed(dealt.order, shares, tables, self.config.num_workers, stopped or Event())
         try:

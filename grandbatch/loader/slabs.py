@@ -15,6 +15,8 @@ from __future__ import annotations
 import math
 import weakref
 from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,13 @@ FRESH_BYTES = 16 * 2**20
 
 KEPT_SLABS = 4
 """Free slabs that a pool holds on to."""
+
+
+class Pools(NamedTuple):
+    """Pools of slabs for windows, and for the contexts that come with them."""
+
+    matrices: SlabPool
+    contexts: Mapping[str, SlabPool]
 
 
 class SlabPool:

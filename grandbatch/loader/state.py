@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from grandbatch.errors import CheckpointError
+from grandbatch.loader.context import Contexts
 from grandbatch.order import OrderSettings
 from grandbatch.position import Position
 from grandbatch.store import MatrixStore
@@ -14,23 +15,28 @@ STATE_FORMAT = 1
 _MOST_WORKERS = 2**16
 
 
-def make_state(position: Position, store: MatrixStore, settings: OrderSettings) -> dict[str, Any]:
+def make_state(
+    position: Position, store: MatrixStore, settings: OrderSettings, contexts: Contexts
+) -> dict[str, Any]:
     """Return the state that goes on at a position, as JSON types."""
     return {
         "format": STATE_FORMAT,
         "content_id": store.content_id,
         "order": settings.to_json(),
+        **({"context": contexts.to_json()} if contexts else {}),
         "position": position.to_json(),
     }
 
 
-def read_state(state: Mapping[str, Any], store: MatrixStore, settings: OrderSettings) -> Position:
+def read_state(
+    state: Mapping[str, Any], store: MatrixStore, settings: OrderSettings, contexts: Contexts
+) -> Position:
     """Return the position of a state.
 
     Raises
     ------
     CheckpointError
-        If the state is damaged, or of other windows or another order.
+        If the state is damaged, or of other windows, another context or another order.
     """
     if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
         raise CheckpointError(
@@ -43,6 +49,7 @@ def read_state(state: Mapping[str, Any], store: MatrixStore, settings: OrderSett
             f"{store.path} holds {store.content_id}; "
             "open the store it was taken on, or start again without it (--no-resume)"
         )
+    contexts.check_same(state.get("context"))
     settings.check_same(state.get("order"))
     return Position.from_json(state.get("position", {}))
 

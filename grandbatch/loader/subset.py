@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from grandbatch.errors import UsageError
+from grandbatch.loader.context import Contexts
 from grandbatch.order import OrderSettings, Selection
 from grandbatch.splits import Split, span_reader
 from grandbatch.splits.making import SpanReader
@@ -75,10 +76,13 @@ def within(settings: OrderSettings, subset: Split | None) -> OrderSettings:
     return replace(settings, start=start, stop=stop, reads=subset.reads)
 
 
-def select(store: MatrixStore, settings: OrderSettings) -> Selection:
+def select(
+    store: MatrixStore, settings: OrderSettings, contexts: Contexts | None = None
+) -> Selection:
     """Find the windows that take part.
 
-    Where runs are asked for, stretches end where a segment does, so that no run crosses it.
+    Where runs are asked for, stretches end where a segment does, so that no run crosses it. Windows
+    without a context are left out, and counted by `contexts`.
 
     Raises
     ------
@@ -87,7 +91,7 @@ def select(store: MatrixStore, settings: OrderSettings) -> Selection:
     """
     n = len(store)
     limits = (settings.start, settings.stop, settings.symbols, settings.reads)
-    filtered = any(limit is not None for limit in limits)
+    filtered = contexts or any(limit is not None for limit in limits)
     if not filtered and (settings.run_length == 1 or not settings.shuffle):
         return Selection.everything(n, store.chunk_windows)
     begin: list[int] = []
@@ -95,9 +99,12 @@ def select(store: MatrixStore, settings: OrderSettings) -> Selection:
     # whole chunks at a time: they end runs in any case, so where the scan pauses doesn't show
     step = max(1, _SCANNED_WINDOWS // store.chunk_windows) * store.chunk_windows
     spans = None if settings.reads is None else span_reader(store)
+    reads = contexts.limit(settings.reads) if contexts else None
     for first in range(0, n, step):
         stop = min(first + step, n)
         kept = _kept(store, settings, spans, first, stop)
+        if contexts:
+            contexts.narrow(kept, first, reads)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], kept, [False]])))
         breaks = _breaks(store, first, stop) if settings.run_length > 1 else np.empty(0, np.int64)
         inner = breaks[kept[breaks] & kept[breaks - 1]]
@@ -109,6 +116,7 @@ def select(store: MatrixStore, settings: OrderSettings) -> Selection:
             f"{_shown(settings.stop)}"
             + (f" for {', '.join(settings.symbols)}" if settings.symbols is not None else "")
             + (f" and reads bars of {_span_of_time(settings.reads)} only" if settings.reads else "")
+            + (f" and has {contexts}" if contexts else "")
             + f"; it has windows ending from {_shown(int(store.end_time[:].min()))} to "
             f"{_shown(int(store.end_time[:].max()))}"
         )

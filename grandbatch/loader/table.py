@@ -1,11 +1,6 @@
 """Decoded chunks in slots of one buffer, and the windows cut from it.
 
-Whatever the store's layout, a window is `sequence_length` consecutive rows of the buffer. Seen as a
-strided array whose items are as large as a window and begin a row apart, one indexing cuts windows
-from any slots: at memory speed, in one thread, without the GIL. (PyTorch's `index_select` is as
-fast in one thread. Its own threads wait for each other, which on cores that decode or train costs
-up to ten times more than they bring.)
-
+Whatever the store's layout, a window is `sequence_length` consecutive rows of the buffer.
 Layout `rows` decodes straight into its slot. Of layout `windows`, windows that share more than half
 their rows are packed to the rows they were cut from: a slot is then as small as in layout `rows`.
 """
@@ -13,21 +8,19 @@ their rows are packed to the rows they were cut from: a slot is then as small as
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from numpy.lib.stride_tricks import as_strided
 
 from grandbatch.errors import DamagedStoreError
+from grandbatch.loader.context_table import ContextTable
 from grandbatch.loader.labels import LabelSource, Records, SlotLabels
+from grandbatch.loader.rows import RowBuffer
 from grandbatch.store import MatrixStore, OpenFiles
 from grandbatch.values.arrays import Float32, Int32, Int64
-
-_CUT_WINDOWS = 48
-"""Windows copied at once by way of a temporary array, small enough to stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +68,13 @@ class Table:
         What features are converted to while they are decoded.
     labels : LabelSource, optional
         Values kept for the whole store; by default they lie in the slots.
+    contexts : mapping of str to ContextTable
+        With as many slots, for the windows of coarser bars that belong to those in the slots.
 
     Attributes
     ----------
+    buffer : RowBuffer
+        The rows that windows are cut from.
     errors : dict
         Slots that could not be filled, and why.
     """
@@ -89,24 +86,17 @@ class Table:
         n_slots: int,
         dtype: torch.dtype,
         labels: LabelSource | None,
+        contexts: Mapping[str, ContextTable],
     ):
+        self.contexts = contexts
         self.n_slots = n_slots
         self.errors: dict[int, Exception] = {}
         self.labels: LabelSource = labels or SlotLabels(store, n_slots)
         self._store = store
         self._shape = shape
         L, F = store.sequence_length, store.n_features
-        n_rows = n_slots * shape.rows
-        # numpy asks the kernel for huge pages, PyTorch doesn't
-        self._memory = np.empty(n_rows * F * dtype.itemsize, np.uint8)
-        rows = torch.from_numpy(self._memory).view(dtype)
-        self._slots = rows.view(n_slots, shape.rows, F)
-        row_bytes = F * dtype.itemsize
-        self._windows = as_strided(
-            self._memory[: L * row_bytes].view(np.dtype((np.void, L * row_bytes))),
-            (n_rows - L + 1,),
-            (row_bytes,),
-        )
+        self.buffer = RowBuffer(n_slots * shape.rows, (L, F), dtype)
+        self._slots = self.buffer.rows.view(n_slots, shape.rows, F)
         self._shift = np.empty(n_slots, np.int64)
         self._scratch = threading.local()
         self._filled = np.zeros(n_slots, np.bool_)
@@ -116,6 +106,8 @@ class Table:
         """Forget the chunks in the slots, or keep those that are there, and what went wrong."""
         if not keep:
             self._filled[:] = False
+            for context in self.contexts.values():
+                context.forget()
         self._claimed = self._filled.copy()
         self.errors = {}
 
@@ -141,6 +133,8 @@ class Table:
             rows = self._scratch_array("rows", tuple(target.shape))
             self._decode(chunk, records, rows, files)
             target.copy_(torch.from_numpy(rows))
+        for context in self.contexts.values():
+            context.fill(slot, records, files)
         self._shift[slot] = (chunk - slot) * self._store.chunk_windows
         self._filled[slot] = True
 
@@ -192,7 +186,7 @@ class Table:
         Returns
         -------
         (n,) int64
-            What `cut` takes.
+            Their first rows in the buffer.
         """
         slots = entries // np.int32(self._store.chunk_windows)
         np.add(self._shift[slots], entries, out=index)
@@ -202,17 +196,6 @@ class Table:
         starts *= self._shape.rows
         starts += records["start"]
         return starts
-
-    def cut(self, starts: Int64) -> npt.NDArray[np.void]:
-        """Copy the bytes of windows into memory of their own, (n,) void."""
-        windows: npt.NDArray[np.void] = self._windows[starts]
-        return windows
-
-    def cut_into(self, starts: Int64, out: npt.NDArray[np.void]) -> None:
-        """Copy windows to a given place, a few at a time by way of the cache."""
-        for first in range(0, len(starts), _CUT_WINDOWS):
-            some = starts[first : first + _CUT_WINDOWS]
-            out[first : first + len(some)] = self.cut(some)
 
 
 def pack_windows(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from grandbatch.batch import ContextWindows
 from grandbatch.loader.blocks import ShuffleBlock
+from grandbatch.loader.context_table import CONTEXT_DTYPE
 from grandbatch.loader.labels import STORED
-from grandbatch.loader.slabs import SlabPool
+from grandbatch.loader.rows import RowBuffer
+from grandbatch.loader.slabs import Pools, SlabPool
+from grandbatch.values.arrays import Int64
 
 Range = tuple[int, int]
 
@@ -29,11 +33,41 @@ class Slab:
         Named by `grandbatch.batch.LABELS`; the targets behind them, where there are any.
     error : Exception, optional
         Why there are no more.
+    context : mapping of str to ContextWindows
     """
 
     matrices: torch.Tensor
     labels: tuple[torch.Tensor, ...]
-    error: Exception | None = None
+    error: Exception | None
+    context: Mapping[str, ContextWindows]
+
+
+class _Gathering:
+    """Windows on their way into one slab.
+
+    Parameters
+    ----------
+    n : int
+        Windows in all.
+    pool : SlabPool
+    """
+
+    def __init__(self, n: int, pool: SlabPool):
+        self._n, self._pool = n, pool
+        self._matrices: torch.Tensor | None = None
+
+    def add(self, buffer: RowBuffer, starts: Int64, at: int) -> None:
+        """Cut windows from a buffer to the places from `at` on."""
+        if len(starts) == self._n and self._pool.fresh:
+            self._matrices = self._pool.adopt(buffer.cut(starts))
+            return
+        if self._matrices is None:
+            self._matrices = self._pool.take(self._n)
+        buffer.cut_into(starts, self._pool.items(self._matrices)[at : at + len(starts)])
+
+    def first(self, n: int) -> torch.Tensor:
+        """Return the first n windows, (n, L, F)."""
+        return self._pool.take(0) if self._matrices is None else self._matrices[:n]
 
 
 class WindowStream:
@@ -58,33 +92,42 @@ class WindowStream:
         self._stop = 0
         self._error: Exception | None = None
 
-    def gather(self, ranges: Sequence[Range], pool: SlabPool) -> Slab:
+    def gather(self, ranges: Sequence[Range], pools: Pools) -> Slab:
         """Gather ranges of windows into one slab; it ends before the first that can't be read."""
         n = sum(stop - first for first, stop in ranges)
         index = np.empty(n, np.int64)
         records = np.empty(n, self._dtype)
         weight = np.ones(n, np.float32)
-        matrices: torch.Tensor | None = None
+        own = _Gathering(n, pools.matrices)
+        contexts = {name: _Gathering(n, pool) for name, pool in pools.contexts.items()}
+        paired = {name: np.empty(n, CONTEXT_DTYPE) for name in contexts}
         at = 0
         for block, offset, size, window in self._within_blocks(ranges):
             entries = block.entries[offset : offset + size]
             here = slice(at, at + size)
             starts = block.table.look_up(entries, index[here], records[here])
-            if size == n and pool.fresh:
-                matrices = pool.adopt(block.table.cut(starts))
-            else:
-                matrices = pool.take(n) if matrices is None else matrices
-                block.table.cut_into(starts, pool.items(matrices)[here])
+            own.add(block.table.buffer, starts, at)
+            for name, gathering in contexts.items():
+                table = block.table.contexts[name]
+                paired[name][here] = table.look_up(entries)
+                gathering.add(table.buffer, paired[name]["start"][here], at)
             if window + size > self._n_real:
                 weight[at + max(self._n_real - window, 0) : at + size] = 0
             at += size
-        matrices = pool.take(0) if matrices is None else matrices[:at]
         labels = [records[name] for name in STORED]
         targets = [records["targets"]] if "targets" in (self._dtype.names or ()) else []
         columns = tuple(
             torch.from_numpy(column[:at]) for column in (index, *labels, weight, *targets)
         )
-        return Slab(matrices, columns, None if at == n else self._error)
+        context = {
+            name: ContextWindows(
+                gathering.first(at),
+                torch.from_numpy(paired[name]["index"][:at]),
+                torch.from_numpy(paired[name]["end_time"][:at]),
+            )
+            for name, gathering in contexts.items()
+        }
+        return Slab(own.first(at), columns, None if at == n else self._error, context)
 
     def _within_blocks(
         self, ranges: Sequence[Range]

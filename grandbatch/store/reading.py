@@ -55,7 +55,7 @@ class OpenFiles:
     """
 
     def __init__(self) -> None:
-        self._files: dict[str, tuple[int, File]] = {}
+        self._files: dict[ArrayReader, tuple[int, File]] = {}
         self._scratch = np.empty(0, np.uint8)
 
     def scratch(self, n_bytes: int) -> npt.NDArray[np.uint8]:
@@ -66,12 +66,12 @@ class OpenFiles:
 
     def get(self, reader: ArrayReader, chunk: int) -> File:
         """Return the file that a chunk is in."""
-        name, number = reader.spec.name, reader.file_number(chunk)
-        held = self._files.get(name)
+        number = reader.file_number(chunk)
+        held = self._files.get(reader)
         if held is not None:
             if held[0] == number:
                 return held[1]
-            self._files.pop(name)[1].close()
+            self._files.pop(reader)[1].close()
         file = reader.open_file(chunk)
         try:
             if not is_remote(reader.store):
@@ -83,7 +83,7 @@ class OpenFiles:
         except BaseException:
             file.close()
             raise
-        self._files[name] = (number, file)
+        self._files[reader] = (number, file)
         return file
 
     def close(self) -> None:
