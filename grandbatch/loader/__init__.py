@@ -11,10 +11,13 @@ A batch on its way from the order to the trainer passes these, each handing on t
 | module | |
 |---|---|
 | `loader` | `SlidingWindowDataLoader`: the public class |
+| `checks` | what is given, checked against the store |
 | `subset` | which windows take part |
+| `context` | windows of coarser bars that come with them |
 | `buffers` | the memory that loading takes, planned and kept from epoch to epoch |
 | `blocks` | decodes the chunks of shuffle blocks ahead, on threads |
 | `table` | decoded chunks in slots, and the windows cut from them |
+| `rows` | feature rows in memory, and windows copied out of them |
 | `labels` | per-window values, where a gather finds them |
 | `windows` | a rank's windows as one stream, gathered into slabs |
 | `slabs` | memory for gathered windows |

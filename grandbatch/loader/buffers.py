@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from grandbatch.loader.context_table import ChunkCache, ContextRoom, ContextTable
+from grandbatch.loader.context.table import ChunkCache, ContextRoom, ContextTable
 from grandbatch.loader.labels import WholeLabels, label_dtype
 from grandbatch.loader.slabs import Pools, SlabPool
 from grandbatch.loader.table import SlotShape, Table, table_bytes

@@ -23,7 +23,7 @@ from grandbatch.loader.checks import (
     check_store,
     first_batch_size,
 )
-from grandbatch.loader.context import Contexts
+from grandbatch.loader.context.contexts import Contexts
 from grandbatch.loader.state import make_state, read_skip, read_state
 from grandbatch.loader.subset import Symbols, select, symbol_names, within
 from grandbatch.loader.windows import WindowStream

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from grandbatch.errors import CheckpointError
-from grandbatch.loader.context import Contexts
+from grandbatch.loader.context.contexts import Contexts
 from grandbatch.order import OrderSettings
 from grandbatch.position import Position
 from grandbatch.store import MatrixStore

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from grandbatch.errors import UsageError
-from grandbatch.loader.context import Contexts
+from grandbatch.loader.context.contexts import Contexts
 from grandbatch.order import OrderSettings, Selection
 from grandbatch.splits import Split, span_reader
 from grandbatch.splits.making import SpanReader

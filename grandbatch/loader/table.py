@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from grandbatch.errors import DamagedStoreError
-from grandbatch.loader.context_table import ContextTable
+from grandbatch.loader.context.table import ContextTable
 from grandbatch.loader.labels import LabelSource, Records, SlotLabels
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.store import MatrixStore, OpenFiles

@@ -10,7 +10,7 @@ import torch
 
 from grandbatch.batch import ContextWindows
 from grandbatch.loader.blocks import ShuffleBlock
-from grandbatch.loader.context_table import CONTEXT_DTYPE
+from grandbatch.loader.context.table import CONTEXT_DTYPE
 from grandbatch.loader.labels import STORED
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.loader.slabs import Pools, SlabPool

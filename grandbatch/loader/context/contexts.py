@@ -9,8 +9,8 @@ import numpy as np
 
 from grandbatch.batch import MatrixBatch
 from grandbatch.errors import CheckpointError, UsageError
-from grandbatch.loader.context_table import ContextRoom
-from grandbatch.loader.pairing import Pairing
+from grandbatch.loader.context.pairing import Pairing
+from grandbatch.loader.context.table import ContextRoom
 from grandbatch.splits import span_reader
 from grandbatch.store import MatrixStore
 from grandbatch.values.arrays import Bool, Int64

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from grandbatch.loader.context.pairing import Pairing
 from grandbatch.loader.labels import Records
-from grandbatch.loader.pairing import Pairing
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.store import MatrixStore, OpenFiles
 from grandbatch.store.reader import Labels
