@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from grandbatch.errors import DiskFullError, UsageError
-from grandbatch.kernels.simulation import RING, TICKS_PER_UNIT, simulate_bars, write_lines
+from grandbatch.kernels.simulation import (
+    RING,
+    SLOW_LAG,
+    SLOW_STATE,
+    TICKS_PER_UNIT,
+    simulate_bars,
+    write_lines,
+)
 
 START_SECOND = 1_577_836_800
 """2020-01-01 00:00 UTC."""
@@ -18,9 +25,11 @@ START_SECOND = 1_577_836_800
 _LAST_SECOND = 9_214_646_400  # 2262-01-01: nanoseconds in int64 end soon after
 _BLOCK_ROWS = 65_536
 _LINE_BYTES = 160
+_FAST_REACH = 81  # bars that a tactical window reaches back: 60, and 21 of lookback
 _FIRST_PRICE = 10_000
 _FIRST_VARIANCE = 1.0e-6
 _OTHER_FORMS = (".gz", ".bz2", ".xz", ".zst", ".zip", ".parquet")
+_LEAST_SLOWNESS = -(-_FAST_REACH // (SLOW_LAG - 1))
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
@@ -32,6 +41,7 @@ def create_large_dataset_simulation(
     freq: str = "5min",
     seed: int = 0,
     signal: float = 0.0,
+    signal_timeframe: str | None = None,
 ) -> dict[str, int]:
     """Write simulated bars as CSV, in bounded memory.
 
@@ -57,6 +67,11 @@ def create_large_dataset_simulation(
         ``-signal * s * tanh(momentum / (s * sqrt(10)))`` with s the bar's volatility, and the rest
         shrinks so that the scale of returns stays about the same. At 0 the past tells nothing but
         volatility.
+    signal_timeframe : str, optional
+        A coarser time between bars, such as ``"30min"``, that alone shows the signal. Each bar of
+        that length drifts to where the one 24 such bars before it went, less what its own fast
+        bars tell of that already: of strategic windows of that timeframe the next return can be
+        told, of the last 80 fast bars it can't. By default the signal is that of `momentum`.
 
     Returns
     -------
@@ -72,6 +87,7 @@ def create_large_dataset_simulation(
     """
     step = _seconds(freq)
     _check(num_rows, symbols, seed, signal)
+    fast_per_slow = _slowness(freq, step, signal, signal_timeframe)
     if START_SECOND + (num_rows // symbols) * step >= _LAST_SECOND:
         raise UsageError(
             f"{num_rows:,} bars of {symbols} symbols every {freq} reach beyond the year 2261; "
@@ -86,7 +102,7 @@ def create_large_dataset_simulation(
         raise UsageError(f"{target}: what is written is plain CSV; give a name that ends in .csv")
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        size = _write(scratch, num_rows, symbols, step, seed, signal)
+        size = _write(scratch, num_rows, symbols, step, seed, signal, fast_per_slow)
         scratch.replace(target)
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -99,11 +115,20 @@ def create_large_dataset_simulation(
     return {"rows": num_rows, "bytes": size}
 
 
-def _write(path: Path, num_rows: int, symbols: int, step: int, seed: int, signal: float) -> int:
+def _write(
+    path: Path,
+    num_rows: int,
+    symbols: int,
+    step: int,
+    seed: int,
+    signal: float,
+    fast_per_slow: int,
+) -> int:
     start = np.arange(symbols, dtype=np.int64) % 50 * 200 + _FIRST_PRICE
     start *= TICKS_PER_UNIT
     variance = np.full(symbols, _FIRST_VARIANCE)
     closes = np.repeat(start[:, np.newaxis], RING, axis=1)
+    slow = np.zeros(symbols, SLOW_STATE)
     names = _names(symbols)
     # One stream per column: how many numbers are drawn at once then changes none of them.
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
@@ -115,7 +140,9 @@ def _write(path: Path, num_rows: int, symbols: int, step: int, seed: int, signal
             count = min(_BLOCK_ROWS, num_rows - first)
             shocks = np.stack([stream.standard_normal(count) for stream in streams], axis=1)
             bars = np.empty((count, 5), np.int64)
-            simulate_bars(first, step, signal, shocks, start, variance, closes, bars)
+            simulate_bars(
+                first, step, signal, shocks, start, variance, closes, fast_per_slow, slow, bars
+            )
             end = write_lines(first, START_SECOND, step, names, bars, out)
             size += file.write(out[:end].data)
     return size
@@ -130,12 +157,29 @@ def _names(symbols: int) -> np.typing.NDArray[np.uint8]:
     return np.frombuffer(text.encode(), np.uint8).reshape(symbols, width + 1)
 
 
-def _seconds(freq: str) -> int:
+def _seconds(freq: str, name: str = "freq") -> int:
     match = re.fullmatch(r"(\d*)\s*(s|min|h|d)", freq.strip().lower())
     seconds = int(match[1] or 1) * _UNITS[match[2]] if match else 0
     if seconds < 1:
-        raise UsageError(f"freq must be whole seconds such as 30s, 5min, 1h or 1d, got {freq!r}")
+        raise UsageError(f"{name} must be whole seconds such as 30s, 5min, 1h or 1d, got {freq!r}")
     return seconds
+
+
+def _slowness(freq: str, step: int, signal: float, timeframe: str | None) -> int:
+    """Return how many bars one of the signal's timeframe has; 0 without a timeframe."""
+    if timeframe is None:
+        return 0
+    seconds = _seconds(timeframe, "signal_timeframe")
+    if signal == 0:
+        raise UsageError(
+            f"signal_timeframe {timeframe} says where a signal shows: give signal, too, such as 0.5"
+        )
+    if seconds % step or seconds // step < _LEAST_SLOWNESS or _UNITS["d"] % seconds:
+        raise UsageError(
+            f"signal_timeframe must be at least {_LEAST_SLOWNESS} times freq ({freq}), a multiple "
+            f"of it, and go into a day without a rest, got {timeframe}; such as 30min for 5min"
+        )
+    return seconds // step
 
 
 def _check(num_rows: int, symbols: int, seed: int, signal: float) -> None:

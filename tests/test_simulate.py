@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import grandbatch as gb
 from grandbatch import simulate
 from grandbatch.errors import UsageError
 from grandbatch.simulate import create_large_dataset_simulation
@@ -94,3 +95,69 @@ def test_a_name_that_is_no_csv_file_is_refused(tmp_path, name, said):
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no folder"):
         create_large_dataset_simulation(tmp_path / "none" / "x.csv", 10)
+
+
+def predicted(features, returns):
+    """How well ridge regression on the first two thirds foretells the rest, as a t value."""
+    n = len(features) * 2 // 3
+    scaled = (features - features[:n].mean(0)) / np.where(
+        features[:n].std(0), features[:n].std(0), 1
+    )
+    weights = np.linalg.solve(
+        scaled[:n].T @ scaled[:n] + 30 * np.eye(scaled.shape[1]), scaled[:n].T @ returns[:n]
+    )
+    return np.corrcoef(scaled[n:] @ weights, returns[n:])[0, 1] * np.sqrt(len(returns) - n)
+
+
+def test_a_signal_of_a_timeframe_shows_in_its_windows_and_not_in_those_of_fast_bars(tmp_path):
+    path = tmp_path / "x.csv"
+    create_large_dataset_simulation(path, 14_000, seed=3, signal=0.5, signal_timeframe="30min")
+    fast = gb.build_store(path, tmp_path / "fast.zarr", feature_set="tactical", overlap=59)
+    slow = gb.build_store(
+        path, tmp_path / "slow.zarr", feature_set="strategic", overlap=47, resample="30min"
+    )
+    minute = 60 * 10**9
+    known = np.searchsorted(slow.end_time[:] + 30 * minute, fast.end_time[:] + 5 * minute, "right")
+    returns = fast.next_return[:]
+    kept = (known > 0) & ~np.isnan(returns)
+    strategic = slow.matrices[:][known[kept] - 1].reshape(kept.sum(), -1)
+    tactical = fast.matrices[:][kept].reshape(kept.sum(), -1)
+    assert predicted(strategic, returns[kept]) > 8
+    assert abs(predicted(tactical, returns[kept])) < 2.5
+
+
+def test_a_signal_of_a_timeframe_leaves_neighbouring_returns_unrelated(tmp_path):
+    close = frame_of(tmp_path, 200_000, signal=0.9, signal_timeframe="30min")["close"]
+    move = np.diff(np.log(close))
+    for bars in (1, 2, 3, 5, 10, 60, 81):
+        before = np.convolve(move, np.ones(bars), "valid")[:-1]
+        assert abs(np.corrcoef(before, move[bars:])[0, 1]) < 4 / np.sqrt(len(before))
+
+
+def test_a_signal_of_a_timeframe_looks_back_only_and_any_block_size_gives_the_same(
+    tmp_path, monkeypatch
+):
+    path, kept = tmp_path / "x.csv", []
+    for rows, block_rows in ((3000, 10_000), (3000, 77), (1500, 10_000)):
+        monkeypatch.setattr(simulate, "_BLOCK_ROWS", block_rows)
+        create_large_dataset_simulation(path, rows, symbols=3, signal=0.5, signal_timeframe="30min")
+        kept.append(path.read_bytes())
+    assert kept[0] == kept[1]
+    assert kept[0].startswith(kept[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"signal": 0.0}, "give signal"),
+        ({"signal_timeframe": "7min"}, "a multiple of it"),
+        ({"signal_timeframe": "15min"}, "at least 4 times"),
+        ({"signal_timeframe": "7h"}, "go into a day"),
+        ({"signal_timeframe": "soon"}, "signal_timeframe must be whole seconds"),
+    ],
+)
+def test_a_timeframe_that_no_signal_can_have_is_refused(tmp_path, options, said):
+    with pytest.raises(UsageError, match=said):
+        create_large_dataset_simulation(
+            tmp_path / "x.csv", 10, **{"signal": 0.5, "signal_timeframe": "30min", **options}
+        )

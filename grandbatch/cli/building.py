@@ -32,6 +32,10 @@ def simulate(
             help="How much of the next move recent bars tell, 0 to below 1; 0 is luck alone."
         ),
     ] = 0.0,
+    signal_timeframe: Annotated[
+        str | None,
+        typer.Option(help="Show the signal in bars of this length alone, e.g. 30min."),
+    ] = None,
     as_json: o.Json = False,
 ) -> None:
     """Write realistic bars: volatility that clusters, volume with a daily shape.
@@ -41,7 +45,13 @@ def simulate(
     from grandbatch.simulate import create_large_dataset_simulation
 
     result = create_large_dataset_simulation(
-        out, rows, symbols=symbols, freq=freq, seed=seed, signal=signal
+        out,
+        rows,
+        symbols=symbols,
+        freq=freq,
+        seed=seed,
+        signal=signal,
+        signal_timeframe=signal_timeframe,
     )
     show(result, as_json=as_json, title=f"simulated {out}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,58 @@ Floats = npt.NDArray[np.float64]
 TICKS_PER_UNIT = 4
 RING = 11
 """Closes that the momentum over 10 bars spans."""
+SLOW_LAG = 24
+"""Slow bars after which the direction of one comes back: half a strategic window."""
+SLOW_STATE = np.dtype(
+    [
+        ("start", np.int64),
+        ("drift", np.float64),
+        ("log_odds", np.float64),
+        ("directions", np.float64, SLOW_LAG),
+    ]
+)
+"""What a symbol's slow signal goes on from: the price in ticks that its slow bar began at, the
+direction that this bar drifts to, what its own fast bars tell of that, and past directions."""
 
 _GARCH_NEWS, _GARCH_MEMORY = 0.06, 0.92
 _LONG_VARIANCE = 1.0e-6  # returns of 0.1 % a bar
 _PULL = 1.0e-4  # back to the first price, so that a path of any length stays in range
 _LEAST_TICKS = 4
+
+
+@compiled
+def _slow_surprise(state: Any, bar: int, fast_per_slow: int, last: int) -> float:
+    """Return what the slow scale tells of a bar beyond what the fast bars before it tell.
+
+    Slow bar s drifts to g, the direction (-1, 0 or 1) of slow bar s - SLOW_LAG. A plain drift
+    would show in the fast bars themselves, as a trend since the slow bar began. So what these
+    tell, E[g | fast bars of s so far], is taken off it: who doesn't know the direction that long
+    ago expects nothing of the next bar, whatever else he has seen.
+    """
+    if bar % fast_per_slow == 0:
+        number = bar // fast_per_slow
+        at = number % SLOW_LAG
+        if number:
+            risen = last - state.start
+            state.directions[(number - 1) % SLOW_LAG] = (risen > 0) - (risen < 0)
+        state.drift = state.directions[at]
+        state.start = last
+        state.log_odds = 0.0
+    if state.drift == 0.0:
+        return 0.0
+    surprise: float = state.drift - math.tanh(0.5 * state.log_odds)
+    return surprise
+
+
+@compiled
+def _learn_drift(state: Any, signal: float, shock: float) -> None:
+    """Update the log-odds of a rise, of who sees the slow bar's fast bars, by Bayes' rule.
+
+    With G = E[g] a shock has the mean d (g - G) and the variance 1 - d**2, so that it changes
+    them by ``2 d (shock + d G) / (1 - d**2)``.
+    """
+    known = math.tanh(0.5 * state.log_odds)
+    state.log_odds += 2.0 * signal * (shock + signal * known) / (1.0 - signal * signal)
 
 
 @compiled
@@ -31,6 +79,8 @@ def simulate_bars(
     start_ticks: Int64,
     variance: Floats,
     closes: Int64,
+    fast_per_slow: int,
+    slow: Any,
     out: Int64,
 ) -> None:
     """Simulate the bars of the rows from `first_row`, interleaved by symbol.
@@ -39,6 +89,8 @@ def simulate_bars(
     less a weak pull to the first price, where m is the momentum ``c[t] / c[t - 10] - 1`` at the bar
     before and h the variance of a GARCH(1, 1) process (Bollerslev 1986,
     https://doi.org/10.1016/0304-4076(86)90063-1): ``h' = w + 0.06 e**2 + 0.92 h``.
+
+    With `fast_per_slow` the signal is that of `_slow_surprise` instead of the momentum's.
 
     Parameters
     ----------
@@ -56,6 +108,10 @@ def simulate_bars(
         State: h of each symbol.
     closes : (S, 11) int64
         State: last closes of each symbol in ticks, in a ring; the first price before the first bar.
+    fast_per_slow : int
+        Bars of a slow bar, counted from bar 0; 0 where the signal is the momentum's.
+    slow : (S,) SLOW_STATE
+        State of the slow signal.
     out : (n, 5) int64
         Open, high, low, close in ticks, and volume.
     """
@@ -69,7 +125,13 @@ def simulate_bars(
         scale = math.sqrt(h)
         last = closes[symbol, (bar + RING - 1) % RING]
         momentum = last / closes[symbol, bar % RING] - 1.0
-        shock = plain * shocks[i, 0] - signal * math.tanh(momentum / (scale * math.sqrt(10.0)))
+        if fast_per_slow:
+            told = _slow_surprise(slow[symbol], bar, fast_per_slow, last)
+        else:
+            told = -math.tanh(momentum / (scale * math.sqrt(10.0)))
+        shock = plain * shocks[i, 0] + signal * told
+        if fast_per_slow:
+            _learn_drift(slow[symbol], signal, shock)
         pull = _PULL * math.log(last / start_ticks[symbol])
         close = max(round(last * math.exp(scale * shock - pull)), _LEAST_TICKS)
         wick = 0.5 * scale * last
