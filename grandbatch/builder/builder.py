@@ -22,7 +22,7 @@ from grandbatch.builder.engines import (
     overlap_graph,
 )
 from grandbatch.builder.extend import keep_files
-from grandbatch.builder.history import BuildClock, keep_records, record_build
+from grandbatch.builder.history import BuildClock, keep_records, record_build, remember_files
 from grandbatch.builder.labels import label_jobs, write_label_chunk
 from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.reuse import Extension, Request, survey
@@ -267,6 +267,7 @@ def _build_locked(
     labelled = results[len(writes) :]
     attributes = _attributes(request, bars, plan, fingerprint)
     _finish(staging, attributes, labelled)
+    remember_files(staging)
     publish(staging.store, request.path, durable=options.durable)
     keep_records(staging, request.path)
     clean_staging(request.path)

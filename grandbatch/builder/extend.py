@@ -3,9 +3,9 @@
 The bars of the older store are in the cache still, and the new ones mostly share their files: so it
 is known which bars of a symbol are the same, and at the same place in it. A file of chunks is kept
 where that holds for all that its windows read, lookback included. It is linked into the staging
-folder, checked by the sha256 in the older store's manifest, and gets its record as if it had been
-written just now. The per-window arrays are written anew: a window that was a symbol's last has a
-next return now, and rows have other numbers.
+folder, checked by the sha256 in the older store's manifest unless it stands as it was published,
+and gets its record as if it had been written just now. The per-window arrays are written anew: a
+window that was a symbol's last has a next return now, and rows have other numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from grandbatch.bars import Bars
 from grandbatch.bars.cache.comparing import changed_rows
 from grandbatch.builder.chunks import FileJob, file_record
 from grandbatch.builder.engines import GroupJob, direct_rows, group_jobs
-from grandbatch.builder.history import kept_record
+from grandbatch.builder.history import take_record, unchanged_files
 from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.reuse import Extension
 from grandbatch.errors import DamagedBarsError, DamagedStoreError, InputError
@@ -47,6 +47,8 @@ class KeepJob:
     """The older one."""
     digests: Mapping[int, ChunkDigests]
     """Of the chunks of each file, by its number."""
+    unchanged: frozenset[int]
+    """Files that stand as they were published: they are not read again."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,9 @@ def _take_whole(job: KeepJob, file: FileJob) -> bool:
     group, digests, store = job.group, job.digests[file.number], job.store.path
     data = group.staging.spec.data
     path = store / data.file(file.number)
-    whole = is_whole(path, data, file.number, digests.length, digests.sha256)
+    whole = file.number in job.unchanged or is_whole(
+        path, data, file.number, digests.length, digests.sha256
+    )
     if whole:
         group.staging.take_file(file.number, store)
     return whole
@@ -225,13 +229,12 @@ def _take_whole(job: KeepJob, file: FileJob) -> bool:
 
 def _write_records(job: KeepJob, kept: Sequence[FileJob]) -> None:
     """Write the records of files: as they were kept of the older store, else computed again."""
-    group, without = job.group, []
-    for file in kept:
-        record = kept_record(job.store.path, file.number, job.digests[file.number].sha256)
-        if record is None:
-            without.append(file)
-        else:
-            group.staging.write_record(record)
+    group, store = job.group, job.store.path
+    without = [
+        file
+        for file in kept
+        if not take_record(store, file.number, job.digests[file.number].sha256, group.staging)
+    ]
     if not without:
         return
     features = direct_rows(group)
@@ -255,6 +258,7 @@ def _keep_jobs(
     digests = Manifest.read(old.path).arrays[old.spec.data.name]
     jobs = []
     others = finished | (set(range(data.n_files)) - same)
+    as_published = unchanged_files(old.path)
     for group in group_jobs(plan, bars, staging, others):
         of_files = {}
         for file in group.files:
@@ -266,5 +270,6 @@ def _keep_jobs(
                 digests.sha256[chunks],
                 digests.part_crc32c[:0],
             )
-        jobs.append(KeepJob(group, old, of_files))
+        unchanged = frozenset(n for n in of_files if data.file(n) in as_published)
+        jobs.append(KeepJob(group, old, of_files, unchanged))
     return jobs

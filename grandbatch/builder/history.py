@@ -16,14 +16,19 @@ import numpy.typing as npt
 
 from grandbatch.errors import DamagedStoreError
 from grandbatch.files import digested
-from grandbatch.files.ordinary import read_whole
+from grandbatch.files.ordinary import overwrite, read_whole
 from grandbatch.files.whole import write_whole
 from grandbatch.memory import peak_bytes
-from grandbatch.store.file_records import FileRecord, read_record
+from grandbatch.store.file_records import read_record
+from grandbatch.store.format import MANIFEST_NAME, MAX_MANIFEST_BYTES
+from grandbatch.store.manifest import sha256_hex
 from grandbatch.store.publish import beside
 from grandbatch.store.staging import Staging
 
 _MAX_BYTES = 2**20
+_FILES = "files.json"
+_TIME_STEP_NS = 2_000_000_000
+"""The longest step in which a disk counts the times of its files (FAT)."""
 
 
 class BuildClock:
@@ -59,7 +64,7 @@ def record_build(store: Path, facts: dict[str, Any]) -> None:
     path = _path(store)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, digested.dump(facts), durable=False)
+        overwrite(path, digested.dump(facts))
 
 
 def read_build(store: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -90,16 +95,61 @@ def keep_records(staging: Staging, store: Path) -> None:
         staging.record_path(0).parent.rename(kept)
 
 
-def kept_record(store: Path, number: int, sha256: npt.NDArray[np.uint8]) -> FileRecord | None:
-    """Return the record of a file of a store, by its number and the sha256 of its chunks.
+def take_record(store: Path, number: int, sha256: npt.NDArray[np.uint8], staging: Staging) -> bool:
+    """Stage the record of a file that is taken over; return whether there is one.
 
-    None where there is none, or it is another's: nothing is lost but the time to make it anew.
+    Where it is missing, or another's, nothing is lost but the time to make it anew: the sha256 of
+    the file's chunks tell.
     """
+    path = _records(store) / Staging.record_name(number)
     try:
-        record = read_record(_records(store) / Staging.record_name(number))
+        record = read_record(path)
     except (OSError, DamagedStoreError):
-        return None
-    return record if np.array_equal(record.sha256, sha256) else None
+        return False
+    is_its_own = np.array_equal(record.sha256, sha256)
+    if is_its_own:
+        staging.take(path, staging.record_path(number))
+    return is_its_own
+
+
+def remember_files(staging: Staging) -> None:
+    """Note how the files of a finished store stand, so that they needn't be read again.
+
+    A file written in the last moments isn't among them: where a disk counts its times in steps,
+    a change just after would not show.
+    """
+    latest = time.time_ns() - _TIME_STEP_NS
+    arrays = staging.spec.arrays
+    names = [array.file(number) for array in arrays for number in range(array.n_files)]
+    found = {name: _standing(staging.store / name) for name in names}
+    facts = {
+        "manifest": sha256_hex((staging.store / MANIFEST_NAME).read_bytes()),
+        "files": {name: state for name, state in found.items() if state[1] < latest},
+    }
+    path = staging.record_path(0).with_name(_FILES)
+    write_whole(path, digested.dump(facts), durable=False)
+
+
+def unchanged_files(store: Path) -> set[str]:
+    """Name the files of a store that have the size, time and inode they were published with."""
+    try:
+        facts = digested.load(read_whole(_records(store) / _FILES, MAX_MANIFEST_BYTES))
+        if facts["manifest"] != sha256_hex(read_whole(store / MANIFEST_NAME, MAX_MANIFEST_BYTES)):
+            return set()
+    except (OSError, ValueError):
+        return set()
+    found = set()
+    for name, state in facts["files"].items():
+        with suppress(OSError):
+            if _standing(store / name) == state:
+                found.add(name)
+    return found
+
+
+def _standing(path: Path) -> list[int]:
+    """Size, time of the last change and inode of a file."""
+    found = path.lstat()
+    return [found.st_size, found.st_mtime_ns, found.st_ino]
 
 
 def _records(store: Path) -> Path:

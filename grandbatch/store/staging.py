@@ -112,7 +112,10 @@ class Staging:
             If there is no room for a copy.
         """
         name = self.spec.data.file(number)
-        source, path = store / name, self.store / name
+        self.take(store / name, self.store / name)
+
+    def take(self, source: Path, path: Path) -> None:
+        """Give a file a second name in the staging folder, as `take_file` does."""
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
         try:

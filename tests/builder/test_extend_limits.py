@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import logging
 import os
 import shutil
@@ -13,7 +14,7 @@ import pytest
 from growing import Growing, dated, digest, inodes, lines, small_files, text  # noqa: F401 (a fixture of every test here)
 
 from grandbatch.bars import prepare_bars
-from grandbatch.builder import extend
+from grandbatch.builder import extend, history
 from grandbatch.errors import InputError, StoreMismatchError
 from grandbatch.store.staging import Staging
 
@@ -26,12 +27,14 @@ class Killed(BaseException):
     ("where", "calls"),
     [
         ("grandbatch.store.staging.Staging.take_file", 0),
-        ("grandbatch.store.staging.Staging.write_record", 1),  # of a file that is kept
-        ("grandbatch.store.staging.Staging.write_record", 3),  # of one that is written
+        ("grandbatch.store.staging.Staging.take", 3),  # a record of a file that is kept
+        ("grandbatch.store.staging.Staging.write_record", 1),
         ("grandbatch.store.staging.Staging.write_file", 1),
         ("grandbatch.builder.builder._finish", 0),
         ("grandbatch.builder.builder.publish", 0),
         ("grandbatch.store.publish.finish_replacement", 0),
+        ("grandbatch.builder.builder.remember_files", 0),
+        ("grandbatch.builder.builder.keep_records", 0),
     ],
 )
 @pytest.mark.parametrize(
@@ -60,7 +63,7 @@ def test_a_killed_extension_goes_on_and_harms_nothing(
         patch.setattr(where, dies)
         with pytest.raises(Killed):
             growing.build(engine=engine, partition_bars=300)
-    if where != "grandbatch.store.publish.finish_replacement":
+    if not where.endswith(("finish_replacement", "keep_records")):
         assert digest(old.path) == before
     after = growing.build(engine=engine, partition_bars=300)
     assert digest(after.store.path) == digest(growing.from_scratch().path)
@@ -96,8 +99,13 @@ def test_a_half_staged_file_is_never_written_through_to_the_old_store(tmp_path, 
     assert old.verify().ok
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["read", "known"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "swap"])
-def test_damaged_files_of_the_old_store_are_not_taken_over(tmp_path, caplog, damage):
+def test_damaged_files_of_the_old_store_are_not_taken_over(
+    tmp_path, caplog, monkeypatch, damage, known
+):
+    if known:
+        monkeypatch.setattr(history, "_TIME_STEP_NS", 0)
     (bars,) = lines(2500)
     growing = Growing(tmp_path)
     growing.write(a=text(bars[:2000]))
@@ -123,6 +131,47 @@ def test_damaged_files_of_the_old_store_are_not_taken_over(tmp_path, caplog, dam
         after = growing.grow(a=text(bars))
     assert after.kept_chunks == (full - lost) * data.shard_chunks
     assert caplog.text.count("is damaged; written anew") == lost
+
+
+@pytest.mark.parametrize("case", ["unchanged", "touched", "another store's", "forgotten", "torn"])
+def test_files_that_stand_as_they_were_published_are_not_read_again(tmp_path, monkeypatch, case):
+    monkeypatch.setattr(history, "_TIME_STEP_NS", 0)
+    (bars,) = lines(2500)
+    growing = Growing(tmp_path)
+    growing.write(a=text(bars[:2000]))
+    old = growing.build().store
+    known = tmp_path / ".grandbatch" / "builds" / "s.zarr.records" / "files.json"
+    if case == "touched":
+        for number in range(old.spec.data.n_files):
+            os.utime(old.path / old.spec.data.file(number))
+    elif case == "another store's":
+        manifest = old.path / "manifest.json"
+        manifest.write_text(json.dumps(json.loads(manifest.read_text())))
+    elif case == "forgotten":
+        known.unlink()
+    elif case == "torn":
+        known.write_bytes(known.read_bytes()[:-40])
+    read = []
+    is_whole = extend.is_whole
+    monkeypatch.setattr(extend, "is_whole", lambda *given: read.append(given) or is_whole(*given))
+    after = growing.grow(a=text(bars))
+    assert after.kept_chunks > 0
+    assert bool(read) == (case != "unchanged")
+    growing.write(a=text([*bars, *lines(2600)[0][2500:]]))
+    read.clear()
+    assert growing.build().kept_chunks > after.kept_chunks
+    assert not read
+
+
+def test_a_file_of_the_last_moments_is_read_again(tmp_path, monkeypatch):
+    (bars,) = lines(1000)
+    growing = Growing(tmp_path)
+    growing.write(a=text(bars))
+    assert not history.unchanged_files(growing.build().store.path)
+    monkeypatch.setattr(history, "_TIME_STEP_NS", 0)
+    store = growing.from_scratch()
+    files = {a.file(number) for a in store.spec.arrays for number in range(a.n_files)}
+    assert history.unchanged_files(store.path) == files
 
 
 def test_a_disk_without_links_gets_copies(tmp_path, monkeypatch):
