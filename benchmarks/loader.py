@@ -7,6 +7,9 @@ rate of a fresh loader, which decodes everything; `later` that of the epochs aft
 `__getitems__`, no workers (its fastest way here). The trainer is a loop that does nothing: where
 it computes, `DataStreamer` gathers meanwhile.
 
+With a context, each window comes with one of half-hour bars. The rate in bytes is to be at least
+0.6 of that without; it is printed behind the table.
+
 At stride 36 every window is read anew. The `limit` there is what two cores could do at most: one
 process reads and decodes chunks all the time, another only copies windows from a table of decoded
 ones, at the same time, with nothing between; their costs per window, added and shared by two.
@@ -46,6 +49,7 @@ Half = Callable[[gb.MatrixStore], Iterator[int]]
 L, F, LOOKBACK = 48, 13, 40
 WINDOW_BYTES = L * F * 4
 EPOCHS = 4
+WITH_CONTEXT = ", context"
 
 
 def peak_rss_bytes() -> int:
@@ -70,15 +74,24 @@ def run_memcpy() -> dict[str, float]:
     return {"later": statistics.median(rates[2:]) / WINDOW_BYTES}
 
 
-def run_loader(store: str, batch_size: int, shuffle_chunks: int | None) -> dict[str, float]:
+def run_loader(
+    store: str, batch_size: int, shuffle_chunks: int | None, context: str | None = None
+) -> dict[str, float]:
     opened = gb.MatrixStore.open(store)
+    contexts = {} if context is None else {"slow": gb.MatrixStore.open(context)}
     config = gb.BatchConfig(batch_size=batch_size, sequence_length=L, overlap=opened.overlap)
     # imports and loads compiled kernels
     next(iter(gb.SlidingWindowDataLoader(opened, config, shuffle_chunks=1)))
     gc.collect()
-    loader = gb.SlidingWindowDataLoader(opened, config, shuffle_chunks=shuffle_chunks)
+    begin = time.perf_counter()
+    loader = gb.SlidingWindowDataLoader(
+        opened, config, shuffle_chunks=shuffle_chunks, context=contexts
+    )
+    opening = time.perf_counter() - begin
     rates = [epoch_rate(loader) for _ in range(EPOCHS)]
     return {
+        "opening_s": opening,
+        "window_bytes": loader.window_bytes,
         "first": rates[0],
         "later": statistics.median(rates[1:]),
         "vif": loader.shuffle_vif,
@@ -193,6 +206,10 @@ def build_stores(folder: Path, windows: int, wide_windows: int) -> dict[str, str
                 stores[name] = str(store.path)
         if stride == 1:
             stores["npy"] = str(folder / f"windows-{count}.npy")
+            slow = folder / f"slow-{count}.zarr"
+            # bars are a minute apart
+            built = gb.build_store(source, slow, overlap=overlap, resample="30min")
+            stores["context"] = str(built.path)
             if not Path(stores["npy"]).exists():
                 np.save(stores["npy"], store.matrices[:])
     return stores
@@ -212,6 +229,11 @@ def cases(stores: dict[str, str]) -> dict[str, dict[str, Any]]:
                     "batch_size": batch,
                     "shuffle_chunks": chunks,
                 }
+    for layout in ("rows", "windows"):
+        chosen[f"{layout}, default blocks, batch 1024{WITH_CONTEXT}"] = {
+            **chosen[f"{layout}, default blocks, batch 1024"],
+            "context": stores["context"],
+        }
     for name, store in stores.items():
         if "stride 36" in name:
             chosen[f"{name}, batch 1024"] = {
@@ -240,6 +262,20 @@ def print_table(results: dict[str, dict[str, float]]) -> None:
         )
 
 
+def print_shares(results: dict[str, dict[str, float]]) -> None:
+    """Print the rates with a context over those without, in bytes of windows."""
+    for name, result in results.items():
+        if not name.endswith(WITH_CONTEXT):
+            continue
+        plain = results[name.removesuffix(WITH_CONTEXT)]
+        more = result["window_bytes"] / plain["window_bytes"]
+        first, later = (result[rate] * more / plain[rate] for rate in ("first", "later"))
+        print(
+            f"{name}: {first:.2f} of the bytes without (first), {later:.2f} (later); opened in "
+            f"{result['opening_s']:.2f} s, buffers of {result['buffer_bytes'] / 1e6:.0f} MB"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, default=Path("bench-results/loader.json"))
@@ -263,6 +299,7 @@ def main() -> None:
                 measured[name].append(in_own_process(case))
     results = {name: median_results(rounds) for name, rounds in measured.items()}
     print_table(results)
+    print_shares(results)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     machine = {"processor": platform.processor() or platform.machine(), **vars(options)}
     machine = {k: v for k, v in machine.items() if isinstance(v, str | int)}

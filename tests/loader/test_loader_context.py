@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from timeframes import gappy_bars, write_bars
 from torch.utils.data import DataLoader
 
 import grandbatch as gb
-from grandbatch.errors import CheckpointError, UsageError
+from grandbatch.errors import CheckpointError, DamagedStoreError, StoreChangedError, UsageError
 
 pytestmark = pytest.mark.filterwarnings(
     # the other libraries' own
@@ -22,30 +23,10 @@ MINUTE = 60 * 10**9
 FAST, SLOW = 5 * MINUTE, 30 * MINUTE
 
 
-def write_bars(path: Path, symbols, rows: int, seed: int = 0, start="2024-01-02T00:00") -> Path:
-    """Write five-minute bars with gaps of their own in every symbol."""
-    random = np.random.default_rng(seed)
-    lines = ["timestamp,symbol,open,high,low,close,volume"]
-    first = np.datetime64(start, "m")
-    for symbol in symbols:
-        step = np.where(random.random(rows) < 0.01, random.integers(2, 100, rows), 1)
-        times = first + 5 * np.cumsum(step) + 5 * int(random.integers(0, 50))
-        close = 100 * np.exp(np.cumsum(random.normal(0, 0.001, rows)))
-        opened = np.append(close[0], close[:-1])
-        high, low = np.maximum(opened, close) * 1.001, np.minimum(opened, close) * 0.999
-        volume = random.integers(1, 1000, rows)
-        lines += [
-            f"{time},{symbol},{','.join(repr(float(value)) for value in values)}"
-            for time, *values in zip(times, opened, high, low, close, volume, strict=True)
-        ]
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("context")
-    write_bars(path / "bars.csv", ["CCC", "AAA", "BBB"], 1400)
+    write_bars(path / "bars.csv", gappy_bars(["CCC", "AAA", "BBB"], 1400))
     return path
 
 
@@ -307,7 +288,7 @@ def test_stores_that_do_not_go_together_are_refused(fast, slow, build, folder, m
         gb.SlidingWindowDataLoader(slow, context={"quick": fast})
     with pytest.raises(UsageError, match="max_age must be a length of time"):
         make_loader(fast, slow, max_age="-2h")
-    source = write_bars(folder / "other.csv", ["XXX"], 800)
+    source = write_bars(folder / "other.csv", gappy_bars(["XXX"], 800))
     other = gb.build_store(source, folder / "x.zarr", durable=False, resample="30min")
     with pytest.raises(UsageError, match="has no symbol of"):
         make_loader(fast, other)
@@ -319,3 +300,136 @@ def test_stores_that_do_not_go_together_are_refused(fast, slow, build, folder, m
 def test_where_no_window_has_a_context_it_says_so(fast, slow):
     with pytest.raises(UsageError, match="has a context 'slow' not older than 1s"):
         make_loader(fast, slow, max_age="1s", start="2024-01-02T12:03", stop="2024-01-02T12:04")
+
+
+def test_symbols_go_together_by_name(folder, slow, build):
+    """The stores number them differently, and each has one that the other hasn't."""
+    bars = gappy_bars(["CCC", "AAA", "BBB"], 1400)
+    source = write_bars(folder / "some.csv", bars[bars["symbol"] != "AAA"])
+    options = {"durable": False, "sequence_length": 10, "overlap": 8, "chunk_windows": 16}
+    some = gb.build_store(source, folder / "some.zarr", **options)
+    fast = build("every.zarr", sequence_length=10, overlap=8)
+    few = gb.build_store(source, folder / "some-slow.zarr", resample="30min", **options)
+    for one, other in ((some, slow), (fast, few)):
+        pairs = brute_force(one, other)
+        found = []
+        for batch in make_loader(one, other):
+            assert_pairs(batch, other, pairs)
+            found += batch.index.tolist()
+        assert sorted(found) == np.flatnonzero(pairs >= 0).tolist()
+
+
+@pytest.mark.parametrize("periods", [("fast",), ("slow",), ("fast", "slow")])
+def test_stores_in_the_order_of_periods_go_together_with_any(build, fast, slow, periods):
+    options = {"order": "period", "period": "1D", "layout": "windows"}
+    if "fast" in periods:
+        fast = build("fast-days.zarr", sequence_length=10, overlap=8, **options)
+    if "slow" in periods:
+        slow = build("slow-days.zarr", resample="30min", **options)
+    pairs = brute_force(fast, slow)
+    train, test = gb.split_store(fast, {"train": 0.5, "test": 0.5}).values()
+    n_windows = 0
+    for subset in (None, train, test):
+        loader = pickle.loads(pickle.dumps(make_loader(fast, slow, subset=subset)))
+        found = []
+        for batch in loader:
+            assert_pairs(batch, slow, pairs)
+            found += batch.index.tolist()
+        assert len(found) == len(set(found)) == loader.n_windows
+        n_windows = n_windows or len(found)
+    assert n_windows == np.count_nonzero(pairs >= 0)
+
+
+def test_several_contexts_come_at_once(fast, slow, build):
+    hour = build("hour.zarr", resample="1h")
+    pairs = brute_force(fast, slow)
+    by_hour = brute_force(fast, hour, slow_delay=60 * MINUTE)
+    loader = gb.SlidingWindowDataLoader(fast, context={"slow": slow, "hour": hour})
+    both = (pairs >= 0) & (by_hour >= 0)
+    assert loader.n_without_context == np.count_nonzero(~both)
+    for batch in loader:
+        assert_pairs(batch, slow, pairs)
+        index = batch.index.numpy()
+        np.testing.assert_array_equal(batch.context["hour"].index, by_hour[index])
+
+
+def test_bars_may_carry_the_time_of_their_closing(folder, slow):
+    bars = gappy_bars(["CCC", "AAA", "BBB"], 1400)
+    options = {"durable": False, "sequence_length": 10, "overlap": 8, "chunk_windows": 16}
+    closing = bars.assign(timestamp=bars["timestamp"] + pd.Timedelta("5min"))
+    source = write_bars(folder / "closing.csv", closing)
+    fast = gb.build_store(source, folder / "closing.zarr", bar_time="close", **options)
+    pairs = brute_force(fast, slow, fast_delay=0)
+    loader = make_loader(fast, slow)
+    found = []
+    for batch in loader:
+        assert_pairs(batch, slow, pairs)
+        found += batch.index.tolist()
+    assert sorted(found) == np.flatnonzero(pairs >= 0).tolist()
+    # the same bars, known at the same times: the same contexts
+    same = gb.build_store(folder / "bars.csv", folder / "opening.zarr", **options)
+    np.testing.assert_array_equal(brute_force(same, slow), pairs)
+
+
+def test_a_damaged_context_is_an_error_at_the_batch_it_belongs_to(build, fast, tmp_path):
+    slow = build("slow-damaged.zarr", resample="30min")
+    wanted = signature(make_loader(fast, slow, shuffle=False))
+    file = sorted((slow.path / slow.spec.data.name).rglob("c/*"))[-1]
+    file = file if file.is_file() else next(one for one in file.rglob("*") if one.is_file())
+    payload = bytearray(file.read_bytes())
+    payload[len(payload) // 2] ^= 255
+    file.write_bytes(payload)
+    found = []
+
+    def go_on():
+        for batch in make_loader(fast, slow, shuffle=False):
+            found.extend(signature([batch]))
+
+    with pytest.raises(DamagedStoreError, match="slow-damaged"):
+        go_on()
+    assert 0 < len(found) < len(wanted)
+    assert_same(found, wanted[: len(found)])
+
+
+def test_a_context_replaced_between_epochs_is_an_error_though_all_of_it_is_cached(build, fast):
+    slow = build("slow-replaced.zarr", resample="30min")
+    loader = make_loader(fast, slow, cache_bytes=2**26)
+    assert len(list(loader)) == len(loader)
+    build("slow-replaced.zarr", resample="30min", overwrite=True, chunk_windows=8)
+    with pytest.raises(StoreChangedError):
+        next(iter(loader))
+
+
+class Sum:
+    """A trainer that remembers what it saw."""
+
+    def __init__(self):
+        self.seen = []
+
+    def train_batch(self, batch):
+        self.seen += batch.index.tolist()
+        return {"avg_reward": float(batch.context["slow"].matrices.double().sum())}
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def test_a_batch_processor_trains_with_contexts_and_resumes(fast, slow, tmp_path):
+    def processor():
+        config = gb.BatchConfig(batch_size=200, checkpoint_frequency=2)
+        return gb.BatchProcessor(
+            fast, config, tmp_path, context={"slow": slow}, max_age="2h", seed=1
+        )
+
+    trainer = Sum()
+    run = processor().process_batches(trainer)
+    for _ in range(3):
+        next(run)
+    run.close()
+    for _ in processor().process_batches(trainer):
+        pass
+    pairs = brute_force(fast, slow, max_age=120 * MINUTE)
+    assert sorted(trainer.seen) == np.flatnonzero(pairs >= 0).tolist()
