@@ -15,7 +15,8 @@ _LIMIT = 2**_LIMIT_BITS
 class Span:
     """Windows `[offset, stop)` of one shuffle block, in the block's own order.
 
-    `chunk_index` is the Zarr chunk that the block starts with, and names the block.
+    `chunk_index` is the Zarr chunk that the block starts with, and names the block; where windows
+    are drawn by weights, several blocks may start with one chunk, and it is the block's number.
     """
 
     chunk_index: int

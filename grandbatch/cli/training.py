@@ -54,6 +54,13 @@ def train(
     run_length: Annotated[
         int, typer.Option(help="Consecutive windows kept together as a trajectory.")
     ] = 8,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Draw windows with replacement: symbol draws every symbol equally often; or as "
+            "often as an array of the store says, by its name."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of order, weights and actions.")] = 0,
     split: Annotated[
         str | None,
@@ -121,6 +128,7 @@ def train(
             epochs=epochs,
             resume=resume,
             run_length=run_length,
+            weights=weights,
             memory_limit=memory_limit,
             metrics_port=metrics_port,
         )

@@ -13,6 +13,7 @@ A batch on its way from the order to the trainer passes these, each handing on t
 | `loader` | `SlidingWindowDataLoader`: the public class |
 | `checks` | what is given, checked against the store |
 | `subset` | which windows take part |
+| `weighing` | how often they are to come |
 | `context` | windows of coarser bars that come with them |
 | `buffers` | the memory that loading takes, planned and kept from epoch to epoch |
 | `blocks` | decodes the chunks of shuffle blocks ahead, on threads |

@@ -20,7 +20,7 @@ import numpy as np
 
 from grandbatch.files.system import available_cores
 from grandbatch.loader.table import Table
-from grandbatch.order import EpochOrder, Share
+from grandbatch.order import Order, Share
 from grandbatch.store import OpenFiles
 from grandbatch.values.arrays import Int32
 
@@ -76,7 +76,7 @@ class BlockFeed:
 
     Parameters
     ----------
-    order : EpochOrder
+    order : Order
     shares : sequence of Share
     tables : sequence of Table
         One that has a slot for every chunk that takes part, or two with a slot for every chunk
@@ -89,7 +89,7 @@ class BlockFeed:
 
     def __init__(
         self,
-        order: EpochOrder,
+        order: Order,
         shares: Sequence[Share],
         tables: Sequence[Table],
         threads: int,
@@ -146,7 +146,7 @@ class BlockFeed:
             try:
                 entries = self._order.block_entries(share.block, slots)[share.offset : share.stop]
                 if not whole:
-                    needed = set(np.unique(entries // self._order.selection.chunk_windows))
+                    needed = set(np.unique(entries // self._order.chunk_windows))
                     todo.extend((slot, chunk) for slot, chunk in every if slot in needed)
             finally:
                 ready.set()
@@ -190,7 +190,7 @@ class BlockFeed:
         readable, error = len(entries), None
         failed = dict(loading.table.errors)
         if failed:
-            slots = entries // self._order.selection.chunk_windows
+            slots = entries // self._order.chunk_windows
             bad = np.flatnonzero(np.isin(slots, list(failed)))
             if len(bad):
                 readable, error = int(bad[0]), failed[int(slots[bad[0]])]

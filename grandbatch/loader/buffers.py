@@ -97,6 +97,11 @@ class Buffers:
         own = self.label_dtype.itemsize * (len(self._store) if self._whole_labels else in_slots)
         return own + sum(room.label_bytes(sum(self._n_slots)) for room in self._rooms.values())
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of both."""
+        return self.table_bytes + self.label_bytes
+
     def take_tables(self) -> list[Table]:
         """Lend one table, or two."""
         try:

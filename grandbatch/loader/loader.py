@@ -17,22 +17,19 @@ from grandbatch.errors import UsageError
 from grandbatch.loader.batches import Handover, Turn, every_batch, some_batches
 from grandbatch.loader.blocks import BlockFeed
 from grandbatch.loader.buffers import Buffers
-from grandbatch.loader.checks import (
-    check_config,
-    check_settings,
-    check_store,
-    first_batch_size,
-)
+from grandbatch.loader.checks import check_config, check_settings, check_store, first_batch_size
 from grandbatch.loader.context.contexts import Contexts
 from grandbatch.loader.state import make_state, read_skip, read_state
 from grandbatch.loader.subset import Symbols, select, symbol_names, within
+from grandbatch.loader.weighing import Weights, weigh
 from grandbatch.loader.windows import WindowStream
 from grandbatch.loader.workers import WorkerEpochs
 from grandbatch.order import (
-    EpochOrder,
+    Order,
     OrderSettings,
     deal,
     default_shuffle_chunks,
+    epoch_order,
     epoch_start,
     shuffle_vif,
 )
@@ -51,7 +48,7 @@ _ALL = -1
 
 
 class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
-    """Batches of a store's windows: each exactly once an epoch, over all ranks.
+    """Batches of a store's windows: each exactly once an epoch, or drawn by weights.
 
     Iterating goes through one epoch. After a complete epoch, iterating again goes through the
     next; after an epoch that was left early, through the same one again. After `load_state_dict`
@@ -81,6 +78,10 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         whether it is meant. A state holds the names that were found.
     subset : Split, optional
         Only the windows of a split, as made by `split_store` or `walk_forward`.
+    weights : "symbol", mapping, (N,) array or str, optional
+        Draw the windows that take part with replacement instead, as many as there are: every
+        symbol equally often, or each as often as a mapping says; or each window as often as its
+        value in an array of one for each window of the store, or in the per-window array named.
     shuffle_chunks : int, optional
         Chunks whose windows are mixed. More cost memory and make `shuffle_vif` smaller; the
         default gives 2 for batches of 1,024, as far as 64 MB allow.
@@ -143,6 +144,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         subset: Split | None = None,
         context: Mapping[str, MatrixStore] | None = None,
         max_age: Duration | None = None,
+        weights: Weights | None = None,
     ):
         check_store(store)
         self.store = store
@@ -163,7 +165,8 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         )
         chosen = within(chosen, subset)
         self._contexts = Contexts(store, context, max_age)
-        self._selection = select(store, chosen, self._contexts)
+        kept = select(store, chosen, self._contexts)
+        self._selection, chosen = weigh(store, kept, weights, chosen)
         if shuffle_chunks is None:
             rows = (store.chunk_windows - 1) * store.stride + store.sequence_length
             slot_bytes = rows * store.n_features * 4 + self._contexts.mean_bytes
@@ -196,7 +199,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
 
     @property
     def n_windows(self) -> int:
-        """Windows in an epoch, over all ranks, each counted once."""
+        """Windows in an epoch, over all ranks; one that is drawn twice is two."""
         return len(self._selection)
 
     @property
@@ -236,14 +239,13 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
 
     @property
     def buffer_bytes(self) -> int:
-        """Bytes of decoded chunks that the loader holds, and of the labels beside them."""
-        return self._buffers.table_bytes + self._buffers.label_bytes
+        """Bytes of decoded chunks that the loader holds, with their labels, and of weights."""
+        return self._buffers.n_bytes + self._selection.weight_bytes
 
     @property
     def spare_bytes(self) -> int:
         """Those of `buffer_bytes` that only save decoding again: what `release_cache` gives up."""
-        lean = self._buffers.without_cache()
-        return max(0, self.buffer_bytes - lean.table_bytes - lean.label_bytes)
+        return max(0, self._buffers.n_bytes - self._buffers.without_cache().n_bytes)
 
     def release_cache(self) -> None:
         """Keep decoded chunks no longer than needed from here on; not while iterating."""
@@ -307,8 +309,8 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         if not self._has_own_state:
             self._workers.choose(None)
 
-    def _order(self, epoch: int) -> EpochOrder:
-        return EpochOrder(self.settings, self._selection, epoch)
+    def _order(self, epoch: int) -> Order:
+        return epoch_order(self.settings, self._selection, epoch)
 
     def __iter__(self) -> Iterator[MatrixBatch]:
         """Hand over the batches of an epoch, or what is left of it."""
@@ -399,7 +401,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         buffers = self._buffers
         if buffers.resident:
             # nothing may be left to read, but a store that was replaced must not go unnoticed
-            self.store.read_labels(int(dealt.order.chunks[0]))
+            self.store.read_labels(dealt.order.first_chunk(0))
             self._contexts.check_unchanged()
         tables = buffers.take_tables()
         feed = BlockFeed(dealt.order, shares, tables, self.config.num_workers, stopped or Event())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -37,7 +37,9 @@ def symbol_names(store: MatrixStore, symbols: Symbols) -> tuple[str, ...]:
     if callable(symbols):
         found = {name for name in store.symbols if symbols(name)}
         if not found:
-            raise UsageError(f"symbols fits no symbol of {store.path}; it has {_some(store)}")
+            raise UsageError(
+                f"symbols fits no symbol of {store.path}; it has {some_of(store.symbols)}"
+            )
         return tuple(sorted(found))
     found, unknown = set(), []
     for entry in sorted({symbols} if isinstance(symbols, str) else set(symbols)):
@@ -48,12 +50,15 @@ def symbol_names(store: MatrixStore, symbols: Symbols) -> tuple[str, ...]:
         if not fitting:
             unknown.append(entry)
     if unknown:
-        raise UsageError(f"{store.path} has no symbol {', '.join(unknown)}; it has {_some(store)}")
+        raise UsageError(
+            f"{store.path} has no symbol {some_of(unknown)}; it has {some_of(store.symbols)}"
+        )
     return tuple(sorted(found))
 
 
-def _some(store: MatrixStore) -> str:
-    return ", ".join(store.symbols[:10]) + (", ..." if len(store.symbols) > 10 else "")
+def some_of(names: Sequence[str]) -> str:
+    """List names, as many as a message can hold."""
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def within(settings: OrderSettings, subset: Split | None) -> OrderSettings:

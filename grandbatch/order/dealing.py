@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from grandbatch.errors import CheckpointError
-from grandbatch.order.epoch import EpochOrder
+from grandbatch.order.epoch import Order
 from grandbatch.position import Position, Span
 
 _FROM_THE_START = -1
@@ -74,7 +74,7 @@ class Deal:
 
     Parameters
     ----------
-    order : EpochOrder
+    order : Order
     hands : list of Hand
         One for each rank.
     first_block : int
@@ -83,7 +83,7 @@ class Deal:
         When each block from there on was opened, rising.
     """
 
-    order: EpochOrder
+    order: Order
     hands: list[Hand]
     first_block: int
     opened: list[int]
@@ -111,32 +111,31 @@ class Deal:
         """
         if consumed >= self.windows_per_rank:
             return self._next_epoch
+        opened = [hand.open_after(min(consumed, hand.total)) for hand in self.hands]
         spans = tuple(
             tuple(
-                Span(self.order.first_chunk(share.block), share.offset, share.stop)
-                for share in hand.open_after(min(consumed, hand.total))
+                Span(self.order.block_name(share.block), share.offset, share.stop) for share in own
             )
-            for hand in self.hands
+            for own in opened
         )
         next_block = self.first_block + bisect_left(self.opened, consumed)
-        if spans[rank]:
-            chunk_index, offset = spans[rank][0].chunk_index, spans[rank][0].offset
-        else:
-            chunk_index, offset = self.order.first_chunk(next_block), 0
+        block, offset = next_block, 0
+        if opened[rank]:
+            block, offset = opened[rank][0].block, opened[rank][0].offset
+        chunk_index = self.order.first_chunk(block)
         return Position(self.order.epoch, step, chunk_index, offset, next_block, spans)
 
     @cached_property
     def _next_epoch(self) -> Position:
-        following = EpochOrder(self.order.settings, self.order.selection, self.order.epoch + 1)
-        return epoch_start(following, len(self.hands))
+        return epoch_start(self.order.following(), len(self.hands))
 
 
-def epoch_start(order: EpochOrder, world_size: int) -> Position:
+def epoch_start(order: Order, world_size: int) -> Position:
     """Return the position before an epoch's first batch."""
     return Position(order.epoch, 0, order.first_chunk(0), 0, 0, ((),) * world_size)
 
 
-def deal(order: EpochOrder, world_size: int, position: Position | None = None) -> Deal:
+def deal(order: Order, world_size: int, position: Position | None = None) -> Deal:
     """Deal an epoch, or what a position left of it, to `world_size` ranks.
 
     Raises
@@ -199,7 +198,7 @@ def _deal_tail(hands: list[Hand], items: Iterable[Share], when: int) -> None:
                 hand = next(needy, None)
 
 
-def _left(order: EpochOrder, position: Position | None) -> tuple[list[list[Share]], int]:
+def _left(order: Order, position: Position | None) -> tuple[list[list[Share]], int]:
     """Open shares by rank, and the first block that nobody has opened."""
     if position is None:
         return [], 0
@@ -209,9 +208,9 @@ def _left(order: EpochOrder, position: Position | None) -> tuple[list[list[Share
     for spans in position.open_spans:
         opened.append([])
         for span in spans:
-            block = order.block_of_chunk.get(span.chunk_index)
+            block = order.block_named.get(span.chunk_index)
             if block is None or block >= position.next_block:
-                raise _foreign(position, f"no open block starts with chunk {span.chunk_index}")
+                raise _foreign(position, f"no open block is named {span.chunk_index}")
             if not 0 <= span.offset < span.stop <= order.block_sizes[block]:
                 raise _foreign(
                     position, f"that block has {order.block_sizes[block]} windows, not {span.stop}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,52 @@ from grandbatch.order.settings import OrderSettings
 from grandbatch.values.arrays import Int32, Int64
 
 _CHUNKS, _WINDOWS = 1, 2
+
+
+class Order(Protocol):
+    """One epoch as a sequence of shuffle blocks, whose chunks are read together."""
+
+    @property
+    def settings(self) -> OrderSettings:
+        """What decides it, besides the epoch and the windows that take part."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch, from 0."""
+
+    @property
+    def chunk_windows(self) -> int:
+        """Windows in a chunk of the store."""
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks in the epoch."""
+
+    @property
+    def block_sizes(self) -> Int64:
+        """Windows in each block, (n_blocks,) int64."""
+
+    @property
+    def block_named(self) -> dict[int, int]:
+        """Blocks by their names, which are what positions hold."""
+
+    def block_name(self, block: int) -> int:
+        """Return a block's name; -1 behind the last block."""
+
+    def first_chunk(self, block: int) -> int:
+        """Return the chunk that a block starts with; -1 behind the last block."""
+
+    def block_chunks(self, block: int) -> Int64:
+        """Chunks of a block, each once."""
+
+    def block_places(self, block: int) -> Int32:
+        """Places of a block's chunks among all that take part."""
+
+    def block_entries(self, block: int, slots: Int32 | None = None) -> Int32:
+        """Windows of a block in their order, as places in a table of decoded chunks."""
+
+    def following(self) -> Order:
+        """Return the order of the next epoch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +85,15 @@ class EpochOrder:
     def chunks(self) -> Int64:
         """Chunks that take part, in the order of the epoch, (n,) int64."""
         return self.selection.chunks[self._permutation]
+
+    @property
+    def chunk_windows(self) -> int:
+        """Windows in a chunk of the store."""
+        return self.selection.chunk_windows
+
+    def following(self) -> EpochOrder:
+        """Return the order of the next epoch."""
+        return EpochOrder(self.settings, self.selection, self.epoch + 1)
 
     @property
     def n_blocks(self) -> int:
@@ -67,13 +123,17 @@ class EpochOrder:
         return self._permutation[block * size : (block + 1) * size]
 
     def first_chunk(self, block: int) -> int:
-        """Return the chunk that a block starts with, which names it; -1 behind the last block."""
+        """Return the chunk that a block starts with; -1 behind the last block."""
         at = block * self.settings.shuffle_chunks
         return int(self.chunks[at]) if at < len(self.chunks) else -1
 
+    def block_name(self, block: int) -> int:
+        """Return the chunk that a block starts with, which names it; -1 behind the last block."""
+        return self.first_chunk(block)
+
     @cached_property
-    def block_of_chunk(self) -> dict[int, int]:
-        """Block that starts with a chunk."""
+    def block_named(self) -> dict[int, int]:
+        """Blocks by the chunks that they start with."""
         return {self.first_chunk(block): block for block in range(self.n_blocks)}
 
     def block_entries(self, block: int, slots: Int32 | None = None) -> Int32:
@@ -91,18 +151,18 @@ class EpochOrder:
             `slot * chunk_windows + w` for window w of the chunk in that slot.
         """
         chunks = self.block_chunks(block)
-        which, begin, end = self.selection.cut(chunks)
+        which, _, begin, end = self.selection.cut(chunks)
         slot = which if slots is None else slots[which].astype(np.int64)
         begin, length = slot * self.selection.chunk_windows + begin, end - begin
         if not self.settings.shuffle:
-            return _expand(begin, length)
+            return expand(begin, length)
         key = stream_key(self.settings.seed, self.epoch, _WINDOWS, block)
         if self.settings.run_length == 1:
-            entries = _expand(begin, length)
+            entries = expand(begin, length)
             return entries[permutation(len(entries), key)]
         begin, length = _cut(begin, length, self.settings.run_length)
         runs = permutation(len(begin), key)
-        return _expand(begin[runs], length[runs])
+        return expand(begin[runs], length[runs])
 
     def block_windows(self, block: int) -> Int64:
         """Windows of a block in their order, numbered as in the store, int64."""
@@ -118,7 +178,7 @@ def _cut(begin: Int64, length: Int64, run_length: int) -> tuple[Int64, Int64]:
     return np.repeat(begin, count) + step, np.minimum(np.repeat(length, count) - step, run_length)
 
 
-def _expand(begin: Int64, length: Int64) -> Int32:
+def expand(begin: Int64, length: Int64) -> Int32:
     """List the members of ranges, one range after the other."""
     before = np.cumsum(length) - length
     steps = np.arange(int(length.sum()), dtype=np.int32)

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from grandbatch.values.arrays import Int32
+from grandbatch.values.arrays import Float64, Int32, UInt64
 
 _MASK = 2**64 - 1
 _GAMMA = 0x9E3779B97F4A7C15
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _LAST_SHIFT = 31
 _BLOCK = 2**14
+_UNUSED_BITS = 11
+_BELOW_ONE = 2.0**-53
 
 
 def stream_key(*parts: int) -> int:
@@ -55,11 +57,37 @@ def permutation(n: int, key: int) -> Int32:
     for first in range(0, n, _BLOCK):
         stop = min(first + _BLOCK, n)
         number = np.arange(first, stop, dtype=np.uint64)
-        drawn = (number + np.uint64(1)) * np.uint64(_GAMMA) + np.uint64(key)
-        for shift, factor in _MIX:
-            drawn ^= drawn >> np.uint64(shift)
-            drawn *= np.uint64(factor)
-        drawn ^= drawn >> np.uint64(_LAST_SHIFT)
-        keyed[first:stop] = (drawn & ~low) | number
+        keyed[first:stop] = (_words(number, key) & ~low) | number
     keyed.sort()
     return (keyed & low).astype(np.int32)
+
+
+def uniform(n: int, key: int) -> Float64:
+    """Return `n` random numbers from 0 to below 1, the upper 53 bits of a stream's words.
+
+    Parameters
+    ----------
+    n : int
+    key : int
+        Below 2^64.
+
+    Returns
+    -------
+    (n,) float64
+    """
+    drawn = np.empty(n, np.float64)
+    for first in range(0, n, _BLOCK):
+        number = np.arange(first, min(first + _BLOCK, n), dtype=np.uint64)
+        drawn[first : first + len(number)] = _words(number, key) >> np.uint64(_UNUSED_BITS)
+    drawn *= _BELOW_ONE
+    return drawn
+
+
+def _words(number: UInt64, key: int) -> UInt64:
+    """Words of the stream that starts at `key`, by their numbers."""
+    drawn: UInt64 = (number + np.uint64(1)) * np.uint64(_GAMMA) + np.uint64(key)
+    for shift, factor in _MIX:
+        drawn ^= drawn >> np.uint64(shift)
+        drawn *= np.uint64(factor)
+    drawn ^= drawn >> np.uint64(_LAST_SHIFT)
+    return drawn

@@ -36,6 +36,9 @@ class Selection:
     def _kept_before_stretch(self) -> Int64:
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.end - self.begin)])
 
+    weight_bytes = 0
+    """Bytes of weights: none."""
+
     def __len__(self) -> int:
         return int(self._kept_before_stretch[-1])
 
@@ -52,11 +55,12 @@ class Selection:
     def counts(self) -> Int64:
         """Windows that take part in each of `chunks`, (n,) int64."""
         borders = np.stack([self.chunks, self.chunks + 1]) * self.chunk_windows
-        before = self._kept_before(borders)
+        before = self.before(borders)
         counts: Int64 = before[1] - before[0]
         return counts
 
-    def _kept_before(self, windows: Int64) -> Int64:
+    def before(self, windows: Int64) -> Int64:
+        """Count those that take part before each of some windows."""
         if not len(self.begin):
             return np.zeros_like(windows)
         at = np.maximum(np.searchsorted(self.begin, windows, side="right") - 1, 0)
@@ -64,7 +68,7 @@ class Selection:
         kept: Int64 = self._kept_before_stretch[at] + inside
         return kept
 
-    def cut(self, chunks: Int64) -> tuple[Int64, Int64, Int64]:
+    def cut(self, chunks: Int64) -> tuple[Int64, Int64, Int64, Int64]:
         """Cut the stretches at the borders of some chunks.
 
         Parameters
@@ -76,6 +80,8 @@ class Selection:
         -------
         which : (p,) int64
             Place in `chunks` of each piece.
+        stretch : (p,) int64
+            The stretch it was cut from.
         begin, end : (p,) int64
             The piece's windows, counted from its chunk's first.
         """
@@ -87,4 +93,4 @@ class Selection:
         stretch = np.arange(len(which)) + np.repeat(first - (np.cumsum(count) - count), count)
         begin = np.maximum(self.begin[stretch], low[which]) - low[which]
         end = np.minimum(self.end[stretch], high[which]) - low[which]
-        return which, begin, end
+        return which, stretch, begin, end

@@ -38,6 +38,8 @@ class OrderSettings:
     """Names of the symbols that take part, sorted; all where None."""
     reads: tuple[int, int] | None = None
     """Windows that read bars before the first time, or from the second on, don't take part."""
+    weights: str | None = None
+    """Digest of the windows' weights, where windows are drawn by them; else each comes once."""
     remainder: Remainder = "pad"
     """Ranks that are one window short repeat one ("pad"), or the others drop theirs ("drop")."""
 

@@ -230,6 +230,15 @@ def test_training_that_is_finished_says_how_to_go_on(folder, tmp_path):
     assert as_json(fewer)["epochs"] == 3
 
 
+def test_training_by_weights_goes_on_under_the_same_only(folder, tmp_path):
+    train = ("train", "strategic", "--store", folder / "strategic.zarr", "--checkpoint-dir",
+             tmp_path / "c")  # fmt: skip
+    assert as_json(run(*train, "--weights", "symbol", "--json", check=0))["windows"] > 0
+    refused = run(*train, "--epochs", 2, check=1).err
+    assert "weights is None here and '" in refused
+    assert "no per-window array" in run(*train, "--weights", "volume", check=2).err
+
+
 def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(folder, tmp_path):
     import torch
 
