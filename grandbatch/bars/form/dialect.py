@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from grandbatch.bars.form.undated import check_dated
 from grandbatch.bars.inputs.files import read_exactly
 from grandbatch.bars.inputs.packing import likely_encodings
 from grandbatch.bars.rules import BarRules
+from grandbatch.bars.timestamps.scales import check_scale
 from grandbatch.errors import ColumnError, InputError
 
 SAMPLE_BYTES = 256 * 1024
@@ -212,9 +213,9 @@ def _read_sample(
     if not is_whole:
         body = body[: max(body.rfind(b"\n"), body.rfind(b"\r")) + 1]
     rows = list(_rows(body, head.delimiter, SAMPLE_ROWS))
+    later = [*_last_rows(body, head.delimiter), *_last_rows(ending, head.delimiter)]
     if frame is None:
         check_dated(headers, columns, rows, rules, name)
-        later = [*_last_rows(body, head.delimiter), *_last_rows(ending, head.delimiter)]
         seen = may_be_texts([*rows, *later], len(headers)), may_be_codes(rows, len(headers))
         columns = replace(
             columns, texts=text_columns(headers, columns, rules, folders, name, *seen)
@@ -223,8 +224,9 @@ def _read_sample(
         volume = columns.numbers[-1]
         if volume >= 0:
             lines = _rows(body, head.delimiter, _DECIMAL_ROWS)
-            volumes = (row[volume] for row in lines if len(row) > volume)
-            refuse_empty_volume(volumes, headers[volume], rules, name)
+            refuse_empty_volume(_values(lines, volume), headers[volume], rules, name)
+    if len(columns.timestamp) == 1:
+        check_scale(list(_values([*rows, *later], columns.timestamp[0])), rules, name)
     decimal = _decimal_of(body, head.delimiter, columns, rules, name)
     refuse_grouped(rows, columns.all_numbers, decimal, rules, name)
     are_numbers = may_be_numbers(rows, len(headers), decimal)
@@ -248,6 +250,10 @@ def _rows(text: bytes, delimiter: str, most: int) -> Iterator[list[str]]:
     lines = (line[0] for line in re.finditer(rb"[^\r\n]+", text))
     for line in itertools.islice(lines, most):
         yield fields_of(line.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace"), delimiter)
+
+
+def _values(rows: Iterable[Sequence[str]], field: int) -> Iterator[str]:
+    return (row[field] for row in rows if len(row) > field)
 
 
 def _last_rows(text: bytes, delimiter: str) -> list[list[str]]:

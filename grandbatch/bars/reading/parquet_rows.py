@@ -22,6 +22,7 @@ from grandbatch.bars.reading.row_groups import OpenGroups, ParquetBlock, open_pa
 from grandbatch.bars.reading.rows import Rows, Texts, plain_codes, rows_of
 from grandbatch.bars.rules import UNITS, BarRules
 from grandbatch.bars.timestamps.evidence import Evidence
+from grandbatch.bars.timestamps.scales import check_scale
 from grandbatch.bars.timestamps.texts import TimeForm, read_times
 from grandbatch.errors import ColumnError, InputError
 from grandbatch.kernels.bars.bar_rules import UNPARSEABLE
@@ -263,7 +264,10 @@ def sniff_parquet(block: ParquetBlock, dialect: ParquetDialect, rules: BarRules)
     first = replace(block, stop=min(block.stop, block.start + _SNIFFED_ROWS))
     with told_plainly(block.path), OpenGroups() as groups:
         times = _time_texts(groups.read(first, names), dialect)
-        return read_times(times, TimeForm(strptime=rules.timestamp_format))[2]
+    if len(names) == 1:
+        texts = [text.decode("utf-8", "replace") for text in times[:SAMPLE_ROWS].to_pylist()]
+        check_scale(texts, rules, block.path)
+    return read_times(times, TimeForm(strptime=rules.timestamp_format))[2]
 
 
 def _time_texts(table: Any, dialect: ParquetDialect) -> Any:
