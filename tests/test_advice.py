@@ -47,6 +47,7 @@ TRIED = {
     "--overlap {}": "evaluation/test_evaluation.py",
     "--layout rows": "evaluation/test_evaluation.py",
     "--no-resume": "cli/test_advised_flags.py",
+    "--init-from {}": "cli/test_advised_flags.py",
     "--epochs %d": "cli/test_advised_flags.py",
     "--split 0.7,0.15,0.15": "cli/test_advised_flags.py",
     "--config {}": "cli/test_cli_settings.py",

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import math
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,9 +120,11 @@ def read_checkpoint(
             header = read_header(file, path)
             if content_id is not None and header["content_id"] != content_id:
                 raise CheckpointError(
-                    f"{path} was saved while training on store {header['content_id']}, this run is "
-                    f"on store {content_id}; save into another folder, "
-                    "or start again with --no-resume"
+                    f"{path} was saved while training on other windows: those of another store, or "
+                    "of this one before it grew or was built anew; to go on with its weights, give "
+                    f"--init-from {shlex.quote(str(path))} and another folder, or start again "
+                    f"with --no-resume (it is of {header['content_id'][:12]}, this run of "
+                    f"{content_id[:12]})"
                 )
             payload = file.read(header["payload_bytes"])
     except OSError as error:

@@ -17,6 +17,8 @@ from grandbatch.store.notes import notes
 from grandbatch.store.reader import MatrixStore
 from grandbatch.values.times import iso_time
 
+_SHOWN_NAMES = 20
+
 
 def inspect(store: o.StoreArgument, as_json: o.Json = False) -> None:
     """Show what is in a store.
@@ -30,7 +32,15 @@ def inspect(store: o.StoreArgument, as_json: o.Json = False) -> None:
         for name in ("first_time", "last_time"):
             attrs[name] = iso_time(attrs[name])
         attrs["source"] = [f"{s['name']} ({s['bytes']:,} bytes)" for s in attrs["source"]]
+        for name in ("source", "symbols", "symbols_without_windows"):
+            attrs[name] = _first_of(attrs.get(name, []))
     show(attrs, as_json=as_json, title=str(store))
+
+
+def _first_of(names: list[str]) -> list[str]:
+    """Leave out what nobody reads to the end."""
+    more = len(names) - _SHOWN_NAMES
+    return names if more <= 1 else [*names[:_SHOWN_NAMES], f"and {more:,} more (--json names all)"]
 
 
 def verify(store: o.StoreArgument, as_json: o.Json = False) -> None:

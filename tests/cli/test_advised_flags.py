@@ -101,6 +101,20 @@ def test_a_checkpoint_of_another_store_is_passed_over_where_that_is_advised(fold
     assert done["steps"] > 0
 
 
+def test_a_training_on_a_store_that_grew_takes_its_weights_along(tmp_path):
+    store = tmp_path / "s.zarr"
+    train = "train", "strategic", "--store", store, "--json", "--checkpoint-dir"
+    gb.build_store(write_bars(tmp_path / "bars.csv", 300), store)
+    assert run(*train, tmp_path / "c").code == 0
+    gb.build_store(write_bars(tmp_path / "bars.csv", 400), store, overwrite=True)
+    refused = run(*train, tmp_path / "c")
+    assert refused.code == 1
+    assert len(refused.err.splitlines()) == 1
+    [flags] = [flags for flags in offers(refused.err) if flags.startswith("--init-from")]
+    done = run(*train, tmp_path / "d", *words(flags))
+    assert json.loads(done.out)["steps"] > 0
+
+
 def test_a_training_that_is_finished_goes_on_with_more_epochs(folder, tmp_path):
     train = "train", "tactical", "--store", folder / "a.zarr", "--checkpoint-dir", tmp_path / "c"
     first = json.loads(run(*train, "--json").out)

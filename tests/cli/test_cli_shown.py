@@ -74,6 +74,20 @@ def test_plans_and_stores_are_shown_in_peoples_units_and_raw_as_json(folder):
     assert re.search(r"bar_duration +\d+ (min|s)\s", inspected)
 
 
+def test_inspect_names_twenty_of_many_inputs_and_symbols_and_all_as_json(tmp_path):
+    (tmp_path / "bars").mkdir()
+    for number in range(24):
+        write_bars(tmp_path / "bars" / f"N{number:02}.csv", 100)
+    store = tmp_path / "s.zarr"
+    run("build", "strategic", tmp_path / "bars", "--store", store, "--symbol-from", "filename")
+    shown = " ".join(run("inspect", store).out.split())
+    assert re.search(r" symbols N00, .* N19, and 4 more \(--json names all\)", shown)
+    assert re.search(r" source N00\.csv .* N19\.csv \([\d,]+ bytes\), and 4 more", shown)
+    raw = json.loads(run("inspect", store, "--json").out)
+    assert len(raw["symbols"]) + len(raw["symbols_without_windows"]) >= 24
+    assert len(raw["source"]) == 24
+
+
 @pytest.mark.parametrize(("layout", "codec"), [("windows", "none"), ("rows", "none")])
 def test_a_plans_disk_space_is_that_of_the_build(tmp_path, layout, codec):
     bars, store = write_bars(tmp_path / "bars.csv", 4000), tmp_path / "s.zarr"
