@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from grandbatch.bars.building.build import CacheBuild, Progress, give_back_where_tight
-from grandbatch.bars.building.memory import limits_of_workers, plan_memory
+from grandbatch.bars.building.memory import plan_memory, shares_of_workers
 from grandbatch.bars.building.problems import disk_full
 from grandbatch.bars.building.quarantine import HopelessError
 from grandbatch.bars.cache.bars import Bars
@@ -81,12 +81,11 @@ def _build(
     cache_dir = staging.parent
     plan = plan_memory(
         read,
-        sort=rules.sort,
+        rules=rules,
         workers=schedule.workers,
         limit=limit,
-        worker_limits=limits_of_workers(schedule),
+        worker_shares=shares_of_workers(schedule),
         block_bytes=block_bytes,
-        n_extra=len(rules.extra),
     )
     plan.check(limit)
     try:

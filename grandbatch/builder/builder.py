@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from grandbatch.bars import Bars, prepare_bars, with_bars
+from grandbatch.bars.building.memory import bytes_of_workers
 from grandbatch.bars.cache.durations import time_attributes
 from grandbatch.builder.check import check_on_bars, check_on_simulated
 from grandbatch.builder.engines import (
@@ -198,9 +199,7 @@ def plan_build(
     request: Request, bars: Bars, options: BuildOptions, schedule: Schedule
 ) -> BuildPlan:
     """Plan the build of a store from its bars."""
-    processes = 0
-    if not schedule.is_local:
-        processes = len(schedule.client.scheduler_info(n_workers=-1)["workers"])
+    held = tuple(bytes_of_workers(schedule).values())
     segments, stretches = request.settings.cut(bars)
     return BuildPlan(
         settings=request.settings,
@@ -208,8 +207,8 @@ def plan_build(
         stretches=stretches,
         n_rows=bars.n_rows,
         partition_bars=options.partition_bars,
-        workers=schedule.workers if schedule.is_local else max(1, processes),
-        processes=processes,
+        workers=schedule.workers if schedule.is_local else max(1, len(held)),
+        worker_bytes=held,
     )
 
 

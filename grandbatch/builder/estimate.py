@@ -11,7 +11,7 @@ from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from grandbatch.bars.building.memory import ReadingPlan, plan_memory
+from grandbatch.bars.building.memory import ReadingPlan, WorkerShare, plan_memory, worker_bytes
 from grandbatch.bars.form.dialect import read_dialect
 from grandbatch.bars.inputs.files import InputFile, resolve_inputs
 from grandbatch.bars.inputs.opening import open_raw
@@ -150,11 +150,11 @@ def estimate_build(
     if find_bars(request.inputs, request.cache, request.rules) is None:
         reading = plan_memory(
             resolve_inputs(request.inputs),
-            sort=request.rules.sort,
+            rules=request.rules,
             workers=in_flight,
             limit=limit,
-            worker_limits=((limit.limit_bytes // (processes + 1), 1),) * processes,
-            n_extra=len(request.rules.extra),
+            worker_shares=(WorkerShare(limit.limit_bytes // (processes + 1), 1, worker_bytes()),)
+            * processes,
         )
     cuts, n_rows, exact = _cut(request, exact_bytes, memory_limit_bytes)
     plan = BuildPlan(
@@ -163,7 +163,7 @@ def estimate_build(
         n_rows,
         partition_bars,
         in_flight,
-        processes,
+        (worker_bytes(),) * processes,
         cuts[1],
     )
     free = None if is_remote(request.path) else free_bytes(request.path)

@@ -14,7 +14,7 @@ from grandbatch.grid import Grid, Run, Segments, Stretches
 from grandbatch.kernels.bars.bar_rules import judge_rows
 from grandbatch.kernels.compilation import compiling_bytes
 from grandbatch.memory import MemoryLimit
-from grandbatch.memory.costs import BASE_BYTES, WORKER_BYTES
+from grandbatch.memory.costs import BASE_BYTES
 from grandbatch.store.format import StoreSpec
 from grandbatch.targets.rows import longest_horizon
 from grandbatch.values.columns import BAR_COLUMNS
@@ -57,8 +57,8 @@ class BuildPlan:
         Bars in a partition; by default about 131,072, cut where a file of chunks ends.
     workers : int
         Tasks in flight.
-    processes : int
-        Worker processes beside this one; 0 on threads.
+    worker_bytes : tuple of int
+        What each worker process beside this one holds before it does anything; none on threads.
     stretches : Stretches, optional
         In the order of periods: where these begin. None stands for one period of all.
 
@@ -75,7 +75,7 @@ class BuildPlan:
     n_rows: int
     partition_bars: int | None = None
     workers: int = 1
-    processes: int = 0
+    worker_bytes: tuple[int, ...] = ()
     stretches: Stretches | None = None
 
     def __post_init__(self) -> None:
@@ -193,9 +193,14 @@ class BuildPlan:
         return bars + rows * 4 * len(targets) + labels
 
     @property
+    def processes(self) -> int:
+        """Worker processes beside this one."""
+        return len(self.worker_bytes)
+
+    @property
     def base_bytes(self) -> int:
         """Bytes of the interpreter, the libraries, compiling, and worker processes."""
-        return BASE_BYTES + compiling_bytes(judge_rows) + self.processes * WORKER_BYTES
+        return BASE_BYTES + compiling_bytes(judge_rows) + sum(self.worker_bytes)
 
     @property
     def held_bytes(self) -> int:

@@ -16,12 +16,19 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.building.memory import plan_memory
+from grandbatch.bars.building import memory
+from grandbatch.bars.building.memory import (
+    ReadingPlan,
+    WorkerShare,
+    plan_memory,
+    worker_bytes,
+)
 from grandbatch.bars.inputs.files import resolve_inputs
 from grandbatch.errors import MemoryLimitError
 from grandbatch.kernels.bars.bar_rules import judge_rows
 from grandbatch.kernels.compilation import COMPILING_BYTES, compiling_bytes
 from grandbatch.memory import MemoryLimit
+from grandbatch.memory.costs import WORKER_BYTES
 from grandbatch.scheduling import Schedule
 
 MIB = 2**20
@@ -114,6 +121,16 @@ def test_compiling_counts_where_kernels_are_not_kept(tmp_path):
     assert told == [[str(COMPILING_BYTES)] * 2, ["0", "0"]]
 
 
+def test_workers_that_will_compile_kernels_count_with_that(monkeypatch):
+    plain = worker_bytes()
+    monkeypatch.setattr(memory, "compiling_bytes", lambda kernel: COMPILING_BYTES)
+    assert worker_bytes() - plain in (0, COMPILING_BYTES)
+    assert worker_bytes() == WORKER_BYTES + COMPILING_BYTES
+    held = WorkerShare(4_000 * MIB, 1, worker_bytes())
+    plans = [ReadingPlan(1, 1, MIB, MIB, 0, 2, shares) for shares in ((), (held, held))]
+    assert plans[1].base_bytes == plans[0].base_bytes + 2 * (WORKER_BYTES + COMPILING_BYTES)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["shuffled.csv", "one_group.parquet"])
 def test_two_processes_stay_under_1500_mib(inputs, tmp_path, name):
@@ -141,7 +158,7 @@ def test_a_plan_stays_under_the_limit_that_it_plans_for(inputs, tmp_path):
 
 
 def plan_of(path, limit_bytes, **options):
-    options = {"sort": False, "workers": 2, **options}
+    options = {"rules": BarRules(), "workers": 2, **options}
     limit = MemoryLimit(limit_bytes, "test")
     return plan_memory(resolve_inputs(path), limit=limit, **options), limit
 
@@ -173,7 +190,10 @@ def test_tasks_at_once_fit_into_the_limit_and_use_it(tmp_path, workers):
 def test_extra_columns_count_in_the_plan(tmp_path):
     path = large(tmp_path)
     for sort in (False, True):
-        plain, wide = (plan_of(path, 4_000 * MIB, n_extra=n, sort=sort)[0] for n in (0, 20))
+        plain, wide = (
+            plan_of(path, 4_000 * MIB, rules=BarRules(sort=sort, extra=extra))[0]
+            for extra in ((), tuple(f"x{i}" for i in range(20)))
+        )
         n_rows = plain.block_bytes // 100  # lines with so many columns are long
         assert wide.read_bytes > plain.read_bytes + n_rows * 20 * 8
         assert wide.join_bytes >= plain.join_bytes + wide.part_rows * 20 * 16
@@ -190,21 +210,78 @@ def test_what_can_not_fit_is_refused_with_the_arithmetic_before_anything_is_done
 
 
 def test_a_worker_too_small_for_a_block_is_refused_before_the_first_task(tmp_path):
-    small = ((300 * MIB, 1), (4_000 * MIB, 2))
-    plan, limit = plan_of(large(tmp_path), 8_000 * MIB, worker_limits=small, sort=True)
+    def plan_with(*shares):
+        told = tuple(WorkerShare(*share, own_bytes=280 * MIB) for share in shares)
+        return plan_of(large(tmp_path), 8_000 * MIB, worker_shares=told, rules=BarRules(sort=True))
+
+    plan, limit = plan_with((300 * MIB, 1), (0, 1), (4_000 * MIB, 2))
     with pytest.raises(MemoryLimitError, match=f"in each worker and one has {300 * MIB:,}"):
         plan.check(limit)
-    plan, limit = plan_of(large(tmp_path), 8_000 * MIB, worker_limits=((500 * MIB, 1),), sort=True)
+    plan, limit = plan_with((500 * MIB, 1), (0, 8))
     plan.check(limit)
 
 
-def test_columns_of_a_wide_parquet_file_count(tmp_path):
-    tables = []
-    for width in (1, 400):
-        path = tmp_path / f"{width}.parquet"
-        pq.write_table(pa.table({f"c{i}": [1.0] for i in range(width)}), path)
-        tables.append(plan_of(path, 16_000 * MIB, workers=1)[0])
-    assert tables[1].read_bytes > tables[0].read_bytes + 400 * MIB
+def wide_file(path, n_rows, width, bad_every=0):
+    """Write bars with columns beside them, of random numbers; some rows without a close."""
+    rng = np.random.default_rng(0)
+    close = np.full(n_rows, 1.0)
+    if bad_every:
+        close[::bad_every] = np.nan
+    times = pd.date_range("2020-01-01", periods=n_rows, freq="min")
+    table = {
+        "timestamp": times,
+        **dict.fromkeys(("open", "high", "low", "volume"), np.ones(n_rows)),
+    }
+    table |= {"close": close, **{f"c{i}": rng.standard_normal(n_rows) for i in range(width)}}
+    pq.write_table(pa.table(table), path, row_group_size=n_rows, use_dictionary=False)
+    return path
+
+
+def test_columns_of_a_wide_parquet_file_count_by_what_a_page_of_them_takes(tmp_path):
+    few, many, long = (
+        plan_of(wide_file(tmp_path / f"{i}.parquet", *sizes), 16_000 * MIB, workers=1)[0].read_bytes
+        for i, sizes in enumerate([(10, 1), (10, 400), (100_000, 40)])
+    )
+    assert many < few + 200 * MIB
+    assert few + 40 * MIB < long < few + 40 * 4 * MIB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bad_every", [1, 7])
+def test_wide_files_are_read_in_what_is_planned(tmp_path, bad_every):
+    source = wide_file(tmp_path / "wide.parquet", 60_000, 120, bad_every)
+    rules = BarRules(max_bad_fraction=1.0)
+    code = (
+        "import sys; from grandbatch.bars import BarRules, prepare_bars\n"
+        "from grandbatch.errors import InputError\n"
+        "from grandbatch.memory import peak_bytes\n"
+        f"rules = {rules!r}\n"
+        "try: prepare_bars(sys.argv[1], sys.argv[2], rules)\n"
+        "except InputError as error: assert 'none of 60,000 rows' in str(error)\n"
+        "print(peak_bytes())"
+    )
+    call = [sys.executable, "-c", code, str(source), str(tmp_path / "c")]
+    peak = int(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
+    plan, limit = plan_of(source, 16_000 * MIB)
+    assert peak <= plan.projected_bytes(limit)
+
+
+def test_texts_that_come_again_and_again_are_held_once(tmp_path):
+    n_rows, source = 20_000, tmp_path / "notes.parquet"
+    write_bars(tmp_path / "b.csv", n_rows)
+    table = pa.Table.from_pandas(pd.read_csv(tmp_path / "b.csv", parse_dates=["timestamp"]))
+    note = pa.array(["x" * 20_000], pa.string())
+    notes = pa.DictionaryArray.from_arrays(np.zeros(n_rows, np.int32), note)
+    # the schema says no more than that they are texts
+    pq.write_table(table.append_column("note", notes), source, store_schema=False)
+    code = (
+        "import sys, pyarrow as pa; from grandbatch.bars import BarRules, prepare_bars\n"
+        "prepare_bars(sys.argv[1], sys.argv[2], BarRules())\n"
+        "print(pa.default_memory_pool().max_memory())"
+    )
+    call = [sys.executable, "-c", code, str(source), str(tmp_path / "c")]
+    peak = int(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
+    assert MIB < peak < 50 * MIB  # written out they would be 400 MB
 
 
 def test_long_texts_of_a_parquet_file_count(tmp_path):

@@ -363,7 +363,8 @@ def describe_rows(
     """
     if text is None:
         assert isinstance(task.block, ParquetBlock)
-        numbers, texts = bad, parquet_texts(task.block, bad, groups)
+        assert isinstance(task.dialect, ParquetDialect)
+        numbers, texts = bad, parquet_texts(task.block, len(task.dialect.names), bad, groups)
     else:
         lines = find_lines(text, bad)
         numbers = lines.numbers

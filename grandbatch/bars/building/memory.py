@@ -8,10 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from grandbatch.bars.building.assembly import PART_ROWS
+from grandbatch.bars.form.side_by_side import read_pairs
 from grandbatch.bars.inputs.files import LEAF_BYTES, InputFile
-from grandbatch.bars.reading.row_groups import BUFFER_BYTES, open_parquet, told_plainly
+from grandbatch.bars.reading.row_groups import (
+    BATCH_ROWS,
+    BUFFER_BYTES,
+    block_rows,
+    open_parquet,
+    quoted_rows,
+    told_plainly,
+    wide_buffer,
+)
+from grandbatch.bars.rules import BarRules
 from grandbatch.errors import MemoryLimitError
 from grandbatch.kernels.bars.bar_rules import judge_rows
 from grandbatch.kernels.compilation import compiling_bytes
@@ -20,8 +31,6 @@ from grandbatch.memory.costs import BASE_BYTES, WORKER_BYTES
 from grandbatch.scheduling import Schedule
 
 DEFAULT_BLOCK_BYTES = 2 * LEAF_BYTES
-TEXT_BYTES_PER_ROW = 64
-"""Of Parquet files, so that their blocks hold about as many rows as those of CSV."""
 
 _LEAST_BLOCK_BYTES = LEAF_BYTES // 4
 _LEAST_PART_ROWS = 32_768
@@ -31,8 +40,11 @@ _ROW_BYTES = 170
 # as read (60), timestamps as text and its copies (130), numbers cast (40)
 _TABLE_ROW_BYTES = 230
 _WIDE_VALUE_BYTES = 16
-# what is read at once, a page, and the page unpacked
-_COLUMN_BYTES = 3 * BUFFER_BYTES
+# a page, and the page unpacked
+_PAGE_BYTES = 2 * 2**20
+# of a bad row's value its text, and that again as an array
+_QUOTED_BYTES = 20
+_BAR_COLUMNS = 8
 # joined (48), and as read from a block of many symbols (48); merged, in order, and as written
 _JOINED_ROW_BYTES, _MERGED_ROW_BYTES = 100, 170
 # of an extra column: parsed (9), with its gaps marked (11), put in order (8), as it is written (8)
@@ -44,6 +56,24 @@ _EXTRA_JOINED_BYTES, _EXTRA_MERGED_BYTES = 16, 27
 _TASK_HELD_BYTES = 4_000
 _PAUSED_SHARE = 0.8
 """Of its limit, where Dask pauses a worker."""
+
+
+class WorkerShare(NamedTuple):
+    """What a worker process of a cluster has, and holds before it does anything."""
+
+    limit_bytes: int
+    """0 for none."""
+    threads: int
+    own_bytes: int
+
+    def needs(self, task_bytes: int) -> int:
+        """Bytes that it holds when each thread has a task of that size."""
+        return self.own_bytes + self.threads * task_bytes
+
+    def fits(self, task_bytes: int) -> bool:
+        """Whether it takes as many tasks of that size as it has threads."""
+        most = self.limit_bytes
+        return not most or self.needs(task_bytes) <= _PAUSED_SHARE * most
 
 
 @dataclass(frozen=True)
@@ -62,8 +92,8 @@ class ReadingPlan:
         What the driver holds.
     workers : int
         Tasks at once, if they fit.
-    worker_limits : tuple of (int, int)
-        Of each worker process of a cluster its limit, 0 for none, and its threads.
+    worker_shares : tuple of WorkerShare
+        Of each worker process of a cluster.
     """
 
     block_bytes: int
@@ -72,24 +102,20 @@ class ReadingPlan:
     join_bytes: int
     held_bytes: int
     workers: int
-    worker_limits: tuple[tuple[int, int], ...] = ()
+    worker_shares: tuple[WorkerShare, ...] = ()
 
     @property
     def base_bytes(self) -> int:
         """Bytes of the interpreter, the libraries, compiling, and worker processes."""
         own = BASE_BYTES + compiling_bytes(judge_rows)
-        return own + len(self.worker_limits) * WORKER_BYTES
+        return own + sum(share.own_bytes for share in self.worker_shares)
 
     def at_once(self, task_bytes: int, limit: MemoryLimit) -> int:
         """Tasks of a size that fit at once, at most `workers`; on a cluster all of them, or 0."""
         room = limit.limit_bytes - self.base_bytes - self.held_bytes
-        if not self.worker_limits:
+        if not self.worker_shares:
             return max(0, min(self.workers, room // task_bytes))
-        fit = all(
-            not most or WORKER_BYTES + threads * task_bytes <= _PAUSED_SHARE * most
-            for most, threads in self.worker_limits
-        )
-        return self.workers if fit else 0
+        return self.workers if all(share.fits(task_bytes) for share in self.worker_shares) else 0
 
     def fits(self, limit: MemoryLimit) -> bool:
         """Whether at least one task of each kind fits."""
@@ -113,14 +139,14 @@ class ReadingPlan:
         if self.fits(limit):
             return
         size = max(self._sizes)
-        if self.worker_limits:
-            most, threads = min(pair for pair in self.worker_limits if pair[0])
-            needed = int((WORKER_BYTES + threads * size) / _PAUSED_SHARE)
+        if self.worker_shares:
+            least = min(share for share in self.worker_shares if not share.fits(size))
+            needed = int(least.needs(size) / _PAUSED_SHARE)
             raise MemoryLimitError(
-                f"reading the bars needs {needed:,} bytes in each worker and one has {most:,}: "
-                f"{WORKER_BYTES:,} for the interpreter and libraries + {size:,} for each of "
-                f"{threads} threads, with a fifth to spare; give each worker more memory, "
-                "or start fewer"
+                f"reading the bars needs {needed:,} bytes in each worker and one has "
+                f"{least.limit_bytes:,}: {least.own_bytes:,} for the interpreter, libraries and "
+                f"compiling + {size:,} for each of {least.threads} threads, with a fifth to "
+                "spare; give each worker more memory, or start fewer"
             )
         needed = self.base_bytes + self.held_bytes + size
         raise MemoryLimitError(
@@ -138,12 +164,11 @@ class ReadingPlan:
 def plan_memory(
     files: Sequence[InputFile],
     *,
-    sort: bool,
+    rules: BarRules,
     workers: int,
     limit: MemoryLimit,
-    worker_limits: tuple[tuple[int, int], ...] = (),
+    worker_shares: tuple[WorkerShare, ...] = (),
     block_bytes: int | None = None,
-    n_extra: int = 0,
 ) -> ReadingPlan:
     """Choose the size of blocks by the memory there is.
 
@@ -152,41 +177,40 @@ def plan_memory(
     Parameters
     ----------
     files : sequence of InputFile
-    sort : bool
-        Whether bars are sorted.
+    rules : BarRules
     workers : int
         Tasks at once, if they fit.
     limit : MemoryLimit
-    worker_limits : tuple of (int, int)
-        As in `ReadingPlan`.
+    worker_shares : tuple of WorkerShare
+        Of each worker process of a cluster.
     block_bytes : int, optional
         Blocks of this size, and no other.
-    n_extra : int
-        Extra columns.
 
     Raises
     ------
     InputError
         If a Parquet file can't be read.
     """
-    tables = [_shape(file) for file in files if file.kind == "parquet"]
-    n_columns = max((columns for columns, _ in tables), default=0)
-    row_bytes = max((size for _, size in tables), default=0)
-    most_rows = PART_ROWS if n_columns else sum(file.text_bytes for file in files) // _LINE_BYTES
+    shapes = [_shape(file, rules) for file in files if file.kind == "parquet"]
+    most_rows = PART_ROWS if shapes else sum(file.text_bytes for file in files) // _LINE_BYTES
+    n_extra = len(rules.extra)
     likely = likely_block_bytes(files, workers)
 
     def plan(block: int, part_rows: int) -> ReadingPlan:
-        per_row = _MERGED_ROW_BYTES if sort else _JOINED_ROW_BYTES
-        per_row += n_extra * (_EXTRA_MERGED_BYTES if sort else _EXTRA_JOINED_BYTES)
+        per_row = _MERGED_ROW_BYTES if rules.sort else _JOINED_ROW_BYTES
+        per_row += n_extra * (_EXTRA_MERGED_BYTES if rules.sort else _EXTRA_JOINED_BYTES)
         n_tasks = sum(file.text_bytes for file in files) // block + len(files)
         return ReadingPlan(
             block_bytes=block,
             part_rows=part_rows,
-            read_bytes=_read_bytes(files, block, n_columns, row_bytes, n_extra),
+            read_bytes=max(
+                [_text_bytes(files, block, n_extra)]
+                + [shape.read_bytes(block, n_extra) for shape in shapes]
+            ),
             join_bytes=max(1, min(most_rows, part_rows) * per_row),
             held_bytes=n_tasks * _TASK_HELD_BYTES,
             workers=workers,
-            worker_limits=worker_limits,
+            worker_shares=worker_shares,
         )
 
     blocks = [block_bytes] if block_bytes else _halved(likely, _LEAST_BLOCK_BYTES)
@@ -208,12 +232,27 @@ def likely_block_bytes(files: Sequence[InputFile], workers: int) -> int:
     return min(DEFAULT_BLOCK_BYTES, max(leaves, 1) * LEAF_BYTES)
 
 
-def limits_of_workers(schedule: Schedule) -> tuple[tuple[int, int], ...]:
-    """Limit and threads of each worker process of a cluster; nothing on threads."""
+def shares_of_workers(schedule: Schedule) -> tuple[WorkerShare, ...]:
+    """Return what each worker process of a cluster has; nothing on threads."""
     if schedule.is_local:
         return ()
-    workers = schedule.client.scheduler_info(n_workers=-1)["workers"].values()
-    return tuple((int(worker["memory_limit"] or 0), int(worker["nthreads"])) for worker in workers)
+    workers = schedule.client.scheduler_info(n_workers=-1)["workers"]
+    held = bytes_of_workers(schedule)
+    return tuple(
+        WorkerShare(int(worker["memory_limit"] or 0), int(worker["nthreads"]), held[address])
+        for address, worker in workers.items()
+        if address in held
+    )
+
+
+def bytes_of_workers(schedule: Schedule) -> dict[str, int]:
+    """Ask each worker process of a cluster how many bytes it holds at the least; by address."""
+    return schedule.run_on_workers(worker_bytes)
+
+
+def worker_bytes() -> int:
+    """Return the bytes that this process holds as a worker, or one that would start here."""
+    return WORKER_BYTES + compiling_bytes(judge_rows)
 
 
 def _halved(size: int, least: int) -> list[int]:
@@ -223,28 +262,64 @@ def _halved(size: int, least: int) -> list[int]:
     return found
 
 
-def _shape(file: InputFile) -> tuple[int, int]:
-    """Columns of a Parquet file, and the bytes of a row in its row group of the longest."""
+@dataclass(frozen=True)
+class _Shape:
+    """What of a Parquet file says how much its reading takes."""
+
+    n_columns: int
+    n_read: int
+    """Columns that are read at most, where no row is bad."""
+    row_bytes: int
+    """Bytes of a row in its row group of the longest."""
+    column_bytes: int
+    """Bytes of a column, on average, in its largest row group."""
+
+    def read_bytes(self, block_bytes: int, n_extra: int) -> int:
+        """Most bytes of a task that reads a block of it."""
+        n_rows = block_rows(block_bytes, self.n_columns)
+        held = n_rows * (
+            _ROW_BYTES + _TABLE_ROW_BYTES + n_extra * (_EXTRA_BYTES + _EXTRA_TABLE_BYTES)
+        )
+        # texts longer than values, as read and as texts of bars
+        held += 2 * n_rows * max(0, self.row_bytes - self.n_columns * _WIDE_VALUE_BYTES)
+        held += self.n_read * (self._page_bytes(BUFFER_BYTES) + _batch_bytes(n_rows))
+        # all columns where rows are bad, and all their texts
+        quoted = min(n_rows, quoted_rows(self.n_columns)) * _WIDE_VALUE_BYTES
+        of_texts = n_rows * _QUOTED_BYTES
+        buffer_bytes = wide_buffer(self.n_columns)
+        return held + self.n_columns * (self._page_bytes(buffer_bytes) + quoted + of_texts)
+
+    def _page_bytes(self, buffer_bytes: int) -> int:
+        """Bytes of a column of which a page is read: as it lies in the file, and unpacked."""
+        return min(buffer_bytes + _PAGE_BYTES, 3 * self.column_bytes)
+
+
+def _batch_bytes(n_rows: int) -> int:
+    return min(n_rows, BATCH_ROWS) * _WIDE_VALUE_BYTES
+
+
+def _shape(file: InputFile, rules: BarRules) -> _Shape:
     with told_plainly(file.location, "not a Parquet file"), open_parquet(file.location) as table:
-        footer = table.metadata
-        groups = (footer.row_group(number) for number in range(footer.num_row_groups))
+        footer, schema = table.metadata, table.schema
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
         row_bytes = [group.total_byte_size // max(group.num_rows, 1) for group in groups]
-        return int(footer.num_columns), max(row_bytes, default=0)
+        largest = max((group.total_byte_size for group in groups), default=0)
+        n_columns = int(footer.num_columns)
+        are_floats = [column.physical_type in ("FLOAT", "DOUBLE") for column in schema]
+        is_frame = read_pairs([column.path for column in schema], rules) is not None
+    # any column of texts or whole numbers may be one that is watched
+    watched = n_columns - sum(are_floats)
+    n_read = min(n_columns, _BAR_COLUMNS + len(rules.extra) + watched)
+    return _Shape(
+        n_columns,
+        n_columns if is_frame else n_read,
+        max(row_bytes, default=0),
+        largest // max(n_columns, 1),
+    )
 
 
-def _read_bytes(
-    files: Sequence[InputFile], block_bytes: int, n_columns: int, row_bytes: int, n_extra: int
-) -> int:
-    """Most bytes of a task that reads a block: of text, or of Parquet of so many columns."""
-    of_row = _ROW_BYTES + n_extra * _EXTRA_BYTES
+def _text_bytes(files: Sequence[InputFile], block_bytes: int, n_extra: int) -> int:
+    """Most bytes of a task that reads a block of text."""
     texts = [file.text_bytes for file in files if file.kind != "parquet"]
     block = min(block_bytes, max(texts, default=0))
-    text = block + block // (_LINE_BYTES + n_extra) * of_row
-    if not n_columns:
-        return text
-    n_rows = max(1, block_bytes // TEXT_BYTES_PER_ROW)
-    # all columns where rows are bad, and those of bars beside them
-    columns = n_columns * (2 * _COLUMN_BYTES + n_rows * _WIDE_VALUE_BYTES)
-    # texts longer than values, as read and as texts of bars
-    columns += 2 * n_rows * max(0, row_bytes - n_columns * _WIDE_VALUE_BYTES)
-    return max(text, n_rows * (of_row + _TABLE_ROW_BYTES + n_extra * _EXTRA_TABLE_BYTES) + columns)
+    return block + block // (_LINE_BYTES + n_extra) * (_ROW_BYTES + n_extra * _EXTRA_BYTES)

@@ -15,7 +15,6 @@ import numpy as np
 from dask import delayed
 
 from grandbatch.bars.building.block import BlockJob
-from grandbatch.bars.building.memory import TEXT_BYTES_PER_ROW
 from grandbatch.bars.flags import offer_list
 from grandbatch.bars.form.columns import ColumnMap
 from grandbatch.bars.form.dialect import SAMPLE_BYTES, CsvDialect, read_dialect, read_ending
@@ -165,9 +164,8 @@ def _look_into(
     file: InputFile, unpacked: Path | None, rules: BarRules, block_bytes: int
 ) -> tuple[Source, Sequence[CsvBlock | ParquetBlock]]:
     if file.kind == "parquet":
-        rows = max(block_bytes // TEXT_BYTES_PER_ROW, 1)
         dialect, parquet_blocks = read_parquet_dialect(
-            file.location, rules, rows, file.path_columns
+            file.location, rules, block_bytes, file.path_columns
         )
         return Source(
             file, dialect, sniff_parquet(parquet_blocks[0], dialect, rules)

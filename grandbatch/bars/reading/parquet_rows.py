@@ -18,7 +18,14 @@ from grandbatch.bars.form.left_out import left_out_numbers
 from grandbatch.bars.form.side_by_side import match_frame, read_pairs
 from grandbatch.bars.form.texts import likely_decimal, refuse_empty_volume, refuse_grouped
 from grandbatch.bars.reading.odd_lines import no_numbers, to_numbers
-from grandbatch.bars.reading.row_groups import OpenGroups, ParquetBlock, open_parquet, told_plainly
+from grandbatch.bars.reading.row_groups import (
+    OpenGroups,
+    ParquetBlock,
+    block_rows,
+    open_parquet,
+    quoted_rows,
+    told_plainly,
+)
 from grandbatch.bars.reading.rows import Rows, Texts, plain_codes, rows_of
 from grandbatch.bars.rules import UNITS, BarRules
 from grandbatch.bars.timestamps.evidence import Evidence
@@ -53,7 +60,7 @@ class ParquetDialect:
 
 
 def read_parquet_dialect(
-    location: str, rules: BarRules, rows_per_block: int, folders: Mapping[str, str]
+    location: str, rules: BarRules, block_bytes: int, folders: Mapping[str, str]
 ) -> tuple[ParquetDialect, list[ParquetBlock]]:
     """Read a Parquet file's schema, and cut its row groups into blocks.
 
@@ -72,6 +79,7 @@ def read_parquet_dialect(
     if not footer.num_rows:
         raise InputError(f"{location}: the file has columns and no rows")
     blocks = []
+    rows_per_block = block_rows(block_bytes, footer.num_columns)
     for group in range(footer.num_row_groups):
         n_rows = footer.row_group(group).num_rows
         size = footer.row_group(group).total_byte_size
@@ -223,7 +231,10 @@ def _read_parquet(
     fields |= {column.field for column in columns.texts}
     if symbol is None and columns.symbol is not None:
         fields.add(columns.symbol)
-    table = groups.read(block, tuple(dialect.names[i] for i in sorted(fields - {NOWHERE})))
+    names = tuple(dialect.names[i] for i in sorted(fields - {NOWHERE}))
+    coded = {*(column.field for column in columns.texts), columns.symbol}
+    coded -= {NOWHERE, *columns.timestamp, *columns.all_numbers}
+    table = groups.read(block, names, frozenset(dialect.names[i] for i in coded if i is not None))
     times = _time_texts(table, dialect)
     unread = np.zeros(len(table), np.bool_)
     extras = [(i, np.zeros(len(table), np.bool_)) for i in columns.extras]
@@ -242,7 +253,7 @@ def _read_parquet(
     symbols: Any = symbol
     if symbol is None:
         assert columns.symbol is not None
-        symbols = _to_text(table[dialect.names[columns.symbol]]).dictionary_encode()
+        symbols = _to_codes(table[dialect.names[columns.symbol]])
     beside = [(values, lacks) for values, (_, lacks) in zip(read[n_numbers:], extras, strict=True)]
     rows = rows_of(times, read[:n_numbers], symbols, form, beside)
     rows.reasons[unread] = UNPARSEABLE
@@ -253,8 +264,7 @@ def _texts(table: Any, dialect: ParquetDialect, column: TextColumn) -> Texts:
     """Texts of a column beside the bars."""
     if column.field == NOWHERE:
         return Texts(np.zeros(len(table), np.int32), (column.constant,))
-    coded = _to_text(table[dialect.names[column.field]]).dictionary_encode()
-    codes, names = plain_codes(coded)
+    codes, names = plain_codes(_to_codes(table[dialect.names[column.field]]))
     return Texts(codes, tuple(name.decode("utf-8", "replace").strip() for name in names))
 
 
@@ -316,6 +326,22 @@ def _through_text(decimals: Any) -> npt.NDArray[np.float64]:
     return values
 
 
+def _to_codes(column: Any) -> Any:
+    """Write values as texts that are coded, in the order in which they first come."""
+    if not pa.types.is_dictionary(column.type):
+        return _to_text(column).dictionary_encode()
+    chunks = []
+    for chunk in column.chunks:
+        # files may list texts that no row here has, or one twice
+        used = chunk.indices.dictionary_encode(null_encoding="encode")
+        texts = _to_text(pa.chunked_array([chunk.dictionary.take(used.dictionary)]))
+        told = texts.combine_chunks().dictionary_encode()
+        codes = told.indices.take(used.indices)
+        chunks.append(pa.DictionaryArray.from_arrays(codes, told.dictionary))
+    kind = pa.dictionary(pa.int32(), pa.binary())
+    return pa.chunked_array(chunks, kind).unify_dictionaries()
+
+
 def _to_text(column: Any) -> Any:
     """Write values as text in binary, nulls as empty text: the ways of CSV apply from there."""
     kind = column.type
@@ -357,12 +383,20 @@ def _values_of(column: Any) -> list[Any]:
 
 
 def parquet_texts(
-    block: ParquetBlock, rows: npt.NDArray[np.int64], groups: OpenGroups
+    block: ParquetBlock, n_columns: int, rows: npt.NDArray[np.int64], groups: OpenGroups
 ) -> list[str]:
-    """Write some of a block's rows as text, values parted by commas."""
-    table = groups.read(block, None).take(pa.array(rows))
-    columns = [_values_of(column) for column in table.columns]
-    return [
-        ",".join("" if value is None else str(value) for value in row)
-        for row in zip(*columns, strict=True)
-    ]
+    """Write some of a block's rows as text, values parted by commas; of a few rows at a time."""
+    texts: list[str] = []
+    step = quoted_rows(n_columns)
+    for start in range(block.start, block.stop, step):
+        piece = replace(block, start=start, stop=min(start + step, block.stop))
+        low, high = np.searchsorted(rows, (start - block.start, piece.stop - block.start))
+        if low == high:
+            continue
+        table = groups.read(piece, None).take(pa.array(rows[low:high] - (start - block.start)))
+        columns = [_values_of(column) for column in table.columns]
+        texts += [
+            ",".join("" if value is None else str(value) for value in row)
+            for row in zip(*columns, strict=True)
+        ]
+    return texts

@@ -22,6 +22,11 @@ from grandbatch.errors import InputError
 BATCH_ROWS = 65_536
 BUFFER_BYTES = 2**20
 """Of each column so many bytes are read at once; of a remote file with each request."""
+QUOTED_VALUES = 2**20
+"""Where all columns are read, so many values are held at once."""
+
+_TEXT_BYTES_PER_ROW = 64
+_TEXT_BYTES_PER_VALUE = 4
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,16 @@ class OpenGroups:
             cursor.close()
         self._open.clear()
 
-    def read(self, block: ParquetBlock, names: tuple[str, ...] | None) -> Any:
+    def read(
+        self,
+        block: ParquetBlock,
+        names: tuple[str, ...] | None,
+        coded: frozenset[str] = frozenset(),
+    ) -> Any:
         """Read a block's rows of some columns, or of all; a table.
+
+        Texts of the columns `coded`, or of all columns where all are read, stay what they are in
+        most files, dictionaries: a text that comes again and again is held once.
 
         Raises
         ------
@@ -68,16 +81,33 @@ class OpenGroups:
             if cursor is None or cursor.at > block.start:
                 if cursor is not None:
                     cursor.close()
-                cursor = self._open[key] = _Cursor(*key, block.stop - block.start)
+                cursor = self._open[key] = _Cursor(*key, coded, block.stop - block.start)
             return cursor.take(block.start, block.stop)
 
 
 class _Cursor:
     """Where the reading of a row group stands."""
 
-    def __init__(self, path: str, group: int, names: tuple[str, ...] | None, n_rows: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        group: int,
+        names: tuple[str, ...] | None,
+        coded: frozenset[str],
+        n_rows: int,
+    ) -> None:
         self._path = path
         self._file = open_parquet(path)
+        texts = [
+            place
+            for place, column in enumerate(self._file.schema)
+            if column.physical_type == "BYTE_ARRAY" and (names is None or column.path in coded)
+        ]
+        if texts or names is None:
+            footer = self._file.metadata
+            self._file.close()
+            buffer = BUFFER_BYTES if names is not None else wide_buffer(footer.num_columns)
+            self._file = open_parquet(path, buffer, metadata=footer, read_dictionary=texts or None)
         self._batches = self._file.iter_batches(
             min(n_rows, BATCH_ROWS),
             row_groups=[group],
@@ -110,10 +140,27 @@ class _Cursor:
         self._file.close()
 
 
-def open_parquet(location: str) -> Any:
+def block_rows(block_bytes: int, n_columns: int) -> int:
+    """Return the rows of a block: about as many as lines of CSV, of so many columns, would be."""
+    return max(1, block_bytes // max(_TEXT_BYTES_PER_ROW, n_columns * _TEXT_BYTES_PER_VALUE))
+
+
+def quoted_rows(n_columns: int) -> int:
+    """Return how many rows are held at once where all of so many columns are read."""
+    return max(1, min(BATCH_ROWS, QUOTED_VALUES // max(n_columns, 1)))
+
+
+def wide_buffer(n_columns: int) -> int:
+    """Return how many bytes of each of so many columns are read at once where all are read."""
+    return max(BUFFER_BYTES // 16, min(BUFFER_BYTES, 16 * BUFFER_BYTES // max(n_columns, 1)))
+
+
+def open_parquet(location: str, buffer_bytes: int = BUFFER_BYTES, **known: Any) -> Any:
     """Open a Parquet file, local or remote; a file that shrinks is an error, no signal."""
     file = open_raw(location) if is_url(location) else location
-    return pq.ParquetFile(file, pre_buffer=False, memory_map=False, buffer_size=BUFFER_BYTES)
+    return pq.ParquetFile(
+        file, pre_buffer=False, memory_map=False, buffer_size=buffer_bytes, **known
+    )
 
 
 @contextmanager
