@@ -9,6 +9,9 @@ from typing import Literal, SupportsFloat
 from grandbatch.errors import UsageError
 from grandbatch.values.checks import whole
 
+MOST = 2**31 - 1
+"""Of windows in a batch, of batches, steps and threads."""
+
 BatchSize = int | Literal["auto"]
 
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
@@ -74,15 +77,15 @@ class BatchConfig:
         if not auto:
             if isinstance(self.batch_size, str):
                 raise UsageError(f'batch_size must be a number or "auto", got {self.batch_size!r}')
-            whole("batch_size", self.batch_size, 1)
-        whole("prefetch_batches", self.prefetch_batches, 0)
-        whole("checkpoint_frequency", self.checkpoint_frequency, 1)
+            whole("batch_size", self.batch_size, 1, MOST)
+        whole("prefetch_batches", self.prefetch_batches, 0, MOST)
+        whole("checkpoint_frequency", self.checkpoint_frequency, 1, MOST)
         whole("cache_bytes", self.cache_bytes, 0)
-        whole("num_workers", self.num_workers, 1)
+        whole("num_workers", self.num_workers, 1, MOST)
         whole("seed", self.seed, 0)
-        whole("min_batch_size", self.min_batch_size, 1)
+        whole("min_batch_size", self.min_batch_size, 1, MOST)
         if self.max_batch_size is not None:
-            whole("max_batch_size", self.max_batch_size, self.min_batch_size)
+            whole("max_batch_size", self.max_batch_size, self.min_batch_size, MOST)
         if isinstance(self.batch_size, int) and not (
             self.min_batch_size <= self.batch_size <= (self.max_batch_size or self.batch_size)
         ):

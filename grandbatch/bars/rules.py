@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from grandbatch.bars.clocks import split_zone
@@ -147,6 +148,7 @@ class BarRules:
     """How long a bar of the inputs lasts; None takes the commonest distance of neighbours."""
 
     def __post_init__(self) -> None:
+        _check_texts({one.name: getattr(self, one.name) for one in fields(self)})
         object.__setattr__(self, "extra", checked_extra(self.extra, MAPPABLE))
         object.__setattr__(self, "fill", checked_fill(self.fill, self.extra))
         unknown = sorted(set(self.columns) - {*MAPPABLE, *self.extra})
@@ -324,6 +326,15 @@ class BarRules:
         if self.on_bad_rows == "raise":
             return n_bad == 0
         return n_bad <= self.max_bad_fraction * n_rows
+
+
+def _check_texts(values: Mapping[str, Any]) -> None:
+    """Refuse bytes that are no UTF-8: no header and no symbol has them."""
+    for name, value in values.items():
+        try:
+            json.dumps(value, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{name} must be text in UTF-8, got {value!r}") from None
 
 
 def _checked_list(names: Sequence[str]) -> tuple[str, ...]:

@@ -106,11 +106,10 @@ class StoreSettings:
             n_targets=len(self.targets),
         )
         if spec.data.chunk_bytes > MAX_CHUNK_BYTES:
-            fitting = max(1, self.chunk_windows * MAX_CHUNK_BYTES // spec.data.chunk_bytes // 2)
             raise UsageError(
                 f"a chunk of {self.chunk_windows:,} windows would have {spec.data.chunk_bytes:,} "
                 f"bytes, above the {MAX_CHUNK_BYTES:,} that a chunk may have; "
-                f"--chunk-windows {fitting} would fit"
+                f"{self._fitting_chunk(spec.data.chunk_bytes)}"
             )
         most = MAX_CHUNK_BYTES // (4 * max(LABEL_CHUNK_WINDOWS, self.chunk_windows))
         if len(self.targets) > most:
@@ -124,6 +123,18 @@ class StoreSettings:
                 f"manifest may describe; --chunk-windows {-(-n_windows // MAX_CHUNKS)} would fit"
             )
         return spec
+
+    def _fitting_chunk(self, chunk_bytes: int) -> str:
+        """Offer what makes a chunk small enough."""
+        chosen = self.feature_set
+        if chosen.sequence_length * len(chosen.features) * 4 > MAX_CHUNK_BYTES // 2:
+            most = MAX_CHUNK_BYTES // 2 // (len(chosen.features) * 4)
+            return (
+                f"a window of {chosen.sequence_length:,} rows alone is too large, at most "
+                f"{most:,} rows are taken: choose a shorter --sequence-length"
+            )
+        fitting = max(1, self.chunk_windows * MAX_CHUNK_BYTES // chunk_bytes // 2)
+        return f"--chunk-windows {fitting} would fit"
 
     def describe(self, bars_fingerprint: str) -> dict[str, Any]:
         """Return what determines the windows, as JSON: their bars and how they are cut."""

@@ -70,7 +70,7 @@ Scheduler = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Local worker processes; threads with --scheduler threads."),
+    typer.Option(min=1, max=1024, help="Local worker processes; threads with --scheduler threads."),
 ]
 MemoryLimitOption = Annotated[
     str | None, typer.Option("--memory-limit", help="Of all local processes, e.g. 2GiB.")

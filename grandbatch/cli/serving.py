@@ -71,6 +71,8 @@ def serve(
     """
     if epoch_unit not in (None, *_UNITS):
         raise UsageError(f"--epoch-unit must be s, ms, us or ns, got {epoch_unit!r}")
+    if state is not None:
+        state = _behind_links(state)
     from grandbatch.serving import LiveTeam
 
     team = LiveTeam.from_checkpoint(
@@ -105,6 +107,22 @@ def serve(
             team.save(state)
     finally:
         _tell(team, seconds, bad)
+
+
+def _behind_links(state: Path) -> Path:
+    """Return the file that a state is kept in, also where links lead to it.
+
+    Raises
+    ------
+    UsageError
+        If a link leads nowhere: whether there was a state is not known.
+    """
+    if state.is_symlink() and not state.exists():
+        raise UsageError(
+            f"{state} is a link to {state.readlink()}, and nothing is there; mend the link, or "
+            "remove it to begin anew"
+        )
+    return state.resolve()
 
 
 class _Lines:

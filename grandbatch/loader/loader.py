@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from torch.utils.data._utils.worker import WorkerInfo
 
 from grandbatch.batch import MatrixBatch
-from grandbatch.config import BatchConfig
+from grandbatch.config import MOST, BatchConfig
 from grandbatch.errors import UsageError
 from grandbatch.loader.batches import Handover, Turn, every_batch, some_batches
 from grandbatch.loader.blocks import BlockFeed
@@ -224,7 +224,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
 
     @batch_size.setter
     def batch_size(self, value: int) -> None:
-        self._batch_size = whole("batch_size", value, 1)
+        self._batch_size = whole("batch_size", value, 1, MOST)
 
     @property
     def shuffle_vif(self) -> float:

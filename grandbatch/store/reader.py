@@ -330,8 +330,12 @@ class MatrixStore(Deferred):
 
 def _check_metadata(folder: Path, name: str, digest: str) -> None:
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+    if not path.resolve().is_relative_to(folder.resolve()):
+        problem = "leads out of the store"
+    elif not path.exists():
         problem = "is missing"
+    elif not path.is_file():
+        problem = f"is {'a folder' if path.is_dir() else 'no ordinary file'}"
     elif sha256_hex(_read_metadata(path)) != digest:
         problem = "is not what was written"
     else:

@@ -197,6 +197,24 @@ def test_a_signal_ends_a_server_between_two_bars_its_state_saved(folder, bars, t
     assert team.n_bars == 20
 
 
+def test_a_state_behind_a_link_is_gone_on_from_and_saved_there(folder, bars, tmp_path):
+    kept, link = tmp_path / "kept", tmp_path / "link"
+    link.symlink_to(kept)
+    with serve(folder, "--state", link) as child:
+        _, err = child.communicate(lines_of(bars[:3]))
+    assert child.returncode == 2
+    assert f"{link} is a link to {kept}, and nothing is there" in " ".join(err.split())
+    assert link.is_symlink()
+    LiveTeam.from_checkpoint(folder / "run").save(kept)
+    with serve(folder, "--state", link) as child:
+        _, err = child.communicate(lines_of(bars[:20]))
+    assert child.returncode == 0, err
+    assert link.is_symlink()
+    team = LiveTeam.from_checkpoint(folder / "run")
+    team.load(kept)
+    assert team.n_bars == 20
+
+
 def test_an_exported_policy_decides_as_the_team(folder, tmp_path):
     ort = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -186,6 +186,23 @@ def test_a_manifest_of_a_terabyte_is_not_read(rows):
         gb.MatrixStore.open(rows.path)
 
 
+@pytest.mark.parametrize("pattern", ["zarr.json", "*/zarr.json"])
+def test_what_stands_in_the_place_of_metadata_is_told_as_what_it_is(rows, tmp_path, pattern):
+    path = min(rows.path.glob(pattern))
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(DamagedStoreError, match=r"zarr\.json is missing"):
+        gb.MatrixStore.open(rows.path)
+    path.mkdir()
+    with pytest.raises(DamagedStoreError, match=r"zarr\.json is a folder"):
+        gb.MatrixStore.open(rows.path)
+    path.rmdir()
+    (tmp_path / "elsewhere").write_bytes(content)
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DamagedStoreError, match=r"zarr\.json leads out of the store"):
+        gb.MatrixStore.open(rows.path)
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "zarr.json", "close_price/zarr.json"])
 def test_a_pipe_in_a_files_place_is_refused_and_not_waited_for(rows, name):
     (rows.path / name).unlink()
