@@ -8,6 +8,8 @@ from simulated import write_bars
 import grandbatch as gb
 from grandbatch.bars import BarRules
 from grandbatch.errors import NoWindowsError, UsageError
+from grandbatch.mappo import MappoTrainer
+from grandbatch.order import OrderSettings
 
 HUGE = 10**30
 
@@ -59,3 +61,15 @@ def test_counts_of_a_loader_beyond_sense_are_refused(name):
 def test_texts_that_are_no_utf8_are_refused_as_rules(rules):
     with pytest.raises(UsageError, match=f"^{next(iter(rules))} must be text in UTF-8, got "):
         BarRules(**rules)
+
+
+@pytest.mark.parametrize("name", ["shuffle_chunks", "run_length"])
+def test_counts_of_an_order_beyond_sense_are_refused(name):
+    with pytest.raises(UsageError, match=f"{name} must be at most 2,147,483,647"):
+        OrderSettings(**{name: HUGE})
+
+
+def test_threads_beyond_sense_are_refused(tmp_path):
+    store = build(tmp_path)
+    with pytest.raises(UsageError, match="torch_threads must be at most 1,024"):
+        MappoTrainer.for_store(store, torch_threads=HUGE)

@@ -91,7 +91,7 @@ class Team:
         device: str | torch.device = "cpu",
         torch_threads: int = 1,
     ) -> None:
-        self.torch_threads = whole("torch_threads", torch_threads, 1)
+        self.torch_threads = whole("torch_threads", torch_threads, 1, 1024)
         self.config = config if config is not None else type(self).default_config()
         self.stride = stride
         self.device = torch.device(device)
