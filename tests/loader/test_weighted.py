@@ -267,6 +267,17 @@ def test_weights_hold_for_the_windows_of_a_split_and_of_some_symbols(store):
     assert_within_three_standard_errors(part[:2], np.full(2, 0.5))
 
 
+def test_drawn_windows_bring_their_contexts_along(store):
+    options = {"context": {"self": store}, "shuffle_chunks": 3}
+    matrices, loader = store.matrices[:], make_loader(store, **options)
+    n = 0
+    for batch in loader:
+        assert batch.context["self"].index.tolist() == batch.index.tolist()
+        assert batch.context["self"].matrices.numpy().tobytes() == matrices[batch.index].tobytes()
+        n += len(batch)
+    assert n == loader.n_windows == len(store)
+
+
 def test_chunks_without_weight_are_not_read(store):
     weights = np.zeros(len(store))
     weights[40:50] = 1
