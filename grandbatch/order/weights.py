@@ -52,9 +52,11 @@ class WeightedSelection:
         weight = np.where(inside, weight, 0)
         weight = weight / weight.max()
         taken = weight > 0
-        begin, end, weight = begin[taken], end[taken], weight[taken]
-        # what says the same in more stretches must not be another order
-        apart = (begin[1:] != end[:-1]) | (weight[1:] != weight[:-1])
+        begin, end, weight, stretch = (part[taken] for part in (begin, end, weight, stretch))
+        # runs never leave a stretch of those that take part; but what says the same weight in
+        # more stretches must not be another order
+        apart = (stretch[1:] != stretch[:-1]) | (begin[1:] != end[:-1])
+        apart |= weight[1:] != weight[:-1]
         first, last = _edge(apart, before=True), _edge(apart, before=False)
         merged = Selection(begin[first], end[last], selection.chunk_windows)
         return cls(merged, weight[first], len(selection))

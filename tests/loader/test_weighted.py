@@ -333,6 +333,20 @@ def test_weights_that_do_not_go_with_the_order_are_refused(store, options, words
         make_loader(store, **options)
 
 
+def test_runs_of_equal_weight_stay_in_their_segment():
+    segments = Selection(np.array([0, 10, 20]), np.array([10, 20, 31]), 16)
+    weighted = WeightedSelection.of(segments, np.array([0]), np.array([2.0]))
+    order = DrawnOrder(OrderSettings(run_length=4), weighted, 0)
+    drawn = 0
+    for block in range(order.n_blocks):
+        chunk = order.block_chunks(block)
+        which, begin, length = order._runs(chunk, order._block(block)[1], block)
+        first = chunk[which] * 16 + begin
+        assert (first // 10 == np.minimum((first + length - 1) // 10, 2)).all()
+        drawn += int(length.sum())
+    assert drawn == len(segments)
+
+
 @st.composite
 def drawn_orders(draw):
     """Any weights over any stretches of a store, in any blocks."""
