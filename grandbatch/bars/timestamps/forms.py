@@ -51,14 +51,15 @@ def _forms_of(line: str) -> Iterable[str]:
         for form in forms:
             for month in ("%b", "%B"):
                 whole = form.format(date["mark"], month) + (f" {rest}" if rest else "")
-                if _reads(text, whole):
+                if has_form(text, whole):
                     sep = clock["sep"] if clock and clock["sep"] == "T" else " "
                     yield whole.replace(" " + rest, sep + rest) if rest else whole
                     break
         return
 
 
-def _reads(text: str, form: str) -> bool:
+def has_form(text: str, form: str) -> bool:
+    """Whether a text is a time of some form, as `strptime` knows it."""
     try:
         datetime.strptime(text, form)
     except ValueError:

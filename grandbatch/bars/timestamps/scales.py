@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from grandbatch.bars.flags import offer
 from grandbatch.bars.rules import UNITS, BarRules
+from grandbatch.bars.timestamps.forms import has_form
 from grandbatch.bars.timestamps.texts import TimeForm, read_times
 from grandbatch.errors import TimestampError
 from grandbatch.kernels.bars.epochs import COMPACT, NO_TIME
@@ -172,6 +173,8 @@ def _forms_of(texts: Sequence[str]) -> list[str]:
 
 
 def _is_form(texts: Sequence[str], form: str) -> bool:
+    if not all(has_form(text, form) for text in texts):  # the first of most epochs has none
+        return False
     times, status, _, _ = read_times(_column(texts), TimeForm(strptime=form))
     seconds = times / 1e9
     is_old = form in ("%Y", "%Y.%m", "%Y%m")  # series of centuries
