@@ -207,7 +207,6 @@ def build_stores(folder: Path, windows: int, wide_windows: int) -> dict[str, str
         if stride == 1:
             stores["npy"] = str(folder / f"windows-{count}.npy")
             slow = folder / f"slow-{count}.zarr"
-            # bars are a minute apart
             built = gb.build_store(source, slow, overlap=overlap, resample="30min")
             stores["context"] = str(built.path)
             if not Path(stores["npy"]).exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -275,12 +276,14 @@ class MatrixStore(Deferred):
 
     def read_labels(self, chunk: int, files: OpenFiles | None = None) -> Labels:
         """Read the per-window values of a chunk's windows."""
+        return Labels(**self.read_values(chunk, [s.name for s in self._spec.labels], files))
+
+    def read_values(
+        self, chunk: int, names: Iterable[str], files: OpenFiles | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Read some of the per-window values of a chunk's windows, by name."""
         start, stop = self.chunk_range(chunk)
-        values = {
-            s.name: self._readers[s.name].read_part(chunk, start, stop, files)
-            for s in self._spec.labels
-        }
-        return Labels(**values)
+        return {name: self._readers[name].read_part(chunk, start, stop, files) for name in names}
 
     @property
     def matrices(self) -> Matrices:

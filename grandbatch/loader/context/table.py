@@ -15,12 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from grandbatch.loader.context.pairing import Pairing
+from grandbatch.loader.context.pairing import Pairing, distinct
 from grandbatch.loader.labels import Records
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.store import MatrixStore, OpenFiles
-from grandbatch.store.reader import Labels
-from grandbatch.values.arrays import Float32, Int32, Int64
+from grandbatch.values.arrays import Array, Float32, Int32, Int64
 
 CONTEXT_DTYPE = np.dtype([("index", np.int64), ("end_time", np.int64), ("start", np.int64)])
 """Of a window's context: its number and time, and its first row in the buffer."""
@@ -33,7 +32,7 @@ class _Decoded:
     """A chunk of the coarser store; `lock` is held by who decodes it."""
 
     lock: threading.Lock
-    labels: Labels | None = None
+    labels: dict[str, Array] | None = None
     rows: Float32 | None = None
 
 
@@ -49,6 +48,7 @@ class ChunkCache:
         self.store = store
         self._chunks: OrderedDict[int, _Decoded] = OrderedDict()
         self._lock = threading.Lock()
+        self._names = ["end_time", "first_row", *(["start"] if store.layout == "rows" else [])]
 
     @staticmethod
     def bytes_of(store: MatrixStore) -> int:
@@ -56,8 +56,11 @@ class ChunkCache:
         kept: int = min(_KEPT_CHUNKS, store.n_chunks)
         return kept * math.prod(store.chunk_shape) * 4
 
-    def read(self, chunk: int, files: OpenFiles) -> tuple[Labels, Float32]:
-        """Return the labels of a chunk, and its rows, (R, F) float32, not to be changed."""
+    def read(self, chunk: int, files: OpenFiles) -> tuple[dict[str, Array], Float32]:
+        """Return values of a chunk's windows by name, and its rows, (R, F) float32.
+
+        They are not to be changed.
+        """
         with self._lock:
             decoded = self._chunks.pop(chunk, None) or _Decoded(threading.Lock())
             self._chunks[chunk] = decoded
@@ -65,7 +68,7 @@ class ChunkCache:
                 self._chunks.popitem(last=False)
         with decoded.lock:
             if decoded.labels is None or decoded.rows is None:
-                decoded.labels = self.store.read_labels(chunk, files)
+                decoded.labels = self.store.read_values(chunk, self._names, files)
                 rows = self.store.read_chunk(chunk, files=files)
                 decoded.rows = rows.reshape(-1, self.store.n_features)
             return decoded.labels, decoded.rows
@@ -168,10 +171,10 @@ class ContextTable:
         has = np.flatnonzero(window >= 0)
         if not len(has):
             return
-        distinct, which = np.unique(window[has], return_inverse=True)
-        row = self._values(distinct, "first_row", files)
+        needed, which = distinct(window[has])
+        row = self._values(needed, "first_row", files)
         order = np.argsort(row)
-        rows, begin = self._rows_of(distinct[order], row[order], files)
+        rows, begin = self._rows_of(needed[order], row[order], files)
         at = self._allocate(slot, len(rows))
         self.buffer.rows[at : at + len(rows)].copy_(torch.from_numpy(rows))
         begin[order] = begin.copy()
@@ -182,7 +185,7 @@ class ContextTable:
         values = np.empty(len(windows), np.int64)
         for chunk, mine in _by_chunk(windows // self._cache.store.chunk_windows):
             labels, _ = self._cache.read(chunk, files)
-            values[mine] = getattr(labels, name)[windows[mine] % self._cache.store.chunk_windows]
+            values[mine] = labels[name][windows[mine] % self._cache.store.chunk_windows]
         return values
 
     def _rows_of(self, windows: Int64, row: Int64, files: OpenFiles) -> tuple[Float32, Int64]:
@@ -213,7 +216,7 @@ class ContextTable:
             here = windows // size == chunk
             inside = windows[here] % size
             shift = np.zeros(len(windows), np.int64)
-            start = inside * L if labels.start is None else labels.start[inside]
+            start = labels["start"][inside] if store.layout == "rows" else inside * L
             shift[here] = start - begin[here]
             rows[mine] = decoded[(np.arange(len(rows)) + np.repeat(shift, new))[mine]]
         return rows, begin
