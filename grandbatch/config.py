@@ -9,7 +9,7 @@ from typing import Literal, SupportsFloat
 from grandbatch.errors import UsageError
 from grandbatch.values.checks import whole
 
-MOST = 2**31 - 1
+MOST = 2**53
 """Of windows in a batch, of batches, steps and threads."""
 
 BatchSize = int | Literal["auto"]

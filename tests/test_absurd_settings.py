@@ -43,7 +43,7 @@ def test_other_sizes_beyond_sense_are_refused_and_what_is_offered_works(tmp_path
     "name", ["batch_size", "prefetch_batches", "checkpoint_frequency", "num_workers"]
 )
 def test_counts_of_a_loader_beyond_sense_are_refused(name):
-    with pytest.raises(UsageError, match=f"{name} must be at most 2,147,483,647"):
+    with pytest.raises(UsageError, match=f"{name} must be at most 9,007,199,254,740,992"):
         gb.BatchConfig(**{name: HUGE})
 
 
@@ -61,6 +61,12 @@ def test_counts_of_a_loader_beyond_sense_are_refused(name):
 def test_texts_that_are_no_utf8_are_refused_as_rules(rules):
     with pytest.raises(UsageError, match=f"^{next(iter(rules))} must be text in UTF-8, got "):
         BarRules(**rules)
+
+
+def test_the_largest_batch_is_all_windows(tmp_path):
+    store = build(tmp_path)
+    (batch,) = gb.SlidingWindowDataLoader(store, gb.BatchConfig(batch_size=2**53))
+    assert len(batch) == store.attrs["n_windows"]
 
 
 @pytest.mark.parametrize("name", ["shuffle_chunks", "run_length"])

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from grandbatch.config import MOST
 from grandbatch.errors import CheckpointError, UsageError
 
 Remainder = Literal["pad", "drop"]
 REMAINDERS: tuple[Remainder, ...] = ("pad", "drop")
 _MAX_SEED = 2**64
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class OrderSettings:
         for name in ("shuffle_chunks", "run_length"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-            if getattr(self, name) > MOST:
-                raise UsageError(f"{name} must be at most {MOST:,}, got {getattr(self, name)}")
+            if getattr(self, name) > _MOST:
+                raise UsageError(f"{name} must be at most {_MOST:,}, got {getattr(self, name)}")
         if self.remainder not in REMAINDERS:
             raise UsageError(f'remainder must be "pad" or "drop", got {self.remainder!r}')
         if self.start is not None and self.stop is not None and self.start >= self.stop:
