@@ -46,6 +46,11 @@ class Segments:
     def __len__(self) -> int:
         return len(self.start)
 
+    @property
+    def stops(self) -> Int64Array:
+        """Row number after each segment's last bar, (S,) int64."""
+        return self.start + self.length
+
 
 @dataclass(frozen=True, eq=False)
 class Stretches:

@@ -24,7 +24,7 @@ from grandbatch.builder.engines import (
 )
 from grandbatch.builder.extend import keep_files
 from grandbatch.builder.history import BuildClock, keep_records, record_build, remember_files
-from grandbatch.builder.labels import label_jobs, write_label_chunk
+from grandbatch.builder.labels import KeptLabels, label_jobs, write_label_chunk
 from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.reuse import Extension, Request, survey
 from grandbatch.builder.workers import prepare_workers
@@ -242,16 +242,11 @@ def _build_locked(
 
     told("chunks", done, total)
     skipped = set(finished)
+    same_labels: dict[int, KeptLabels] = {}
     if extension is not None:
-        skipped |= keep_files(
-            extension,
-            bars,
-            plan,
-            staging,
-            skipped,
-            schedule,
-            heard,
-        )
+        taken = keep_files(extension, bars, plan, staging, skipped, schedule, heard)
+        skipped |= taken.files
+        same_labels = taken.labels
     kept = done - resumed
     jobs = group_jobs(plan, bars, staging, skipped)
     if choose_engine(options.engine, schedule) == "direct":
@@ -259,9 +254,8 @@ def _build_locked(
         writes = list(graph)
     else:
         graph, writes = overlap_graph(jobs, plan, bars)
-    labels = {
-        ("labels", job.number): (write_label_chunk, job) for job in label_jobs(plan, bars, staging)
-    }
+    label_tasks = label_jobs(plan, bars, staging, same_labels)
+    labels = {("labels", job.number): (write_label_chunk, job) for job in label_tasks}
     results = schedule.run_graph({**graph, **labels}, [*writes, *labels], heard)
     labelled = results[len(writes) :]
     attributes = _attributes(request, bars, plan, fingerprint)

@@ -4,8 +4,8 @@ The bars of the older store are in the cache still, and the new ones mostly shar
 is known which bars of a symbol are the same, and at the same place in it. A file of chunks is kept
 where that holds for all that its windows read, lookback included. It is linked into the staging
 folder, checked by the sha256 in the older store's manifest unless it stands as it was published,
-and gets its record as if it had been written just now. The per-window arrays are written anew: a
-window that was a symbol's last has a next return now, and rows have other numbers.
+and gets its record as if it had been written just now. So is a chunk of the per-window arrays,
+where it holds for the bars ahead of its windows, too; but rows may have other numbers.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from grandbatch.bars.cache.comparing import changed_rows
 from grandbatch.builder.chunks import FileJob, file_record
 from grandbatch.builder.engines import GroupJob, direct_rows, group_jobs
 from grandbatch.builder.history import take_record, unchanged_files
+from grandbatch.builder.labels import KeptLabels, kept_labels
 from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.reuse import Extension
 from grandbatch.errors import DamagedBarsError, DamagedStoreError, InputError
@@ -32,6 +33,7 @@ from grandbatch.store.file_records import is_whole
 from grandbatch.store.manifest import ChunkDigests, Manifest
 from grandbatch.store.reader import MatrixStore
 from grandbatch.store.staging import Staging
+from grandbatch.targets.rows import longest_horizon
 
 log = logging.getLogger("grandbatch")
 
@@ -60,6 +62,15 @@ class Kept:
     damaged: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What of an older store stays as it is."""
+
+    files: set[int]
+    labels: dict[int, KeptLabels]
+    """Chunks of the per-window arrays that may, by their numbers."""
+
+
 def keep_files(
     extension: Extension,
     bars: Bars,
@@ -68,7 +79,7 @@ def keep_files(
     finished: set[int],
     schedule: Schedule,
     on_result: Callable[[int], None],
-) -> set[int]:
+) -> Taken:
     """Stage the files of the older store that stay as they are, each with its record.
 
     Parameters
@@ -86,8 +97,8 @@ def keep_files(
 
     Returns
     -------
-    set of int
-        Numbers of the files kept. The log says how many, or why there are none.
+    Taken
+        What is kept. The log says how many files, or why there are none.
 
     Raises
     ------
@@ -100,8 +111,10 @@ def keep_files(
         if not grown.is_unchanged():
             raise InputError(f"{grown.location}: the file changed while it was read; run again")
     old = extension.store
-    same, obstacle = _same_files(extension, bars, plan)
-    jobs = _keep_jobs(old, bars, plan, staging, finished, same)
+    same, same_labels, obstacle = _same_files(extension, bars, plan)
+    manifest, unchanged = Manifest.read(old.path), unchanged_files(old.path)
+    chunks = manifest.arrays[old.spec.data.name]
+    jobs = _keep_jobs(old, bars, plan, staging, finished, same, chunks, unchanged)
     # a graph as it is: `delayed` would walk through every array of every job
     graph = {("keep", number): (keep_group, job) for number, job in enumerate(jobs)}
     results: list[Kept] = schedule.run_graph(
@@ -119,44 +132,61 @@ def keep_files(
     else:
         obstacle = moved or obstacle
         log.info("%s grows and is built from scratch: %s", old.path, obstacle)
-    return kept
+    return Taken(kept, kept_labels(old, same_labels, manifest, unchanged))
 
 
-def _same_files(extension: Extension, bars: Bars, plan: BuildPlan) -> tuple[set[int], str]:
+def _same_files(
+    extension: Extension, bars: Bars, plan: BuildPlan
+) -> tuple[set[int], set[int], str]:
     """Find the files whose windows read the same bars as those of the older store.
 
     Returns
     -------
     same : set of int
+    same_labels : set of int
+        Chunks of the per-window arrays that say the same, but for the numbers of rows.
     obstacle : str
         Why there are none, where there are none.
     """
     old, before = extension.store, extension.bars
     spec = plan.spec
     if before is None:
-        return set(), "the cache of its bars is not there any more to compare with"
+        return set(), set(), "the cache of its bars is not there any more to compare with"
     if spec.block_rows != old.spec.block_rows:
-        return set(), (
-            f"a chunk now needs blocks of {spec.block_rows:,} rows "
-            f"instead of {old.spec.block_rows:,}"
+        return (
+            set(),
+            set(),
+            (
+                f"a chunk now needs blocks of {spec.block_rows:,} rows "
+                f"instead of {old.spec.block_rows:,}"
+            ),
         )
     try:
         changed = changed_rows(before, bars)
         old_grid = plan.settings.grid(*plan.settings.cut(before))
     except DamagedBarsError as error:
-        return set(), str(error)
+        return set(), set(), str(error)
     per_file = spec.data.shard_chunks * spec.chunk_windows
     n = min(spec.n_windows, old.spec.n_windows)
     if spec.n_windows != old.spec.n_windows:
         n = n // per_file * per_file
     same: set[int] = set()
+    per_label = spec.label_chunk_windows
+    others = np.zeros(n // per_label + 1, np.int64)
+    ahead = max(1, longest_horizon(plan.settings.targets))
     step = max(1, _BLOCK_WINDOWS // per_file) * per_file
     for first in range(0, n, step):
         windows = np.arange(first, min(first + step, n))
-        are_same = _same_windows(windows, (before, old_grid), (bars, plan.grid), changed)
+        are_same, say_same = _same_windows(
+            windows, (before, old_grid), (bars, plan.grid), changed, ahead
+        )
         counts = np.add.reduceat(~are_same, np.arange(0, len(windows), per_file))
         same.update((first // per_file + np.flatnonzero(counts == 0)).tolist())
-    return same, "no file of chunks is full before the first window that changes"
+        others += np.bincount(windows // per_label, ~say_same, len(others)).astype(np.int64)
+    if per_label != old.spec.label_chunk_windows:
+        others += 1
+    same_labels = set(np.flatnonzero(others[:-1] == 0).tolist())
+    return same, same_labels, "no file of chunks is full before the first window that changes"
 
 
 def _same_windows(
@@ -164,22 +194,39 @@ def _same_windows(
     before: tuple[Bars, Grid],
     now: tuple[Bars, Grid],
     changed: npt.NDArray[np.int64],
-) -> npt.NDArray[np.bool_]:
-    """Whether windows read the same bars in two grids, each over its bars, (W,) bool."""
+    ahead: int,
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Whether windows read the same bars in two grids, each over its bars, (W,) bool.
+
+    And whether those are the same, too, that their labels read: up to `ahead` behind a window in
+    its segment.
+    """
     (old, old_grid), (new, grid) = before, now
     codes = {name: code for code, name in enumerate(new.symbols)}
     code_now = np.array([codes.get(name, -1) for name in old.symbols], np.int64)
-    old_symbol = old_grid.segments.symbol[old_grid.segment_of(windows)]
-    symbol = grid.segments.symbol[grid.segment_of(windows)]
-    first = grid.first_row(windows)
+    old_segment, segment = old_grid.segment_of(windows), grid.segment_of(windows)
+    old_symbol = old_grid.segments.symbol[old_segment]
+    symbol = grid.segments.symbol[segment]
+    old_first, first = old_grid.first_row(windows), grid.first_row(windows)
     place = first - new.symbol_bounds[symbol]
-    old_place = old_grid.first_row(windows) - old.symbol_bounds[old_symbol]
-    reads = np.stack([first - grid.lookback, first + grid.sequence_length])
-    low, high = np.searchsorted(changed, reads)
+    old_place = old_first - old.symbol_bounds[old_symbol]
+    stop = first + grid.sequence_length
+    low, high, behind = np.searchsorted(
+        changed, np.stack([first - grid.lookback, stop, stop + ahead])
+    )
     are_same: npt.NDArray[np.bool_] = (
         (code_now[old_symbol] == symbol) & (old_place == place) & (low == high)
     )
-    return are_same
+    left = grid.segments.stops[segment] - first
+    old_left = old_grid.segments.stops[old_segment] - old_first
+    reach = grid.sequence_length + ahead
+    say_same: npt.NDArray[np.bool_] = (
+        are_same
+        & (old_symbol == symbol)
+        & (high == behind)
+        & (np.minimum(left, reach) == np.minimum(old_left, reach))
+    )
+    return are_same, say_same
 
 
 def _moved_symbol(old: MatrixStore, bars: Bars, plan: BuildPlan) -> str | None:
@@ -252,13 +299,13 @@ def _keep_jobs(
     staging: Staging,
     finished: set[int],
     same: set[int],
+    digests: ChunkDigests,
+    as_published: set[str],
 ) -> list[KeepJob]:
     """Describe the groups with files to take over."""
     data = plan.spec.data
-    digests = Manifest.read(old.path).arrays[old.spec.data.name]
     jobs = []
     others = finished | (set(range(data.n_files)) - same)
-    as_published = unchanged_files(old.path)
     for group in group_jobs(plan, bars, staging, others):
         of_files = {}
         for file in group.files:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +15,10 @@ from grandbatch.bars import Bars
 from grandbatch.builder.plan import LABEL_READ_ROWS, BuildPlan
 from grandbatch.features.inputs import inputs_of
 from grandbatch.grid import Run
+from grandbatch.store.file_records import is_whole
 from grandbatch.store.format import StoreSpec
-from grandbatch.store.manifest import ChunkDigests
+from grandbatch.store.manifest import ChunkDigests, Manifest
+from grandbatch.store.reader import MatrixStore
 from grandbatch.store.staging import Staging
 from grandbatch.targets import Target, target_values
 from grandbatch.targets.rows import longest_horizon
@@ -31,6 +34,17 @@ _SKIPPED_ROWS = 16_384
 
 
 @dataclass(frozen=True, eq=False)
+class KeptLabels:
+    """One chunk of the per-window arrays of an older store that stays, but for numbers of rows."""
+
+    store: Path
+    digests: Mapping[str, ChunkDigests]
+    """Of the chunk, by the array's name."""
+    unchanged: frozenset[str]
+    """Files that stand as they were published: they are not read again."""
+
+
+@dataclass(frozen=True, eq=False)
 class LabelJob:
     """One chunk of every per-window array to write, and the chunks of windows that it describes."""
 
@@ -39,9 +53,12 @@ class LabelJob:
     bars: Bars
     targets: tuple[Target, ...]
     staging: Staging
+    kept: KeptLabels | None = None
 
 
-def label_jobs(plan: BuildPlan, bars: Bars, staging: Staging) -> list[LabelJob]:
+def label_jobs(
+    plan: BuildPlan, bars: Bars, staging: Staging, kept: Mapping[int, KeptLabels]
+) -> list[LabelJob]:
     """Describe all chunks of the per-window arrays."""
     spec = plan.spec
     per_label = -(-spec.label_chunk_windows // spec.chunk_windows)
@@ -52,6 +69,7 @@ def label_jobs(plan: BuildPlan, bars: Bars, staging: Staging) -> list[LabelJob]:
             bars,
             plan.settings.targets,
             staging,
+            kept.get(number),
         )
         for number, first in enumerate(range(0, spec.n_chunks, per_label))
     ]
@@ -59,8 +77,59 @@ def label_jobs(plan: BuildPlan, bars: Bars, staging: Staging) -> list[LabelJob]:
 
 def write_label_chunk(job: LabelJob) -> dict[str, ChunkDigests]:
     """Write one chunk of every per-window array; return its digests by the array's name."""
+    if job.kept is not None and _take_over(job, job.kept):
+        rows = {"first_row": _first_rows(job.staging.spec, job.chunks)}
+        return {**job.kept.digests, **job.staging.write_labels(job.number, rows)}
     labels = window_labels(job.staging.spec, job.chunks, job.bars, job.targets)
     return job.staging.write_labels(job.number, labels)
+
+
+def kept_labels(
+    old: MatrixStore, numbers: Iterable[int], manifest: Manifest, unchanged: set[str]
+) -> dict[int, KeptLabels]:
+    """Describe chunks of a store's per-window arrays that stay, by their numbers."""
+    per_chunk = -(-old.spec.label_chunk_windows // old.spec.chunk_windows)
+    kept = {}
+    for number in numbers:
+        names, digests = set(), {}
+        for array in old.spec.labels:
+            names.add(array.file(number))
+            found = manifest.arrays[array.name]
+            digests[array.name] = ChunkDigests(
+                found.length[number : number + 1],
+                found.crc32c[number : number + 1],
+                found.sha256[number : number + 1],
+                found.part_crc32c[number * per_chunk : (number + 1) * per_chunk],
+            )
+        kept[number] = KeptLabels(old.path, digests, frozenset(names & unchanged))
+    return kept
+
+
+def _take_over(job: LabelJob, kept: KeptLabels) -> bool:
+    """Stage the files of a chunk that stays, unless one is damaged."""
+    arrays = [array for array in job.staging.spec.labels if array.name != "first_row"]
+    try:
+        for array in arrays:
+            name, digests = array.file(job.number), kept.digests[array.name]
+            known = digests.length, digests.sha256
+            if name not in kept.unchanged and not is_whole(
+                kept.store / name, array, job.number, *known
+            ):
+                return False
+            job.staging.take_named(name, kept.store)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _first_rows(spec: StoreSpec, chunks: Chunks) -> npt.NDArray[np.int64]:
+    """Row numbers of the first bars of all windows of consecutive chunks, (W,) int64."""
+    runs = [run for runs in chunks for run in runs]
+    first, count = np.array([(run.first_row, run.n_windows) for run in runs], np.int64).T
+    begin = np.cumsum(count) - count
+    steps = np.arange(count.sum()) - np.repeat(begin, count)
+    rows: npt.NDArray[np.int64] = np.repeat(first, count) + steps * spec.stride
+    return rows
 
 
 def window_labels(

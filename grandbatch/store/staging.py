@@ -81,9 +81,11 @@ class Staging:
     def write_labels(
         self, chunk: int, labels: Mapping[str, npt.NDArray[Any]]
     ) -> dict[str, ChunkDigests]:
-        """Write one chunk of every per-window array, from the values of its windows."""
+        """Write one chunk of per-window arrays, from the values of its windows, by their names."""
         digests = {}
         for array in self.spec.labels:
+            if array.name not in labels:
+                continue
             found = labels[array.name]
             values = np.full(array.chunk_shape, array.fill_value, array.dtype)
             values[: len(found)] = found
@@ -111,7 +113,10 @@ class Staging:
         DiskFullError
             If there is no room for a copy.
         """
-        name = self.spec.data.file(number)
+        self.take_named(self.spec.data.file(number), store)
+
+    def take_named(self, name: str, store: Path) -> None:
+        """Stage a file of a finished store by its name, as `take_file` does."""
         self.take(store / name, self.store / name)
 
     def take(self, source: Path, path: Path) -> None:

@@ -24,6 +24,7 @@ def small_files():
     """Files of a few chunks, so that few bars fill many."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("grandbatch.store.format._FILE_BYTES", 10_000)
+        patch.setattr("grandbatch.store.format.LABEL_CHUNK_WINDOWS", 32)
         yield
 
 
@@ -93,7 +94,9 @@ class Growing:
 
 
 def inodes(store: Path):
-    return {path.stat().st_ino for path in store.rglob("*") if path.is_file()}
+    """Of a store's files of matrices or rows."""
+    files = (path for name in ("matrices", "features") for path in (store / name).rglob("*"))
+    return {path.stat().st_ino for path in files if path.is_file()}
 
 
 def files_of(store, chunks):

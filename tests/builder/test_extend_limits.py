@@ -91,7 +91,9 @@ def test_a_half_staged_file_is_never_written_through_to_the_old_store(tmp_path, 
     (folder,) = (tmp_path / ".grandbatch" / "s.zarr.building").iterdir()
     Staging(folder, old.spec, durable=False).record_path(0).unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("grandbatch.builder.builder.keep_files", lambda *a, **k: set())
+        patch.setattr(
+            "grandbatch.builder.builder.keep_files", lambda *a, **k: extend.Taken(set(), {})
+        )
         patch.setattr("grandbatch.builder.builder.publish", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             growing.build()

@@ -42,6 +42,39 @@ def test_a_day_of_all_symbols_keeps_the_files_of_the_days_before(tmp_path, layou
     assert full_files(before) > 5
 
 
+@pytest.mark.parametrize("layout", ["windows", "rows"])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_day_keeps_what_is_said_of_the_windows_of_earlier_days(tmp_path, caplog, layout, damaged):
+    runs = lines(1600, symbols=3)
+    targets = (gb.forward_return(5),)
+    growing = Growing(tmp_path, **BY_DAY, layout=layout, targets=targets, chunk=8)
+    growing.write(a=text(by_time(*(run[:1440] for run in runs))))
+    store = growing.build().store
+    step = store.spec.label_chunk_windows
+    names = [array.name for array in store.spec.labels]
+    if damaged:
+        for name in names:
+            path = next((store.path / name / "c").rglob("0"))
+            path = path if path.is_file() else path / "0"
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+    before = {name: numbers(store.path / name) for name in names}
+    after = growing.grow(
+        a=text(by_time(*(run[:1440] for run in runs))),
+        b=text(by_time(*(run[1440:] for run in runs))),
+    ).store
+    kept = {name: len(before[name] & numbers(after.path / name)) for name in names}
+    assert kept.pop("first_row") == 0
+    # in the last day each symbol's last windows have bars ahead now
+    full = len(store) // step - -(-len(store) // 5 // step) - damaged
+    assert full > 1
+    assert all(full <= number < len(store) // step for number in kept.values())
+
+
+def numbers(array):
+    """Inodes of the chunks of an array."""
+    return {path.stat().st_ino for path in (array / "c").rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("name", ["A", "Z"])
 def test_a_new_symbol_moves_nothing_of_the_periods_before_its_own(tmp_path, name):
     (bars,) = lines(1728)
