@@ -25,6 +25,11 @@ RETIRED = {
 """Words that stand in no name of a part any more: what they meant has another word in the table of
 docs/internals.md."""
 
+SCREEN_LINES = 60
+"""So many lines a function has at the most, without its docstring."""
+BEYOND_A_SCREEN = {"grandbatch.kernels.bars.csv_rows.read_lines"}
+"""In kernels, to hand arrays to another function for each line costs too much."""
+
 REPEATED_LINES = 10
 """So many lines of the same logic stand once."""
 
@@ -131,6 +136,28 @@ def statements(function):
     """The lines of a function as Python writes them, without its docstring and its head."""
     body = function.body[1:] if ast.get_docstring(function) is not None else function.body
     return "\n".join(map(ast.unparse, body)).splitlines()
+
+
+def lines_of(function):
+    """Lines of a function as they stand, without its docstring."""
+    first = function.body[0]
+    documented = ast.get_docstring(function) is not None
+    return (
+        function.end_lineno
+        - function.lineno
+        + 1
+        - documented * (first.end_lineno - first.lineno + 1)
+    )
+
+
+def test_a_function_fits_a_screen():
+    lengths = {
+        f"{name}.{node.name}": lines_of(node)
+        for name, (_, tree) in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name for name, lines in lengths.items() if lines > SCREEN_LINES} == BEYOND_A_SCREEN
 
 
 def repeated(functions):

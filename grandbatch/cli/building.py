@@ -10,7 +10,7 @@ import typer
 
 from grandbatch.bars.rules import BarRules
 from grandbatch.builder.reuse import Request, survey
-from grandbatch.builder.settings import make_settings
+from grandbatch.builder.settings import StoreSettings
 from grandbatch.cli import options as o
 from grandbatch.cli.output import Stages, show
 from grandbatch.store.notes import notes, tell_notes
@@ -18,6 +18,18 @@ from grandbatch.store.publish import has_leftovers
 from grandbatch.store.reader import MatrixStore
 from grandbatch.values.checks import parse_bytes
 from grandbatch.values.times import iso_time
+
+_Engine = Annotated[str, typer.Option(help="auto, overlap or direct; same bytes.")]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another store at the path.")]
+_Wait = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Wait for another builder of the store.")
+]
+_Durable = Annotated[
+    bool, typer.Option("--durable/--no-durable", help="Sync every file to the disk.")
+]
+_Check = Annotated[
+    bool, typer.Option("--check/--no-check", help="Try kernels of your own on some bars first.")
+]
 
 
 def simulate(
@@ -57,19 +69,11 @@ def simulate(
 
 
 @o.with_rules
+@o.with_settings
 def plan(
-    set_name: o.SetName,
+    settings: StoreSettings,
     inputs: o.Inputs,
     store: o.StoreOption,
-    overlap: o.Overlap = None,
-    sequence_length: o.SequenceLength = None,
-    layout: o.Layout = "windows",
-    chunk_windows: o.ChunkWindows = None,
-    max_gap: o.MaxGap = None,
-    targets: o.Targets = None,
-    codec: o.Codec = "auto",
-    order: o.Order = "symbol",
-    period: o.Period = None,
     partition_bars: o.PartitionBars = None,
     workers: o.Workers = None,
     memory_limit: o.MemoryLimitOption = None,
@@ -84,18 +88,6 @@ def plan(
     """
     from grandbatch.builder.estimate import estimate_build
 
-    settings = make_settings(
-        set_name,
-        sequence_length,
-        overlap,
-        layout,
-        chunk_windows,
-        codec,
-        max_gap,
-        order,
-        period,
-        targets,
-    )
     request = Request.of(inputs, store, settings, rules, cache)
     estimate = estimate_build(
         request,
@@ -108,36 +100,20 @@ def plan(
 
 
 @o.with_rules
+@o.with_settings
 def build(
-    set_name: o.SetName,
+    settings: StoreSettings,
     inputs: o.Inputs,
     store: o.StoreOption,
-    overlap: o.Overlap = None,
-    sequence_length: o.SequenceLength = None,
-    engine: Annotated[str, typer.Option(help="auto, overlap or direct; same bytes.")] = "auto",
-    layout: o.Layout = "windows",
-    chunk_windows: o.ChunkWindows = None,
-    max_gap: o.MaxGap = None,
-    targets: o.Targets = None,
-    codec: o.Codec = "auto",
-    order: o.Order = "symbol",
-    period: o.Period = None,
+    engine: _Engine = "auto",
     partition_bars: o.PartitionBars = None,
     scheduler: o.Scheduler = None,
     workers: o.Workers = None,
     memory_limit: o.MemoryLimitOption = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another store at the path.")
-    ] = False,
-    wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Wait for another builder of the store.")
-    ] = True,
-    durable: Annotated[
-        bool, typer.Option("--durable/--no-durable", help="Sync every file to the disk.")
-    ] = True,
-    check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Try kernels of your own on some bars first.")
-    ] = True,
+    overwrite: _Overwrite = False,
+    wait: _Wait = True,
+    durable: _Durable = True,
+    check: _Check = True,
     cache: o.Cache = None,
     *,
     rules: BarRules,
@@ -148,18 +124,6 @@ def build(
     Example: grandbatch build strategic bars.csv --store bars.zarr
     """
     began = time.perf_counter()
-    settings = make_settings(
-        set_name,
-        sequence_length,
-        overlap,
-        layout,
-        chunk_windows,
-        codec,
-        max_gap,
-        order,
-        period,
-        targets,
-    )
     request = Request.of(inputs, store, settings, rules, cache)
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     # Dask is imported only where there is something to build: a reuse takes a second

@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ import typer
 
 from grandbatch.bars.flags import split_columns, split_list
 from grandbatch.bars.rules import BarRules
+from grandbatch.builder.settings import StoreSettings, make_settings
 from grandbatch.cli.settings import take_files
 from grandbatch.errors import UsageError
 
@@ -182,86 +184,98 @@ BarDuration = Annotated[
 def extra_columns(extra: list[str] | None, fill: list[str] | None) -> dict[str, Any]:
     """Read --extra and --fill, as `BarRules` takes them."""
     return {
-        "extra": [name for text in extra or [] for name in split_list(text)],
+        "extra": _listed(extra),
         "fill": _pairs("--fill", "name=fill, such as funding=last", fill),
     }
 
 
-def make_rules(
-    columns: Columns = None,
-    header: Header = None,
-    names: Names = None,
-    delimiter: Delimiter = None,
-    decimal: Decimal = None,
-    timestamp_format: TimestampFormat = None,
-    dayfirst: DayFirst = None,
-    epoch_unit: EpochUnit = None,
-    timezone: Timezone = "UTC",
-    session_start: SessionStart = None,
-    sort: Sort = False,
-    allow_non_positive: AllowNonPositive = False,
-    duplicates: Duplicates = "first",
-    ohlc_tolerance: OhlcTolerance = 1e-9,
-    max_jump: MaxJump = None,
-    max_bad_fraction: MaxBadFraction = 0.01,
-    on_bad_rows: OnBadRows = "quarantine",
-    symbol: Symbol = None,
-    symbol_from: SymbolFrom = None,
-    ignore_columns: IgnoreColumns = None,
-    where: Where = None,
-    no_volume: NoVolume = False,
-    price_scale: PriceScale = 1.0,
-    grouped: Grouped = False,
-    encoding: Encoding = None,
-    extra: Extra = None,
-    fill: Fill = None,
-    resample: Resample = None,
-    resample_offset: ResampleOffset = None,
-    aggregate: Aggregate = None,
-    bar_time: BarTime = "open",
-    bar_duration: BarDuration = None,
-) -> BarRules:
-    """Turn the flags about bars into rules."""
-    mapping = _pairs("--columns", "name=header, such as low=Llow", columns)
+@dataclass(frozen=True, kw_only=True)
+class SettingFlags:
+    """The flags about a store, as a shell has them."""
+
+    set_name: SetName
+    overlap: Overlap = None
+    sequence_length: SequenceLength = None
+    layout: Layout = "windows"
+    chunk_windows: ChunkWindows = None
+    max_gap: MaxGap = None
+    targets: Targets = None
+    codec: Codec = "auto"
+    order: Order = "symbol"
+    period: Period = None
+
+    def settings(self) -> StoreSettings:
+        """Make the settings that they mean."""
+        taken = dict(vars(self))
+        return make_settings(taken.pop("set_name"), **taken)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleFlags:
+    """The flags about bars, as a shell has them; each is called as the rule that it gives."""
+
+    columns: Columns = None
+    header: Header = None
+    names: Names = None
+    delimiter: Delimiter = None
+    decimal: Decimal = None
+    timestamp_format: TimestampFormat = None
+    dayfirst: DayFirst = None
+    epoch_unit: EpochUnit = None
+    timezone: Timezone = "UTC"
+    session_start: SessionStart = None
+    sort: Sort = False
+    allow_non_positive: AllowNonPositive = False
+    duplicates: Duplicates = "first"
+    ohlc_tolerance: OhlcTolerance = 1e-9
+    max_jump: MaxJump = None
+    max_bad_fraction: MaxBadFraction = 0.01
+    on_bad_rows: OnBadRows = "quarantine"
+    symbol: Symbol = None
+    symbol_from: SymbolFrom = None
+    ignore_columns: IgnoreColumns = None
+    where: Where = None
+    no_volume: NoVolume = False
+    price_scale: PriceScale = 1.0
+    grouped: Grouped = False
+    encoding: Encoding = None
+    extra: Extra = None
+    fill: Fill = None
+    resample: Resample = None
+    resample_offset: ResampleOffset = None
+    aggregate: Aggregate = None
+    bar_time: BarTime = "open"
+    bar_duration: BarDuration = None
+
+    def rules(self) -> BarRules:
+        """Make the rules that they mean: texts of several parts are taken apart."""
+        taken: dict[str, Any] = {
+            **vars(self),
+            **extra_columns(self.extra, self.fill),
+            "columns": _pairs("--columns", "name=header, such as low=Llow", self.columns),
+            "names": split_list(self.names) if self.names else (),
+            "delimiter": "\t" if self.delimiter in ("\\t", "tab") else self.delimiter,
+            "ignore_columns": _listed(self.ignore_columns),
+            "where": _chosen_rows(self.where),
+            "aggregate": _pairs("--aggregate", "name=how, such as trades=sum", self.aggregate),
+        }
+        return BarRules(**taken)
+
+
+def _listed(texts: Sequence[str] | None) -> list[str]:
+    """Take the names of a flag apart that may be repeated."""
+    return [name for text in texts or [] for name in split_list(text)]
+
+
+def _chosen_rows(where: Sequence[str] | None) -> dict[str, list[str]]:
+    """Read --where, as `BarRules` takes it."""
     chosen: dict[str, list[str]] = {}
     for entry in where or []:
         name, equals, text = entry.partition("=")
         if not equals or not name.strip():
             raise UsageError(f"--where wants header=text, such as publisher_id=2, got {entry!r}")
         chosen.setdefault(name.strip(), []).append(text)
-    return BarRules(
-        columns=mapping,
-        header=header,
-        names=split_list(names) if names else (),
-        delimiter="\t" if delimiter in ("\\t", "tab") else delimiter,
-        decimal=decimal,
-        timestamp_format=timestamp_format,
-        dayfirst=dayfirst,
-        epoch_unit=epoch_unit,  # type: ignore[arg-type]  # BarRules checks it
-        timezone=timezone,
-        session_start=session_start,
-        sort=sort,
-        allow_non_positive=allow_non_positive,
-        duplicates=duplicates,  # type: ignore[arg-type]  # BarRules checks it
-        ohlc_tolerance=ohlc_tolerance,
-        max_jump=max_jump,
-        max_bad_fraction=max_bad_fraction,
-        on_bad_rows=on_bad_rows,  # type: ignore[arg-type]  # BarRules checks it
-        symbol=symbol,
-        symbol_from=symbol_from,
-        ignore_columns=[name for text in ignore_columns or [] for name in split_list(text)],
-        where=chosen,
-        no_volume=no_volume,
-        price_scale=price_scale,
-        grouped=grouped,
-        encoding=encoding,
-        **extra_columns(extra, fill),
-        resample=resample,
-        resample_offset=resample_offset,
-        aggregate=_pairs("--aggregate", "name=how, such as trades=sum", aggregate),  # type: ignore[arg-type]  # BarRules checks it
-        bar_time=bar_time,  # type: ignore[arg-type]  # BarRules checks it
-        bar_duration=bar_duration,
-    )
+    return chosen
 
 
 def _pairs(flag: str, wanted: str, given: Sequence[str] | None) -> dict[str, str]:
@@ -275,17 +289,30 @@ def _pairs(flag: str, wanted: str, given: Sequence[str] | None) -> dict[str, str
 
 def with_rules(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command all flags about bars, and the rules that they make as `rules`."""
-    flags = inspect.signature(make_rules, eval_str=True).parameters
-    own = inspect.signature(command, eval_str=True).parameters.values()
+    return _gathering(command, "rules", RuleFlags, lambda flags: flags.rules())
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all flags about a store, and the settings that they make as `settings`."""
+    return _gathering(command, "settings", SettingFlags, lambda flags: flags.settings())
+
+
+def _gathering(
+    command: Callable[..., None], what: str, flags: type[Any], make: Callable[[Any], object]
+) -> Callable[..., None]:
+    """Put flags in a parameter's stead; the command is handed what they make."""
+    taken = inspect.signature(flags, eval_str=True).parameters
+    own = inspect.signature(command, eval_str=True).parameters
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        rules = make_rules(**{name: values.pop(name) for name in flags})
-        command(**values, rules=rules)
+        made = make(flags(**{name: values.pop(name) for name in taken}))
+        command(**values, **{what: made})
 
-    kept = [parameter for parameter in own if parameter.name not in ("rules", "as_json")]
-    last = [parameter for parameter in own if parameter.name == "as_json"]
-    return _with_flags(run, [*kept, *flags.values(), *last])
+    shown: list[inspect.Parameter] = []
+    for parameter in own.values():
+        shown.extend(taken.values() if parameter.name == what else [parameter])
+    return _with_flags(run, shown)
 
 
 def with_verbosity(command: Callable[..., None]) -> Callable[..., None]:

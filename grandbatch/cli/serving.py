@@ -31,6 +31,10 @@ _UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _YEAR_1973 = 10**17
 """ns since 1970; a whole number below it counts something longer."""
 
+_Confidence = Annotated[
+    bool, typer.Option("--confidence", help="Tell how sure the team is: takes longer.")
+]
+
 
 def serve(
     checkpoint_dir: Annotated[Path, typer.Option(help="Of the training whose team decides.")],
@@ -43,9 +47,7 @@ def serve(
     save_every: Annotated[
         int, typer.Option(min=1, help="Bars between two savings; it is saved at the end, too.")
     ] = 1000,
-    confidence: Annotated[
-        bool, typer.Option("--confidence", help="Tell how sure the team is: takes longer.")
-    ] = False,
+    confidence: _Confidence = False,
     epoch_unit: Annotated[
         str | None, typer.Option(help="s, ms, us or ns: what timestamps that are numbers count.")
     ] = None,
@@ -83,11 +85,8 @@ def serve(
         ohlc_tolerance=ohlc_tolerance,
         **o.extra_columns(extra, fill),
     )
-    if state is not None and state.exists():
-        team.load(state)
-        _log.info("going on from %s, after %d bars", state, team.n_bars)
-    elif state is not None:
-        team.save(state)  # where it can't be saved that is known before the first bar
+    if state is not None:
+        _take_up(team, state)
     seconds: deque[float] = deque(maxlen=_TIMED_BARS)
     bad = 0
     try:
@@ -123,6 +122,15 @@ def _behind_links(state: Path) -> Path:
             "remove it to begin anew"
         )
     return state.resolve()
+
+
+def _take_up(team: LiveTeam, state: Path) -> None:
+    """Go on from a file, or make it: where it can't be saved that is known before the first bar."""
+    if state.exists():
+        team.load(state)
+        _log.info("going on from %s, after %d bars", state, team.n_bars)
+    else:
+        team.save(state)
 
 
 class _Lines:

@@ -34,69 +34,86 @@ _BATCHES = {"strategic": BatchConfig.strategic, "tactical": BatchConfig.tactical
 
 _log = logging.getLogger("grandbatch")
 
+_Store = Annotated[Path, typer.Option("--store", help="A finished store.")]
+_CheckpointDir = Annotated[Path, typer.Option(help="Where checkpoints lie.")]
+_Epochs = Annotated[int, typer.Option(min=1, help="Epochs of the whole training.")]
+_BatchSize = Annotated[
+    str | None,
+    typer.Option(help="Windows in a batch, or auto (32, tactical 64)."),
+]
+_Resume = Annotated[
+    bool, typer.Option("--resume/--no-resume", help="Go on from the last checkpoint.")
+]
+_CheckpointFrequency = Annotated[
+    int | None,
+    typer.Option(help="Steps between checkpoints (100, tactical 200)."),
+]
+_RunLength = Annotated[int, typer.Option(help="Consecutive windows kept together as a trajectory.")]
+_Weights = Annotated[
+    str | None,
+    typer.Option(
+        help="Draw windows with replacement: symbol draws every symbol equally often; or as "
+        "often as an array of the store says, by its name."
+    ),
+]
+_Seed = Annotated[int, typer.Option(help="Seed of order, weights and actions.")]
+_Split = Annotated[
+    str | None,
+    typer.Option(
+        help="Shares of the windows, in time: train,validation,test or train,test; e.g. "
+        "0.7,0.15,0.15. The test is kept for grandbatch evaluate."
+    ),
+]
+_TrainUntil = Annotated[
+    str | None, typer.Option(help="Instead of shares: learn from windows before this time.")
+]
+_TestFrom = Annotated[
+    str | None,
+    typer.Option(help="Keep windows from this time on; validate on those in between."),
+]
+_Embargo = Annotated[str, typer.Option(help="Time left out between splits, e.g. 1D.")]
+_MaxMemoryPercent = Annotated[
+    float | None,
+    typer.Option(help="Percent of the limit that may be used (80, strategic 75)."),
+]
+_MetricsPort = Annotated[
+    int | None, typer.Option(help="Serve Prometheus metrics on this port of 127.0.0.1.")
+]
+_InitFrom = Annotated[
+    Path | None,
+    typer.Option(help="Begin with the weights of this checkpoint, where nothing is resumed."),
+]
+_Threads = Annotated[
+    int,
+    typer.Option(min=1, help="Threads of torch: 1 is fastest for networks of this size."),
+]
+_Trace = Annotated[
+    Path | None,
+    typer.Option(help="Append a JSON line for each batch: step, windows. Rank 1: PATH.1."),
+]
+
 
 def train(
     set_name: o.SetName,
-    store: Annotated[Path, typer.Option("--store", help="A finished store.")],
-    checkpoint_dir: Annotated[Path, typer.Option(help="Where checkpoints lie.")],
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the whole training.")] = 1,
-    batch_size: Annotated[
-        str | None,
-        typer.Option(help="Windows in a batch, or auto (32, tactical 64)."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on from the last checkpoint.")
-    ] = True,
-    checkpoint_frequency: Annotated[
-        int | None,
-        typer.Option(help="Steps between checkpoints (100, tactical 200)."),
-    ] = None,
-    run_length: Annotated[
-        int, typer.Option(help="Consecutive windows kept together as a trajectory.")
-    ] = 8,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="Draw windows with replacement: symbol draws every symbol equally often; or as "
-            "often as an array of the store says, by its name."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of order, weights and actions.")] = 0,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Shares of the windows, in time: train,validation,test or train,test; e.g. "
-            "0.7,0.15,0.15. The test is kept for grandbatch evaluate."
-        ),
-    ] = None,
-    train_until: Annotated[
-        str | None, typer.Option(help="Instead of shares: learn from windows before this time.")
-    ] = None,
-    test_from: Annotated[
-        str | None,
-        typer.Option(help="Keep windows from this time on; validate on those in between."),
-    ] = None,
-    embargo: Annotated[str, typer.Option(help="Time left out between splits, e.g. 1D.")] = "0",
+    store: _Store,
+    checkpoint_dir: _CheckpointDir,
+    epochs: _Epochs = 1,
+    batch_size: _BatchSize = None,
+    resume: _Resume = True,
+    checkpoint_frequency: _CheckpointFrequency = None,
+    run_length: _RunLength = 8,
+    weights: _Weights = None,
+    seed: _Seed = 0,
+    split: _Split = None,
+    train_until: _TrainUntil = None,
+    test_from: _TestFrom = None,
+    embargo: _Embargo = "0",
     memory_limit: o.MemoryLimitOption = None,
-    max_memory_percent: Annotated[
-        float | None,
-        typer.Option(help="Percent of the limit that may be used (80, strategic 75)."),
-    ] = None,
-    metrics_port: Annotated[
-        int | None, typer.Option(help="Serve Prometheus metrics on this port of 127.0.0.1.")
-    ] = None,
-    init_from: Annotated[
-        Path | None,
-        typer.Option(help="Begin with the weights of this checkpoint, where nothing is resumed."),
-    ] = None,
-    threads: Annotated[
-        int,
-        typer.Option(min=1, help="Threads of torch: 1 is fastest for networks of this size."),
-    ] = 1,
-    trace: Annotated[
-        Path | None,
-        typer.Option(help="Append a JSON line for each batch: step, windows. Rank 1: PATH.1."),
-    ] = None,
+    max_memory_percent: _MaxMemoryPercent = None,
+    metrics_port: _MetricsPort = None,
+    init_from: _InitFrom = None,
+    threads: _Threads = 1,
+    trace: _Trace = None,
     as_json: o.Json = False,
 ) -> None:
     """Train MAPPO on a store; Ctrl-C saves a checkpoint, the same command goes on.

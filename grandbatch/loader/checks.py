@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from grandbatch.config import BatchConfig, calculate_optimal_batch_size
 from grandbatch.errors import UsageError
 from grandbatch.memory import memory_limit
+from grandbatch.order import OrderSettings, Selection, WeightedSelection, default_shuffle_chunks
 from grandbatch.store import MatrixStore
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -52,3 +55,16 @@ def first_batch_size(config: BatchConfig, store: MatrixStore) -> int:
         store.attrs["n_rows"], memory_limit().limit_bytes / 2**30, store.sequence_length
     )
     return max(config.min_batch_size, min(wanted, config.max_batch_size or wanted))
+
+
+def mixed(
+    chosen: OrderSettings,
+    store: MatrixStore,
+    selection: Selection | WeightedSelection,
+    context_bytes: int,
+) -> OrderSettings:
+    """Choose how many chunks are mixed, given the bytes of a chunk's context."""
+    rows = (store.chunk_windows - 1) * store.stride + store.sequence_length
+    slot_bytes = rows * store.n_features * 4 + context_bytes
+    n_mixed = default_shuffle_chunks(len(selection.chunks), slot_bytes, shuffle=chosen.shuffle)
+    return replace(chosen, shuffle_chunks=n_mixed)

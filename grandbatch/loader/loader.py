@@ -17,7 +17,13 @@ from grandbatch.errors import UsageError
 from grandbatch.loader.batches import Handover, Turn, every_batch, some_batches
 from grandbatch.loader.blocks import BlockFeed
 from grandbatch.loader.buffers import Buffers
-from grandbatch.loader.checks import check_config, check_settings, check_store, first_batch_size
+from grandbatch.loader.checks import (
+    check_config,
+    check_settings,
+    check_store,
+    first_batch_size,
+    mixed,
+)
 from grandbatch.loader.context.contexts import Contexts
 from grandbatch.loader.state import make_state, read_skip, read_state
 from grandbatch.loader.subset import Symbols, select, symbol_names, within
@@ -28,7 +34,6 @@ from grandbatch.order import (
     Order,
     OrderSettings,
     deal,
-    default_shuffle_chunks,
     epoch_order,
     epoch_start,
     shuffle_vif,
@@ -148,8 +153,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
     ):
         check_store(store)
         self.store = store
-        given = config or BatchConfig()
-        self.config = given.with_window(store.sequence_length, store.overlap)
+        self.config = (config or BatchConfig()).with_window(store.sequence_length, store.overlap)
         self.rank, self.world_size = rank, world_size
         check_config(store, self.config)
         check_settings(rank, world_size, dtype, pinned=pin_memory)
@@ -168,10 +172,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         kept = select(store, chosen, self._contexts)
         self._selection, chosen = weigh(store, kept, weights, chosen)
         if shuffle_chunks is None:
-            rows = (store.chunk_windows - 1) * store.stride + store.sequence_length
-            slot_bytes = rows * store.n_features * 4 + self._contexts.mean_bytes
-            mixed = default_shuffle_chunks(len(self._selection.chunks), slot_bytes, shuffle=shuffle)
-            chosen = replace(chosen, shuffle_chunks=mixed)
+            chosen = mixed(chosen, store, self._selection, self._contexts.mean_bytes)
         self.settings = chosen
         self._batch_size = first_batch_size(self.config, store)
         self._buffers = Buffers(

@@ -9,7 +9,7 @@ import pytest
 from advice import rules_of
 
 from grandbatch.bars import prepare_bars
-from grandbatch.cli.options import make_rules
+from grandbatch.cli.options import RuleFlags
 from grandbatch.scheduling import Schedule
 
 HERE = Schedule.local("sync")
@@ -58,6 +58,6 @@ def test_every_flag_stands_in_the_table_with_an_example_that_parses():
     names = {example.split()[0].removeprefix("--no-").removeprefix("--") for example in examples}
     wanted = {
         name.replace("_", "-").removeprefix("no-")
-        for name in inspect.signature(make_rules).parameters
+        for name in inspect.signature(RuleFlags).parameters
     }
     assert names == wanted

@@ -10,5 +10,6 @@
 | `instruments` | text columns that may tell instruments apart |
 | `left_out` | columns of numbers that nobody asked for |
 | `texts` | what texts of the first rows tell: times, decimals, thousands |
+| `foreign` | files that are no CSV, by their first bytes |
 | `dialect` | how a CSV file is written, from its first bytes |
 """

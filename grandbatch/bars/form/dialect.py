@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from grandbatch.bars.flags import offer
 from grandbatch.bars.form.columns import ColumnMap
+from grandbatch.bars.form.foreign import refuse_other_forms
 from grandbatch.bars.form.header import fields_of, has_volume, looks_like_bar, match_columns
 from grandbatch.bars.form.headerless import names_without_header, offer_names
 from grandbatch.bars.form.instruments import SAMPLE_ROWS, may_be_codes, may_be_texts, text_columns
@@ -35,29 +36,6 @@ _ENDING_BYTES = 16 * 1024
 _FEWEST_MARKS = 4
 """Between the fields of a bar."""
 _SEPARATOR_LINE = re.compile(r"sep=(.)", re.IGNORECASE)  # Excel's
-
-_SIGNATURES = (
-    (b"\x1f\x8b", "packed text; end its name with .csv.gz"),
-    (b"BZh", "packed text; end its name with .csv.bz2"),
-    (b"\xfd7zXZ\0", "packed text; end its name with .csv.xz"),
-    (b"\x28\xb5\x2f\xfd", "packed text; end its name with .csv.zst"),
-    (b"PAR1", "Parquet; end its name with .parquet"),
-    (b"PK\x03\x04", "an archive or a spreadsheet; end its name with .zip, or save it as CSV"),
-    (b"ARROW1", "Feather; save it as Parquet"),
-    (b"\x89HDF", "HDF5; save it as Parquet"),
-    (b"SQLite format 3", "a database; save its table as CSV"),
-    (b"7z\xbc\xaf\x27\x1c", "an archive; unpack it first"),
-    (b"Rar!", "an archive; unpack it first"),
-    (b"\xd0\xcf\x11\xe0", "a spreadsheet; save it as CSV"),
-    (b"<!doctype", "a web page; fetch the file again"),
-    (b"<html", "a web page; fetch the file again"),
-    (b"<?xml", "XML; save it as CSV"),
-    (b"{", "JSON; save it as CSV"),
-    (b"[", "JSON; save it as CSV"),
-)
-"""How files begin that are no CSV, whatever their names say."""
-_TAR_PLACE = 257
-"""Where a tar archive says that it is one."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +100,7 @@ def read_dialect(
     sample = read_exactly(file, SAMPLE_BYTES + 1)
     is_whole = len(sample) <= SAMPLE_BYTES
     sample = sample[:SAMPLE_BYTES]
-    _refuse_other_forms(sample, name)
+    refuse_other_forms(sample, name)
     read = partial(
         _read_sample, name=name, rules=rules, folders=folders, is_whole=is_whole, ending=ending
     )
@@ -133,15 +111,6 @@ def read_dialect(
         if advice is None:
             raise
         raise InputError(f"{name}: not UTF-8 text; {advice}") from error
-
-
-def _refuse_other_forms(sample: bytes, name: str) -> None:
-    start = sample[:99].removeprefix(codecs.BOM_UTF8).lstrip().lower()
-    for signature, what in _SIGNATURES:
-        if start.startswith(signature.lower()):
-            raise InputError(f"{name}: it is no CSV but {what}")
-    if sample[_TAR_PLACE:].startswith(b"ustar"):
-        raise InputError(f"{name}: it is no CSV but an archive; unpack it first")
 
 
 def _other_encoding(sample: bytes, rules: BarRules, read: Callable[[bytes], object]) -> str | None:
@@ -170,6 +139,17 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class _Head:
+    """What the lines before the bars say."""
+
+    delimiter: str
+    headers: Sequence[str]
+    columns: ColumnMap
+    series: tuple[ColumnMap, ...]
+    data_start: int
+
+
 def _read_sample(
     sample: bytes,
     *,
@@ -183,66 +163,93 @@ def _read_sample(
     if line.count(0) > len(line) // 4:
         raise InputError(f"{name}: not UTF-8 text (UTF-16, or not text at all); convert it first")
     start = len(codecs.BOM_UTF8) if sample.startswith(codecs.BOM_UTF8) else 0
-    head, first = _find_head(sample, start, is_whole, name, rules)
-    fields = fields_of(head.text, head.delimiter)
-    if not fields:
-        raise InputError(f"{name}: its first line is one of {len(head.text):,} letters; is it CSV?")
-    headers: Sequence[str] = fields
-    frame = None
-    if not rules.names and rules.header is not False:
-        frame = read_frame_header(list(_rows(sample[head.start :], head.delimiter, 3)), rules)
-    if frame is not None:
-        data_start = _skip_lines(sample, head.start, frame.n_lines)
-        series = tuple(match_frame(frame, rules, name))
-        columns, headers = series[0], frame.fields
-    else:
-        rows = list(_rows(sample[head.start :], head.delimiter, SAMPLE_ROWS))
-        if len(fields) == 1:
-            _refuse_undelimited(rows, name)
-        headers, has_header = _name_columns(rows, rules, name)
-        if rules.names:
-            _check_names(headers, sample[first.start :], head.delimiter, name)
-        # without a header no line is passed over: what is no bar among the first is quarantined
-        data_start = head.stop if has_header else first.start
-        headers = _without_end(headers, rows[has_header:])
-        columns = match_columns(headers, rules, name, folders)
-        series = ()
-    body = sample[data_start:]
+    head = _read_head(sample, start, is_whole, name, rules, folders)
+    body = sample[head.data_start :]
     if is_whole and not body.strip():
         raise InputError(f"{name}: the file has a header and no bars after it")
     if not is_whole:
         body = body[: max(body.rfind(b"\n"), body.rfind(b"\r")) + 1]
     rows = list(_rows(body, head.delimiter, SAMPLE_ROWS))
     later = [*_last_rows(body, head.delimiter), *_last_rows(ending, head.delimiter)]
-    if frame is None:
-        check_dated(headers, columns, rows, rules, name)
-        seen = may_be_texts([*rows, *later], len(headers)), may_be_codes(rows, len(headers))
-        columns = replace(
-            columns, texts=text_columns(headers, columns, rules, folders, name, *seen)
-        )
+    columns = head.columns
+    if not head.series:
+        check_dated(head.headers, columns, rows, rules, name)
+        columns = _with_texts(head, rows, later, rules, folders, name)
         _check_symbols(columns, rows, name)
-        volume = columns.numbers[-1]
-        if volume >= 0:
-            lines = _rows(body, head.delimiter, _DECIMAL_ROWS)
-            refuse_empty_volume(_values(lines, volume), headers[volume], rules, name)
+        _check_volume(head, body, rules, name)
     if len(columns.timestamp) == 1:
         check_scale(list(_values([*rows, *later], columns.timestamp[0])), rules, name)
     decimal = _decimal_of(body, head.delimiter, columns, rules, name)
     refuse_grouped(rows, columns.all_numbers, decimal, rules, name)
-    are_numbers = may_be_numbers(rows, len(headers), decimal)
-    lines_before = len(re.findall(rb"\r\n|\n|\r", sample[start:data_start]))
+    are_numbers = may_be_numbers(rows, len(head.headers), decimal)
+    lines_before = len(re.findall(rb"\r\n|\n|\r", sample[start : head.data_start]))
     dialect = CsvDialect(
         head.delimiter,
-        len(headers),
+        len(head.headers),
         columns,
-        data_start,
+        head.data_start,
         lines_before,
         decimal,
         rules.grouped,
-        series,
-        left_out_numbers(headers, series or [columns], rules, are_numbers),
+        head.series,
+        left_out_numbers(head.headers, head.series or [columns], rules, are_numbers),
     )
     return dialect, body
+
+
+def _read_head(
+    sample: bytes,
+    start: int,
+    is_whole: bool,
+    name: str,
+    rules: BarRules,
+    folders: Mapping[str, str],
+) -> _Head:
+    """Find the columns, by names or by a header of one line or several, and where bars begin."""
+    head, first = _find_head(sample, start, is_whole, name, rules)
+    fields = fields_of(head.text, head.delimiter)
+    if not fields:
+        raise InputError(f"{name}: its first line is one of {len(head.text):,} letters; is it CSV?")
+    if not rules.names and rules.header is not False:
+        frame = read_frame_header(list(_rows(sample[head.start :], head.delimiter, 3)), rules)
+        if frame is not None:
+            data_start = _skip_lines(sample, head.start, frame.n_lines)
+            series = tuple(match_frame(frame, rules, name))
+            return _Head(head.delimiter, frame.fields, series[0], series, data_start)
+    rows = list(_rows(sample[head.start :], head.delimiter, SAMPLE_ROWS))
+    if len(fields) == 1:
+        _refuse_undelimited(rows, name)
+    headers, has_header = _name_columns(rows, rules, name)
+    if rules.names:
+        _check_names(headers, sample[first.start :], head.delimiter, name)
+    # without a header no line is passed over: what is no bar among the first is quarantined
+    data_start = head.stop if has_header else first.start
+    headers = _without_end(headers, rows[has_header:])
+    columns = match_columns(headers, rules, name, folders)
+    return _Head(head.delimiter, headers, columns, (), data_start)
+
+
+def _with_texts(
+    head: _Head,
+    rows: Sequence[Sequence[str]],
+    later: Sequence[Sequence[str]],
+    rules: BarRules,
+    folders: Mapping[str, str],
+    name: str,
+) -> ColumnMap:
+    """Add the columns beside the bars that hold texts."""
+    n_columns = len(head.headers)
+    seen = may_be_texts([*rows, *later], n_columns), may_be_codes(rows, n_columns)
+    texts = text_columns(head.headers, head.columns, rules, folders, name, *seen)
+    return replace(head.columns, texts=texts)
+
+
+def _check_volume(head: _Head, body: bytes, rules: BarRules, name: str) -> None:
+    """Refuse a column of volumes that has none."""
+    volume = head.columns.numbers[-1]
+    if volume >= 0:
+        lines = _rows(body, head.delimiter, _DECIMAL_ROWS)
+        refuse_empty_volume(_values(lines, volume), head.headers[volume], rules, name)
 
 
 def _rows(text: bytes, delimiter: str, most: int) -> Iterator[list[str]]:
