@@ -67,7 +67,7 @@ def mean(x: npt.ArrayLike, n: int) -> F64:
     from grandbatch.kernels import windows as kernel
 
     x, out = _prepared(x, n)
-    kernel.means(x, window_steps(n), out)
+    kernel.means(x, window_passes(n), out)
     return out
 
 
@@ -272,6 +272,46 @@ def _merges(factors: Sequence[int]) -> list[tuple[int, int, int, int, int]]:
     return steps
 
 
+@lru_cache(maxsize=512)
+def window_passes(n: int) -> Int64Array:
+    """Plan as `window_steps` does, with up to 8 equal parts merged at once.
+
+    Returns
+    -------
+    (P, 6) int64
+        As `grandbatch.kernels.windows` takes them.
+    """
+    shorter = min(_passes([n]), _passes(_odd_factors(n)), key=len)
+    planned = np.array(shorter, np.int64).reshape(-1, 6)
+    planned.flags.writeable = False
+    return planned
+
+
+def _passes(factors: Sequence[int]) -> list[tuple[int, int, int, int, int, int]]:
+    """Multiply a window's length by each factor: by parts at once, or by its binary digits."""
+    passes = []
+    level, size = 0, 1
+    for factor in factors:
+        total, done, left = -1, 0, factor
+        if factor in (3, 5):
+            passes.append((level, level, _free(level), factor, size, 0))
+            level, size = _free(level), factor * size
+            continue
+        while left:
+            while not left & 1:
+                parts = next(p for p in (8, 4, 2) if left % p == 0)
+                passes.append((level, level, _free(level, total), parts, size, 0))
+                level, size, left = _free(level, total), parts * size, left // parts
+            if done:
+                passes.append((level, total, _free(level, total), 1, size, done))
+                total, done = _free(level, total), done + size
+            else:
+                total, done = level, size
+            left -= 1
+        level, size = total, done
+    return passes
+
+
 def _free(*taken: int) -> int:
     """Return a row of scratch that is none of those."""
     return next(row for row in range(3) if row not in taken)
@@ -285,6 +325,12 @@ def _prime_factors(n: int) -> list[int]:
             n //= divisor
         divisor += 1
     return factors + [n] * (n > 1)
+
+
+def _odd_factors(n: int) -> list[int]:
+    """Return the prime factors, those of 2 as one."""
+    even = n & -n
+    return [even] * (even > 1) + _prime_factors(n // even)
 
 
 def decayed_sums(x: npt.ArrayLike, n: int, keep: float) -> F64:

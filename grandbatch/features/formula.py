@@ -63,12 +63,13 @@ def features(
     function: Callable[..., Any],
     *parameters: Any,
     inputs: Sequence[str] = ("close",),
+    version: int = 1,
 ) -> tuple[Feature, ...]:
     """Make features of a formula with several values, which a set computes together."""
     read = tuple(inputs)
     fused = FusedKernel(Formula(function, parameters), read, len(names), max(lookbacks))
     return tuple(
-        Feature(name, lookback, FusedColumn(fused, column, read), read)
+        Feature(name, lookback, FusedColumn(fused, column, read), read, version)
         for column, (name, lookback) in enumerate(zip(names, lookbacks, strict=True))
     )
 

@@ -25,7 +25,7 @@ def sma(period: int = 20, source: str = "close") -> Feature:
     Lookback: period - 1. TA-Lib: SMA.
     """
     n = whole(period)
-    return feature(named(f"sma_{n}", source), n - 1, w.mean, n, inputs=(source,))
+    return feature(named(f"sma_{n}", source), n - 1, w.mean, n, inputs=(source,), version=2)
 
 
 def ema(period: int = 20, source: str = "close") -> Feature:
@@ -69,7 +69,7 @@ def trima(period: int = 20, source: str = "close") -> Feature:
     Lookback: period - 1. TA-Lib: TRIMA.
     """
     n = whole(period)
-    return feature(named(f"trima_{n}", source), n - 1, _trima, n, inputs=(source,))
+    return feature(named(f"trima_{n}", source), n - 1, _trima, n, inputs=(source,), version=2)
 
 
 def _trima(x: F64, n: int) -> F64:

@@ -163,7 +163,7 @@ def stochastic(period: int = 14, smooth: int = 3, signal: int = 3) -> tuple[Feat
     n, a, b = whole(period), whole(smooth, 1, "smooth"), whole(signal, 1, "signal")
     names = [f"{kind}_{n}_{a}_{b}" for kind in ("stochastic_k", "stochastic_d")]
     lookbacks = (n + a - 2, n + a + b - 3)
-    return features(names, lookbacks, _stochastic, n, a, b, inputs=_BARS)
+    return features(names, lookbacks, _stochastic, n, a, b, inputs=_BARS, version=2)
 
 
 def _stochastic(high: F64, low: F64, close: F64, n: int, a: int, b: int) -> tuple[F64, F64]:
@@ -184,7 +184,7 @@ def stochrsi(
     look = w.lookback_of(1.0 / n, _FINER)
     names = [named(f"{kind}_{n}_{k}_{d}", source) for kind in ("stochrsi_k", "stochrsi_d")]
     lookbacks = (look + k, look + k + d - 1)
-    return features(names, lookbacks, _stochrsi, n, look, k, d, inputs=(source,))
+    return features(names, lookbacks, _stochrsi, n, look, k, d, inputs=(source,), version=2)
 
 
 def _stochrsi(x: F64, n: int, look: int, k: int, d: int) -> tuple[F64, F64]:
@@ -213,7 +213,7 @@ def cci(period: int = 14) -> Feature:
     (typical - mean) / (0.015 * mean distance from the mean). Lookback: period - 1. TA-Lib: CCI.
     """
     n = whole(period)
-    return feature(f"cci_{n}", n - 1, _cci, n, inputs=_BARS)
+    return feature(f"cci_{n}", n - 1, _cci, n, inputs=_BARS, version=2)
 
 
 def _cci(high: F64, low: F64, close: F64, n: int) -> F64:

@@ -9,7 +9,10 @@ average doubles too: over 2 m bars it is that over m, and (1 - alpha)**m of that
 
 `steps` are the merges, (S, 5) int64: the rows of the older part, of the newer part and of the
 result in the scratch, and the lengths of the two parts. The result's row is neither of the parts'.
-`window_steps` of `grandbatch.windows` makes them.
+`window_steps` of `grandbatch.windows` makes them. `passes` of `window_passes` merge up to 8 equal
+parts at once, which spares what lies between from being written, (P, 6) int64: the rows of the
+parts, of what is newer than they, and of the result; how many parts there are, their length, and
+that of what is newer, 0 for nothing.
 
 All arrays are contiguous and equally long. Of outputs the items before the first whole window are
 left as they are. Ranks, extremes and quantiles round nothing: any algorithm gives their bits.
@@ -67,22 +70,29 @@ def decayed_sums(
 
 
 @compiled
-def means(x: F64, steps: Int64Array, out: F64) -> None:
+def means(x: F64, passes: Int64Array, out: F64) -> None:
     """Write the mean of each window; that of equal numbers is the number."""
-    if steps.size == 0:
+    if passes.size == 0:
         out[:] = x
         return
-    reach = steps[-1, 3] + steps[-1, 4] - 1
+    reach = passes[-1, 3] * passes[-1, 4] + passes[-1, 5] - 1
     size = max(BLOCK, 2 * reach)
     w = np.empty((ROWS, size + reach))
     for t in range(reach, x.size, size):
         m = min(size, x.size - t)
         k = m + reach
-        w[0, :k] = x[t - reach : t + m]
-        for s in range(len(steps)):
-            a, b = steps[s, 3], steps[s, 4]
-            to = w[steps[s, 2], a + b - 1 :] if s < len(steps) - 1 else out[t : t + m]
-            _mean(w[steps[s, 0], a - 1 :], w[steps[s, 1], a + b - 1 : k], a, b, to)
+        # the first pass reads the series itself, the last one writes the output itself
+        source = x[t - reach : t + m]
+        for s in range(len(passes)):
+            level, total, row = passes[s, 0], passes[s, 1], passes[s, 2]
+            parts, a, b = passes[s, 3], passes[s, 4], passes[s, 5]
+            e = parts * a + b - 1
+            to = w[row, e:k] if s < len(passes) - 1 else out[t : t + m]
+            older = source if a == 1 else w[level, :k]
+            if b:
+                _mean(older[a - 1 :], (source if b == 1 else w[total, :k])[e:], a, b, to)
+            else:
+                _mean_of_parts(older[a - 1 :], parts, a, to)
 
 
 @compiled
@@ -90,6 +100,35 @@ def _mean(older: F64, newer: F64, a: int, b: int, to: F64) -> None:
     share = a / (a + b)
     for i in range(len(newer)):
         to[i] = newer[i] + (older[i] - newer[i]) * share
+
+
+@compiled
+def _mean_of_parts(x: F64, parts: int, a: int, to: F64) -> None:
+    """Average 2, 3, 4, 5 or 8 means of windows of `a` each, one after the other.
+
+    Halves and quarters round once a sum, so that 4 parts have the bits of 2 of 2.
+    """
+    m = len(to)
+    x1, x2, x3, x4 = x[a:], x[2 * a :], x[3 * a :], x[4 * a :]
+    if parts == 2:
+        for i in range(m):
+            to[i] = 0.5 * (x[i] + x1[i])
+    elif parts == 3:
+        for i in range(m):
+            newer = 0.5 * (x1[i] + x2[i])
+            to[i] = newer + (x[i] - newer) * (1.0 / 3.0)
+    elif parts == 4:
+        for i in range(m):
+            to[i] = 0.25 * ((x[i] + x1[i]) + (x2[i] + x3[i]))
+    elif parts == 5:
+        for i in range(m):
+            newer = 0.25 * ((x1[i] + x2[i]) + (x3[i] + x4[i]))
+            to[i] = newer + (x[i] - newer) * 0.2
+    else:
+        x5, x6, x7 = x[5 * a :], x[6 * a :], x[7 * a :]
+        for i in range(m):
+            older = (x[i] + x1[i]) + (x2[i] + x3[i])
+            to[i] = 0.125 * (older + ((x4[i] + x5[i]) + (x6[i] + x7[i])))
 
 
 @compiled

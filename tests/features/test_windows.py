@@ -1,5 +1,7 @@
 """Windowed operations are pandas', read their own windows only, and have the same bits anywhere."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -216,3 +218,24 @@ def test_any_window_is_put_together_of_parts_that_are_there(n):
         assert (made[older], made[newer]) == (a, b)
         made[to] = a + b
     assert n == 1 or made[to] == n
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 3_000))
+def test_any_mean_is_put_together_of_parts_that_are_there(n):
+    made = {0: 1}
+    for level, newer, to, parts, a, b in w.window_passes(n).tolist():
+        assert to not in (level, newer)
+        assert parts in ((1,) if b else (2, 3, 4, 5, 8))
+        assert made[level] == a
+        assert not b or made[newer] == b
+        made[to] = parts * a + b
+    assert n == 1 or made[to] == n
+
+
+@pytest.mark.parametrize("n", [*range(2, 42), 64, 113, 125, 144, 200, 252, 500, 1_000])
+def test_a_mean_is_that_of_exact_sums(n):
+    x = np.random.default_rng(n).normal(size=3_000) * 10.0 ** (np.arange(3_000) % 9)
+    wanted = [math.fsum(window) / n for window in np.lib.stride_tricks.sliding_window_view(x, n)]
+    largest = np.lib.stride_tricks.sliding_window_view(abs(x), n).max(axis=1)
+    assert np.max(np.abs(w.mean(x, n)[n - 1 :] - wanted) / largest) < 1e-15
