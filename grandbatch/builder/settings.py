@@ -131,7 +131,7 @@ class StoreSettings:
             most = MAX_CHUNK_BYTES // 2 // (len(chosen.features) * 4)
             return (
                 f"a window of {chosen.sequence_length:,} rows alone is too large, at most "
-                f"{most:,} rows are taken: choose a shorter --sequence-length"
+                f"{most:,} rows are taken: choose shorter windows"
             )
         fitting = max(1, self.chunk_windows * MAX_CHUNK_BYTES // chunk_bytes // 2)
         return f"--chunk-windows {fitting} would fit"
