@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from grandbatch.errors import DamagedStoreError
 from grandbatch.files import digested
-from grandbatch.files.ordinary import overwrite, read_whole
+from grandbatch.files.ordinary import read_whole
 from grandbatch.files.whole import write_whole
 from grandbatch.memory import peak_bytes
 from grandbatch.store.file_records import read_record
@@ -61,10 +61,7 @@ class BuildClock:
 
 def record_build(store: Path, facts: dict[str, Any]) -> None:
     """Keep the facts about a build of the store at a path, where they can be written."""
-    path = _path(store)
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        overwrite(path, digested.dump(facts))
+    digested.note(_path(store), facts)
 
 
 def read_build(store: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+from grandbatch.files.ordinary import overwrite
 
 KEY = "sha256"
 
@@ -55,3 +59,15 @@ def content_sha256(value: Mapping[str, Any]) -> str:
     """Return the sha256 of what an object says, however its JSON is spaced, in hexadecimal."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def note(path: Path, value: Mapping[str, Any]) -> None:
+    """Write what only saves work, where it can be written; a link that stands there goes.
+
+    In place: what is half-written has no such digest, and what is written aside stays after a kill.
+    """
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            path.unlink()
+        overwrite(path, dump(value))

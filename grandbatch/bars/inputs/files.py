@@ -24,7 +24,7 @@ from grandbatch.bars.inputs.packing import PACKINGS, SUFFIXES, has_known_form, m
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import InputError
 from grandbatch.files import digested
-from grandbatch.files.ordinary import overwrite, read_whole
+from grandbatch.files.ordinary import read_whole
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -281,10 +281,7 @@ def remember_digest(file: InputFile, digest: str, cache_dir: Path) -> None:
         "mtime_ns": file.mtime_ns,
         "digest": digest,
     }
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # in place: one that is half-written is none, and one written aside stays after a kill
-        overwrite(path, digested.dump(record))
+    digested.note(path, record)
 
 
 def _record_path(file: InputFile, cache_dir: Path) -> Path:
