@@ -16,7 +16,7 @@ from typing import Any
 
 from grandbatch.bars.cache.upkeep import cache_problems, list_caches
 from grandbatch.errors import GrandbatchError, UsageError
-from grandbatch.files.system import available_cores, forget_pages, open_files_limit
+from grandbatch.files.system import available_cores, forget_pages, soft_limit
 from grandbatch.memory.limits import read_ceilings
 from grandbatch.store.publish import BESIDE
 from grandbatch.version import __version__
@@ -61,7 +61,7 @@ def limits() -> dict[str, Any]:
     ceilings = sorted(read_ceilings(), key=lambda ceiling: ceiling.limit.limit_bytes)
     return {
         "cores": available_cores(),
-        "open_files": open_files_limit(),
+        "open_files": soft_limit("RLIMIT_NOFILE"),
         "memory": [
             {**asdict(ceiling.limit), "free_bytes": ceiling.free_bytes} for ceiling in ceilings
         ],

@@ -110,6 +110,9 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def open_files_limit() -> int | None:
-    """Return how many files this process may hold open; None where there is no such limit."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource else None
+def soft_limit(name: str) -> int | None:
+    """Return a limit of this process, such as ``RLIMIT_NOFILE``; None where there is none."""
+    if not resource:
+        return None
+    soft, _ = resource.getrlimit(getattr(resource, name))
+    return None if soft == resource.RLIM_INFINITY else soft

@@ -10,10 +10,7 @@ from pathlib import Path
 
 import psutil
 
-try:
-    import resource
-except ImportError:  # Windows has no such limits
-    resource = None  # type: ignore[assignment]
+from grandbatch.files.system import soft_limit
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 2**60
@@ -69,12 +66,10 @@ def read_ceilings(setting_bytes: int | None = None) -> list[Ceiling]:
 
 def _resource_ceilings() -> list[Ceiling]:
     """Limits on this process's address space and data; past them malloc fails."""
-    if not resource:
-        return []
     found = []
     for name, field in (("RLIMIT_AS", "vms"), ("RLIMIT_DATA", "data")):
-        soft, _ = resource.getrlimit(getattr(resource, name))
-        if soft != resource.RLIM_INFINITY:
+        soft = soft_limit(name)
+        if soft is not None:
             # what counts as data only Linux tells
             used = getattr(psutil.Process().memory_info(), field, 0)
             found.append(Ceiling(MemoryLimit(soft, name), max(0, soft - used)))

@@ -88,15 +88,13 @@ def test_memory_is_told_by_psutil_where_there_is_no_proc(monkeypatch):
 
 
 def test_limits_that_a_system_does_not_have_are_left_out(monkeypatch):
-    from grandbatch.memory import limits
-
-    monkeypatch.setattr(limits, "resource", None)
+    assert system.soft_limit("RLIMIT_NOFILE") > 0
     monkeypatch.setattr(system, "resource", None)
     assert {ceiling.limit.source for ceiling in read_ceilings()} <= {
         "RAM",
         *(c.limit.source for c in read_ceilings() if c.limit.source.startswith("cgroup")),
     }
-    assert system.open_files_limit() is None
+    assert system.soft_limit("RLIMIT_NOFILE") is None
 
 
 @pytest.mark.slow
