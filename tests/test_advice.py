@@ -18,6 +18,7 @@ _NAMED = re.compile(r"^--[a-z-]+ (?=must |wants )|\(--[a-z-]+[^)]*\)")
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 TRIED = {
+    "--context strategic=slow.zarr": "experiment/test_hierarchical_experiments.py",
     "--session-start {}": "bars/test_bars_sessions.py",
     "--bar-duration {}s": "bars/test_resampling.py",
     "--price-scale 1e-9": "bars/test_joined_instruments.py",
@@ -74,6 +75,8 @@ OFFERED = {
 """Flags whose value is computed and quoted by `grandbatch.bars.flags`, alike."""
 
 SUBJECTS = {
+    "--context and --leader are of a hierarchical team: grandbatch train hierarchical",
+    "--context {}=… is given twice; leave one out",
     "the bars cache (--cache)",
     "checkpoints (--checkpoint-dir)",
     "the trace (--trace)",

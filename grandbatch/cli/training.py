@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _BATCHES = {"strategic": BatchConfig.strategic, "tactical": BatchConfig.tactical}
 """Settings for batches of the sets that have their own."""
 
+HIERARCHICAL = "hierarchical"
+"""Names no set, but a team that sees two."""
+
 _log = logging.getLogger("grandbatch")
 
 _Store = Annotated[Path, typer.Option("--store", help="A finished store.")]
@@ -87,6 +90,13 @@ _Threads = Annotated[
     int,
     typer.Option(min=1, help="Threads of torch: 1 is fastest for networks of this size."),
 ]
+_Leader = Annotated[
+    Path | None,
+    typer.Option(
+        help="For hierarchical: checkpoints of a team trained on the context's store, whose "
+        "exposures are seen as well."
+    ),
+]
 _Trace = Annotated[
     Path | None,
     typer.Option(help="Append a JSON line for each batch: step, windows. Rank 1: PATH.1."),
@@ -113,6 +123,9 @@ def train(
     metrics_port: _MetricsPort = None,
     init_from: _InitFrom = None,
     threads: _Threads = 1,
+    context: o.ContextOption = None,
+    max_age: o.MaxAge = None,
+    leader: _Leader = None,
     trace: _Trace = None,
     as_json: o.Json = False,
 ) -> None:
@@ -123,11 +136,15 @@ def train(
 
     Example: grandbatch train strategic --store bars.zarr --checkpoint-dir run --split 0.8,0.2
 
+    A team that sees coarser bars, too: grandbatch train hierarchical --store fast.zarr --context
+    strategic=slow.zarr ...
+
     In two processes: torchrun --nproc-per-node 2 -m grandbatch train strategic ...; --batch-size is
     that of each process.
     """
     opened = MatrixStore.open(store)
-    check_holds(opened, set_name)
+    pairs = o.open_contexts(context)
+    _check_team(set_name, opened, len(pairs), leader)
     if trace is not None:
         refuse_inside_store(trace, "the trace (--trace)")
     splits = make_splits(opened, split, train_until, test_from, embargo)
@@ -142,6 +159,9 @@ def train(
             splits,
             ranks=ranks,
             trainer_options={"torch_threads": threads},
+            context=pairs or None,
+            max_age=max_age,
+            leader=leader,
             epochs=epochs,
             resume=resume,
             run_length=run_length,
@@ -151,22 +171,19 @@ def train(
         )
         if init_from is not None and not (resume and processor.checkpoints.latest()):
             take_weights(processor, trainer, init_from)
-        if ranks.rank:
-            # one of them tells how far all are
-            logging.getLogger("grandbatch").setLevel(logging.WARNING)
-            trace = trace and trace.with_name(f"{trace.name}.{ranks.rank}")
-        is_new = _follow(processor, trainer, trace)
+        is_new = _follow(processor, trainer, trace, ranks.rank)
     if ranks.rank == 0:
-        if not is_new:
-            _log.info(
-                "nothing was left to train on; --epochs %d would go on, --no-resume start again",
-                processor.loader.epoch + 1,
-            )
-        _show_result(processor, trainer.config.schedule_batches, as_json=as_json)
+        _show_result(processor, trainer.config.schedule_batches, is_new=is_new, as_json=as_json)
 
 
-def _show_result(processor: BatchProcessor, schedule: int, *, as_json: bool) -> None:
+def _show_result(processor: BatchProcessor, schedule: int, *, is_new: bool, as_json: bool) -> None:
     from grandbatch.experiment import hardly_trained
+
+    if not is_new:
+        _log.info(
+            "nothing was left to train on; --epochs %d would go on, --no-resume start again",
+            processor.loader.epoch + 1,
+        )
 
     summary, splits = processor.summary, processor.provenance.splits
     hardly = hardly_trained(int(summary["steps"]), schedule)
@@ -266,8 +283,12 @@ def take_weights(processor: BatchProcessor, trainer: Any, source: Path) -> None:
     trainer.load_weights(path)
 
 
-def _follow(processor: BatchProcessor, trainer: Any, trace: Path | None) -> bool:
+def _follow(processor: BatchProcessor, trainer: Any, trace: Path | None, rank: int) -> bool:
     """Train to the end, or to the batch in which Ctrl-C is pressed; tell if there was a batch."""
+    if rank:
+        # one of them tells how far all are
+        logging.getLogger("grandbatch").setLevel(logging.WARNING)
+        trace = trace and trace.with_name(f"{trace.name}.{rank}")
     steps = max(1, len(processor.loader) * processor.epochs)
     is_new = False
     with ExitStack() as stack:
@@ -364,3 +385,19 @@ def _write_trace(file: IO[str], result: dict[str, Any]) -> None:
     }
     file.write(strict_json(line) + "\n")
     file.flush()
+
+
+def _check_team(set_name: str, store: MatrixStore, n_contexts: int, leader: Path | None) -> None:
+    """Refuse contexts where no team looks at them, and their lack where one does."""
+    if set_name == HIERARCHICAL:
+        if n_contexts != 1:
+            raise UsageError(
+                "a hierarchical team looks at one store of coarser bars: give "
+                f"--context strategic=slow.zarr, once; got {n_contexts}"
+            )
+    elif n_contexts or leader is not None:
+        raise UsageError(
+            "--context and --leader are of a hierarchical team: grandbatch train hierarchical"
+        )
+    else:
+        check_holds(store, set_name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,10 +12,14 @@ from grandbatch.evaluation.chance import curves_of_chance, judge
 from grandbatch.evaluation.performance import Market
 from grandbatch.evaluation.results import Evaluation, SymbolResult, Track, thinned
 from grandbatch.evaluation.walking import Tape, decide, read_tape
+from grandbatch.loader.context.contexts import Contexts
 from grandbatch.splits.split import Split
 from grandbatch.store import MatrixStore
 from grandbatch.values.arrays import Float64
 from grandbatch.values.times import shown
+
+if TYPE_CHECKING:
+    from grandbatch.values.times import Duration
 
 BASIS_POINT = 1e-4
 _TAKEN = ("team", "mean", "buy and hold", "flat", "random")
@@ -31,6 +35,8 @@ def evaluate(
     seed: int = 0,
     level: float = 0.05,
     against: Mapping[str, Any] | None = None,
+    context: Mapping[str, MatrixStore] | None = None,
+    max_age: Duration | None = None,
 ) -> Evaluation:
     """Let policies trade the windows of a split, bar by bar, without learning.
 
@@ -56,6 +62,11 @@ def evaluate(
         Of the tests whether the result can be told from random.
     against : mapping of str to policy, optional
         Others that trade the same windows, to be shown beside.
+    context : mapping of str to MatrixStore, optional
+        As of `SlidingWindowDataLoader`: windows without one aren't traded. Teams see those that
+        they were trained with; functions are given the windows, by name, as a third argument.
+    max_age : str or timedelta, optional
+        As of `SlidingWindowDataLoader`.
 
     Returns
     -------
@@ -71,11 +82,12 @@ def evaluate(
     team = list(policies) if isinstance(policies, Sequence) else [policies]
     if not team:
         raise UsageError("there is no policy to evaluate; give at least one")
-    tape = read_tape(store, subset)
+    contexts = Contexts(store, context, max_age)
+    tape = read_tape(store, subset, contexts)
     others = dict(against or {})
     if taken := [name for name in others if name in _TAKEN or name.startswith("seed ")]:
         raise UsageError(f"against= can't call a policy {taken[0]!r}: a row is called so already")
-    exposure = decide([*team, *others.values()], store, tape)
+    exposure = decide([*team, *others.values()], store, tape, contexts)
     own, beside = exposure[: len(team)], dict(zip(others, exposure[len(team) :], strict=True))
     return _summarise(store, [tape], own, cost, draws, seed, level, beside)
 
@@ -90,6 +102,8 @@ def evaluate_walk_forward(
     draws: int = 999,
     seed: int = 0,
     level: float = 0.05,
+    context: Mapping[str, MatrixStore] | None = None,
+    max_age: Duration | None = None,
 ) -> Evaluation:
     """Train on each pair's first split and trade its second; the test periods make one curve.
 
@@ -103,7 +117,7 @@ def evaluate_walk_forward(
         As of `walk_forward`.
     seeds : sequence of int
         Each is trained on every pair, and makes a curve of its own.
-    cost, draws, seed, level
+    cost, draws, seed, level, context, max_age
         As of `evaluate`.
 
     Returns
@@ -119,10 +133,11 @@ def evaluate_walk_forward(
     if not pairs or not seeds:
         raise UsageError("there is nothing to train: give at least one pair and one seed")
     _check_pairs(pairs)
-    tapes = [read_tape(store, test) for _, test in pairs]
+    contexts = Contexts(store, context, max_age)
+    tapes = [read_tape(store, test, contexts) for _, test in pairs]
     exposures = []
     for (split, _), tape in zip(pairs, tapes, strict=True):
-        exposures.append(decide([train(split, one) for one in seeds], store, tape))
+        exposures.append(decide([train(split, one) for one in seeds], store, tape, contexts))
     exposure = np.concatenate(exposures, axis=1)
     return _summarise(store, tapes, exposure, cost, draws, seed, level)
 

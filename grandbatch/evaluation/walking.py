@@ -6,21 +6,24 @@ and ends with the last window that has a next return. Policies see the window an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from grandbatch.errors import StoreMismatchError, UsageError
+from grandbatch.loader.context.contexts import Contexts
 from grandbatch.splits import span_reader
 from grandbatch.splits.making import SpanReader
 from grandbatch.splits.split import Split
 from grandbatch.store import MatrixStore
 from grandbatch.values.arrays import Bool, Float32, Float64, Int32, Int64
 
-Policy = Callable[[Float32, Float64], Any]
-"""(B, L, F) float32 windows and (B,) float64 exposures held, to (B,) exposures wanted."""
+Policy = Callable[..., Any]
+"""(B, L, F) float32 windows and (B,) float64 exposures held, to (B,) exposures wanted.
+
+Where there is a context, a third argument has its (B, L, F) float32 windows by name."""
 
 _BLOCK_WINDOWS = 2048
 _ASKED_WINDOWS = 128
@@ -69,8 +72,29 @@ class Tape:
         return cls(*(np.concatenate([getattr(tape, name) for tape in tapes]) for name in names))
 
 
-def read_tape(store: MatrixStore, subset: Split | None) -> Tape:
-    """Find the windows of a split, or all, that have a next return.
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What a policy is shown of n windows.
+
+    Parameters
+    ----------
+    matrices : (n, L, F) float32
+    contexts : mapping of str to (n, L, F) float32
+        Windows of coarser bars, by name.
+    """
+
+    matrices: Float32
+    contexts: Mapping[str, Float32]
+
+    def __len__(self) -> int:
+        return len(self.matrices)
+
+    def __getitem__(self, some: slice) -> Sight:
+        return Sight(self.matrices[some], {n: part[some] for n, part in self.contexts.items()})
+
+
+def read_tape(store: MatrixStore, subset: Split | None, contexts: Contexts | None = None) -> Tape:
+    """Find the windows of a split, or all, that have a next return, and a context in each store.
 
     Raises
     ------
@@ -89,6 +113,11 @@ def read_tape(store: MatrixStore, subset: Split | None) -> Tape:
     spans = None if subset is None else span_reader(store)
     found = [_block_tape(store, subset, spans, *block) for block in _blocks(len(store))]
     tape = Tape.joined(found)
+    if contexts:
+        kept = np.zeros(len(store), np.bool_)
+        kept[tape.window] = True
+        contexts.narrow(kept, 0, contexts.limit(None if subset is None else subset.reads))
+        tape = tape.taken(np.flatnonzero(kept[tape.window]))
     if not len(tape):
         raise UsageError(
             f"no window of {store.path} in {subset if subset is not None else 'it'} has a next "
@@ -120,7 +149,9 @@ def _block_tape(
     return Tape(window, time[kept], store.symbol[first:stop][kept], next_return[kept], unknown)
 
 
-def decide(policies: Sequence[object], store: MatrixStore, tape: Tape) -> Float64:
+def decide(
+    policies: Sequence[object], store: MatrixStore, tape: Tape, contexts: Contexts | None = None
+) -> Float64:
     """Let policies walk a tape.
 
     Parameters
@@ -131,6 +162,8 @@ def decide(policies: Sequence[object], store: MatrixStore, tape: Tape) -> Float6
     store : MatrixStore
         Where the tape was read from.
     tape : Tape
+    contexts : Contexts, optional
+        Shown beside the windows.
 
     Returns
     -------
@@ -147,11 +180,11 @@ def decide(policies: Sequence[object], store: MatrixStore, tape: Tape) -> Float6
     held = [0.0] * len(asked)
     for low, high in _blocks(len(tape)):
         window = tape.window[low:high]
-        matrices = _read_windows(store, window)
+        sight = Sight(_read_windows(store, window), _read_contexts(contexts, tape, low, high))
         for number, policy in enumerate(asked):
             for first, stop in _blocks(len(window), _ASKED_WINDOWS):
                 begins = tape.begins[low + first : low + stop]
-                taken = _walk(policy, matrices[first:stop], begins, held[number])
+                taken = _walk(policy, sight[first:stop], begins, held[number])
                 exposure[number, low + first : low + stop] = taken
                 held[number] = float(taken[-1])
     return exposure
@@ -167,13 +200,26 @@ def _read_windows(store: MatrixStore, windows: Int64) -> Float32:
     return np.concatenate(parts)
 
 
-def _walk(policy: Policy, matrices: Float32, begins: Bool, held: float) -> Float64:
+def _read_contexts(
+    contexts: Contexts | None, tape: Tape, low: int, high: int
+) -> dict[str, Float32]:
+    found = {}
+    for name, pairing in (contexts.pairings if contexts else {}).items():
+        slow = pairing.slow
+        time, symbol = tape.time[low:high], tape.symbol[low:high]
+        window, _ = pairing.look_up(symbol, time, slow.end_time.__getitem__)
+        some, which = np.unique(window, return_inverse=True)
+        found[name] = _read_windows(slow, some)[which]
+    return found
+
+
+def _walk(policy: Policy, sight: Sight, begins: Bool, held: float) -> Float64:
     """Walk some windows, coming with the exposure `held`.
 
     Teams have few exposures: for each that is met, all windows still ahead are asked about at
     once. Where a policy has many, the rest is asked one by one.
     """
-    n = len(matrices)
+    n = len(sight)
     taken = np.empty(n)
     answers: dict[float, tuple[int, Float64]] = {}
     for row in range(n):
@@ -182,7 +228,7 @@ def _walk(policy: Policy, matrices: Float32, begins: Bool, held: float) -> Float
             first, wanted = answers[met]
         else:
             few = len(answers) < _REMEMBERED
-            first, wanted = row, _ask(policy, matrices[row : n if few else row + 1], met)
+            first, wanted = row, _ask(policy, sight[row : n if few else row + 1], met)
             if few:
                 answers[met] = first, wanted
         held = float(wanted[row - first])
@@ -190,11 +236,13 @@ def _walk(policy: Policy, matrices: Float32, begins: Bool, held: float) -> Float
     return taken
 
 
-def _ask(policy: Policy, matrices: Float32, held: float) -> Float64:
-    wanted = np.asarray(policy(matrices, np.full(len(matrices), held)), np.float64)
-    if wanted.shape != (len(matrices),) or not (np.abs(wanted) <= 1).all():
+def _ask(policy: Policy, sight: Sight, held: float) -> Float64:
+    beside = [sight.contexts] if sight.contexts else []
+    answer = policy(sight.matrices, np.full(len(sight), held), *beside)
+    wanted = np.asarray(answer, np.float64)
+    if wanted.shape != (len(sight),) or not (np.abs(wanted) <= 1).all():
         raise UsageError(
-            f"a policy must give an exposure from -1 to 1 for each of {len(matrices)} windows, "
+            f"a policy must give an exposure from -1 to 1 for each of {len(sight)} windows, "
             f"got {wanted!r}"
         )
     return wanted
@@ -211,8 +259,14 @@ def _as_function(policy: Any) -> Policy:
         return function
     import torch
 
-    def wanted(matrices: Float32, exposure: Float64) -> Any:
-        return act(torch.from_numpy(matrices), torch.from_numpy(exposure)).exposure.numpy()
+    def wanted(
+        matrices: Float32, exposure: Float64, contexts: Mapping[str, Float32] | None = None
+    ) -> Any:
+        told = torch.from_numpy(matrices), torch.from_numpy(exposure)
+        if contexts:
+            there = {name: torch.from_numpy(part) for name, part in contexts.items()}
+            return act(*told, there).exposure.numpy()
+        return act(*told).exposure.numpy()
 
     return wanted
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from grandbatch.checkpoint import read_checkpoint
 from grandbatch.errors import CheckpointError, StoreMismatchError, UsageError
 from grandbatch.evaluation import Evaluation, evaluate
+from grandbatch.mappo.config import HierarchicalConfig
 from grandbatch.mappo.saving import chosen
 from grandbatch.mappo.team import Team
 from grandbatch.store import MatrixStore
@@ -39,8 +40,13 @@ class Candidate:
     provenance: Provenance
 
     @classmethod
-    def read(cls, folder: str | os.PathLike[str], store: MatrixStore) -> Candidate:
-        """Read a training's team, and see to it that it knows a store's windows.
+    def read(
+        cls,
+        folder: str | os.PathLike[str],
+        store: MatrixStore,
+        context: Mapping[str, MatrixStore] | None = None,
+    ) -> Candidate:
+        """Read a training's team, and see to it that it knows a store's windows, and a context's.
 
         Raises
         ------
@@ -61,6 +67,7 @@ class Candidate:
                 "be told from what it earns; train again, with --split 0.7,0.15,0.15"
             )
         check_features(team, store)
+        check_context(team, context)
         return cls(folder, checkpoint.path, checkpoint.step, team, provenance)
 
 
@@ -86,6 +93,7 @@ def judge_trainings(
     store: MatrixStore,
     folders: Sequence[str | os.PathLike[str]],
     against: Sequence[str | os.PathLike[str]] = (),
+    context: Mapping[str, MatrixStore] | None = None,
     **options: Any,
 ) -> Judgement:
     """Let the teams of trainings trade what none of them has seen.
@@ -101,8 +109,10 @@ def judge_trainings(
         Checkpoints of the same training under different seeds.
     against : sequence of path
         Checkpoints of others, to be shown beside.
+    context : mapping of str to MatrixStore, optional
+        That of hierarchical teams, as of `evaluate`.
     **options
-        Of `evaluate`: cost, draws, seed, level.
+        Of `evaluate`: cost, draws, seed, level, max_age.
 
     Returns
     -------
@@ -113,8 +123,8 @@ def judge_trainings(
     UsageError, CheckpointError, StoreMismatchError
         If one can't be read, knows other windows, or has seen what it would be judged by.
     """
-    own = [Candidate.read(folder, store) for folder in folders]
-    others = [Candidate.read(folder, store) for folder in against]
+    own = [Candidate.read(folder, store, context) for folder in folders]
+    others = [Candidate.read(folder, store, context) for folder in against]
     if not own:
         raise UsageError("there is no training to judge; give at least one folder")
     subset = own[0].provenance.unseen(store)
@@ -125,6 +135,7 @@ def judge_trainings(
         store,
         subset,
         against={str(candidate.folder): candidate.team for candidate in others},
+        context=context,
         **options,
     )
     steps = min(candidate.step for candidate in own)
@@ -149,11 +160,42 @@ def check_features(team: Team, store: MatrixStore) -> None:
     StoreMismatchError
         Saying what it knows, and what the store holds.
     """
-    names = zip(store.feature_names, store.attrs["feature_versions"], strict=True)
-    held = store.sequence_length, tuple(f"{name}:{version}" for name, version in names)
-    known = team.config.sequence_length, team.config.features
+    held, known = _windows(store), (team.config.sequence_length, team.config.features)
     if held != known:
         raise StoreMismatchError(
             f"{store.path} holds windows of {held[0]} rows of {', '.join(held[1])}; the team was "
             f"trained on {known[0]} rows of {', '.join(known[1])}: give a store of that set"
         )
+
+
+def check_context(team: Team, context: Mapping[str, MatrixStore] | None) -> None:
+    """Refuse contexts that a team does not know; one that looks at none takes no notice.
+
+    Raises
+    ------
+    UsageError
+        If the one that it looks at is missing.
+    StoreMismatchError
+        If it holds other windows.
+    """
+    config = team.config
+    if not isinstance(config, HierarchicalConfig):
+        return
+    store = (context or {}).get(config.context)
+    if store is None:
+        raise UsageError(
+            f"the team looks at a context {config.context!r}, and none of that name was given; "
+            f"give its store (--context {config.context}=STORE)"
+        )
+    held, known = _windows(store), (config.context_length, config.context_features)
+    if held != known:
+        raise StoreMismatchError(
+            f"{store.path} holds windows of {held[0]} rows of {', '.join(held[1])}; the team was "
+            f"trained with a context {config.context!r} of {known[0]} rows of "
+            f"{', '.join(known[1])}: give a store of that set"
+        )
+
+
+def _windows(store: MatrixStore) -> tuple[int, tuple[str, ...]]:
+    names = zip(store.feature_names, store.attrs["feature_versions"], strict=True)
+    return store.sequence_length, tuple(f"{name}:{version}" for name, version in names)

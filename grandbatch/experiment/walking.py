@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ def judge_walk_forward(
     embargo: Duration = 0,
     cost: float = 1e-4,
     draws: int = 999,
+    context: Mapping[str, MatrixStore] | None = None,
+    max_age: Duration | None = None,
     **options: Any,
 ) -> Evaluation:
     """Train on each pair's first split with each seed, and trade the test that follows.
@@ -55,6 +58,9 @@ def judge_walk_forward(
         Per unit of exposure changed, in training and test.
     draws : int
         As of `evaluate`.
+    context : mapping of str to MatrixStore, optional
+    max_age : str or timedelta, optional
+        As of `wire_training`.
     **options
         As of `wire_training`: epochs, run_length, …
 
@@ -78,6 +84,8 @@ def judge_walk_forward(
             folder,
             {TRAIN: split},
             trainer_options={"cost": cost},
+            context=context,
+            max_age=max_age,
             **options,
         )
         _log.info("%s: %s windows to train on", folder, f"{processor.loader.n_windows:,}")
@@ -86,5 +94,12 @@ def judge_walk_forward(
         return trainer
 
     return evaluate_walk_forward(
-        train, every_bar, pairs, seeds=range(seeds), cost=cost, draws=draws
+        train,
+        every_bar,
+        pairs,
+        seeds=range(seeds),
+        cost=cost,
+        draws=draws,
+        context=context,
+        max_age=max_age,
     )

@@ -7,19 +7,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from grandbatch.checkpoint import read_checkpoint
 from grandbatch.config import BatchConfig
+from grandbatch.errors import UsageError
 from grandbatch.loader import SlidingWindowDataLoader
-from grandbatch.mappo import BatchStrategicTrainer, BatchTacticalTrainer, MappoTrainer
+from grandbatch.loader.context.pairing import Pairing
+from grandbatch.mappo import (
+    BatchHierarchicalTrainer,
+    BatchStrategicTrainer,
+    BatchTacticalTrainer,
+    MappoTrainer,
+)
+from grandbatch.mappo.saving import chosen
 from grandbatch.processor import BatchProcessor
 from grandbatch.ranks import Ranks
 from grandbatch.splits import Split
 from grandbatch.store import MatrixStore
 from grandbatch.training import Callback
-from grandbatch.training.provenance import TRAIN
+from grandbatch.training.provenance import TRAIN, Provenance
+
+if TYPE_CHECKING:
+    from grandbatch.values.times import Duration
 
 VALIDATION = "validation"
 """Name of the split that the best checkpoint is chosen by."""
@@ -43,6 +58,9 @@ def wire_training(
     ranks: Ranks | None = None,
     callbacks: Sequence[Callback] = (),
     trainer_options: Mapping[str, Any] | None = None,
+    context: Mapping[str, MatrixStore] | None = None,
+    max_age: Duration | None = None,
+    leader: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> tuple[BatchProcessor, MappoTrainer]:
     """Make a processor and a trainer that keep to splits.
@@ -64,6 +82,13 @@ def wire_training(
     callbacks : sequence of Callback
     trainer_options : mapping, optional
         Of `MappoTrainer.for_store`: device, torch_threads, or fields of `MappoConfig`.
+    context : mapping of str to MatrixStore, optional
+        As of `SlidingWindowDataLoader`: the team is a hierarchical one.
+    max_age : str or timedelta, optional
+        As of `SlidingWindowDataLoader`.
+    leader : path, optional
+        Checkpoints of a team trained on the context's store: its exposures are seen as well. What
+        it has learnt from counts as seen, so that it must have kept the same test.
     **options
         Of `BatchProcessor`: epochs, resume, run_length, memory_limit, …
 
@@ -79,26 +104,60 @@ def wire_training(
     """
     ranks = ranks or Ranks()
     shared: dict[str, Any] = {"rank": ranks.rank, "world_size": ranks.size}
+    if leader is not None and not context:
+        raise UsageError("a leader decides on a context: give context= as well")
+    seen: dict[str, Any] = {"context": context, "max_age": max_age}
     learnt = None
     if splits is not None and TRAIN in splits:
-        learnt = _in_order(store, config, splits[TRAIN])
+        learnt = _in_order(store, config, splits[TRAIN], **seen)
     judged = (splits or {}).get(VALIDATION)
     if judged is not None:
         options |= {
-            "validation": _in_order(store, config, judged, **shared),
+            "validation": _in_order(store, config, judged, **shared, **seen),
             "best_metric": "val_avg_reward",
         }
     processor = BatchProcessor(
-        store, config, Path(checkpoint_dir), splits=splits, callbacks=callbacks, **shared, **options
+        store,
+        config,
+        Path(checkpoint_dir),
+        splits=splits,
+        callbacks=callbacks,
+        **shared,
+        **seen,
+        **options,
     )
-    trainer = kind_of(store).for_store(
-        store, learnt, seed=config.seed, ranks=ranks, **(trainer_options or {})
-    )
+    made: dict[str, Any] = {"seed": config.seed, "ranks": ranks, **(trainer_options or {})}
+    trainer: MappoTrainer
+    if context:
+        trainer = BatchHierarchicalTrainer.for_pair(store, context, learnt, leader=leader, **made)
+    else:
+        trainer = kind_of(store).for_store(store, learnt, **made)
+    if leader is not None:
+        ((name, slow),) = (context or {}).items()
+        known = Provenance.of_checkpoint(read_checkpoint(chosen(leader)))
+        if known is not None:
+            processor.provenance = processor.provenance.after(
+                _in_finer_bars(known, Pairing(name, store, slow, None))
+            )
     if judged is not None:
         # all ranks take the same windows: their teams must stay one
-        calibrated = _Calibration(trainer, _in_order(store, config, judged))
+        calibrated = _Calibration(trainer, _in_order(store, config, judged, **seen))
         processor.callbacks = (calibrated, *processor.callbacks)
     return processor, trainer
+
+
+def _in_finer_bars(known: Provenance, pairing: Pairing) -> Provenance:
+    """Return what a training on coarser bars has seen, as times of the finer bars in them."""
+    slow = pairing.slow
+    length, first = int(slow.attrs["bar_duration"]), int(slow.attrs["first_time"])
+
+    def finer(stretch: tuple[int, int]) -> tuple[int, int]:
+        begin, stop = stretch
+        last = first + (stop - 1 - first) // length * length
+        behind = last + pairing.slow_delay - pairing.fast_delay + 1
+        return int(pairing.first_shared(np.array([begin]))[0]), behind
+
+    return replace(known, seen=tuple(map(finer, known.seen)), splits={})
 
 
 class _Calibration(Callback):

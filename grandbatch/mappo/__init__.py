@@ -3,6 +3,7 @@
 | module | |
 |---|---|
 | `trainer` | trainers that learn batch by batch |
+| `coarser` | teams that see windows of coarser bars, too |
 | `team` | `Team`: networks that decide, unchanged |
 | `config` | settings, as a value that checks itself |
 | `networks` | what agents see; actors and critic |
@@ -33,7 +34,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 # what needs the libraries comes once they are there
-from grandbatch.mappo.config import MappoConfig
+from grandbatch.mappo.coarser.trainer import BatchHierarchicalTrainer
+from grandbatch.mappo.config import HierarchicalConfig, MappoConfig
 from grandbatch.mappo.regimes import Regime, RegimeRules
 from grandbatch.mappo.team import Decision, Team
 from grandbatch.mappo.trainer import BatchStrategicTrainer, BatchTacticalTrainer, MappoTrainer
@@ -41,11 +43,13 @@ from grandbatch.mappo.uncertainty import Calibration, Prediction
 from grandbatch.statistics import FeatureStatistics, feature_statistics
 
 __all__ = [
+    "BatchHierarchicalTrainer",
     "BatchStrategicTrainer",
     "BatchTacticalTrainer",
     "Calibration",
     "Decision",
     "FeatureStatistics",
+    "HierarchicalConfig",
     "MappoConfig",
     "MappoTrainer",
     "MissingExtraError",

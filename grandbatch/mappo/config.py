@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from grandbatch.errors import UsageError
@@ -171,3 +171,89 @@ class MappoConfig:
         """Return the fields as numbers, strings and lists."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+@dataclass(frozen=True)
+class HierarchicalConfig(MappoConfig):
+    """Settings of a team that sees windows of a coarser store, too.
+
+    Raises
+    ------
+    UsageError
+        As of `MappoConfig`.
+    """
+
+    context: str = "strategic"
+    """Name of the context in a batch."""
+    context_length: int = 48
+    """Rows in a matrix of it."""
+    context_n_features: int = 13
+    """Features in such a row."""
+    context_features: tuple[str, ...] = STRATEGIC_FEATURES
+    """What they are, as `name:version`; () if unknown."""
+    digest_size: int = 16
+    """Numbers that each agent's network, and the critic's, make of a context: its summary."""
+    leader_agents: tuple[str, ...] = ()
+    """Agents of a team trained on the context's store, whose exposures are seen; () is none."""
+    leader_spans: tuple[int, ...] = ()
+    """That team's spans."""
+    leader_hidden_sizes: tuple[int, ...] = ()
+    """That team's hidden layers."""
+    leader_feature_clip: float = 5.0
+    """Where that team cuts features off."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("context_length", "context_n_features", "digest_size"):
+            whole(name, getattr(self, name), 1)
+        number("leader_feature_clip", self.leader_feature_clip, above=0.0)
+        if self.context_features and len(self.context_features) != self.context_n_features:
+            raise UsageError(
+                f"context_features must name all {self.context_n_features} (context_n_features), "
+                f"got {self.context_features!r}"
+            )
+        if self.leader_agents:
+            self.leader()
+
+    @classmethod
+    def hierarchical(cls, **changes: Any) -> HierarchicalConfig:
+        """Return the settings of a tactical team that sees strategic windows, changed as given."""
+        base = MappoConfig.tactical()
+        own = {field.name: getattr(base, field.name) for field in fields(base)}
+        return cls(**{**own, **changes})
+
+    def leader(self) -> MappoConfig:
+        """Return the settings of the team that leads."""
+        return MappoConfig(
+            agents=self.leader_agents,
+            sequence_length=self.context_length,
+            n_features=self.context_n_features,
+            features=self.context_features,
+            spans=self.leader_spans,
+            hidden_sizes=self.leader_hidden_sizes,
+            feature_clip=self.leader_feature_clip,
+        )
+
+    def led_by(self, leader: MappoConfig) -> HierarchicalConfig:
+        """Return the settings under a trained team.
+
+        Raises
+        ------
+        UsageError
+            If it knows other windows than those of the context.
+        """
+        known = leader.sequence_length, leader.n_features, leader.features
+        wanted = self.context_length, self.context_n_features, self.context_features
+        if known != wanted:
+            raise UsageError(
+                f"the leading team knows windows of {known[0]} rows of {known[1]} features "
+                f"({', '.join(known[2])}), the context {self.context!r} has {wanted[0]} of "
+                f"{wanted[1]} ({', '.join(wanted[2])}); give a team trained on the context's set"
+            )
+        return replace(
+            self,
+            leader_agents=leader.agents,
+            leader_spans=leader.spans,
+            leader_hidden_sizes=leader.hidden_sizes,
+            leader_feature_clip=leader.feature_clip,
+        )

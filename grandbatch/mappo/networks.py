@@ -8,9 +8,9 @@ of PPO in Cooperative Multi-Agent Games", https://arxiv.org/abs/2103.01955.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tensordict.nn import TensorDictModule
@@ -55,14 +55,14 @@ class Summary(nn.Module):
         self.clip = config.feature_clip
         self.spans = config.spans
         self.size = len(config.spans) * config.n_features
-        self.register_buffer("mean", _statistic("feature_mean", mean, 0.0, config.n_features))
-        deviation = _statistic("feature_std", std, 1.0, config.n_features)
-        if bool((deviation < 0).any()):
-            raise UsageError(f"feature_std must not be negative, got {deviation.tolist()}")
-        self.register_buffer("std", torch.where(deviation > 0, deviation, 1.0))
+        centre, deviation = statistics(mean, std, config.n_features, "feature")
+        self.register_buffer("mean", centre)
+        self.register_buffer("std", deviation)
 
-    def forward(self, matrices: torch.Tensor) -> torch.Tensor:
-        """Summarise matrices (B, L, F) float32 as (B, S·F) float32."""
+    def forward(
+        self, matrices: torch.Tensor, contexts: Mapping[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Summarise matrices (B, L, F) float32 as (B, S·F) float32; contexts are not looked at."""
         rows = ((matrices - self.mean) / self.std).clamp(-self.clip, self.clip)
         return torch.cat([rows[:, -span:].mean(1) for span in self.spans], dim=1)
 
@@ -88,6 +88,30 @@ def observe(summary: torch.Tensor, exposure: torch.Tensor, n_agents: int) -> tor
     return seen.unsqueeze(-2).expand(*seen.shape[:-1], n_agents, seen.shape[-1])
 
 
+class Digest(NamedTuple):
+    """Which inputs of a network become a few numbers, by a layer of their own (tanh).
+
+    Parameters
+    ----------
+    first, inputs : int
+        They are the inputs `[first, first + inputs)`.
+    size : int
+        How many numbers they become.
+    """
+
+    first: int
+    inputs: int
+    size: int
+
+    def put(self, seen: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Replace them: (..., n, D) to (..., n, D - inputs + size)."""
+        before, meant, behind = torch.split(
+            seen, [self.first, self.inputs, seen.shape[-1] - self.first - self.inputs], dim=-1
+        )
+        made = (torch.einsum("...ni,nio->...no", meant, weight) + bias).tanh()
+        return torch.cat([before, made, behind], dim=-1)
+
+
 class AgentNetworks(nn.Module):
     """One perceptron for each of n agents, all computed at once.
 
@@ -102,6 +126,8 @@ class AgentNetworks(nn.Module):
     mixed_precision : bool
         Whether to compute in bfloat16 on a GPU. It has the range of float32, so that no loss
         needs scaling.
+    digest : Digest, optional
+        Inputs of which each agent makes a few of its own first; `sizes` then counts these few.
     """
 
     def __init__(
@@ -111,12 +137,17 @@ class AgentNetworks(nn.Module):
         generator: torch.Generator,
         *,
         mixed_precision: bool = False,
+        digest: Digest | None = None,
     ) -> None:
         super().__init__()
         self.mixed_precision = mixed_precision
+        self.digest = digest
         self.hidden_sizes = list(sizes[1:-1])
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for inputs, outputs in pairwise(sizes):
+        layers = list(pairwise(sizes))
+        if digest is not None:
+            layers.insert(0, (digest.inputs, digest.size))
+        for inputs, outputs in layers:
             bound = 1 / math.sqrt(inputs)
             for where, shape in ((self.weights, (inputs, outputs)), (self.biases, (outputs,))):
                 drawn = torch.rand((n_agents, *shape), generator=generator)
@@ -130,7 +161,10 @@ class AgentNetworks(nn.Module):
         factors = None if kept is None else torch.split(kept, self.hidden_sizes, dim=-1)
         hidden, last = seen, len(self.hidden_sizes)
         with self._precision(seen.device.type):
-            for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            layers = list(zip(self.weights, self.biases, strict=True))
+            if self.digest is not None:
+                hidden = self.digest.put(hidden, *layers.pop(0))
+            for layer, (weight, bias) in enumerate(layers):
                 hidden = torch.einsum("...ni,nio->...no", hidden, weight) + bias
                 if layer < last:
                     hidden = hidden.tanh()
@@ -155,18 +189,42 @@ class Critic(nn.Module):
         return value.expand(*seen.shape[:-1], 1)
 
 
-def build_actor(config: MappoConfig, n_inputs: int, generator: torch.Generator) -> AgentNetworks:
+def build_actor(
+    config: MappoConfig,
+    n_inputs: int,
+    generator: torch.Generator,
+    digest: Digest | None = None,
+) -> AgentNetworks:
     """Build the actors, each with weights of its own: (..., n, n_inputs) to logits (..., n, 5)."""
-    sizes = (n_inputs, *config.hidden_sizes, len(EXPOSURES))
-    return AgentNetworks(
-        len(config.agents), sizes, generator, mixed_precision=config.mixed_precision
-    )
+    return _build(config, len(config.agents), n_inputs, len(EXPOSURES), generator, digest)
 
 
-def build_critic(config: MappoConfig, n_inputs: int, generator: torch.Generator) -> Critic:
+def build_critic(
+    config: MappoConfig,
+    n_inputs: int,
+    generator: torch.Generator,
+    digest: Digest | None = None,
+) -> Critic:
     """Build the centralised critic."""
-    sizes = (n_inputs, *config.hidden_sizes, 1)
-    return Critic(AgentNetworks(1, sizes, generator, mixed_precision=config.mixed_precision))
+    return Critic(_build(config, 1, n_inputs, 1, generator, digest))
+
+
+def _build(
+    config: MappoConfig,
+    n_networks: int,
+    n_inputs: int,
+    n_outputs: int,
+    generator: torch.Generator,
+    digest: Digest | None,
+) -> AgentNetworks:
+    kept = n_inputs if digest is None else n_inputs - digest.inputs + digest.size
+    return AgentNetworks(
+        n_networks,
+        (kept, *config.hidden_sizes, n_outputs),
+        generator,
+        mixed_precision=config.mixed_precision,
+        digest=digest,
+    )
 
 
 def draw_kept(config: MappoConfig, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -212,6 +270,26 @@ def as_policy(actor: nn.Module) -> Any:
 def as_value(critic: nn.Module) -> Any:
     """Wrap a critic as the "state_value" that TorchRL's losses ask for."""
     return TensorDictModule(critic, in_keys=["observation"], out_keys=["state_value"])
+
+
+def statistics(
+    mean: Sequence[float] | torch.Tensor | None,
+    std: Sequence[float] | torch.Tensor | None,
+    n_features: int,
+    whose: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what features are normalised by, (F,) float32 each; a deviation of 0 becomes 1.
+
+    Raises
+    ------
+    UsageError
+        If they are not one finite number per feature.
+    """
+    centre = _statistic(f"{whose}_mean", mean, 0.0, n_features)
+    deviation = _statistic(f"{whose}_std", std, 1.0, n_features)
+    if bool((deviation < 0).any()):
+        raise UsageError(f"{whose}_std must not be negative, got {deviation.tolist()}")
+    return centre, torch.where(deviation > 0, deviation, 1.0)
 
 
 def _statistic(

@@ -13,11 +13,14 @@ import torch
 
 from grandbatch.checkpoint import CheckpointManager, read_checkpoint
 from grandbatch.errors import CheckpointError
-from grandbatch.mappo.config import MappoConfig
+from grandbatch.mappo.config import HierarchicalConfig, MappoConfig
 
 STATE_FORMAT = 2
 
-_TEAM = ("agents", "n_features", "features", "spans", "hidden_sizes", "feature_clip")
+_PLAIN = {field.name for field in fields(MappoConfig)}
+_PAIRED = {field.name for field in fields(HierarchicalConfig)} - _PLAIN
+_TEAM = ("agents", "n_features", "features", "spans", "hidden_sizes", "feature_clip",
+         *sorted(_PAIRED))  # fmt: skip
 """Settings that weights only make sense with."""
 
 
@@ -63,7 +66,8 @@ def config_of(state: Mapping[str, Any]) -> MappoConfig:
         If it is no team's, or its settings make no sense.
     """
     settings = _settings(state)
-    wanted = {field.name for field in fields(MappoConfig)}
+    kind = HierarchicalConfig if _PAIRED & set(settings) else MappoConfig
+    wanted = {field.name for field in fields(kind)}
     if odd := sorted(wanted ^ set(settings)):
         raise CheckpointError(
             f"the state was saved by another version: its settings differ in {', '.join(odd)}; "
@@ -73,7 +77,7 @@ def config_of(state: Mapping[str, Any]) -> MappoConfig:
         name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
     }
     with refusing():
-        return MappoConfig(**values)
+        return kind(**values)
 
 
 @contextmanager

@@ -12,12 +12,18 @@ import torch
 
 from grandbatch.batch import MatrixBatch
 from grandbatch.errors import TrainingError, UsageError
+from grandbatch.mappo.coarser.sight import (
+    Contexts,
+    PairSummary,
+    build_summary,
+    check_contexts,
+    contexts_of,
+)
 from grandbatch.mappo.config import MappoConfig
 from grandbatch.mappo.exporting import Policy, export_policy
 from grandbatch.mappo.market import EXPOSURES, exposure_of
 from grandbatch.mappo.metrics import RewardTotals
 from grandbatch.mappo.networks import (
-    Summary,
     build_actor,
     build_critic,
     draw_kept,
@@ -97,10 +103,12 @@ class Team:
         self.device = torch.device(device)
         self._sharpness: float | None = None
         self._generator = torch.Generator().manual_seed(self.config.seed)
-        self._summary = Summary(self.config, feature_mean, feature_std).to(self.device)
-        n_inputs = self._summary.size + 1
-        self._actor = build_actor(self.config, n_inputs, self._generator).to(self.device)
-        self._critic = build_critic(self.config, n_inputs, self._generator).to(self.device)
+        summary = build_summary(self.config, feature_mean, feature_std)
+        digest = summary.digest if isinstance(summary, PairSummary) else None
+        shape = self.config, summary.size + 1, self._generator, digest
+        self._summary = summary.to(self.device)
+        self._actor = build_actor(*shape).to(self.device)
+        self._critic = build_critic(*shape).to(self.device)
 
     @classmethod
     def from_checkpoint(
@@ -148,7 +156,12 @@ class Team:
         return self.config.agents
 
     @on_its_threads
-    def act(self, matrices: torch.Tensor, exposure: torch.Tensor | None = None) -> Decision:
+    def act(
+        self,
+        matrices: torch.Tensor,
+        exposure: torch.Tensor | None = None,
+        context: Contexts | None = None,
+    ) -> Decision:
         """Choose the likeliest actions, without learning.
 
         Parameters
@@ -157,6 +170,9 @@ class Team:
             Windows.
         exposure : (B,) float64, optional
             Team exposure each window is met with; 0 by default.
+        context : mapping of str to (B, L, F) float32, optional
+            Windows of coarser bars by name, for a team that was trained with them; others take no
+            notice.
 
         Returns
         -------
@@ -164,7 +180,7 @@ class Team:
             On the CPU.
         """
         with torch.no_grad():
-            choice = self._actor(self._observe(matrices, exposure)).argmax(-1).cpu()
+            choice = self._actor(self._observe(matrices, exposure, context)).argmax(-1).cpu()
         actions = torch.tensor(EXPOSURES, dtype=torch.float64)[choice]
         return Decision(actions, exposure_of(choice.sum(-1), len(self.config.agents)))
 
@@ -183,10 +199,15 @@ class Team:
         Raises
         ------
         UsageError
-            If the name ends otherwise.
+            If the name ends otherwise, or the team looks at a context.
         MissingExtraError
             If what writes ONNX is not installed.
         """
+        if isinstance(self._summary, PairSummary):
+            raise UsageError(
+                f"the team looks at a context {self._summary.config.context!r}, which a graph of "
+                "one window has no input for; ask it by Team.act"
+            )
         summary, actor = deepcopy(self._summary).cpu(), deepcopy(self._actor).cpu()
         return export_policy(Policy(summary, actor, self.config), self.config, path)
 
@@ -195,6 +216,7 @@ class Team:
         self,
         matrices: torch.Tensor,
         exposure: torch.Tensor | None = None,
+        context: Contexts | None = None,
         *,
         samples: int = _SAMPLES,
     ) -> Prediction:
@@ -208,6 +230,8 @@ class Team:
             Windows.
         exposure : (B,) float64, optional
             Team exposure each window is met with; 0 by default.
+        context : mapping of str to (B, L, F) float32, optional
+            As of `act`.
         samples : int
             Networks thinned at random.
 
@@ -216,7 +240,7 @@ class Team:
         Prediction
             Its confidence is calibrated if `calibrate` was called since the last batch.
         """
-        observation = self._observe(matrices, exposure)
+        observation = self._observe(matrices, exposure, context)
         probabilities, information = self._sample(observation, samples)
         choice = probabilities.argmax(-1)
         sharpness = 1.0 if self._sharpness is None else self._sharpness
@@ -312,7 +336,10 @@ class Team:
                 for which, network in networks
                 for name, parameter in network.named_parameters()
             },
-            "normalisation": dict(self._summary.named_buffers()),
+            "normalisation": {
+                **dict(self._summary.named_buffers()),
+                **dict(self._summary.named_parameters()),
+            },
         }
 
     def _take_weights(self, state: Mapping[str, Any]) -> None:
@@ -326,7 +353,7 @@ class Team:
 
     def _trade(self, batch: MatrixBatch, chance: Chance | None) -> Rollout:
         with torch.no_grad():
-            summary = self._summary(batch.matrices)
+            summary = self._summary(batch.matrices, contexts_of(batch))
             return roll_out(
                 self._actor, summary, batch, self.config, stride=self.stride, chance=chance
             )
@@ -338,28 +365,34 @@ class Team:
         kept = draw_kept(self.config, samples, torch.Generator().manual_seed(self.config.seed))
         return summarise_samples(self._actor, observation, kept.to(self.device))
 
-    def _observe(self, matrices: torch.Tensor, exposure: torch.Tensor | None) -> torch.Tensor:
+    def _observe(
+        self, matrices: torch.Tensor, exposure: torch.Tensor | None, context: Contexts | None
+    ) -> torch.Tensor:
         """Return what the agents see of windows, (B, n, D + 1) float32."""
         self._check_shape(matrices)
+        check_contexts(self.config, len(matrices), context)
         if exposure is None:
             exposure = torch.zeros(len(matrices), dtype=torch.float64)
         with torch.no_grad():
-            summary = self._summary(matrices.to(self.device))
+            there = {name: part.to(self.device) for name, part in (context or {}).items()}
+            summary = self._summary(matrices.to(self.device), there)
             return observe(summary, exposure.to(self.device), len(self.config.agents))
 
     def _admit(self, batch: MatrixBatch) -> MatrixBatch:
         """Check a batch, and bring it to the networks' device."""
         self._check_shape(batch.matrices)
+        contexts = contexts_of(batch)
+        check_contexts(self.config, len(batch), contexts)
         counts = batch.weight > 0
-        bad = counts & ~batch.matrices.isfinite().all(-1).all(-1)
-        what = "matrices"
-        if not bad.any():
-            bad, what = counts & batch.next_return.isinf(), "next_return"
-        if bad.any():
-            raise TrainingError(
-                f"{what} of window {int(batch.index[bad][0])} "
-                "is not finite; verify the store it comes from (grandbatch verify)"
-            )
+        parts = {"matrices": batch.matrices, **{f"context {n}": c for n, c in contexts.items()}}
+        odd = {what: ~part.isfinite().all(-1).all(-1) for what, part in parts.items()}
+        for what, where in {**odd, "next_return": batch.next_return.isinf()}.items():
+            bad = counts & where
+            if bad.any():
+                raise TrainingError(
+                    f"{what} of window {int(batch.index[bad][0])} "
+                    "is not finite; verify the store it comes from (grandbatch verify)"
+                )
         return batch if self.device.type == "cpu" else batch.to(self.device)
 
     def _check_shape(self, matrices: torch.Tensor) -> None:

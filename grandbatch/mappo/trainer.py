@@ -41,6 +41,23 @@ if TYPE_CHECKING:
     from grandbatch.store import MatrixStore
 
 
+def shape_of(store: MatrixStore, spans: Sequence[int] = ()) -> dict[str, Any]:
+    """Return what a store says of `MappoConfig`'s fields; `spans` are cut to its length."""
+    names = zip(store.feature_names, store.attrs["feature_versions"], strict=True)
+    return {
+        "sequence_length": store.sequence_length,
+        "n_features": store.n_features,
+        "features": tuple(f"{name}:{version}" for name, version in names),
+        "spans": tuple(sorted({min(span, store.sequence_length) for span in spans})),
+    }
+
+
+def statistics_of(store: MatrixStore) -> tuple[list[float], list[float]]:
+    """Return mean and deviation of each feature over a whole store."""
+    found = [store.feature_stats[name] for name in store.feature_names]
+    return [entry["mean"] for entry in found], [entry["std"] for entry in found]
+
+
 class MappoTrainer(Team):
     """Multi-agent PPO with a centralised critic on batches of matrices.
 
@@ -113,18 +130,10 @@ class MappoTrainer(Team):
         **changes
             Fields of `MappoConfig` that differ from the class's.
         """
-        versions = store.attrs["feature_versions"]
-        names = zip(store.feature_names, versions, strict=True)
-        shape: dict[str, Any] = {
-            "sequence_length": store.sequence_length,
-            "n_features": store.n_features,
-            "features": tuple(f"{name}:{version}" for name, version in names),
-        }
-        spans = {min(span, store.sequence_length) for span in cls.default_config().spans}
-        config = cls.default_config(**{**shape, "spans": tuple(sorted(spans)), **changes})
+        shape = shape_of(store, cls.default_config().spans)
+        config = cls.default_config(**{**shape, **changes})
         if training is None:
-            found = [store.feature_stats[name] for name in store.feature_names]
-            mean, std = ([entry[part] for entry in found] for part in ("mean", "std"))
+            mean, std = statistics_of(store)
         else:
             gathered = feature_statistics(training, store.stride)
             mean, std = gathered.mean.tolist(), gathered.std.tolist()

@@ -1,0 +1,136 @@
+"""Hierarchical teams from bars to a judgement: nothing that is judged was seen."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import grandbatch as gb
+from grandbatch.cli.main import app
+from grandbatch.errors import StoreMismatchError, UsageError
+from grandbatch.experiment import judge_trainings, judge_walk_forward, wire_training
+
+
+def said(*arguments):
+    """What a command prints as JSON."""
+    done = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair")
+    bars = folder / "bars.csv"
+    gb.create_large_dataset_simulation(bars, 4_000, signal=0.5, signal_timeframe="30min")
+    fast = gb.build_store(bars, folder / "fast.zarr", feature_set="tactical", overlap=59)
+    slow = gb.build_store(
+        bars, folder / "slow.zarr", feature_set="strategic", overlap=47, resample="30min"
+    )
+    return fast, slow
+
+
+def config_of(store):
+    return gb.BatchConfig(64, store.sequence_length, store.overlap)
+
+
+def train(store, folder, split=None, **options):
+    times = {"train": (None, "2020-01-09"), "test": ("2020-01-09", None)}
+    splits = split or gb.split_store(store, times)
+    processor, trainer = wire_training(store, config_of(store), folder, splits, **options)
+    for _ in processor.process_batches(trainer):
+        pass
+    return trainer
+
+
+def test_a_policy_is_shown_the_contexts_that_the_loader_gives(stores):
+    fast, slow = stores
+    test = gb.split_store(fast, {"train": 0.6, "test": 0.4})["test"]
+    shown = {}
+
+    def policy(windows, held, contexts):
+        for window, context in zip(windows, contexts["strategic"], strict=True):
+            shown[window.tobytes()] = context.copy()
+        return held * 0
+
+    result = gb.evaluate(policy, fast, test, context={"strategic": slow}, draws=9)
+    loader = gb.SlidingWindowDataLoader(
+        fast, config_of(fast), shuffle=False, subset=test, context={"strategic": slow}
+    )
+    given = {}
+    for batch in loader:
+        kept = ~batch.next_return.isnan()
+        for window, context in zip(
+            batch.matrices[kept], batch.context["strategic"].matrices[kept], strict=True
+        ):
+            given[window.numpy().tobytes()] = context.numpy().copy()
+    assert len(result.windows) == len(given) == len(shown)
+    assert all(np.array_equal(given[key], shown[key]) for key in given)
+
+
+def test_a_led_team_is_trained_and_judged_on_what_neither_has_seen(stores, tmp_path):
+    fast, slow = stores
+    context = {"strategic": slow}
+    train(slow, tmp_path / "slow")
+    train(fast, tmp_path / "led", context=context, leader=tmp_path / "slow")
+    train(fast, tmp_path / "alone")
+    judged = judge_trainings(fast, [tmp_path / "led"], [tmp_path / "alone"], context, draws=19)
+    assert set(judged.evaluation.others) == {str(tmp_path / "alone")}
+    assert judged.candidates[0].team.config.leader_agents == ("mlmi", "nwrqk", "regime")
+    with pytest.raises(UsageError, match="--context strategic=STORE"):
+        judge_trainings(fast, [tmp_path / "led"])
+    with pytest.raises(StoreMismatchError, match="trained with a context"):
+        judge_trainings(fast, [tmp_path / "led"], context={"strategic": fast})
+
+
+def test_a_leader_that_has_seen_the_test_is_refused(stores, tmp_path):
+    fast, slow = stores
+    late = {"train": (None, "2020-01-11"), "test": ("2020-01-11", None)}
+    train(slow, tmp_path / "slow", gb.split_store(slow, late))
+    with pytest.raises(UsageError, match="the same splits"):
+        train(fast, tmp_path / "led", context={"strategic": slow}, leader=tmp_path / "slow")
+
+
+def test_a_validated_training_goes_on_where_it_ended(stores, tmp_path):
+    fast, slow = stores
+    splits = gb.split_store(fast, {"train": 0.4, "validation": 0.3, "test": 0.3})
+
+    def run(folder, epochs):
+        trainer = train(fast, folder, splits, context={"strategic": slow}, epochs=epochs)
+        return trainer.state_dict()
+
+    whole = run(tmp_path / "whole", 2)
+    run(tmp_path / "parts", 1)
+    again = run(tmp_path / "parts", 2)
+    assert whole["batches"] == again["batches"]
+    assert whole["sharpness"] == again["sharpness"] is not None
+    for name, weight in whole["weights"].items():
+        assert weight.equal(again["weights"][name]), name
+
+
+def test_walk_forward_of_a_hierarchical_team(stores, tmp_path):
+    fast, slow = stores
+    result = judge_walk_forward(
+        fast, fast, config_of(fast), tmp_path, folds=1, seeds=2, draws=9,
+        context={"strategic": slow}, max_age="2h",
+    )  # fmt: skip
+    assert len(result.seeds) == 2
+
+
+def test_the_commands_train_and_judge_a_hierarchical_team(stores, tmp_path):
+    fast, slow = stores
+    pair = ["--context", f"strategic={slow.path}"]
+    run = ["--store", str(fast.path), "--checkpoint-dir", str(tmp_path / "run")]
+    assert said("train", "hierarchical", *run, *pair, "--split", "0.6,0.4")["steps"] > 0
+    judge = ["evaluate", str(fast.path), "--checkpoint-dir", str(tmp_path / "run"), "--draws", "9"]
+    assert said(*judge, *pair)["n_windows"] > 0
+    for flags, wanted in (
+        (["hierarchical"], "--context strategic=slow.zarr"),
+        (["tactical", *pair], "grandbatch train hierarchical"),
+        (["hierarchical", "--context", "slow.zarr"], "a name and a store"),
+    ):
+        done = CliRunner().invoke(app, ["train", *flags, *run])
+        assert isinstance(done.exception, UsageError)
+        assert wanted in str(done.exception)
