@@ -21,6 +21,7 @@ from grandbatch.features.built_in import BUILT_IN
 from grandbatch.files.whole import write_whole
 from grandbatch.live import LiveFeatures
 from grandbatch.live.features import symbol_of
+from grandbatch.mappo.config import HierarchicalConfig
 from grandbatch.mappo.saving import chosen
 from grandbatch.mappo.team import Team
 from grandbatch.training.provenance import Provenance
@@ -45,10 +46,17 @@ class LiveTeam:
     ------
     CheckpointError
         If the team was trained on other features.
+    UsageError
+        If it looks at a context.
     """
 
     def __init__(self, team: Team, live: LiveFeatures) -> None:
         made, config = live.identity, team.config
+        if isinstance(config, HierarchicalConfig):
+            raise UsageError(
+                f"the team looks at a context {config.context!r}, which bars taken one by one "
+                "don't come with; ask it by Team.act(windows, exposure, context)"
+            )
         known = list(config.features), config.sequence_length
         if known != (made["features"], made["sequence_length"]):
             raise CheckpointError(

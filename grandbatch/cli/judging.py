@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from grandbatch.cli import options as o
+from grandbatch.cli.contexts import ContextOption, MaxAge, open_contexts
 from grandbatch.cli.output import show_lines
 from grandbatch.cli.training import make_config
 from grandbatch.files.whole import write_whole
@@ -42,8 +43,8 @@ def evaluate(
     draws: Annotated[int, typer.Option(min=1, help="Random shifts to compare with.")] = 999,
     seed: Annotated[int, typer.Option(help="Seed of these.")] = 0,
     level: Annotated[float, typer.Option(help="The p-value that counts as skill.")] = 0.05,
-    context: o.ContextOption = None,
-    max_age: o.MaxAge = None,
+    context: ContextOption = None,
+    max_age: MaxAge = None,
     as_json: o.Json = False,
 ) -> None:
     """Trade the bars that a training has not seen, and tell whether the result is luck.
@@ -62,7 +63,7 @@ def evaluate(
         MatrixStore.open(store),
         checkpoint_dir,
         against or (),
-        o.open_contexts(context),
+        open_contexts(context),
         max_age=max_age,
         cost=cost,
         draws=draws,
@@ -100,8 +101,8 @@ def walk_forward(
         float, typer.Option(min=0.0, help="Per unit of exposure changed; 1e-4 is a basis point.")
     ] = 1e-4,
     draws: Annotated[int, typer.Option(min=1, help="Random shifts to compare with.")] = 999,
-    context: o.ContextOption = None,
-    max_age: o.MaxAge = None,
+    context: ContextOption = None,
+    max_age: MaxAge = None,
     as_json: o.Json = False,
 ) -> None:
     """Train on each stretch of time over several seeds, and trade the one that follows.
@@ -126,7 +127,7 @@ def walk_forward(
         embargo=embargo,
         cost=cost,
         draws=draws,
-        context=o.open_contexts(context) or None,
+        context=open_contexts(context) or None,
         max_age=max_age,
         epochs=epochs,
         run_length=run_length,

@@ -17,7 +17,6 @@ from grandbatch.bars.rules import BarRules
 from grandbatch.builder.settings import StoreSettings, make_settings
 from grandbatch.cli.settings import take_files
 from grandbatch.errors import UsageError
-from grandbatch.store.reader import MatrixStore
 
 Inputs = Annotated[
     list[str],
@@ -370,38 +369,3 @@ def _with_flags(
     command.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in keywords}
     return command
-
-
-ContextOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--context",
-        help="Store of coarser bars that a hierarchical team looks at, by its name: "
-        "strategic=slow.zarr.",
-    ),
-]
-MaxAge = Annotated[
-    str | None,
-    typer.Option(help="Leave out windows whose context is older than this, e.g. 2h."),
-]
-
-
-def open_contexts(given: list[str] | None) -> dict[str, MatrixStore]:
-    """Open the stores that `--context NAME=STORE` names.
-
-    Raises
-    ------
-    UsageError
-        If one is written otherwise, or a name comes twice.
-    """
-    found: dict[str, MatrixStore] = {}
-    for entry in given or []:
-        name, equals, path = entry.partition("=")
-        if not (name and equals and path):
-            raise UsageError(
-                f"--context wants a name and a store, such as strategic=slow.zarr, got {entry!r}"
-            )
-        if name in found:
-            raise UsageError(f"--context {name}=… is given twice; leave one out")
-        found[name] = MatrixStore.open(path)
-    return found

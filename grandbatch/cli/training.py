@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from grandbatch.cli import options as o
+from grandbatch.cli.contexts import ContextOption, Leader, MaxAge, open_contexts, sees_two
 from grandbatch.cli.output import Stages, show
 from grandbatch.config import BatchConfig, BatchSize
 from grandbatch.errors import StoreMismatchError, UsageError
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 _BATCHES = {"strategic": BatchConfig.strategic, "tactical": BatchConfig.tactical}
 """Settings for batches of the sets that have their own."""
-
-HIERARCHICAL = "hierarchical"
-"""Names no set, but a team that sees two."""
 
 _log = logging.getLogger("grandbatch")
 
@@ -90,13 +88,6 @@ _Threads = Annotated[
     int,
     typer.Option(min=1, help="Threads of torch: 1 is fastest for networks of this size."),
 ]
-_Leader = Annotated[
-    Path | None,
-    typer.Option(
-        help="For hierarchical: checkpoints of a team trained on the context's store, whose "
-        "exposures are seen as well."
-    ),
-]
 _Trace = Annotated[
     Path | None,
     typer.Option(help="Append a JSON line for each batch: step, windows. Rank 1: PATH.1."),
@@ -123,9 +114,9 @@ def train(
     metrics_port: _MetricsPort = None,
     init_from: _InitFrom = None,
     threads: _Threads = 1,
-    context: o.ContextOption = None,
-    max_age: o.MaxAge = None,
-    leader: _Leader = None,
+    context: ContextOption = None,
+    max_age: MaxAge = None,
+    leader: Leader = None,
     trace: _Trace = None,
     as_json: o.Json = False,
 ) -> None:
@@ -143,8 +134,9 @@ def train(
     that of each process.
     """
     opened = MatrixStore.open(store)
-    pairs = o.open_contexts(context)
-    _check_team(set_name, opened, len(pairs), leader)
+    pairs = open_contexts(context)
+    if not sees_two(set_name, len(pairs), leader):
+        check_holds(opened, set_name)
     if trace is not None:
         refuse_inside_store(trace, "the trace (--trace)")
     splits = make_splits(opened, split, train_until, test_from, embargo)
@@ -385,19 +377,3 @@ def _write_trace(file: IO[str], result: dict[str, Any]) -> None:
     }
     file.write(strict_json(line) + "\n")
     file.flush()
-
-
-def _check_team(set_name: str, store: MatrixStore, n_contexts: int, leader: Path | None) -> None:
-    """Refuse contexts where no team looks at them, and their lack where one does."""
-    if set_name == HIERARCHICAL:
-        if n_contexts != 1:
-            raise UsageError(
-                "a hierarchical team looks at one store of coarser bars: give "
-                f"--context strategic=slow.zarr, once; got {n_contexts}"
-            )
-    elif n_contexts or leader is not None:
-        raise UsageError(
-            "--context and --leader are of a hierarchical team: grandbatch train hierarchical"
-        )
-    else:
-        check_holds(store, set_name)

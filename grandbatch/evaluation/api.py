@@ -12,13 +12,13 @@ from grandbatch.evaluation.chance import curves_of_chance, judge
 from grandbatch.evaluation.performance import Market
 from grandbatch.evaluation.results import Evaluation, SymbolResult, Track, thinned
 from grandbatch.evaluation.walking import Tape, decide, read_tape
-from grandbatch.loader.context.contexts import Contexts
 from grandbatch.splits.split import Split
 from grandbatch.store import MatrixStore
 from grandbatch.values.arrays import Float64
 from grandbatch.values.times import shown
 
 if TYPE_CHECKING:
+    from grandbatch.loader.context.contexts import Contexts
     from grandbatch.values.times import Duration
 
 BASIS_POINT = 1e-4
@@ -82,7 +82,7 @@ def evaluate(
     team = list(policies) if isinstance(policies, Sequence) else [policies]
     if not team:
         raise UsageError("there is no policy to evaluate; give at least one")
-    contexts = Contexts(store, context, max_age)
+    contexts = _contexts(store, context, max_age)
     tape = read_tape(store, subset, contexts)
     others = dict(against or {})
     if taken := [name for name in others if name in _TAKEN or name.startswith("seed ")]:
@@ -133,13 +133,21 @@ def evaluate_walk_forward(
     if not pairs or not seeds:
         raise UsageError("there is nothing to train: give at least one pair and one seed")
     _check_pairs(pairs)
-    contexts = Contexts(store, context, max_age)
+    contexts = _contexts(store, context, max_age)
     tapes = [read_tape(store, test, contexts) for _, test in pairs]
     exposures = []
     for (split, _), tape in zip(pairs, tapes, strict=True):
         exposures.append(decide([train(split, one) for one in seeds], store, tape, contexts))
     exposure = np.concatenate(exposures, axis=1)
     return _summarise(store, tapes, exposure, cost, draws, seed, level)
+
+
+def _contexts(
+    store: MatrixStore, context: Mapping[str, MatrixStore] | None, max_age: Duration | None
+) -> Contexts:
+    from grandbatch.loader.context.contexts import Contexts
+
+    return Contexts(store, context, max_age)
 
 
 def _summarise(

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from grandbatch.errors import StoreMismatchError, UsageError
-from grandbatch.loader.context.contexts import Contexts
 from grandbatch.splits import span_reader
 from grandbatch.splits.making import SpanReader
 from grandbatch.splits.split import Split
 from grandbatch.store import MatrixStore
 from grandbatch.values.arrays import Bool, Float32, Float64, Int32, Int64
+
+if TYPE_CHECKING:
+    from grandbatch.loader.context.contexts import Contexts
 
 Policy = Callable[..., Any]
 """(B, L, F) float32 windows and (B,) float64 exposures held, to (B,) exposures wanted.

@@ -16,7 +16,7 @@ import numpy as np
 
 from grandbatch.checkpoint import read_checkpoint
 from grandbatch.config import BatchConfig
-from grandbatch.errors import UsageError
+from grandbatch.errors import CheckpointError, UsageError
 from grandbatch.loader import SlidingWindowDataLoader
 from grandbatch.loader.context.pairing import Pairing
 from grandbatch.mappo import (
@@ -101,6 +101,8 @@ def wire_training(
     ------
     UsageError
         If settings contradict each other or the store.
+    CheckpointError
+        If the leader's can't be read, or doesn't say what it was trained on.
     """
     ranks = ranks or Ranks()
     shared: dict[str, Any] = {"rank": ranks.rank, "world_size": ranks.size}
@@ -135,10 +137,14 @@ def wire_training(
     if leader is not None:
         ((name, slow),) = (context or {}).items()
         known = Provenance.of_checkpoint(read_checkpoint(chosen(leader)))
-        if known is not None:
-            processor.provenance = processor.provenance.after(
-                _in_finer_bars(known, Pairing(name, store, slow, None))
+        if known is None:
+            raise CheckpointError(
+                f"{leader} doesn't say which bars its team was trained on, so that nothing could "
+                "be told from what one that it leads earns; train it again"
             )
+        processor.provenance = processor.provenance.after(
+            _in_finer_bars(known, Pairing(name, store, slow, None))
+        )
     if judged is not None:
         # all ranks take the same windows: their teams must stay one
         calibrated = _Calibration(trainer, _in_order(store, config, judged, **seen))

@@ -9,9 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 import grandbatch as gb
+from grandbatch.checkpoint import CheckpointManager
 from grandbatch.cli.main import app
-from grandbatch.errors import StoreMismatchError, UsageError
+from grandbatch.errors import CheckpointError, StoreMismatchError, UsageError
 from grandbatch.experiment import judge_trainings, judge_walk_forward, wire_training
+from grandbatch.mappo import BatchStrategicTrainer
 
 
 def said(*arguments):
@@ -90,6 +92,14 @@ def test_a_leader_that_has_seen_the_test_is_refused(stores, tmp_path):
     late = {"train": (None, "2020-01-11"), "test": ("2020-01-11", None)}
     train(slow, tmp_path / "slow", gb.split_store(slow, late))
     with pytest.raises(UsageError, match="the same splits"):
+        train(fast, tmp_path / "led", context={"strategic": slow}, leader=tmp_path / "slow")
+
+
+def test_a_leader_that_does_not_say_what_it_has_seen_is_refused(stores, tmp_path):
+    fast, slow = stores
+    team = BatchStrategicTrainer.for_store(slow)
+    CheckpointManager(tmp_path / "slow", content_id="").save(1, team.state_dict(), {}, {})
+    with pytest.raises(CheckpointError, match="doesn't say which bars"):
         train(fast, tmp_path / "led", context={"strategic": slow}, leader=tmp_path / "slow")
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import make_batch
 
+import grandbatch as gb
 from grandbatch.batch import ContextWindows, MatrixBatch
 from grandbatch.checkpoint import CheckpointManager
 from grandbatch.errors import CheckpointError, TrainingError, UsageError
@@ -17,6 +18,7 @@ from grandbatch.mappo import (
     MappoConfig,
     Team,
 )
+from grandbatch.serving import LiveTeam
 
 
 def pair_batch(n, seed, *, told=0.0):
@@ -129,6 +131,8 @@ def test_states_and_leaders_of_other_windows_are_refused(tmp_path):
         build().load_weights(BatchTacticalTrainer().state_dict())
     with pytest.raises(UsageError, match="looks at a context 'strategic'"):
         build().export(tmp_path / "team.pt")
+    with pytest.raises(UsageError, match="looks at a context 'strategic'"):
+        LiveTeam(build(), gb.LiveFeatures("tactical"))
 
 
 def test_another_trainings_weights_bring_along_its_leader():
