@@ -6,15 +6,15 @@
 | `building` | `simulate`, `plan`, `build` |
 | `checking` | `check` |
 | `features` | `features` |
-| `stores` | `inspect`, `verify`, `stream` |
+| `stores` | `inspect`, `verify`, `stream`, `report` |
 | `training` | `train` |
 | `judging` | `evaluate` |
 | `serving` | `serve` |
-| `report` | `report` |
 | `monitoring` | `monitor` |
 | `upkeep` | `cache`, `quarantine`, `doctor`, `config` |
 | `demo` | `demo` |
 | `options` | flags that several commands share |
+| `contexts` | flags for windows of coarser bars, and their stores |
 | `settings` | settings that are no flags: variables, files, defaults |
 | `output` | progress on stderr, results on stdout, as text or JSON |
 """
