@@ -11,6 +11,7 @@ A YAML file holds the same settings by their names: `overlap: 12`. Flags win ove
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -106,6 +107,8 @@ def prepare(set_name: str, options: argparse.Namespace) -> Stores:
 
 def run(main: Callable[[], None]) -> None:
     """Run a pipeline; end with one line and an exit code where it can't go on."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("grandbatch").setLevel(logging.INFO)
     try:
         main()
     except GrandbatchError as error:

@@ -12,7 +12,6 @@ from prepare import run
 from training import main
 
 import grandbatch as gb
-from grandbatch.mappo import MappoTrainer
 
 if __name__ == "__main__":
-    run(lambda: main(None, gb.BatchConfig(), MappoTrainer))
+    run(lambda: main(None, gb.BatchConfig()))

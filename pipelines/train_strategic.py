@@ -12,7 +12,6 @@ from prepare import run
 from training import main
 
 import grandbatch as gb
-from grandbatch.mappo import BatchStrategicTrainer
 
 if __name__ == "__main__":
-    run(lambda: main("strategic", gb.BatchConfig.strategic(), BatchStrategicTrainer))
+    run(lambda: main("strategic", gb.BatchConfig.strategic()))

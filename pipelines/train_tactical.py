@@ -12,7 +12,6 @@ from prepare import run
 from training import main
 
 import grandbatch as gb
-from grandbatch.mappo import BatchTacticalTrainer
 
 if __name__ == "__main__":
-    run(lambda: main("tactical", gb.BatchConfig.tactical(), BatchTacticalTrainer))
+    run(lambda: main("tactical", gb.BatchConfig.tactical()))

@@ -15,8 +15,8 @@ import torch
 from simulated import write_bars
 
 import grandbatch as gb
+from grandbatch.checkpoint import read_checkpoint
 from grandbatch.errors import UsageError
-from grandbatch.ranks import Ranks
 
 PIPELINES = Path(__file__).parent.parent / "pipelines"
 SMALL = ["--folds", "2", "--batch-size", "32", "--embargo", "1h"]
@@ -30,13 +30,9 @@ def module(monkeypatch):
 
 @pytest.fixture
 def train(module):
-    from grandbatch.mappo import BatchStrategicTrainer, BatchTacticalTrainer
-
-    kinds = {"strategic": BatchStrategicTrainer, "tactical": BatchTacticalTrainer}
-
     def run(name, *arguments):
         config = getattr(gb.BatchConfig, name)()
-        module("training").main(name, config, kinds[name], list(map(str, arguments)))
+        module("training").main(name, config, list(map(str, arguments)))
 
     return run
 
@@ -157,8 +153,8 @@ def test_two_processes_train_and_judge_each_team_together(train, tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("windows to train on") == 2
-    assert done.stdout.count("evaluation.json") == 1
+    assert done.stderr.count("windows to train on") == 2
+    assert done.stdout.count("evaluation.html") == 1
     found, saved = (out / "evaluation.json").read_text(), checkpoints(out)
     train("strategic", *flags)
     assert checkpoints(out) == saved
@@ -166,23 +162,23 @@ def test_two_processes_train_and_judge_each_team_together(train, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_team_begins_with_the_weights_of_another(module, tmp_path):
-    from grandbatch.mappo import BatchStrategicTrainer
+def test_a_team_begins_with_the_weights_of_another(train, tmp_path):
+    bars = write_bars(tmp_path / "bars.csv", 700)
+    short = write_bars(tmp_path / "short.csv", 400)
+    flags = ["--folds", "1", "--seeds", "1", "--overlap", "47", "--batch-size", "32"]
 
-    bars, training = write_bars(tmp_path / "bars.csv", 600), module("training")
-    store = gb.build_store(bars, tmp_path / "s.zarr", overlap=40, durable=False)
-    split = gb.split_store(store, {"train": 0.8, "test": 0.2})["train"]
-    config = gb.BatchConfig(batch_size=32, overlap=40)
-    parser = training._parser("strategic", config)
+    def weights(name, bars, *more):
+        train("strategic", bars, "--out", tmp_path / name, *flags, *more)
+        folder = tmp_path / name / "fold-0" / "seed-0"
+        path = gb.CheckpointManager(folder, content_id="").latest()
+        return read_checkpoint(path).trainer_state["weights"]
 
-    def weights(name, *flags):
-        options = parser.parse_args(["b.csv", "--out", str(tmp_path), *map(str, flags)])
-        trainer = training._train(
-            BatchStrategicTrainer, store, config, split, tmp_path / name, options, Ranks()
-        )
-        return trainer.state_dict()["weights"]
-
-    first, warm = weights("one"), weights("two", "--init-from", tmp_path / "one")
-    assert not all(torch.equal(first[name], warm[name]) for name in first)
-    again = weights("one", "--init-from", tmp_path / "two")
+    first = weights("one", short)
+    warm = ("--init-from", tmp_path / "one" / "fold-0" / "seed-0")
+    cold, begun = weights("cold", bars), weights("warm", bars, *warm)
+    assert not all(torch.equal(cold[name], begun[name]) for name in cold)
+    again = weights("one", short, "--init-from", tmp_path / "warm" / "fold-0" / "seed-0")
     assert all(torch.equal(first[name], again[name]) for name in first), "resumed, not begun anew"
+    # weights that have seen what is to be traded
+    with pytest.raises(UsageError, match="is to be judged by windows that read bars"):
+        weights("two", short, "--init-from", tmp_path / "warm" / "fold-0" / "seed-0")

@@ -12,9 +12,7 @@ from grandbatch.cli import options as o
 from grandbatch.cli.contexts import ContextOption, MaxAge, open_contexts
 from grandbatch.cli.output import show_lines
 from grandbatch.cli.training import make_config
-from grandbatch.files.whole import write_whole
 from grandbatch.store.reader import MatrixStore
-from grandbatch.values.texts import strict_json
 from grandbatch.values.times import shown
 
 if TYPE_CHECKING:
@@ -113,7 +111,7 @@ def walk_forward(
     Example: grandbatch walk-forward bars.zarr --out walk --embargo 1D
     """
     from grandbatch.experiment import judge_walk_forward
-    from grandbatch.report.judgement import write_judgement
+    from grandbatch.report.judgement import keep_walk_forward
 
     opened = MatrixStore.open(store)
     learning = opened if learn_from is None else MatrixStore.open(learn_from)
@@ -132,13 +130,10 @@ def walk_forward(
         epochs=epochs,
         run_length=run_length,
     )
-    found = result.to_json()
-    write_whole(out / "evaluation.json", strict_json(found).encode())
-    page = out / "evaluation.html"
     facts = {"store": store, "learnt from": learning.path, "folds": folds, "seeds": seeds,
              "embargo": embargo, "epochs": epochs}  # fmt: skip
-    write_judgement(result, page, f"walk-forward on {store.name}", facts, None)
-    show_lines({**found, "path": str(page)}, _lines(result, page), as_json=as_json)
+    page = keep_walk_forward(result, out, store.name, facts)
+    show_lines({**result.to_json(), "path": str(page)}, _lines(result, page), as_json=as_json)
 
 
 def write_page(judged: Judgement, store: Path, out: Path) -> None:

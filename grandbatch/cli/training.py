@@ -23,7 +23,7 @@ from grandbatch.ranks import join_ranks
 from grandbatch.splits import Split, split_store
 from grandbatch.store.reader import MatrixStore
 from grandbatch.training.interrupts import HeldInterrupts
-from grandbatch.training.provenance import TEST, TRAIN, Provenance
+from grandbatch.training.provenance import TEST, TRAIN
 from grandbatch.values.texts import strict_json
 from grandbatch.values.times import moment, to_nanoseconds
 
@@ -140,7 +140,7 @@ def train(
     if trace is not None:
         refuse_inside_store(trace, "the trace (--trace)")
     splits = make_splits(opened, split, train_until, test_from, embargo)
-    from grandbatch.experiment import wire_training
+    from grandbatch.experiment import take_weights, wire_training
 
     config = make_config(opened, batch_size, checkpoint_frequency, seed, max_memory_percent)
     with join_ranks() as ranks:
@@ -249,30 +249,6 @@ def _read_shares(text: str) -> dict[str, float]:
             f"train and test, such as 0.8,0.2; got {text!r}"
         ) from None
     return dict(zip(names, shares, strict=True))
-
-
-def take_weights(processor: BatchProcessor, trainer: Any, source: Path) -> None:
-    """Begin with the weights of another training, and take note of what that one had seen.
-
-    Raises
-    ------
-    UsageError
-        If it had seen what is to be kept for the test.
-    """
-    from grandbatch.checkpoint import read_checkpoint
-    from grandbatch.mappo.saving import chosen
-
-    path = chosen(source)
-    seen = Provenance.of_checkpoint(read_checkpoint(path))
-    if seen is not None:
-        processor.provenance = processor.provenance.after(seen)
-    elif processor.provenance.splits:
-        _log.warning(
-            "%s doesn't say which bars it was trained on: if the test's were among them, what "
-            "grandbatch evaluate says of this training means nothing",
-            path,
-        )
-    trainer.load_weights(path)
 
 
 def _follow(processor: BatchProcessor, trainer: Any, trace: Path | None, rank: int) -> bool:

@@ -9,7 +9,7 @@
 
 from grandbatch.experiment.judging import Candidate, Judgement, hardly_trained, judge_trainings
 from grandbatch.experiment.walking import judge_walk_forward
-from grandbatch.experiment.wiring import VALIDATION, kind_of, wire_training
+from grandbatch.experiment.wiring import VALIDATION, kind_of, take_weights, wire_training
 
 __all__ = [
     "VALIDATION",
@@ -19,5 +19,6 @@ __all__ = [
     "judge_trainings",
     "judge_walk_forward",
     "kind_of",
+    "take_weights",
     "wire_training",
 ]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grandbatch.config import BatchConfig
 from grandbatch.evaluation import Evaluation, evaluate_walk_forward
-from grandbatch.experiment.wiring import wire_training
+from grandbatch.experiment.wiring import take_weights, wire_training
 from grandbatch.mappo import MappoTrainer
+from grandbatch.ranks import Ranks
 from grandbatch.splits import Split, walk_forward
 from grandbatch.store import MatrixStore
-from grandbatch.training.provenance import TRAIN
+from grandbatch.training import Callback
+from grandbatch.training.provenance import TEST, TRAIN
 
 if TYPE_CHECKING:
     from grandbatch.values.times import Duration
@@ -36,12 +38,17 @@ def judge_walk_forward(
     draws: int = 999,
     context: Mapping[str, MatrixStore] | None = None,
     max_age: Duration | None = None,
+    ranks: Ranks | None = None,
+    init_from: str | os.PathLike[str] | None = None,
+    callbacks: Callable[[str], Sequence[Callback]] = lambda training: (),
+    trainer_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Evaluation:
     """Train on each pair's first split with each seed, and trade the test that follows.
 
-    Each training keeps checkpoints of its own in `OUT/fold-N/seed-N`, and goes on from them: the
-    same call again retrains nothing that is finished.
+    Each training begins anew, or with given weights, and keeps checkpoints of its own in
+    `OUT/fold-N/seed-N`, which say what its test is. It goes on from them: the same call again
+    retrains nothing that is finished.
 
     Parameters
     ----------
@@ -61,6 +68,14 @@ def judge_walk_forward(
     context : mapping of str to MatrixStore, optional
     max_age : str or timedelta, optional
         As of `wire_training`.
+    ranks : Ranks, optional
+        The processes that learn each training together; all get the same result.
+    init_from : path, optional
+        Weights that each training begins with, as of `take_weights`.
+    callbacks : callable
+        Those of a training, given its name: "fold-0/seed-1".
+    trainer_options : mapping, optional
+        As of `wire_training`, besides `cost`.
     **options
         As of `wire_training`: epochs, run_length, …
 
@@ -71,24 +86,31 @@ def judge_walk_forward(
     Raises
     ------
     UsageError, StoreMismatchError, CheckpointError
-        As of `walk_forward`, `evaluate_walk_forward` and `BatchProcessor`.
+        If `init_from` has seen a test; and as of `walk_forward`, `evaluate_walk_forward` and
+        `BatchProcessor`.
     """
+    ranks = ranks or Ranks()
     pairs = walk_forward(every_bar, folds, embargo=embargo)
     numbers = {split: number for number, (split, _) in enumerate(pairs)}
 
     def train(split: Split, seed: int) -> MappoTrainer:
-        folder = Path(out) / f"fold-{numbers[split]}" / f"seed-{seed}"
+        name = f"fold-{numbers[split]}/seed-{seed}"
         processor, trainer = wire_training(
             learning,
             replace(config, seed=seed),
-            folder,
-            {TRAIN: split},
-            trainer_options={"cost": cost},
+            Path(out) / name,
+            {TRAIN: split, TEST: dict(pairs)[split]},
+            ranks=ranks,
+            callbacks=callbacks(name),
+            trainer_options={"cost": cost, **(trainer_options or {})},
             context=context,
             max_age=max_age,
             **options,
         )
-        _log.info("%s: %s windows to train on", folder, f"{processor.loader.n_windows:,}")
+        if init_from is not None and processor.checkpoints.latest() is None:
+            take_weights(processor, trainer, init_from)
+        if ranks.rank == 0:
+            _log.info("%s: %s windows to train on", name, f"{processor.loader.n_windows:,}")
         for _ in processor.process_batches(trainer):
             pass
         return trainer

@@ -5,6 +5,7 @@ Covers what wires a store, a trainer and a processor; not what is done with the 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 VALIDATION = "validation"
 """Name of the split that the best checkpoint is chosen by."""
+
+_log = logging.getLogger("grandbatch")
 
 _KINDS = {"strategic": BatchStrategicTrainer, "tactical": BatchTacticalTrainer}
 _JUDGED_WINDOWS = 1024
@@ -164,6 +167,38 @@ def _in_finer_bars(known: Provenance, pairing: Pairing) -> Provenance:
         return int(pairing.first_shared(np.array([begin]))[0]), behind
 
     return replace(known, seen=tuple(map(finer, known.seen)), splits={})
+
+
+def take_weights(
+    processor: BatchProcessor, trainer: MappoTrainer, source: str | os.PathLike[str]
+) -> None:
+    """Begin with the weights of another training, and take note of what that one had seen.
+
+    Parameters
+    ----------
+    processor, trainer
+        As of `wire_training`; nothing was learnt yet.
+    source : path
+        A checkpoint, or a folder of them.
+
+    Raises
+    ------
+    UsageError
+        If it had seen what is to be kept for the test.
+    CheckpointError
+        If it can't be read, or is of other networks.
+    """
+    path = chosen(source)
+    seen = Provenance.of_checkpoint(read_checkpoint(path))
+    if seen is not None:
+        processor.provenance = processor.provenance.after(seen)
+    elif processor.provenance.splits:
+        _log.warning(
+            "%s doesn't say which bars it was trained on: if the test's were among them, what "
+            "grandbatch evaluate says of this training means nothing",
+            path,
+        )
+    trainer.load_weights(path)
 
 
 class _Calibration(Callback):

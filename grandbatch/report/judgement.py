@@ -7,8 +7,10 @@ from pathlib import Path
 
 from grandbatch.evaluation import Evaluation, SymbolResult
 from grandbatch.evaluation.performance import written
+from grandbatch.files.whole import write_whole
 from grandbatch.report import charts, html
 from grandbatch.report.page import document, publish, refuse_folder
+from grandbatch.values.texts import strict_json
 
 _MOST_CURVES = 3
 _CONTENTS = {
@@ -48,6 +50,27 @@ def write_judgement(
          result), html.section("made-of", "What it is made of", html.facts(facts)))
     )  # fmt: skip
     publish(path, document(name, body, _CONTENTS))
+
+
+def keep_walk_forward(
+    result: Evaluation, out: Path, name: str, facts: Mapping[str, object]
+) -> Path:
+    """Write a walk-forward's figures and page, `evaluation.json` and `.html`, into its folder.
+
+    Returns
+    -------
+    Path
+        Of the page.
+
+    Raises
+    ------
+    UsageError
+        If the page's place is taken by a folder.
+    """
+    write_whole(out / "evaluation.json", strict_json(result.to_json()).encode())
+    page = out / "evaluation.html"
+    write_judgement(result, page, f"walk-forward on {name}", facts, None)
+    return page
 
 
 def _verdict(result: Evaluation, warning: str | None) -> str:

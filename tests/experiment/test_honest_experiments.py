@@ -279,7 +279,8 @@ def test_a_walk_forward_is_that_of_python_and_a_second_run_trains_nothing(folder
     }
     assert (tmp_path / "walk" / "evaluation.html").read_text().count("seed 1") == 1
     pairs = gb.walk_forward(gb.MatrixStore.open(folder / "every.zarr"), 2, embargo="1h")
-    for number, (split, _) in enumerate(pairs):
-        assert provenance(tmp_path / "walk" / f"fold-{number}" / "seed-0").splits["train"] == split
+    for number, (split, test) in enumerate(pairs):
+        saved_splits = provenance(tmp_path / "walk" / f"fold-{number}" / "seed-0").splits
+        assert saved_splits == {"train": split, "test": test}
     assert json.loads(run(*flags).out) == first
     assert {path: path.stat().st_mtime_ns for path in saved} == saved
