@@ -18,6 +18,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -64,7 +65,10 @@ class WorkerEpochs:
 
     def _take(self, values: torch.Tensor) -> None:
         # a copy made by pickle or deepcopy has memory of its own, which is not shared yet
-        self._shared: torch.Tensor = values.share_memory_()  # type: ignore[no-untyped-call]
+        # where there is no room in shared memory only workers suffer, and they say so
+        with suppress(RuntimeError):
+            values.share_memory_()  # type: ignore[no-untyped-call]
+        self._shared = values
         self._head = values[:_HEADER].numpy()
         self._slots = values[_HEADER:].view(MAX_WORKERS, _SLOT).numpy()
 
@@ -110,8 +114,14 @@ class WorkerEpochs:
         Raises
         ------
         UsageError
-            If workers can't know what was chosen.
+            If workers can't know what was chosen, or have no memory to share.
         """
+        if not self._shared.is_shared():  # type: ignore[no-untyped-call]
+            raise UsageError(
+                "no shared memory could be had for worker processes (/dev/shm is full, missing or "
+                "read-only, or ulimit -f is too low); give it room (docker run --shm-size 1g), or "
+                "use num_workers=0"
+            )
         parent = multiprocessing.parent_process()
         if parent is None or parent.pid != self._owner:
             raise UsageError(

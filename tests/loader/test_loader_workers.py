@@ -6,6 +6,7 @@ import copy
 import gc
 import os
 import pickle
+import resource
 import signal
 import time
 
@@ -316,3 +317,16 @@ def test_a_stateful_dataloader_goes_from_epoch_to_epoch(loader, epochs, persiste
     resumed.load_state_dict(state)
     assert windows(resumed) == epochs[2][70:]
     assert windows(resumed) == epochs[3]
+
+
+def test_a_loader_without_shared_memory_needs_no_workers_and_refuses_them(loader, epochs):
+    # files may not be larger than this: a stand-in for a /dev/shm that is full
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        alone = copy.deepcopy(loader)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(list(alone)) == len(list(loader))
+    with pytest.raises(UsageError, match="no shared memory could be had"):
+        next(iter(DataLoader(alone, batch_size=None, num_workers=1)))
