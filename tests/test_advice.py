@@ -72,7 +72,7 @@ OFFERED = {
     "--timezone": "bars/test_bars_meanings.py",
     "--where": "bars/test_columns_beside.py",
 }
-"""Flags whose value is computed and quoted by `grandbatch.bars.flags`, alike."""
+"""Flags whose value is computed and quoted by `grandbatch.bars.rules.flags`, alike."""
 
 SUBJECTS = {
     "--context and --leader are of a hierarchical team: grandbatch train hierarchical",

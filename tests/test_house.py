@@ -30,6 +30,9 @@ SCREEN_LINES = 60
 BEYOND_A_SCREEN = {"grandbatch.kernels.bars.csv_rows.read_lines"}
 """In kernels, to hand arrays to another function for each line costs too much."""
 
+FLOORS = 7
+"""So many parts of `bars/` import one another in a row, at the most."""
+
 REPEATED_LINES = 10
 """So many lines of the same logic stand once."""
 
@@ -91,6 +94,31 @@ def test_the_search_for_circles_finds_one():
 def test_no_module_imports_another_in_a_circle_not_even_for_types():
     graph = {name: set(imports(tree)) - {name} for name, (_, tree) in MODULES.items()}
     assert circles(graph) == []
+
+
+def longest_way(graph):
+    """The longest row of nodes of which each leads to the next, in a graph without circles."""
+    ways = {}
+
+    def way(one):
+        if one not in ways:
+            ways[one] = (one, *max(map(way, graph[one]), key=len, default=()))
+        return ways[one]
+
+    return max(map(way, graph), key=len)
+
+
+def test_bars_have_seven_floors():
+    assert longest_way({"a": ["b", "c"], "b": ["c"], "c": [], "d": ["a"]}) == ("d", "a", "b", "c")
+    rooms = {}
+    for name, (_, tree) in MODULES.items():
+        if name.startswith("grandbatch.bars."):
+            others = {other for other in imports(tree) if other.startswith("grandbatch.bars.")}
+            room = name.split(".")[2]
+            rooms[room] = rooms.get(room, set()) | {other.split(".")[2] for other in others}
+            rooms[room].discard(room)
+    assert rooms["prepare"] >= {"building", "cache"}
+    assert len(longest_way(rooms)) <= FLOORS
 
 
 def test_no_class_name_stands_twice():

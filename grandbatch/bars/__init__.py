@@ -2,23 +2,15 @@
 
 | module | |
 |---|---|
-| `making` | a cache made: by growing another, or from all files |
-| `growth` | what a cache must know to grow by new files, and when it can't |
 | `prepare` | the public way in: a cache found, or built |
 | `resampling` | a cache of coarser bars, gathered from finer ones |
 | `building` | a cache built: blocks read, settled together, joined or merged, published |
-| `judging` | which rows of a block are bars, given the blocks beside it |
-| `filling` | rows whose extra columns lack a value: no bars, or a gap to fill |
-| `cache` | `Bars`, and the folder of caches |
 | `reading` | bytes of a file to typed rows; knows no rule, no cache and no Dask |
 | `form` | how a file is written: its dialect, its columns, whose bars it has |
+| `cache` | `Bars`, and the folder of caches |
 | `inputs` | which files are meant, how they are packed and opened |
 | `timestamps` | what texts and numbers mean as times |
-| `rules` | `BarRules`: what makes a row a bar, and the reasons why one is none |
-| `extras` | extra columns: what they may be called, and what stands where one has no value |
-| `clocks` | a zone, and what a clock is ahead of it |
-| `timeframe` | how long bars last, and in which intervals finer ones are gathered |
-| `flags` | rules as flags: what an error offers is what the command line takes |
+| `rules` | `BarRules`: what makes a row a bar, and how it is written as flags |
 
 Importing this package, and finding bars that are cached already, loads neither dask nor pandas nor
 pyarrow.

@@ -162,7 +162,7 @@ def prepare_bars(
             schedule,
             memory_limit_bytes,
         )
-    from grandbatch.bars.making import build_bars
+    from grandbatch.bars.building.making import build_bars
     from grandbatch.memory import memory_limit
     from grandbatch.scheduling import Schedule
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from grandbatch.bars.flags import split_columns, split_list
 from grandbatch.bars.rules import BarRules
+from grandbatch.bars.rules.flags import split_columns, split_list
 from grandbatch.builder.settings import StoreSettings, make_settings
 from grandbatch.cli.settings import take_files
 from grandbatch.errors import UsageError

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grandbatch.bars import BarRules, find_bars, making, open_bars, prepare_bars, read_bars
+from grandbatch.bars import BarRules, find_bars, open_bars, prepare_bars, read_bars
 from grandbatch.bars.building import build as building
+from grandbatch.bars.building import making
 from grandbatch.errors import DiskFullError, InputError, UsageError
 from grandbatch.scheduling import Schedule
 

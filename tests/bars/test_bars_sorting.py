@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.building import sorting
+from grandbatch.bars.building.parts import sorting
 from grandbatch.bars.cache.upkeep import iter_bad_rows
 from grandbatch.errors import BadRowsError
 from grandbatch.scheduling import Schedule

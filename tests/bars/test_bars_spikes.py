@@ -12,8 +12,8 @@ from simulated import write_rows
 import grandbatch as gb
 from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.bars.building import block as pieces
-from grandbatch.bars.building import looking, sorting
 from grandbatch.bars.building import memory as reading_plan
+from grandbatch.bars.building.parts import looking, sorting
 from grandbatch.errors import BadRowsError, UsageError
 from grandbatch.scheduling import Schedule
 

@@ -13,7 +13,8 @@ from simulated import write_bars
 from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.bars.building import block as pieces
 from grandbatch.bars.building import build as building
-from grandbatch.bars.building import raw, sorting
+from grandbatch.bars.building import raw
+from grandbatch.bars.building.parts import sorting
 from grandbatch.errors import InputError
 from grandbatch.scheduling import Schedule
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import grandbatch as gb
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.building.gaps import fill_part
+from grandbatch.bars.building.parts.gaps import fill_part
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.cache.parts import write_part
 from grandbatch.errors import BadRowsError, ColumnError, InputError

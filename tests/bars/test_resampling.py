@@ -13,7 +13,8 @@ from advice import offers, rules_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grandbatch.bars import BarRules, Bars, find_bars, making, prepare_bars
+from grandbatch.bars import BarRules, Bars, find_bars, prepare_bars
+from grandbatch.bars.building import making
 from grandbatch.bars.resampling import build as resampling
 from grandbatch.bars.resampling import gathering
 from grandbatch.errors import InputError, MemoryLimitError, UsageError

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from grandbatch.bars.building.filling import mark_gaps
+from grandbatch.bars.building.judging import Carry, Judged, digests_of, judge
 from grandbatch.bars.building.raw import write_raw
 from grandbatch.bars.cache.digests import PartDigests
 from grandbatch.bars.cache.parts import write_part
-from grandbatch.bars.filling import mark_gaps
 from grandbatch.bars.form.dialect import CsvDialect
-from grandbatch.bars.judging import Carry, Judged, digests_of, judge
 from grandbatch.bars.reading.choosing import leave_out, texts_by_symbol
 from grandbatch.bars.reading.csv_rows import parse_rows
 from grandbatch.bars.reading.parquet_rows import ParquetDialect, parquet_texts, read_parquet

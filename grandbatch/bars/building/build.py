@@ -7,12 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from grandbatch.bars.building.assembly import (
-    PlannedPart,
-    group_parts,
-    join_parts,
-    plan_parts,
-)
 from grandbatch.bars.building.block import (
     BlockJob,
     BlockRecord,
@@ -21,9 +15,25 @@ from grandbatch.bars.building.block import (
     read_blocks,
 )
 from grandbatch.bars.building.carries import tasks_to_repeat
-from grandbatch.bars.building.gaps import fill_gaps
-from grandbatch.bars.building.looking import look_at
+from grandbatch.bars.building.growth import (
+    add_base,
+    check_behind,
+    check_independent,
+    grow_quarantine,
+    growth_facts,
+    standing_of,
+)
 from grandbatch.bars.building.memory import ReadingPlan
+from grandbatch.bars.building.parts.assembly import (
+    PlannedPart,
+    group_parts,
+    join_parts,
+    plan_parts,
+)
+from grandbatch.bars.building.parts.gaps import fill_gaps
+from grandbatch.bars.building.parts.looking import look_at
+from grandbatch.bars.building.parts.sorting import sort_bars
+from grandbatch.bars.building.parts.spikes import remove_spikes
 from grandbatch.bars.building.planning import (
     Source,
     plan_reading,
@@ -39,20 +49,10 @@ from grandbatch.bars.building.quarantine import (
     near_misses,
 )
 from grandbatch.bars.building.settling import refuse_undated, settle_meanings, settle_sessions
-from grandbatch.bars.building.sorting import sort_bars
-from grandbatch.bars.building.spikes import remove_spikes
 from grandbatch.bars.cache import bars as cache
 from grandbatch.bars.cache.digests import PartDigests, file_crc
 from grandbatch.bars.cache.joining import Base, join_caches
 from grandbatch.bars.cache.manifest import FORMAT, MANIFEST, QUARANTINE, Part, bars_fingerprint
-from grandbatch.bars.growth import (
-    add_base,
-    check_behind,
-    check_independent,
-    grow_quarantine,
-    growth_facts,
-    standing_of,
-)
 from grandbatch.bars.inputs.files import (
     InputFile,
     describe_source,

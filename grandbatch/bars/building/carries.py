@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from grandbatch.bars.building.block import BlockJob, BlockRecord, SymbolRows
-from grandbatch.bars.judging import Carry
+from grandbatch.bars.building.judging import Carry
 
 
 @dataclass(frozen=True)

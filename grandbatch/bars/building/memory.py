@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from grandbatch.bars.building.assembly import PART_ROWS
+from grandbatch.bars.building.parts.assembly import PART_ROWS
 from grandbatch.bars.form.side_by_side import read_pairs
 from grandbatch.bars.inputs.files import LEAF_BYTES, InputFile
 from grandbatch.bars.reading.row_groups import (

@@ -15,7 +15,6 @@ import numpy as np
 from dask import delayed
 
 from grandbatch.bars.building.block import BlockJob
-from grandbatch.bars.flags import offer_list
 from grandbatch.bars.form.columns import ColumnMap
 from grandbatch.bars.form.dialect import SAMPLE_BYTES, CsvDialect, read_dialect, read_ending
 from grandbatch.bars.inputs.files import LEAF_BYTES, InputFile, hash_leaves, join_leaves
@@ -26,6 +25,7 @@ from grandbatch.bars.reading.parquet_rows import ParquetDialect, read_parquet_di
 from grandbatch.bars.reading.row_groups import ParquetBlock
 from grandbatch.bars.reading.text_blocks import CsvBlock, cut_file, text_of
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
+from grandbatch.bars.rules.flags import offer_list
 from grandbatch.bars.timestamps.evidence import NOTHING, UNSETTLED, Evidence, Meaning, total
 from grandbatch.bars.timestamps.texts import TimeForm
 from grandbatch.kernels.bars.csv_rows import PADDING

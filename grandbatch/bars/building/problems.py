@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from grandbatch.bars.clocks import is_zone
-from grandbatch.bars.flags import offer
 from grandbatch.bars.inputs.files import InputFile
 from grandbatch.bars.rules import UNITS, BarRules
+from grandbatch.bars.rules.clocks import is_zone
+from grandbatch.bars.rules.flags import offer
 from grandbatch.bars.timestamps.evidence import Clocks, Dates, Evidence, Numbers, first_verdict
 from grandbatch.bars.timestamps.forms import likely_form
 from grandbatch.errors import BadRowsError, DiskFullError, TimestampError

@@ -23,15 +23,15 @@ from grandbatch.bars.building.block import (
     write_bad_rows,
 )
 from grandbatch.bars.building.disorder import likely_remedy
+from grandbatch.bars.building.judging import NEAR_MISS, judge
 from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.problems import bad_rows, duplicate
-from grandbatch.bars.flags import offer
 from grandbatch.bars.form.dialect import CsvDialect
 from grandbatch.bars.form.instruments import ColumnsWatch
-from grandbatch.bars.judging import NEAR_MISS, judge
 from grandbatch.bars.reading.row_groups import OpenGroups, ParquetBlock
 from grandbatch.bars.reading.rows import Rows
 from grandbatch.bars.rules import REASONS, BarRules
+from grandbatch.bars.rules.flags import offer
 from grandbatch.errors import InputError
 from grandbatch.kernels.bars.bar_rules import (
     ACCEPTED,

@@ -11,7 +11,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import BinaryIO
 
-from grandbatch.bars.flags import offer
 from grandbatch.bars.form.columns import ColumnMap
 from grandbatch.bars.form.foreign import refuse_other_forms
 from grandbatch.bars.form.header import fields_of, has_volume, looks_like_bar, match_columns
@@ -24,6 +23,7 @@ from grandbatch.bars.form.undated import check_dated
 from grandbatch.bars.inputs.files import read_exactly
 from grandbatch.bars.inputs.packing import likely_encodings
 from grandbatch.bars.rules import BarRules
+from grandbatch.bars.rules.flags import offer
 from grandbatch.bars.timestamps.scales import check_scale
 from grandbatch.errors import ColumnError, InputError
 

@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from grandbatch.bars.flags import offer_columns
 from grandbatch.bars.form.columns import NOWHERE, ColumnMap
 from grandbatch.bars.rules import BarRules
+from grandbatch.bars.rules.flags import offer_columns
 from grandbatch.errors import ColumnError
 
 # Chinese (simplified, traditional), Japanese, Korean, German, Russian

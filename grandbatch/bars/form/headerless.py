@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from grandbatch.bars.flags import offer_list
 from grandbatch.bars.form.header import is_number
 from grandbatch.bars.form.texts import is_time
+from grandbatch.bars.rules.flags import offer_list
 
 _PRICES = ("open", "high", "low", "close")
 _NUMBERS = (*_PRICES, "volume")

@@ -10,10 +10,10 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 
-from grandbatch.bars.flags import offer, offer_columns, offer_list
 from grandbatch.bars.form.columns import NOWHERE, ColumnMap, TextColumn
 from grandbatch.bars.form.header import find_header, plain_name
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
+from grandbatch.bars.rules.flags import offer, offer_columns, offer_list
 from grandbatch.errors import ColumnError
 
 SAMPLE_ROWS = 50

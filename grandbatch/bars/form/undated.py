@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from grandbatch.bars.flags import offer_columns
 from grandbatch.bars.form.columns import ColumnMap
 from grandbatch.bars.form.header import CLOCK_NAMES, plain_name
 from grandbatch.bars.rules import BarRules
+from grandbatch.bars.rules.flags import offer_columns
 from grandbatch.bars.timestamps.evidence import UNSETTLED
 from grandbatch.bars.timestamps.sessions import DAY
 from grandbatch.bars.timestamps.texts import TimeForm, read_times

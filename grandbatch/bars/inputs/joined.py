@@ -6,9 +6,9 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from grandbatch.bars.flags import offer
 from grandbatch.bars.inputs.packing import stem_of
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
+from grandbatch.bars.rules.flags import offer
 from grandbatch.store.notes import named
 
 _WORD = re.compile(r"[^\W\d_]{2,}")

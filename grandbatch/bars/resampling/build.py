@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from grandbatch.bars.building.assembly import folder_of
+from grandbatch.bars.building.parts.assembly import folder_of
 from grandbatch.bars.building.planning import task_of
 from grandbatch.bars.cache.bars import Bars, publish
 from grandbatch.bars.cache.digests import damaged, file_crc
@@ -28,7 +28,7 @@ from grandbatch.bars.resampling.gathering import (
     refuse_overflow,
 )
 from grandbatch.bars.rules import BarRules
-from grandbatch.bars.timeframe import Timeframe
+from grandbatch.bars.rules.timeframe import Timeframe
 from grandbatch.errors import DiskFullError, InputError, MemoryLimitError
 from grandbatch.files import digested
 from grandbatch.files.system import sync_folder

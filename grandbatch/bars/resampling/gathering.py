@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.bars.cache.bars import Bars
-from grandbatch.bars.flags import offer
-from grandbatch.bars.timeframe import Timeframe
+from grandbatch.bars.rules.flags import offer
+from grandbatch.bars.rules.timeframe import Timeframe
 from grandbatch.errors import InputError
 from grandbatch.kernels.bars.intervals import (
     FIRST,

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from grandbatch.bars.flags import offer
 from grandbatch.bars.rules import UNITS, BarRules
+from grandbatch.bars.rules.flags import offer
 from grandbatch.bars.timestamps.forms import has_form
 from grandbatch.bars.timestamps.texts import TimeForm, read_times
 from grandbatch.errors import TimestampError

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from grandbatch.bars.clocks import split_zone
+from grandbatch.bars.rules.clocks import split_zone
 from grandbatch.bars.timestamps.evidence import UNSETTLED, Evidence, Meaning, Tally
 from grandbatch.bars.timestamps.sessions import DAY
 from grandbatch.errors import UsageError

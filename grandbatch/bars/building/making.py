@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from grandbatch.bars.building.build import CacheBuild, Progress, give_back_where_tight
+from grandbatch.bars.building.growth import EntangledError, find_base
 from grandbatch.bars.building.memory import plan_memory, shares_of_workers
 from grandbatch.bars.building.problems import disk_full
 from grandbatch.bars.building.quarantine import HopelessError
 from grandbatch.bars.cache.bars import Bars
 from grandbatch.bars.cache.joining import Base
 from grandbatch.bars.cache.keeping import STAGING, build_lock, put_aside_unused
-from grandbatch.bars.growth import EntangledError, find_base
 from grandbatch.bars.inputs.files import InputFile
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import DamagedBarsError, InputError

@@ -15,13 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.bars.building.assembly import (
-    PART_ROWS,
-    PlannedPart,
-    Slice,
-    folder_of,
-    group_parts,
-)
 from grandbatch.bars.building.block import (
     SAMPLE_ROWS,
     BlockJob,
@@ -30,6 +23,13 @@ from grandbatch.bars.building.block import (
     add_bad_rows,
     block_path,
     in_runs,
+)
+from grandbatch.bars.building.parts.assembly import (
+    PART_ROWS,
+    PlannedPart,
+    Slice,
+    folder_of,
+    group_parts,
 )
 from grandbatch.bars.building.planning import task_of
 from grandbatch.bars.building.raw import open_raw_bars

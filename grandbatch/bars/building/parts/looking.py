@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.bars.building.assembly import PART_ROWS
+from grandbatch.bars.building.parts.assembly import PART_ROWS
 from grandbatch.bars.building.planning import task_of
 from grandbatch.bars.cache.digests import read_part
 from grandbatch.bars.cache.manifest import Part

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from grandbatch.bars.clocks import split_zone
-from grandbatch.bars.extras import checked_extra, checked_fill
-from grandbatch.bars.timeframe import Timeframe, made_timeframe
+from grandbatch.bars.rules.clocks import split_zone
+from grandbatch.bars.rules.extras import checked_extra, checked_fill
+from grandbatch.bars.rules.timeframe import Timeframe, made_timeframe
 from grandbatch.errors import InputError, UsageError
 from grandbatch.values.columns import BAR_COLUMNS
 from grandbatch.values.times import to_duration

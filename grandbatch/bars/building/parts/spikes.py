@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.bars.building.block import BlockJob, BlockRecord
-from grandbatch.bars.building.looking import runs_of_parts
+from grandbatch.bars.building.parts.looking import runs_of_parts
 from grandbatch.bars.building.planning import task_of
 from grandbatch.bars.building.quarantine import quarantine_bars
 from grandbatch.bars.cache.digests import read_part

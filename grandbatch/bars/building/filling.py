@@ -2,7 +2,7 @@
 
 A value that is missing, no number or not finite makes the row no bar. Where another is to stand
 instead, NaN marks its place: which one may depend on bars of other blocks, so that is settled when
-all bars are in order (`building.gaps`).
+all bars are in order (`building.parts.gaps`).
 """
 
 from __future__ import annotations

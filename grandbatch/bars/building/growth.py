@@ -20,13 +20,13 @@ from typing import Any
 
 from grandbatch.bars.building.block import BlockJob, BlockRecord
 from grandbatch.bars.building.carries import final_carries
+from grandbatch.bars.building.judging import Carry
 from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.quarantine import count_reasons, merge_bad_rows
 from grandbatch.bars.cache.bars import load_bars, open_bars
 from grandbatch.bars.cache.joining import Base, join_quarantines
 from grandbatch.bars.cache.manifest import MANIFEST
 from grandbatch.bars.inputs.files import InputFile, describe_source, digest_of
-from grandbatch.bars.judging import Carry
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.timestamps.evidence import NOTHING
 from grandbatch.errors import DamagedBarsError
