@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         time_of_day,
     )
     from grandbatch.indicators import ema, wilder_rsi
-    from grandbatch.live import LiveFeatures
+    from grandbatch.live import LiveContext, LiveFeatures, LiveWindow
     from grandbatch.loader import DataStreamer, SlidingWindowDataLoader
     from grandbatch.memory import MemoryMonitor
     from grandbatch.position import Position
@@ -64,7 +64,9 @@ _HOMES = {
     "Evaluation": "evaluation",
     "Feature": "features",
     "FeatureSet": "features",
+    "LiveContext": "live",
     "LiveFeatures": "live",
+    "LiveWindow": "live",
     "MatrixBatch": "batch",
     "MatrixStore": "store",
     "MemoryMonitor": "memory",
@@ -115,7 +117,9 @@ __all__ = [
     "Evaluation",
     "Feature",
     "FeatureSet",
+    "LiveContext",
     "LiveFeatures",
+    "LiveWindow",
     "MatrixBatch",
     "MatrixStore",
     "MemoryMonitor",

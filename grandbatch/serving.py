@@ -172,15 +172,7 @@ class LiveTeam:
         DiskFullError
             If there is no room; the file is as it was before.
         """
-        kept = {
-            symbol: {
-                **part,
-                "bars": {name: torch.from_numpy(array) for name, array in part["bars"].items()},
-                "rows": torch.from_numpy(part["rows"]),
-            }
-            for symbol, part in self.live.state_dict().items()
-        }
-        state = {"symbols": kept, "held": dict(self._held)}
+        state = {"symbols": _as_tensors(self.live.state_dict()), "held": dict(self._held)}
         write_whole(Path(path), encode(self.n_bars, "", state, {_MADE_FOR: self.live.identity}, {}))
 
     def load(self, path: str | os.PathLike[str]) -> None:
@@ -205,18 +197,23 @@ class LiveTeam:
             held = {str(symbol): float(value) for symbol, value in state["held"].items()}
             if not all(abs(value) <= 1 for value in held.values()):
                 raise ValueError("it holds exposures beyond 1")
-            kept = {
-                symbol: {
-                    **part,
-                    "bars": {name: np.asarray(array) for name, array in part["bars"].items()},
-                    "rows": np.asarray(part["rows"]),
-                }
-                for symbol, part in state["symbols"].items()
-            }
-            self.live.load_state_dict(kept)
+            self.live.load_state_dict(_as_arrays(state["symbols"]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{path} is no state of a live team ({type(error).__name__}: {error}); give "
                 "another file to begin anew"
             ) from None
         self._held, self.n_bars = held, saved.step
+
+
+def _as_tensors(value: Any) -> Any:
+    """Return a state with tensors in place of its arrays: a checkpoint holds no others."""
+    if isinstance(value, Mapping):
+        return {name: _as_tensors(part) for name, part in value.items()}
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _as_arrays(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _as_arrays(part) for name, part in value.items()}
+    return value.numpy() if isinstance(value, torch.Tensor) else value

@@ -7,41 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-import numpy as np
-
-from grandbatch.bars.rules import DEFAULT_SYMBOL, REASONS, BarRules
-from grandbatch.errors import BadRowsError, ColumnError, UsageError
-from grandbatch.features import PRICES_AND_VOLUME, FeatureSet, resolve_feature_set
+from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
+from grandbatch.errors import ColumnError, UsageError
+from grandbatch.features import FeatureSet, resolve_feature_set
 from grandbatch.features.inputs import BAR_INPUTS, extra_inputs_of, known_inputs, require_inputs
-from grandbatch.kernels.bars.bar_rules import (
-    ACCEPTED,
-    MISSING,
-    NEVER,
-    NOT_FINITE,
-    UNPARSEABLE,
-    judge_rows,
-    widen,
-)
-from grandbatch.live.reading import named, to_number
-from grandbatch.live.segment import LiveSegment, Values
+from grandbatch.kernels.bars.bar_rules import MISSING
+from grandbatch.live.coarser import LiveWindow
+from grandbatch.live.contexts import LiveContext, LiveContexts, checked_contexts, sets_of
+from grandbatch.live.judging import REMEMBERED, SYMBOL, LiveJudge, refusal
+from grandbatch.live.segment import LiveSegment, identity_of
 from grandbatch.values.arrays import Float32
 from grandbatch.values.columns import TIMESTAMP
-from grandbatch.values.times import shown, to_duration, to_nanoseconds
+from grandbatch.values.times import to_duration
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from grandbatch.values.times import Duration
-
-_SYMBOL = "symbol"
-_UNCHANGED = "nothing has changed: mend it, or leave it out and push the next one"
-_QUARANTINED = f"A build would quarantine this bar; {_UNCHANGED}"
-_REMEMBERED = (
-    "A build would quarantine this bar; its time and its other values are remembered, as there: "
-    "push the next one"
-)
 
 
 class LiveFeatures:
@@ -69,6 +53,16 @@ class LiveFeatures:
     dayfirst : bool, optional
         As of `BarRules`: whether 2/7/2025 is the 2nd of July. Unless it is given, such a date is
         refused, since one bar can't tell.
+    context : mapping of str to (feature set, length) or LiveContext, optional
+        Windows of coarser bars, gathered from those that arrive, to come with each window as they
+        do in a loader with `context=`: ``{"strategic": ("strategic", "30min")}``.
+    max_age : str or timedelta, optional
+        As of `SlidingWindowDataLoader`: there is no window where a context is older.
+    bar_time : {"open", "close"}
+        As of `BarRules`: what the timestamps of bars are. It decides when a context is known.
+    bar_duration : str or timedelta, optional
+        As of `BarRules`: how long a bar lasts. Unless it is given it is the commonest distance of
+        neighbours so far, which in a feed's first bars may differ from that of a whole input.
 
     Raises
     ------
@@ -85,6 +79,14 @@ class LiveFeatures:
     ...     matrix = live.push({"timestamp": start + minute * 60_000_000_000, **bar})
     >>> matrix.shape
     (48, 13)
+
+    With coarser bars, each window that one was known with:
+
+    >>> live = gb.LiveFeatures("tactical", context={"quarters": ("strategic", "15min")})
+    >>> for minute in range(2_000):
+    ...     pair = live.pair({"timestamp": start + minute * 60_000_000_000, **bar})
+    >>> pair.matrix.shape, pair.context["quarters"].matrix.shape
+    ((60, 7), (48, 13))
     """
 
     def __init__(
@@ -97,22 +99,28 @@ class LiveFeatures:
         extra: Sequence[str] = (),
         fill: Mapping[str, Any] | None = None,
         dayfirst: bool | None = None,
+        context: Mapping[str, LiveContext | tuple[str | FeatureSet, Duration]] | None = None,
+        max_age: Duration | None = None,
+        bar_time: Literal["open", "close"] = "open",
+        bar_duration: Duration | None = None,
     ) -> None:
         self.feature_set = resolve_feature_set(feature_set)
         self._max_gap_ns = (
             None if max_gap is None else to_duration(max_gap, "max_gap", positive=True)
         )
-        self._allow_non_positive = allow_non_positive
-        read = extra_inputs_of(self.feature_set.features)
+        sets = [self.feature_set, *sets_of(checked_contexts(context))]
+        read = [name for one in sets for name in extra_inputs_of(one.features)]
         rules = BarRules(
+            allow_non_positive=allow_non_positive,
             ohlc_tolerance=ohlc_tolerance,
-            extra=(*read, *(name for name in extra if name not in read)),
+            extra=tuple(dict.fromkeys((*read, *extra))),
             fill=fill or {},
             dayfirst=dayfirst,
+            bar_time=bar_time,
+            bar_duration=bar_duration,
         )
-        self._day_first = rules.dayfirst
-        self._ohlc_tolerance, self._fill = rules.ohlc_tolerance, rules.fill
-        self._names = (*BAR_INPUTS, _SYMBOL, *self._fill)
+        self._judge = LiveJudge(rules)
+        self._contexts = LiveContexts(context, rules, max_age)
         self._symbols: dict[str, LiveSegment] = {}
 
     @classmethod
@@ -124,7 +132,8 @@ class LiveFeatures:
         feature_set : str or FeatureSet
         bars : pandas DataFrame
             Each symbol's by rising time, as `read_bars(...).compute()` gives them. No more than
-            the last `bars_needed` of each symbol are looked at. The timestamp may be the index.
+            the last `bars_needed` of each symbol are looked at; with contexts, all of them. The
+            timestamp may be the index.
         **options
             As of the class.
 
@@ -138,7 +147,7 @@ class LiveFeatures:
         live = cls(feature_set, **options)
         known = known_inputs(bars)
         require_inputs(live.feature_set.features, known, bars="the bars of the history")
-        missing = [name for name in (*BAR_INPUTS, *live._fill) if name not in known]
+        missing = [name for name in (*BAR_INPUTS, *live._judge.fill) if name not in known]
         if missing:
             raise ColumnError(
                 f"a history needs the column(s) {', '.join(missing)}; it has {', '.join(known)}. "
@@ -146,8 +155,10 @@ class LiveFeatures:
             )
         if TIMESTAMP not in bars.columns:
             bars = bars.assign(timestamp=bars.index)
-        if "symbol" in bars.columns:
-            recent = bars.groupby("symbol", sort=False, observed=True).tail(live.bars_needed)
+        if live._contexts:
+            recent = bars
+        elif SYMBOL in bars.columns:
+            recent = bars.groupby(SYMBOL, sort=False, observed=True).tail(live.bars_needed)
         else:
             recent = bars.tail(live.bars_needed)
         for values in zip(*(recent[name] for name in recent.columns), strict=True):
@@ -169,6 +180,10 @@ class LiveFeatures:
         segment = self._symbols.get(symbol)
         return self.bars_needed if segment is None else segment.missing
 
+    def contexts_missing(self, symbol: str) -> dict[str, int]:
+        """Whole coarser bars that each context of a symbol still needs until it has a window."""
+        return self._contexts.missing(symbol)
+
     def is_first(self, symbol: str) -> bool:
         """Whether a symbol's last bar begins a segment."""
         segment = self._symbols.get(symbol)
@@ -177,16 +192,10 @@ class LiveFeatures:
     @property
     def identity(self) -> dict[str, Any]:
         """What a state makes sense with, as JSON types: features, their versions, and rules."""
-        chosen = self.feature_set
-        pairs = zip(chosen.feature_names, chosen.feature_versions, strict=True)
         return {
-            "features": [f"{name}:{version}" for name, version in pairs],
-            "sequence_length": chosen.sequence_length,
-            "lookback": chosen.lookback,
-            "max_gap_ns": self._max_gap_ns,
-            "allow_non_positive": self._allow_non_positive,
-            "ohlc_tolerance": self._ohlc_tolerance,
-            "fill": dict(self._fill),
+            **identity_of(self.feature_set, self._max_gap_ns),
+            **self._judge.identity,
+            **self._contexts.identity,
         }
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
@@ -196,9 +205,13 @@ class LiveFeatures:
         -------
         dict of str to dict
             By symbol: last_time (int), last_extra (name → float), bars (name of each input → (k,)
-            array), and rows ((r, F) float32); arrays of the caller's own.
+            array), and rows ((r, F) float32); with contexts also what each needs, and how far
+            apart bars were. Arrays are the caller's own.
         """
-        return {symbol: segment.state_dict() for symbol, segment in self._symbols.items()}
+        return {
+            symbol: {**segment.state_dict(), **self._contexts.state_of(symbol)}
+            for symbol, segment in self._symbols.items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Take up where `state_dict` left off: what comes is as if nothing had happened.
@@ -211,14 +224,15 @@ class LiveFeatures:
         loaded = {}
         try:
             for symbol, kept in state.items():
-                loaded[str(symbol)] = LiveSegment(self.feature_set)
+                loaded[str(symbol)] = LiveSegment(self.feature_set, self._max_gap_ns)
                 loaded[str(symbol)].load_state_dict(kept)
+            contexts = self._contexts.loaded(state)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"not the state of live {self.feature_set.name} features "
                 f"({type(error).__name__}: {error}); begin without it"
             ) from None
-        self._symbols = loaded
+        self._symbols, self._contexts = loaded, contexts
 
     def named(self, bar: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a bar with the names that are read, as `push` understands it.
@@ -228,12 +242,7 @@ class LiveFeatures:
         BadRowsError
             If two of its columns have the same name but for case.
         """
-        try:
-            return named(bar, self._names)
-        except UsageError as problem:
-            error = BadRowsError(f"{problem}. {_QUARANTINED}")
-            error.reason = REASONS[UNPARSEABLE - 1]
-            raise error from None
+        return self._judge.named(bar)
 
     def push(self, bar: Mapping[str, Any]) -> Float32 | None:
         """Take the next bar of a symbol.
@@ -249,7 +258,7 @@ class LiveFeatures:
         -------
         (L, F) float32 or None
             The symbol's window that ends with this bar, an array of the caller's own; None while
-            its segment has fewer than `bars_needed` bars.
+            its segment has fewer than `bars_needed` bars, or a context has no window for it.
 
         Raises
         ------
@@ -258,111 +267,46 @@ class LiveFeatures:
             unless the bar comes before the first value of a column that is filled by its last one:
             its time and its other values are remembered, as in a build.
         """
+        window = self.pair(bar)
+        return None if window is None else window.matrix
+
+    def pair(self, bar: Mapping[str, Any]) -> LiveWindow | None:
+        """Take the next bar of a symbol, as `push`; return its window with those of its contexts.
+
+        Returns
+        -------
+        LiveWindow or None
+            What a loader over the stores of the same bars has of the window: `matrix`, `end_time`,
+            and `context[name]`, with the same two of it. None as of `push`.
+
+        Raises
+        ------
+        BadRowsError
+            As of `push`.
+        UsageError
+            If bars turn out to come further apart than a context's; nothing has changed then.
+        """
         bar = self.named(bar)
         symbol = symbol_of(bar)
-        segment = self._symbols.get(symbol)
-        last = NEVER if segment is None else segment.last_time
-        values = self._admit(bar, symbol, segment)
-        if segment is None:
-            segment = self._symbols[symbol] = LiveSegment(self.feature_set)
-        elif self._max_gap_ns is not None and values[TIMESTAMP] - last > self._max_gap_ns:
-            segment.begin()
-        unfilled = [name for name in self._fill if math.isnan(values[name])]
+        segment = self._symbols.get(symbol) or LiveSegment(self.feature_set, self._max_gap_ns)
+        last = segment.last_time
+        values = self._judge.admit(bar, symbol, last, segment.last_extra)
+        unfilled = [name for name in self._judge.fill if math.isnan(values[name])]
         if unfilled:
             # in a build such a row goes once all others are judged, and its values count till then
             segment.remember(values)
-            raise _refusal(bar, symbol, last, MISSING, unfilled[0], _REMEMBERED)
-        return segment.take(values)
-
-    def _admit(self, bar: Mapping[str, Any], symbol: str, segment: LiveSegment | None) -> Values:
-        """Return what can be read of a bar, by name, if it is one."""
-        last = NEVER if segment is None else segment.last_time
-        given: list[Any] = [bar.get(name) for name in BAR_INPUTS]
-        if not symbol or any(value is None for value in given):
-            raise _refusal(bar, symbol, last, MISSING)
-        try:
-            times = np.array(
-                [to_nanoseconds(given[0], TIMESTAMP, day_first=self._day_first)], np.int64
-            )
-            numbers = [to_number(value) for value in given[1:]]
-        except UsageError as error:
-            # a build may read it, by evidence that one bar doesn't have
-            outcome = f"{error}; {_UNCHANGED}"
-            raise _refusal(bar, symbol, last, UNPARSEABLE, outcome=outcome) from None
-        except (TypeError, ValueError, OverflowError):
-            raise _refusal(bar, symbol, last, UNPARSEABLE) from None
-        if times[0] == NEVER:  # what NaT is
-            raise _refusal(bar, symbol, last, UNPARSEABLE)
-        extra = {name: self._extra_of(bar, symbol, segment, name) for name in self._fill}
-        reasons = np.zeros(1, np.uint8)
-        o, h, l, c, v = np.array(numbers)[:, None]
-        judge_rows(
-            times,
-            o,
-            h,
-            l,
-            c,
-            v,
-            np.zeros(1, np.int32),
-            self._allow_non_positive,
-            self._ohlc_tolerance,
-            False,
-            np.zeros(1, np.int64),
-            np.array([last]),
-            np.array([-1]),
-            reasons,
-            np.empty((2, 1), np.int64),
-        )
-        if reasons[0] != ACCEPTED:
-            raise _refusal(bar, symbol, last, int(reasons[0]))
-        h, l = widen(o, h, l, c)
-        five = (float(value[0]) for value in (o, h, l, c, v))
-        return {
-            TIMESTAMP: int(times[0]),
-            **dict(zip(PRICES_AND_VOLUME, five, strict=True)),
-            **extra,
-        }
-
-    def _extra_of(
-        self, bar: Mapping[str, Any], symbol: str, segment: LiveSegment | None, name: str
-    ) -> float:
-        """Return the value of an extra column, or what stands for it; nan where nothing does."""
-        given, code = bar.get(name), ACCEPTED
-        if isinstance(given, bool):  # as of a Parquet column of flags
-            given = float(given)
-        try:
-            value = to_number("nan" if given is None else given)
-        except (TypeError, ValueError, OverflowError):
-            code, value = UNPARSEABLE, math.nan
-        if math.isfinite(value):
-            return value
-        if self._fill[name] == "zero":
-            return 0.0
-        if self._fill[name] == "last":
-            return math.nan if segment is None else segment.last_extra.get(name, math.nan)
-        if code == ACCEPTED:
-            code = MISSING if given is None else NOT_FINITE
-        last = NEVER if segment is None else segment.last_time
-        raise _refusal(bar, symbol, last, code, name)
+            self._symbols[symbol] = segment
+            raise refusal(bar, symbol, last, MISSING, unfilled[0], REMEMBERED)
+        joined = self._contexts.joined(symbol, values)
+        contexts = self._contexts.windows(joined)
+        matrix = segment.take(values)
+        self._symbols[symbol] = segment
+        self._contexts.take(symbol, joined)
+        if matrix is None or contexts is None:
+            return None
+        return LiveWindow(matrix, int(values[TIMESTAMP]), contexts)
 
 
 def symbol_of(bar: Mapping[str, Any]) -> str:
     """Return the symbol that a bar names, or that of those that name none."""
-    return str(bar.get(_SYMBOL, DEFAULT_SYMBOL) or "").strip()
-
-
-def _refusal(
-    bar: Mapping[str, Any],
-    symbol: str,
-    last: int,
-    code: int,
-    column: str | None = None,
-    outcome: str = _QUARANTINED,
-) -> BadRowsError:
-    reason = REASONS[code - 1] + (f" ({column})" if column else "")
-    after = "it has none yet" if last == NEVER else f"its last one is of {shown(last)}"
-    names = BAR_INPUTS if column is None else (*BAR_INPUTS, column)
-    values = ", ".join(f"{name} {bar.get(name)!r}" for name in names)
-    error = BadRowsError(f"symbol {symbol!r}: {reason}: {values}; {after}. {outcome}")
-    error.reason = reason
-    return error
+    return str(bar.get(SYMBOL, DEFAULT_SYMBOL) or "").strip()

@@ -21,11 +21,29 @@ Values = dict[str, float]
 _NO_STARTS = np.empty(0, np.int64)
 
 
-class LiveSegment:
-    """What is kept of a symbol: the end of its segment."""
+def identity_of(feature_set: FeatureSet, max_gap_ns: int | None) -> dict[str, Any]:
+    """Return what decides a segment's windows, as JSON types."""
+    pairs = zip(feature_set.feature_names, feature_set.feature_versions, strict=True)
+    return {
+        "features": [f"{name}:{version}" for name, version in pairs],
+        "sequence_length": feature_set.sequence_length,
+        "lookback": feature_set.lookback,
+        "max_gap_ns": max_gap_ns,
+    }
 
-    def __init__(self, feature_set: FeatureSet) -> None:
-        self._set = feature_set
+
+class LiveSegment:
+    """What is kept of a symbol: the end of its segment.
+
+    Parameters
+    ----------
+    feature_set : FeatureSet
+    max_gap_ns : int, optional
+        A larger distance in time starts a new segment.
+    """
+
+    def __init__(self, feature_set: FeatureSet, max_gap_ns: int | None) -> None:
+        self._set, self._max_gap_ns = feature_set, max_gap_ns
         self.last_time = NEVER
         self.last_extra: Values = {}
         self.is_first = False
@@ -63,10 +81,14 @@ class LiveSegment:
         self.last_time = int(state["last_time"])
         self.last_extra = {str(n): float(value) for n, value in state["last_extra"].items()}
 
-    def begin(self) -> None:
-        """Forget all but the last bar's time and extra values: what comes starts a new segment."""
-        for ring in (*self._bars.values(), self._rows):
-            ring.clear()
+    def copy(self) -> LiveSegment:
+        """Return one that goes on from here by itself."""
+        twin = LiveSegment(self._set, self._max_gap_ns)
+        twin.last_time, twin.last_extra = self.last_time, self.last_extra
+        twin.is_first = self.is_first
+        twin._bars = {name: ring.copy() for name, ring in self._bars.items()}
+        twin._rows = self._rows.copy()
+        return twin
 
     def remember(self, values: Values) -> None:
         """Keep what the next bar is judged and filled by."""
@@ -76,6 +98,13 @@ class LiveSegment:
 
     def take(self, values: Values) -> Float32 | None:
         """Add a bar; return the window that ends with it, if there is one."""
+        if (
+            self._max_gap_ns is not None
+            and self.last_time != NEVER
+            and values[TIMESTAMP] - self.last_time > self._max_gap_ns
+        ):
+            for ring in (*self._bars.values(), self._rows):
+                ring.clear()
         is_first = all(ring.is_empty for ring in (*self._bars.values(), self._rows))
         for name, ring in self._bars.items():
             ring.append(values[name])
@@ -102,6 +131,12 @@ class Ring:
     def __init__(self, keep: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self._keep, self._stop = keep, 0
         self._data = np.empty((2 * keep, *shape), dtype)
+
+    def copy(self) -> Ring:
+        """Return one of its own with the same items."""
+        twin = Ring(self._keep, self._data.shape[1:], self._data.dtype)
+        twin.fill(self.last())
+        return twin
 
     @property
     def is_full(self) -> bool:

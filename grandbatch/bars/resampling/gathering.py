@@ -12,15 +12,7 @@ from grandbatch.bars.cache.bars import Bars
 from grandbatch.bars.rules.flags import offer
 from grandbatch.bars.rules.timeframe import Timeframe
 from grandbatch.errors import InputError
-from grandbatch.kernels.bars.intervals import (
-    FIRST,
-    LAST,
-    LEAST,
-    MOST,
-    SUM,
-    gather_rows,
-    interval_starts,
-)
+from grandbatch.kernels.bars.intervals import gather_rows
 from grandbatch.values.times import shown
 
 Int64 = npt.NDArray[np.int64]
@@ -28,9 +20,6 @@ Float64 = npt.NDArray[np.float64]
 
 SLAB_ROWS = 65_536
 _STEP_ROWS = 1_024
-
-_WAYS = {"first": FIRST, "last": LAST, "max": MOST, "min": LEAST, "sum": SUM, "mean": SUM}
-_OF_A_BAR = ("first", "max", "min", "last", "sum")
 
 
 @dataclass(frozen=True)
@@ -45,16 +34,6 @@ class Gathered:
     """Finer bars that end later than the interval that they began in."""
 
 
-def starts_of(times: Int64, timeframe: Timeframe) -> Int64:
-    """Return where the intervals begin that bars of some times, rising, belong to."""
-    found = np.empty(len(times), np.int64)
-    # a bar that carries its end belongs to the interval that ends with it
-    inside = times - 1 if timeframe.by_closing else times
-    clock = timeframe.length_ns, timeframe.shift_ns, timeframe.ahead_ns
-    interval_starts(inside, *timeframe.zone.table, *clock, found)
-    return found
-
-
 def gather(
     bars: Bars, symbol: int, rows: tuple[int, int], timeframe: Timeframe, duration_ns: int
 ) -> Gathered:
@@ -64,23 +43,19 @@ def gather(
     """
     bounds = int(bars.symbol_bounds[symbol]), int(bars.symbol_bounds[symbol + 1])
     first, stop = (_begins_at(bars, row, bounds, timeframe) for row in rows)
-    names = [name for name in bars.columns if name not in ("timestamp", "symbol")]
-    how = [*_OF_A_BAR, *(way for _, way in timeframe.aggregates)]
-    ways = np.array([_WAYS[way] for way in how])
+    names = timeframe.columns
     times, counts = np.empty((2, stop - first), np.int64)
     values = np.empty((len(names), stop - first))
     n = n_cut = 0
     for at in range(first, stop, SLAB_ROWS):
         read = bars.read(at, min(at + SLAB_ROWS, stop), columns=("timestamp", *names))
-        starts = starts_of(read["timestamp"], timeframe)
+        starts = timeframe.starts_of(read["timestamp"])
         if not timeframe.by_closing:
             ends = read["timestamp"] + duration_ns
             n_cut += int(np.count_nonzero(ends > starts + timeframe.length_ns))
         slab = np.stack([read[name] for name in names])
-        n = gather_rows(starts, slab, ways, times, values, counts, n)
-    for place, way in enumerate(how):
-        if way == "mean":
-            values[place, :n] /= counts[:n]
+        n = gather_rows(starts, slab, timeframe.ways, times, values, counts, n)
+    timeframe.divide_means(values[:, :n], counts[:n])
     return Gathered(times[:n], values[:, :n], n_cut)
 
 
@@ -92,7 +67,7 @@ def refuse_overflow(times: Int64, values: Float64, extra: Sequence[str]) -> None
     InputError
         If one did; names the column and the first interval.
     """
-    for name, column in zip(extra, values[len(_OF_A_BAR) :], strict=True):
+    for name, column in zip(extra, values[len(values) - len(extra) :], strict=True):
         odd = np.flatnonzero(~np.isfinite(column))
         if odd.size:
             remedy = offer("--aggregate", f"{name}=last")
@@ -115,7 +90,7 @@ def incomplete_start(last_time: int, timeframe: Timeframe, duration_ns: int) -> 
         Of the finer bars.
     """
     end = last_time + 1 if timeframe.by_closing else last_time + duration_ns
-    begun, then = starts_of(np.array([last_time, end]), timeframe).tolist()
+    begun, then = timeframe.starts_of(np.array([last_time, end])).tolist()
     return int(begun) if begun == then else None
 
 
@@ -127,7 +102,7 @@ def _begins_at(bars: Bars, row: int, bounds: tuple[int, int], timeframe: Timefra
     begun = None
     for at in range(row - 1, stop, _STEP_ROWS):
         read = bars.read(at, min(at + _STEP_ROWS, stop), columns=("timestamp",))
-        starts = starts_of(read["timestamp"], timeframe)
+        starts = timeframe.starts_of(read["timestamp"])
         begun = starts[0] if begun is None else begun
         others = np.flatnonzero(starts != begun)
         if others.size:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from grandbatch.errors import UsageError
+from grandbatch.kernels.bars.intervals import FIRST, LAST, LEAST, MOST, SUM, interval_starts
+from grandbatch.values.arrays import Float64, Int64
+from grandbatch.values.columns import PRICES_AND_VOLUME
 from grandbatch.values.times import to_duration
 from grandbatch.values.zones import Zone, zone_of
 
@@ -14,6 +20,9 @@ DAY_NS = 86_400 * 10**9
 
 AGGREGATES = ("last", "first", "sum", "mean", "min", "max")
 """What the extra columns of a coarser bar may be made of."""
+
+_OF_A_BAR = ("first", "max", "min", "last", "sum")
+_WAYS = {"first": FIRST, "last": LAST, "max": MOST, "min": LEAST, "sum": SUM, "mean": SUM}
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,35 @@ class Timeframe:
     ahead_ns: int
     by_closing: bool
     aggregates: tuple[tuple[str, str], ...] = ()
+
+    def starts_of(self, times: Int64) -> Int64:
+        """Return where the intervals begin that bars of some times, rising, belong to."""
+        found = np.empty(len(times), np.int64)
+        # a bar that carries its end belongs to the interval that ends with it
+        inside = times - 1 if self.by_closing else times
+        clock = self.length_ns, self.shift_ns, self.ahead_ns
+        interval_starts(inside, *self.zone.table, *clock, found)
+        return found
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what is gathered: open, high, low, close, volume, and the extra columns."""
+        return (*PRICES_AND_VOLUME, *(name for name, _ in self.aggregates))
+
+    @cached_property
+    def ways(self) -> Int64:
+        """What `gather_rows` makes of each of the columns, (5 + K,) int64."""
+        return np.array([_WAYS[way] for way in self._how])
+
+    def divide_means(self, values: Float64, counts: Int64) -> None:
+        """Make means of the sums that `gather_rows` left, in place: (5 + K, n) and (n,)."""
+        for place, way in enumerate(self._how):
+            if way == "mean":
+                values[place] /= counts
+
+    @property
+    def _how(self) -> tuple[str, ...]:
+        return (*_OF_A_BAR, *(way for _, way in self.aggregates))
 
     def to_json(self) -> dict[str, Any]:
         """Return what determines the bars, as JSON types."""

@@ -1,0 +1,178 @@
+"""Whether a bar that arrives is one: by the kernels that judge the rows of a build."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from grandbatch.bars.rules import REASONS, BarRules
+from grandbatch.errors import BadRowsError, UsageError
+from grandbatch.features.inputs import BAR_INPUTS
+from grandbatch.kernels.bars.bar_rules import (
+    ACCEPTED,
+    MISSING,
+    NEVER,
+    NOT_FINITE,
+    UNPARSEABLE,
+    judge_rows,
+    widen,
+)
+from grandbatch.live.reading import named, to_number
+from grandbatch.live.segment import Values
+from grandbatch.values.columns import PRICES_AND_VOLUME, TIMESTAMP
+from grandbatch.values.times import shown, to_nanoseconds
+
+SYMBOL = "symbol"
+
+_UNCHANGED = "nothing has changed: mend it, or leave it out and push the next one"
+QUARANTINED = f"A build would quarantine this bar; {_UNCHANGED}"
+REMEMBERED = (
+    "A build would quarantine this bar; its time and its other values are remembered, as there: "
+    "push the next one"
+)
+
+
+class LiveJudge:
+    """Judges bars one by one.
+
+    Parameters
+    ----------
+    rules : BarRules
+        Their extra columns and fills, tolerance, and order of day and month.
+    """
+
+    def __init__(self, rules: BarRules) -> None:
+        self._day_first, self.fill = rules.dayfirst, rules.fill
+        self.ohlc_tolerance = rules.ohlc_tolerance
+        self.allow_non_positive = rules.allow_non_positive
+        self._names = (*BAR_INPUTS, SYMBOL, *self.fill)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides which bars are taken, as JSON types."""
+        return {
+            "allow_non_positive": self.allow_non_positive,
+            "ohlc_tolerance": self.ohlc_tolerance,
+            "fill": dict(self.fill),
+        }
+
+    def named(self, bar: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a bar with the names that are read.
+
+        Raises
+        ------
+        BadRowsError
+            If two of its columns have the same name but for case.
+        """
+        try:
+            return named(bar, self._names)
+        except UsageError as problem:
+            error = BadRowsError(f"{problem}. {QUARANTINED}")
+            error.reason = REASONS[UNPARSEABLE - 1]
+            raise error from None
+
+    def admit(self, bar: Mapping[str, Any], symbol: str, last: int, last_extra: Values) -> Values:
+        """Return what can be read of a bar, by name, if it is one.
+
+        Parameters
+        ----------
+        bar : mapping
+            With the names that are read.
+        symbol : str
+        last : int
+            Time of the symbol's last bar; `NEVER` where there is none.
+        last_extra : dict
+            Values of its extra columns.
+
+        Raises
+        ------
+        BadRowsError
+            If a build would quarantine it.
+        """
+        given: list[Any] = [bar.get(name) for name in BAR_INPUTS]
+        if not symbol or any(value is None for value in given):
+            raise refusal(bar, symbol, last, MISSING)
+        try:
+            times = np.array(
+                [to_nanoseconds(given[0], TIMESTAMP, day_first=self._day_first)], np.int64
+            )
+            numbers = [to_number(value) for value in given[1:]]
+        except UsageError as error:
+            # a build may read it, by evidence that one bar doesn't have
+            outcome = f"{error}; {_UNCHANGED}"
+            raise refusal(bar, symbol, last, UNPARSEABLE, outcome=outcome) from None
+        except (TypeError, ValueError, OverflowError):
+            raise refusal(bar, symbol, last, UNPARSEABLE) from None
+        if times[0] == NEVER:  # what NaT is
+            raise refusal(bar, symbol, last, UNPARSEABLE)
+        extra = {name: self._extra_of(bar, symbol, last, last_extra, name) for name in self.fill}
+        reasons = np.zeros(1, np.uint8)
+        o, h, l, c, v = np.array(numbers)[:, None]
+        judge_rows(
+            times,
+            o,
+            h,
+            l,
+            c,
+            v,
+            np.zeros(1, np.int32),
+            self.allow_non_positive,
+            self.ohlc_tolerance,
+            False,
+            np.zeros(1, np.int64),
+            np.array([last]),
+            np.array([-1]),
+            reasons,
+            np.empty((2, 1), np.int64),
+        )
+        if reasons[0] != ACCEPTED:
+            raise refusal(bar, symbol, last, int(reasons[0]))
+        h, l = widen(o, h, l, c)
+        five = (float(value[0]) for value in (o, h, l, c, v))
+        return {
+            TIMESTAMP: int(times[0]),
+            **dict(zip(PRICES_AND_VOLUME, five, strict=True)),
+            **extra,
+        }
+
+    def _extra_of(
+        self, bar: Mapping[str, Any], symbol: str, last: int, last_extra: Values, name: str
+    ) -> float:
+        """Return the value of an extra column, or what stands for it; nan where nothing does."""
+        given, code = bar.get(name), ACCEPTED
+        if isinstance(given, bool):  # as of a Parquet column of flags
+            given = float(given)
+        try:
+            value = to_number("nan" if given is None else given)
+        except (TypeError, ValueError, OverflowError):
+            code, value = UNPARSEABLE, math.nan
+        if math.isfinite(value):
+            return value
+        if self.fill[name] == "zero":
+            return 0.0
+        if self.fill[name] == "last":
+            return last_extra.get(name, math.nan)
+        if code == ACCEPTED:
+            code = MISSING if given is None else NOT_FINITE
+        raise refusal(bar, symbol, last, code, name)
+
+
+def refusal(
+    bar: Mapping[str, Any],
+    symbol: str,
+    last: int,
+    code: int,
+    column: str | None = None,
+    outcome: str = QUARANTINED,
+) -> BadRowsError:
+    """Return the error that tells why a bar is none, and what has become of it."""
+    reason = REASONS[code - 1] + (f" ({column})" if column else "")
+    after = "it has none yet" if last == NEVER else f"its last one is of {shown(last)}"
+    names = BAR_INPUTS if column is None else (*BAR_INPUTS, column)
+    values = ", ".join(f"{name} {bar.get(name)!r}" for name in names)
+    error = BadRowsError(f"symbol {symbol!r}: {reason}: {values}; {after}. {outcome}")
+    error.reason = reason
+    return error
