@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +32,26 @@ _Durable = Annotated[
 _Check = Annotated[
     bool, typer.Option("--check/--no-check", help="Try kernels of your own on some bars first.")
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildFlags:
+    """The flags about how a store is built, as a shell has them."""
+
+    engine: _Engine = "auto"
+    partition_bars: o.PartitionBars = None
+    scheduler: o.Scheduler = None
+    workers: o.Workers = None
+    memory_limit: o.MemoryLimitOption = None
+    overwrite: _Overwrite = False
+    wait: _Wait = True
+    durable: _Durable = True
+    check: _Check = True
+
+
+def with_build_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all flags about how a store is built, as `how`."""
+    return o.gathering(command, "how", BuildFlags, lambda flags: flags)
 
 
 def simulate(
@@ -101,19 +123,12 @@ def plan(
 
 @o.with_rules
 @o.with_settings
+@with_build_flags
 def build(
     settings: StoreSettings,
     inputs: o.Inputs,
     store: o.StoreOption,
-    engine: _Engine = "auto",
-    partition_bars: o.PartitionBars = None,
-    scheduler: o.Scheduler = None,
-    workers: o.Workers = None,
-    memory_limit: o.MemoryLimitOption = None,
-    overwrite: _Overwrite = False,
-    wait: _Wait = True,
-    durable: _Durable = True,
-    check: _Check = True,
+    how: BuildFlags,
     cache: o.Cache = None,
     *,
     rules: BarRules,
@@ -123,42 +138,51 @@ def build(
 
     Example: grandbatch build strategic bars.csv --store bars.zarr
     """
+    result = make_store(Request.of(inputs, store, settings, rules, cache), how)
+    show(result, as_json=as_json, title=f"{'reused' if result['reused'] else 'built'} {store}")
+
+
+def make_store(request: Request, how: BuildFlags) -> dict[str, Any]:
+    """Build a store, reuse it, or extend it, and say what there is now.
+
+    Raises
+    ------
+    GrandbatchError
+        As of `build_store`.
+    """
     began = time.perf_counter()
-    request = Request.of(inputs, store, settings, rules, cache)
-    limit = None if memory_limit is None else parse_bytes(memory_limit)
+    limit = None if how.memory_limit is None else parse_bytes(how.memory_limit)
     # Dask is imported only where there is something to build: a reuse takes a second
-    found = None if has_leftovers(request.path) else survey(request, overwrite=overwrite).store
+    found = None if has_leftovers(request.path) else survey(request, overwrite=how.overwrite).store
     if found is not None:
         tell_notes(found.path, found.attrs)
-        result = _describe(found, reused=True, resumed=0, kept=0, began=began)
-    else:
-        from grandbatch.builder.builder import BuildOptions
-        from grandbatch.builder.builder import build as run_build
-        from grandbatch.scheduling import open_schedule
+        return _describe(found, reused=True, resumed=0, kept=0, began=began)
+    from grandbatch.builder.builder import BuildOptions
+    from grandbatch.builder.builder import build as run_build
+    from grandbatch.scheduling import open_schedule
 
-        with open_schedule(scheduler, workers, limit) as schedule, Stages() as stages:
-            built = run_build(
-                request,
-                BuildOptions(
-                    engine=engine,
-                    partition_bars=partition_bars,
-                    schedule=schedule,
-                    memory_limit_bytes=limit,
-                    overwrite=overwrite,
-                    wait=wait,
-                    durable=durable,
-                    check=check,
-                ),
-                stages.tell,
-            )
-        result = _describe(
-            built.store,
-            reused=built.reused,
-            resumed=built.resumed_chunks,
-            kept=built.kept_chunks,
-            began=began,
+    with open_schedule(how.scheduler, how.workers, limit) as schedule, Stages() as stages:
+        built = run_build(
+            request,
+            BuildOptions(
+                engine=how.engine,
+                partition_bars=how.partition_bars,
+                schedule=schedule,
+                memory_limit_bytes=limit,
+                overwrite=how.overwrite,
+                wait=how.wait,
+                durable=how.durable,
+                check=how.check,
+            ),
+            stages.tell,
         )
-    show(result, as_json=as_json, title=f"{'reused' if result['reused'] else 'built'} {store}")
+    return _describe(
+        built.store,
+        reused=built.reused,
+        resumed=built.resumed_chunks,
+        kept=built.kept_chunks,
+        began=began,
+    )
 
 
 def _describe(

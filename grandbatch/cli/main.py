@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import errno
 import io
 import logging
 import os
@@ -25,8 +24,10 @@ from grandbatch.cli import (
     stores,
     training,
     upkeep,
+    watching,
 )
 from grandbatch.cli.options import Quiet, Verbose, tell_as_much, with_verbosity
+from grandbatch.cli.output import explain
 from grandbatch.cli.settings import FILE_VARIABLE, adopt
 from grandbatch.errors import GrandbatchError
 from grandbatch.values.texts import printable
@@ -55,6 +56,7 @@ for command in (
     building.simulate,
     building.plan,
     building.build,
+    watching.watch,
     checking.check,
     stores.inspect,
     stores.verify,
@@ -142,7 +144,7 @@ def main() -> None:
         _drop_output()
         code = 0
     except OSError as error:
-        code = _fail(_explain(error), 1)
+        code = _fail(explain(error), 1)
         if error.filename is None:
             _drop_output()
     except (MemoryError, RuntimeError, ImportError) as error:
@@ -161,21 +163,6 @@ def main() -> None:
 def _drop_output() -> None:
     """Let what is still to be written go nowhere: it would fail again as the process ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _explain(error: OSError) -> str:
-    path = error.filename2 or error.filename
-    what = error.strerror or str(error)
-    if error.errno == errno.EFBIG:
-        remedy = "files may not be larger here; raise ulimit -f"
-    elif error.errno == errno.ENOMEM:
-        remedy = "raise the limit of memory (ulimit -v tells it)"
-    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "make room, and run the same command again"
-    else:
-        remedy = "give another path, or check its rights"
-    place = "what was to be written" if path is None else os.fsdecode(path)
-    return f"{place}: {what}; {remedy}"
 
 
 def _is_memory(error: BaseException) -> bool:

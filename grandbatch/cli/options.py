@@ -289,15 +289,15 @@ def _pairs(flag: str, wanted: str, given: Sequence[str] | None) -> dict[str, str
 
 def with_rules(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command all flags about bars, and the rules that they make as `rules`."""
-    return _gathering(command, "rules", RuleFlags, lambda flags: flags.rules())
+    return gathering(command, "rules", RuleFlags, lambda flags: flags.rules())
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command all flags about a store, and the settings that they make as `settings`."""
-    return _gathering(command, "settings", SettingFlags, lambda flags: flags.settings())
+    return gathering(command, "settings", SettingFlags, lambda flags: flags.settings())
 
 
-def _gathering(
+def gathering(
     command: Callable[..., None], what: str, flags: type[Any], make: Callable[[Any], object]
 ) -> Callable[..., None]:
     """Put flags in a parameter's stead; the command is handed what they make."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -80,6 +82,22 @@ def show_lines(values: Mapping[str, Any], lines: Iterable[str], *, as_json: bool
         return
     for line in lines:
         console().print(Text(line), soft_wrap=True)
+
+
+def explain(error: OSError) -> str:
+    """Say in a line what an error of the system is about, and what to do."""
+    path = error.filename2 or error.filename
+    what = error.strerror or str(error)
+    if error.errno == errno.EFBIG:
+        remedy = "files may not be larger here; raise ulimit -f"
+    elif error.errno == errno.ENOMEM:
+        remedy = "raise the limit of memory (ulimit -v tells it)"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "make room, and run the same command again"
+    else:
+        remedy = "give another path, or check its rights"
+    place = "what was to be written" if path is None else os.fsdecode(path)
+    return f"{place}: {what}; {remedy}"
 
 
 def _said(key: str, value: Any) -> str:

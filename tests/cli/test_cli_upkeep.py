@@ -195,6 +195,7 @@ def test_config_tells_every_setting_and_where_it_comes_from(run):
     all_set = as_json(run("config", "--json"))["settings"]
     assert [(s["command"], s["flag"]) for s in all_set] == [
         ("plan", "--layout"), ("build", "--layout"), ("build", "--memory-limit"),
+        ("watch", "--layout"),
     ]  # fmt: skip
     assert "no command is called" in error(run("config", "bild"), 2)
 

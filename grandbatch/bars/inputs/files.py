@@ -210,6 +210,26 @@ def _walk(folder: Path) -> Iterator[str]:
             yield from _walk(child)
 
 
+def standing_of_folder(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and modification time (ns) of the files of a folder that would be read, by path.
+
+    Sorted as `resolve_inputs` sorts them. A file that goes while it is looked at isn't among them;
+    one without a byte is.
+
+    Raises
+    ------
+    OSError
+        If the folder can't be read.
+    """
+    found = {}
+    names = (name for name in _walk(folder) if has_known_form(Path(name).name))
+    for name in sorted(names, key=Path):
+        with suppress(FileNotFoundError):
+            status = Path(name).stat()
+            found[name] = status.st_size, status.st_mtime_ns
+    return found
+
+
 def _look_at(location: str) -> tuple[int, int]:
     size, mtime_ns = look_at_url(location) if is_url(location) else _look_at_path(Path(location))
     if size == 0:
