@@ -4,9 +4,9 @@
 |---|---|
 | `main` | the commands, put together; errors become one line and an exit code |
 | `building` | `simulate`, `plan`, `build` |
-| `checking` | `check` |
-| `features` | `features` |
+| `features` | `features`, `check` |
 | `stores` | `inspect`, `verify`, `stream`, `report` |
+| `watching` | `watch` |
 | `training` | `train` |
 | `judging` | `evaluate` |
 | `serving` | `serve` |

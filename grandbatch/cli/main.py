@@ -15,7 +15,6 @@ import typer
 
 from grandbatch.cli import (
     building,
-    checking,
     demo,
     features,
     judging,
@@ -57,7 +56,7 @@ for command in (
     building.plan,
     building.build,
     watching.watch,
-    checking.check,
+    features.check,
     stores.inspect,
     stores.verify,
     stores.stream,
