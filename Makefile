@@ -1,6 +1,8 @@
 # make demo and make test set up everything they need, once; nothing else to install.
 VENV ?= .venv
 PYTHON ?= python3
+TEST_PROCESSES ?= 2
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 PIP = $(VENV)/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 RUN_READY = $(VENV)/.ready-to-run
 TEST_READY = $(VENV)/.ready-to-test
@@ -11,10 +13,10 @@ demo: $(RUN_READY)
 	$(VENV)/bin/grandbatch demo
 
 test: $(TEST_READY)
-	$(VENV)/bin/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+	$(PYTEST) -m "not slow" $(PYTEST_FLAGS)
 
 test-all: $(TEST_READY)
-	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
+	$(PYTEST) $(PYTEST_FLAGS)
 
 lint: $(TEST_READY)
 	$(VENV)/bin/ruff check .
