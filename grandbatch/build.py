@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from grandbatch.bars import BarRules, chosen_rules
+from grandbatch.bars import BarRules, Inputs, chosen_rules
 from grandbatch.builder.builder import BuildOptions, build
-from grandbatch.builder.reuse import Inputs, Request
+from grandbatch.builder.reuse import Request
 from grandbatch.builder.settings import make_settings
 from grandbatch.features import FeatureSet
 from grandbatch.scheduling import Schedule

@@ -25,6 +25,9 @@ RETIRED = {
 """Words that stand in no name of a part any more: what they meant has another word in the table of
 docs/internals.md."""
 
+OF_EACH_ITS_OWN = {"BLOCK", "FORMAT", "LOOKBACK", "N_FEATURES", "STATE_FORMAT", "logger"}
+"""Names of what several parts have, each its own: a kernel's lookback, the format of a file."""
+
 SCREEN_LINES = 60
 """So many lines a function has at the most, without its docstring."""
 BEYOND_A_SCREEN = {"grandbatch.kernels.bars.csv_rows.read_lines"}
@@ -138,6 +141,30 @@ def named(tree):
         for inner in node.body if isinstance(node, ast.Module | ast.ClassDef) else ():
             targets = getattr(inner, "targets", [getattr(inner, "target", None)])
             yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def test_no_public_name_stands_for_two_things():
+    """Constants and types, that is; types of flags are named as one types them."""
+    meant = defaultdict(set)
+    for module, (_, tree) in MODULES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                meant[node.name].add(module)
+            elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                value = ast.unparse(node.value)
+                if value.startswith("Annotated["):
+                    continue
+                for target in targets:
+                    is_tuple = isinstance(target, ast.Tuple)
+                    for at, one in enumerate(target.elts if is_tuple else [target]):
+                        meant[ast.unparse(one)].add((value, at) if is_tuple else value)
+    assert {"BarRules", "BAR_COLUMNS", "LEAST"} <= meant.keys()
+    assert {
+        name
+        for name, values in meant.items()
+        if len(values) > 1 and name[0] != "_" and name not in OF_EACH_ITS_OWN
+    } == set()
 
 
 def words(name):

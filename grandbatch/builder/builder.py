@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,11 +49,8 @@ from grandbatch.store.publish import (
 )
 from grandbatch.store.reader import MatrixStore
 from grandbatch.store.staging import Staging
-from grandbatch.store.upload import upload_store
+from grandbatch.store.upload import StageProgress, upload_store
 from grandbatch.version import __version__
-
-Progress = Callable[[str, int, int], None]
-"""Told of (stage, done, total): bytes for "bars", chunks for "chunks", files for "upload"."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,9 @@ class BuildResult:
     """Chunks taken over from the store that was extended."""
 
 
-def build(request: Request, options: BuildOptions, progress: Progress | None = None) -> BuildResult:
+def build(
+    request: Request, options: BuildOptions, progress: StageProgress | None = None
+) -> BuildResult:
     """Build a store, or find it built.
 
     Raises
@@ -151,7 +150,7 @@ def build(request: Request, options: BuildOptions, progress: Progress | None = N
 
 
 def _build_remote(
-    request: Request, options: BuildOptions, progress: Progress | None
+    request: Request, options: BuildOptions, progress: StageProgress | None
 ) -> BuildResult:
     """Build a store in a folder of its own beside the bars cache, and upload it."""
     found = survey(request, overwrite=options.overwrite)
@@ -219,7 +218,7 @@ def _build_locked(
     bars: Bars,
     plan: BuildPlan,
     extension: Extension | None,
-    told: Progress,
+    told: StageProgress,
 ) -> BuildResult:
     admitted = plan.admitted(memory_limit(options.memory_limit_bytes))
     if schedule.is_local:

@@ -14,13 +14,13 @@ from grandbatch.store.notes import named
 from grandbatch.store.reader import MatrixStore
 from grandbatch.values.times import written_duration
 
-Inputs = Sequence[Mapping[str, Any]]
+InputEntries = Sequence[Mapping[str, Any]]
 
 _RESAMPLE = "resample"
 
 
 def difference(
-    store: MatrixStore, settings: StoreSettings, inputs: Inputs, rules: BarRules, cache: Path
+    store: MatrixStore, settings: StoreSettings, inputs: InputEntries, rules: BarRules, cache: Path
 ) -> str:
     """Name what sets a store apart from the one asked for.
 
@@ -77,7 +77,7 @@ def _other_versions(store: MatrixStore, settings: StoreSettings) -> str:
     return f"features: {named(different)}" if different else ""
 
 
-def _other_inputs(store: MatrixStore, inputs: Inputs) -> str:
+def _other_inputs(store: MatrixStore, inputs: InputEntries) -> str:
     """Name inputs that changed, went or came, or say that they come in another order."""
     before = {entry["name"]: entry for entry in store.attrs["source"]}
     now = {entry["name"]: entry for entry in inputs}

@@ -32,7 +32,7 @@ _TIME_STEP_NS = 2_000_000_000
 
 
 class BuildClock:
-    """Times the stages of a build that starts now. `tell` hears what `Progress` hears."""
+    """Times the stages of a build that starts now. `tell` hears what `StageProgress` hears."""
 
     def __init__(self) -> None:
         self._began = time.time()

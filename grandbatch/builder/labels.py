@@ -24,7 +24,7 @@ from grandbatch.targets import Target, target_values
 from grandbatch.targets.rows import longest_horizon
 from grandbatch.values.arrays import Float32
 
-Labels = dict[str, npt.NDArray[Any]]
+LabelArrays = dict[str, npt.NDArray[Any]]
 """Per-window values by the name of their array, `start` always among them."""
 
 Chunks = Sequence[Sequence[Run]]
@@ -134,7 +134,7 @@ def _first_rows(spec: StoreSpec, chunks: Chunks) -> npt.NDArray[np.int64]:
 
 def window_labels(
     spec: StoreSpec, chunks: Chunks, bars: Bars, targets: Sequence[Target] = ()
-) -> Labels:
+) -> LabelArrays:
     """Per-window values of consecutive chunks.
 
     Returns

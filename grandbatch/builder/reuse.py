@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grandbatch.bars import BarRules, Inputs
 from grandbatch.bars.cache.bars import Bars, open_bars
 from grandbatch.bars.cache.manifest import bars_fingerprint
 from grandbatch.bars.inputs.files import (
@@ -21,7 +22,6 @@ from grandbatch.bars.inputs.files import (
     prefix_digest,
     resolve_inputs,
 )
-from grandbatch.bars.rules import BarRules
 from grandbatch.builder.differences import difference
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import DamagedStoreError, StoreMismatchError
@@ -32,8 +32,6 @@ from grandbatch.store.format import MANIFEST_NAME
 from grandbatch.store.publish import beside
 from grandbatch.store.reader import MatrixStore
 from grandbatch.store.upload import has_mark
-
-Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True)

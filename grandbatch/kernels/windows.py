@@ -30,7 +30,7 @@ from grandbatch.kernels.compilation import compiled
 F64 = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
-ROWS = 3
+N_LEVELS = 3
 """Rows of scratch that any `steps` get by with."""
 BLOCK = 2_040
 
@@ -46,7 +46,7 @@ def decayed_sums(
     n = steps[-1, 3] + steps[-1, 4] if steps.size else 1
     reach = n if has_rest else n - 1
     size = max(BLOCK, 2 * n)
-    w = np.empty((ROWS, size + reach))
+    w = np.empty((N_LEVELS, size + reach))
     for t in range(reach, x.size, size):
         m = min(size, x.size - t)
         k = m + reach
@@ -77,7 +77,7 @@ def means(x: F64, passes: Int64Array, out: F64) -> None:
         return
     reach = passes[-1, 3] * passes[-1, 4] + passes[-1, 5] - 1
     size = max(BLOCK, 2 * reach)
-    w = np.empty((ROWS, size + reach))
+    w = np.empty((N_LEVELS, size + reach))
     for t in range(reach, x.size, size):
         m = min(size, x.size - t)
         k = m + reach
@@ -136,7 +136,7 @@ def moments(x: F64, steps: Int64Array, mean: F64, squares: F64) -> None:
     """Write the mean of each window, and the sum of squared deviations from it."""
     reach = steps[-1, 3] + steps[-1, 4] - 1 if steps.size else 0
     size = max(BLOCK, 2 * reach)
-    w, q = np.empty((ROWS, size + reach)), np.empty((ROWS, size + reach))
+    w, q = np.empty((N_LEVELS, size + reach)), np.empty((N_LEVELS, size + reach))
     for t in range(reach, x.size, size):
         m = min(size, x.size - t)
         k = m + reach
@@ -170,8 +170,8 @@ def trends(x: F64, steps: Int64Array, mean: F64, squares: F64, trend: F64) -> No
     """Do as `moments`, and sum the products of deviations of x and of the bars' numbers."""
     reach = steps[-1, 3] + steps[-1, 4] - 1 if steps.size else 0
     size = max(BLOCK, 2 * reach)
-    w, q = np.empty((ROWS, size + reach)), np.empty((ROWS, size + reach))
-    c = np.empty((ROWS, size + reach))
+    w, q = np.empty((N_LEVELS, size + reach)), np.empty((N_LEVELS, size + reach))
+    c = np.empty((N_LEVELS, size + reach))
     for t in range(reach, x.size, size):
         m = min(size, x.size - t)
         k = m + reach
@@ -199,7 +199,7 @@ def products(x: F64, y: F64, steps: Int64Array, x_squares: F64, y_squares: F64, 
     """Sum the squared deviations of x, of y, and the products of both."""
     reach = steps[-1, 3] + steps[-1, 4] - 1 if steps.size else 0
     size = max(BLOCK, 2 * reach)
-    w = np.empty((5, ROWS, size + reach))
+    w = np.empty((5, N_LEVELS, size + reach))
     for t in range(reach, x.size, size):
         m = min(size, x.size - t)
         p, q, c = _products(x[t - reach : t + m], y[t - reach : t + m], steps, w)
@@ -213,7 +213,7 @@ def correlations(x: F64, y: F64, steps: Int64Array, out: F64) -> None:
     """Divide the products by the roots of the squares, as `ratios` does."""
     reach = steps[-1, 3] + steps[-1, 4] - 1 if steps.size else 0
     size = max(BLOCK, 2 * reach)
-    w = np.empty((5, ROWS, size + reach))
+    w = np.empty((5, N_LEVELS, size + reach))
     for t in range(reach, x.size, size):
         m = min(size, x.size - t)
         p, q, c = _products(x[t - reach : t + m], y[t - reach : t + m], steps, w)

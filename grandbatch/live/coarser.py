@@ -17,7 +17,7 @@ from grandbatch.bars.resampling.gathering import refuse_overflow
 from grandbatch.bars.rules.timeframe import Timeframe
 from grandbatch.features import FeatureSet
 from grandbatch.kernels.bars.intervals import gather_rows
-from grandbatch.live.segment import LiveSegment, Values, identity_of
+from grandbatch.live.segment import BarValues, LiveSegment, identity_of
 from grandbatch.values.arrays import Array, Float32, Float64, Int64
 from grandbatch.values.columns import TIMESTAMP
 
@@ -82,7 +82,7 @@ class _Interval:
         )
         return whole
 
-    def bar(self, timeframe: Timeframe) -> Values:
+    def bar(self, timeframe: Timeframe) -> BarValues:
         """Return the coarser bar."""
         values = self.values[:, :1].copy()
         timeframe.divide_means(values, self.counts[:1])
@@ -110,7 +110,7 @@ class CoarserBars:
         """Return where a symbol stands that no bar has come of."""
         return cls(coarser, LiveSegment(coarser.feature_set, coarser.max_gap_ns))
 
-    def joined(self, values: Values, decision: int) -> CoarserBars:
+    def joined(self, values: BarValues, decision: int) -> CoarserBars:
         """Return where the symbol stands once another of its bars has come, known at a time."""
         timeframe, time = self.coarser.timeframe, int(values[TIMESTAMP])
         start = int(timeframe.starts_of(np.array([time]))[0])

@@ -12,7 +12,7 @@ from grandbatch.errors import UsageError
 from grandbatch.features import FeatureSet, resolve_feature_set
 from grandbatch.live.coarser import Coarser, CoarserBars, LiveWindow
 from grandbatch.live.durations import BarDuration
-from grandbatch.live.segment import Values
+from grandbatch.live.segment import BarValues
 from grandbatch.values.columns import TIMESTAMP
 from grandbatch.values.times import to_duration, written_duration
 
@@ -112,7 +112,7 @@ class LiveContexts:
             found[name] = 0 if here.windows or here.ahead else here.closed.missing
         return found
 
-    def joined(self, symbol: str, values: Values) -> Joined:
+    def joined(self, symbol: str, values: BarValues) -> Joined:
         """Return what a bar changes. Nothing has changed yet."""
         time = int(values[TIMESTAMP])
         delay = self._delay.with_bar(symbol, time) if self else 0

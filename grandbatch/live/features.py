@@ -16,7 +16,7 @@ from grandbatch.features.inputs import BAR_INPUTS, extra_inputs_of, known_inputs
 from grandbatch.kernels.bars.bar_rules import MISSING
 from grandbatch.live.coarser import LiveWindow
 from grandbatch.live.contexts import LiveContext, LiveContexts, checked_contexts, sets_of
-from grandbatch.live.judging import REMEMBERED, SYMBOL, LiveJudge, refusal
+from grandbatch.live.judging import REMEMBERED, SYMBOL_KEY, LiveJudge, refusal
 from grandbatch.live.segment import LiveSegment, identity_of
 from grandbatch.values.arrays import Float32
 from grandbatch.values.columns import TIMESTAMP
@@ -157,8 +157,8 @@ class LiveFeatures:
             bars = bars.assign(timestamp=bars.index)
         if live._contexts:
             recent = bars
-        elif SYMBOL in bars.columns:
-            recent = bars.groupby(SYMBOL, sort=False, observed=True).tail(live.bars_needed)
+        elif SYMBOL_KEY in bars.columns:
+            recent = bars.groupby(SYMBOL_KEY, sort=False, observed=True).tail(live.bars_needed)
         else:
             recent = bars.tail(live.bars_needed)
         for values in zip(*(recent[name] for name in recent.columns), strict=True):
@@ -309,4 +309,4 @@ class LiveFeatures:
 
 def symbol_of(bar: Mapping[str, Any]) -> str:
     """Return the symbol that a bar names, or that of those that name none."""
-    return str(bar.get(SYMBOL, DEFAULT_SYMBOL) or "").strip()
+    return str(bar.get(SYMBOL_KEY, DEFAULT_SYMBOL) or "").strip()

@@ -21,11 +21,11 @@ from grandbatch.kernels.bars.bar_rules import (
     widen,
 )
 from grandbatch.live.reading import named, to_number
-from grandbatch.live.segment import Values
+from grandbatch.live.segment import BarValues
 from grandbatch.values.columns import PRICES_AND_VOLUME, TIMESTAMP
 from grandbatch.values.times import shown, to_nanoseconds
 
-SYMBOL = "symbol"
+SYMBOL_KEY = "symbol"
 
 _UNCHANGED = "nothing has changed: mend it, or leave it out and push the next one"
 QUARANTINED = f"A build would quarantine this bar; {_UNCHANGED}"
@@ -48,7 +48,7 @@ class LiveJudge:
         self._day_first, self.fill = rules.dayfirst, rules.fill
         self.ohlc_tolerance = rules.ohlc_tolerance
         self.allow_non_positive = rules.allow_non_positive
-        self._names = (*BAR_INPUTS, SYMBOL, *self.fill)
+        self._names = (*BAR_INPUTS, SYMBOL_KEY, *self.fill)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -74,7 +74,9 @@ class LiveJudge:
             error.reason = REASONS[UNPARSEABLE - 1]
             raise error from None
 
-    def admit(self, bar: Mapping[str, Any], symbol: str, last: int, last_extra: Values) -> Values:
+    def admit(
+        self, bar: Mapping[str, Any], symbol: str, last: int, last_extra: BarValues
+    ) -> BarValues:
         """Return what can be read of a bar, by name, if it is one.
 
         Parameters
@@ -139,7 +141,7 @@ class LiveJudge:
         }
 
     def _extra_of(
-        self, bar: Mapping[str, Any], symbol: str, last: int, last_extra: Values, name: str
+        self, bar: Mapping[str, Any], symbol: str, last: int, last_extra: BarValues, name: str
     ) -> float:
         """Return the value of an extra column, or what stands for it; nan where nothing does."""
         given, code = bar.get(name), ACCEPTED

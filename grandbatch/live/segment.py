@@ -15,7 +15,7 @@ from grandbatch.kernels.bars.bar_rules import NEVER
 from grandbatch.values.arrays import Array, Float32
 from grandbatch.values.columns import TIMESTAMP
 
-Values = dict[str, float]
+BarValues = dict[str, float]
 """A bar's inputs by name; its timestamp is an int."""
 
 _NO_STARTS = np.empty(0, np.int64)
@@ -45,7 +45,7 @@ class LiveSegment:
     def __init__(self, feature_set: FeatureSet, max_gap_ns: int | None) -> None:
         self._set, self._max_gap_ns = feature_set, max_gap_ns
         self.last_time = NEVER
-        self.last_extra: Values = {}
+        self.last_extra: BarValues = {}
         self.is_first = False
         """Whether the bar taken last begins a segment."""
         self._bars = {
@@ -90,13 +90,13 @@ class LiveSegment:
         twin._rows = self._rows.copy()
         return twin
 
-    def remember(self, values: Values) -> None:
+    def remember(self, values: BarValues) -> None:
         """Keep what the next bar is judged and filled by."""
         self.last_time = int(values[TIMESTAMP])
         extra = {name: value for name, value in values.items() if name not in BAR_INPUTS}
         self.last_extra = {name: value for name, value in extra.items() if not math.isnan(value)}
 
-    def take(self, values: Values) -> Float32 | None:
+    def take(self, values: BarValues) -> Float32 | None:
         """Add a bar; return the window that ends with it, if there is one."""
         if (
             self._max_gap_ns is not None

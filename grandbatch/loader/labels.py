@@ -16,7 +16,7 @@ import numpy.typing as npt
 from grandbatch.batch import LABELS
 from grandbatch.store import MatrixStore, OpenFiles
 
-STORED = LABELS[1:-1]
+STORED_LABELS = LABELS[1:-1]
 """What a batch carries beside index and weight: the per-window arrays of a store."""
 
 LABEL_DTYPE = np.dtype(
@@ -45,7 +45,7 @@ def label_dtype(store: MatrixStore) -> np.dtype[np.void]:
 
 def stored_names(dtype: np.dtype[np.void]) -> tuple[str, ...]:
     """Return the names of the per-window arrays that records hold, but for `start`."""
-    return (*STORED, *(name for name in dtype.names or () if name == "targets"))
+    return (*STORED_LABELS, *(name for name in dtype.names or () if name == "targets"))
 
 
 Records = npt.NDArray[np.void]

@@ -9,7 +9,7 @@ from typing import Any, SupportsFloat
 import numpy as np
 
 from grandbatch.errors import UsageError
-from grandbatch.loader.labels import STORED
+from grandbatch.loader.labels import STORED_LABELS
 from grandbatch.loader.subset import some_of
 from grandbatch.order import OrderSettings, Selection, WeightedSelection
 from grandbatch.store import MatrixStore
@@ -131,7 +131,7 @@ def _by_window(store: MatrixStore, weights: Any) -> tuple[Int64, Float64]:
 def _named(store: MatrixStore, name: str) -> Any:
     if name in store.target_names and store.targets is not None:
         return store.targets[:][:, store.target_names.index(name)]
-    arrays = [*(one for one in STORED if one != _EVENLY), *store.target_names]
+    arrays = [*(one for one in STORED_LABELS if one != _EVENLY), *store.target_names]
     if name not in arrays:
         raise UsageError(
             f'weights="{name}" is no per-window array of {store.path}: it has '

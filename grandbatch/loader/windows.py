@@ -11,7 +11,7 @@ import torch
 from grandbatch.batch import ContextWindows
 from grandbatch.loader.blocks import ShuffleBlock
 from grandbatch.loader.context.table import CONTEXT_DTYPE
-from grandbatch.loader.labels import STORED
+from grandbatch.loader.labels import STORED_LABELS
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.loader.slabs import Pools, SlabPool
 from grandbatch.values.arrays import Int64
@@ -114,7 +114,7 @@ class WindowStream:
             if window + size > self._n_real:
                 weight[at + max(self._n_real - window, 0) : at + size] = 0
             at += size
-        labels = [records[name] for name in STORED]
+        labels = [records[name] for name in STORED_LABELS]
         targets = [records["targets"]] if "targets" in (self._dtype.names or ()) else []
         columns = tuple(
             torch.from_numpy(column[:at]) for column in (index, *labels, weight, *targets)

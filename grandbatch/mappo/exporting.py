@@ -21,7 +21,7 @@ _NAMES = ["matrices", "exposure"], ["actions", "team_exposure"]
 _OPSET = 18
 
 
-class Policy(nn.Module):
+class PolicyGraph(nn.Module):
     """What `Team.act` computes, as a module of its own, on the CPU.
 
     Parameters
@@ -52,7 +52,7 @@ class Policy(nn.Module):
         return exposures[choice], exposure_of(choice.sum(-1), self.n_agents)
 
 
-def export_policy(policy: Policy, config: MappoConfig, path: str | os.PathLike[str]) -> Path:
+def export_policy(policy: PolicyGraph, config: MappoConfig, path: str | os.PathLike[str]) -> Path:
     """Write a policy as ONNX or TorchScript, by the name's ending; whole or not at all.
 
     Raises
@@ -80,11 +80,11 @@ def export_policy(policy: Policy, config: MappoConfig, path: str | os.PathLike[s
     return target
 
 
-def _write_script(policy: Policy, examples: tuple[torch.Tensor, ...], path: Path) -> None:
+def _write_script(policy: PolicyGraph, examples: tuple[torch.Tensor, ...], path: Path) -> None:
     torch.jit.trace(policy, examples).save(path)  # type: ignore[no-untyped-call]
 
 
-def _write_onnx(policy: Policy, examples: tuple[torch.Tensor, ...], path: Path) -> None:
+def _write_onnx(policy: PolicyGraph, examples: tuple[torch.Tensor, ...], path: Path) -> None:
     try:
         import onnxscript  # noqa: F401  # only asked whether it is there
     except ModuleNotFoundError as error:

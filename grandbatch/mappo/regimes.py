@@ -18,7 +18,7 @@ _VOLATILITY, _MOMENTUM = 2, 3
 _MOMENTUM_5 = 5
 _RETURN_PER_UNIT = 0.05
 
-Source = Literal["strategic", "tactical"]
+RegimeSource = Literal["strategic", "tactical"]
 
 
 class Regime(IntEnum):
@@ -49,7 +49,7 @@ class RegimeRules:
     """Momentum above which a window is BULL."""
     bear: float = -0.02
     """Momentum below which a window is BEAR."""
-    source: Source = "strategic"
+    source: RegimeSource = "strategic"
     """The feature set whose matrices are judged."""
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class RegimeRules:
     def adaptive(
         cls,
         batches: Iterable[MatrixBatch],
-        source: Source = "strategic",
+        source: RegimeSource = "strategic",
         *,
         volatile: float = 0.9,
         trend: float = 0.3,
@@ -113,7 +113,9 @@ class RegimeRules:
         return self.classify(*regime_values(matrices, self.source))
 
 
-def regime_values(matrices: torch.Tensor, source: Source) -> tuple[torch.Tensor, torch.Tensor]:
+def regime_values(
+    matrices: torch.Tensor, source: RegimeSource
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return volatility and momentum at the end of matrices, (B,) float64 each.
 
     From strategic matrices they are the features of these names in the last row. Tactical ones

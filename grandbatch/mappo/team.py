@@ -13,14 +13,14 @@ import torch
 from grandbatch.batch import MatrixBatch
 from grandbatch.errors import TrainingError, UsageError
 from grandbatch.mappo.coarser.sight import (
-    Contexts,
+    CoarserWindows,
     PairSummary,
     build_summary,
     check_contexts,
     contexts_of,
 )
 from grandbatch.mappo.config import MappoConfig
-from grandbatch.mappo.exporting import Policy, export_policy
+from grandbatch.mappo.exporting import PolicyGraph, export_policy
 from grandbatch.mappo.market import EXPOSURES, exposure_of
 from grandbatch.mappo.metrics import RewardTotals
 from grandbatch.mappo.networks import (
@@ -160,7 +160,7 @@ class Team:
         self,
         matrices: torch.Tensor,
         exposure: torch.Tensor | None = None,
-        context: Contexts | None = None,
+        context: CoarserWindows | None = None,
     ) -> Decision:
         """Choose the likeliest actions, without learning.
 
@@ -209,14 +209,14 @@ class Team:
                 "one window has no input for; ask it by Team.act"
             )
         summary, actor = deepcopy(self._summary).cpu(), deepcopy(self._actor).cpu()
-        return export_policy(Policy(summary, actor, self.config), self.config, path)
+        return export_policy(PolicyGraph(summary, actor, self.config), self.config, path)
 
     @on_its_threads
     def predict(
         self,
         matrices: torch.Tensor,
         exposure: torch.Tensor | None = None,
-        context: Contexts | None = None,
+        context: CoarserWindows | None = None,
         *,
         samples: int = _SAMPLES,
     ) -> Prediction:
@@ -366,7 +366,7 @@ class Team:
         return summarise_samples(self._actor, observation, kept.to(self.device))
 
     def _observe(
-        self, matrices: torch.Tensor, exposure: torch.Tensor | None, context: Contexts | None
+        self, matrices: torch.Tensor, exposure: torch.Tensor | None, context: CoarserWindows | None
     ) -> torch.Tensor:
         """Return what the agents see of windows, (B, n, D + 1) float32."""
         self._check_shape(matrices)

@@ -26,15 +26,15 @@ _LINE_SECONDS = 1.0
 
 
 @dataclass
-class Progress:
-    """How far a run is, as its thread counts and the monitor's reads.
+class TrainingProgress:
+    """How far a training is, as its thread counts and the monitor's reads.
 
     Parameters
     ----------
     batch_size : int
         In force.
     steps, windows : int
-        Trained on in this run.
+        Trained on since it began or was resumed.
     batch_seconds, wait_seconds : float
         Spent in training, and waiting for batches.
     chunks : int
@@ -89,7 +89,7 @@ class TrainingLog:
         self._metrics = None if metrics_port is None else _Metrics(metrics_port)
         self._write("start", host=platform.node(), pid=os.getpid())
 
-    def sample(self, sample: Sample, progress: Progress, *, last: bool = False) -> None:
+    def sample(self, sample: Sample, progress: TrainingProgress, *, last: bool = False) -> None:
         """Take note of a sample; the last of a run is always written down."""
         if self._metrics is not None:
             self._metrics.latest = sample, progress
@@ -115,7 +115,12 @@ class TrainingLog:
         )
 
     def decision(
-        self, what: str, reason: str, progress: Progress, before: Any = None, after: Any = None
+        self,
+        what: str,
+        reason: str,
+        progress: TrainingProgress,
+        before: Any = None,
+        after: Any = None,
     ) -> None:
         """Take note of a decision and its reason."""
         self._reason = reason
@@ -142,7 +147,7 @@ class TrainingLog:
                 _log.warning("memory is no longer recorded in %s: %s", self._path, error)
 
 
-def _rounded(progress: Progress) -> dict[str, Any]:
+def _rounded(progress: TrainingProgress) -> dict[str, Any]:
     return {
         name: round(value, 3) if isinstance(value, float) else value
         for name, value in asdict(progress).items()
@@ -174,7 +179,7 @@ class _Metrics:
                 "metrics need prometheus-client: pip install 'grandbatch[metrics]', or serve none"
             ) from None
         self._families = prometheus.metrics_core
-        self.latest: tuple[Sample, Progress] | None = None
+        self.latest: tuple[Sample, TrainingProgress] | None = None
         registry = prometheus.CollectorRegistry()
         registry.register(self)
         try:

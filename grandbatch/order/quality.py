@@ -6,7 +6,7 @@ REFERENCE_BATCH = 1024
 """Batch size that the default is chosen for. The order must not depend on the batch size."""
 
 TARGET_VIF = 2.0
-BUFFER_BYTES = 64_000_000
+MIXED_BYTES = 64_000_000
 """Memory that two buffers of decoded chunks may take by default."""
 
 UNSHUFFLED_BYTES = 4_000_000
@@ -63,7 +63,7 @@ def default_shuffle_chunks(n_chunks: int, chunk_bytes: int, *, shuffle: bool) ->
     """
     if not shuffle:
         return max(1, UNSHUFFLED_BYTES // chunk_bytes)
-    affordable = max(1, BUFFER_BYTES // 2 // chunk_bytes)
+    affordable = max(1, MIXED_BYTES // 2 // chunk_bytes)
     # 1 + (B/K)(1 - K/n) ≤ v  ⇔  K ≥ B·n / (n·(v - 1) + B)
     needed = -(-REFERENCE_BATCH * n_chunks // int(n_chunks * (TARGET_VIF - 1) + REFERENCE_BATCH))
     return max(1, min(needed, affordable))

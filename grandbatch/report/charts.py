@@ -136,7 +136,7 @@ def equity(
 def strip(label: str, density: Int64) -> str:
     """Draw a thin strip over time, darker where there is more, blank where there is nothing."""
     most = max(int(density.max()), 1)
-    levels = np.ceil(density / most * svg.LEVELS).astype(np.int8)
+    levels = np.ceil(density / most * svg.N_SHADES).astype(np.int8)
     width = svg.WIDTH / len(density)
     return svg.drawing(
         10,
@@ -242,7 +242,7 @@ def correlation_map(label: str, values: Float64, names: Sequence[str]) -> str:
 def level_key(low: str, middle: str, high: str) -> str:
     """Draw what the colours of heat maps mean."""
     width, left = 16.0, 96.0
-    levels = np.arange(-svg.LEVELS, svg.LEVELS + 1, dtype=np.int8)[None]
+    levels = np.arange(-svg.N_SHADES, svg.N_SHADES + 1, dtype=np.int8)[None]
     right = left + width * levels.shape[1]
     return svg.drawing(
         28,
@@ -257,7 +257,7 @@ def level_key(low: str, middle: str, high: str) -> str:
 
 def _levels(values: Float64, end: float) -> npt.NDArray[np.int8]:
     """Turn values into steps of colour, whose strongest begins at `end`."""
-    steps = np.rint(np.clip(values / end, -1.0, 1.0) * svg.LEVELS)
+    steps = np.rint(np.clip(values / end, -1.0, 1.0) * svg.N_SHADES)
     return steps.astype(np.int8)
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from grandbatch.values.arrays import Float64
 
 WIDTH = 360.0
-LEVELS = 4
+N_SHADES = 4
 """Steps of colour on either side of the middle."""
 
 
@@ -140,7 +140,7 @@ def cells(
     Parameters
     ----------
     levels : (rows, columns) int8
-        From -`LEVELS` to `LEVELS`; 0 is left blank.
+        From -`N_SHADES` to `N_SHADES`; 0 is left blank.
     left, top : float
         The grid's corner.
     width, height : float

@@ -23,7 +23,7 @@ _PACKAGES = ("numpy", "numba", "llvmlite", "pandas", "pyarrow", "numcodecs")
 
 _BEGINNING_BYTES = 128
 
-Sight = tuple[int, bytes] | None
+PathSight = tuple[int, bytes] | None
 """Size and beginning of a file; None where it can't be read."""
 
 
@@ -40,12 +40,12 @@ def _version(name: str) -> str:
         return "none"
 
 
-def look_at(paths: Sequence[str]) -> list[Sight]:
+def look_at(paths: Sequence[str]) -> list[PathSight]:
     """Return what is seen of files."""
     return [_sight(path) for path in paths]
 
 
-def _sight(path: str) -> Sight:
+def _sight(path: str) -> PathSight:
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             return os.fstat(file.fileno()).st_size, file.read(_BEGINNING_BYTES)
@@ -59,7 +59,7 @@ class Origin:
 
     versions: tuple[tuple[str, str], ...]
     paths: tuple[str, ...] = ()
-    sights: tuple[Sight, ...] = ()
+    sights: tuple[PathSight, ...] = ()
 
     @classmethod
     def here(cls, paths: Sequence[str] = ()) -> Origin:
@@ -77,7 +77,7 @@ class Origin:
         self.compare(where, bit_versions(), look_at(self.paths))
 
     def compare(
-        self, where: str, versions: Sequence[tuple[str, str]], sights: Sequence[Sight]
+        self, where: str, versions: Sequence[tuple[str, str]], sights: Sequence[PathSight]
     ) -> None:
         """Compare with what another process has told of itself.
 

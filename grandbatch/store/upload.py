@@ -22,18 +22,19 @@ from grandbatch.files.system import is_alive
 from grandbatch.store.format import MANIFEST_NAME
 from grandbatch.values.texts import read_json
 
-MARK = "uploading.json"
+LOCK_MARK = "uploading.json"
 _FILES_AT_ONCE = 64
 
-Progress = Callable[[str, int, int], None]
+StageProgress = Callable[[str, int, int], None]
+"""Told of (stage, done, total): bytes for "bars", chunks for "chunks", files for "upload"."""
 
 
 def has_mark(place: Path) -> bool:
     """Whether an upload to a place is going on, or was cut off."""
-    return (place / MARK).exists()
+    return (place / LOCK_MARK).exists()
 
 
-def upload_store(local: Path, place: Any, progress: Progress | None = None) -> None:
+def upload_store(local: Path, place: Any, progress: StageProgress | None = None) -> None:
     """Copy a finished store to a remote place, in place of any store there.
 
     Parameters
@@ -56,7 +57,7 @@ def upload_store(local: Path, place: Any, progress: Progress | None = None) -> N
         with as_os_errors():
             _take_mark(place)
             _replace(local, place, progress)
-            place.fs.rm_file((place / MARK).path)
+            place.fs.rm_file((place / LOCK_MARK).path)
     except OSError as error:
         raise StoreError(
             f"{place} can't be written ({told(error)}); run again: the store is finished at "
@@ -64,7 +65,7 @@ def upload_store(local: Path, place: Any, progress: Progress | None = None) -> N
         ) from error
 
 
-def _replace(local: Path, place: Any, progress: Progress | None) -> None:
+def _replace(local: Path, place: Any, progress: StageProgress | None) -> None:
     files = place.fs
     root = place.path.rstrip("/")
     names = sorted(
@@ -76,7 +77,7 @@ def _replace(local: Path, place: Any, progress: Progress | None) -> None:
         str(name).removeprefix(root.lstrip("/")).lstrip("/"): name for name in _listed(files, root)
     }
     # first the manifest: from here on there is no store, old or new
-    for name in (MANIFEST_NAME, *sorted(set(there) - {*names, MANIFEST_NAME, MARK})):
+    for name in (MANIFEST_NAME, *sorted(set(there) - {*names, MANIFEST_NAME, LOCK_MARK})):
         if name in there:
             files.rm_file(there[name])
     for at in range(0, len(names), _FILES_AT_ONCE):
@@ -100,7 +101,7 @@ def _listed(files: Any, root: str) -> list[str]:
 
 def _take_mark(place: Any) -> None:
     """Put the mark if there is none, or if its process was one of this machine and is gone."""
-    mark = place / MARK
+    mark = place / LOCK_MARK
     mine = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%F %T")}
     data = json.dumps(mine).encode()
     with suppress(FileExistsError):

@@ -19,7 +19,7 @@ from grandbatch.errors import MemoryLimitError
 from grandbatch.loader import SlidingWindowDataLoader
 from grandbatch.loader.windows import SLAB_WINDOWS
 from grandbatch.memory.monitor import Level, Look, MemoryMonitor, Sample
-from grandbatch.memory.records import Progress, TrainingLog
+from grandbatch.memory.records import TrainingLog, TrainingProgress
 from grandbatch.memory.usage import own_bytes
 from grandbatch.ranks import Ranks
 from grandbatch.training.agreement import AGREE_STEPS, settle
@@ -95,7 +95,7 @@ class TrainingGuard:
     ):
         self.monitor = monitor
         self.settings = settings
-        self.progress = Progress(batch_size=settings.batch_size)
+        self.progress = TrainingProgress(batch_size=settings.batch_size)
         self._asked = settings
         self._record = record
         self._ranks = ranks if ranks is not None and ranks.size > 1 else None

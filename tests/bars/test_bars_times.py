@@ -14,7 +14,7 @@ from grandbatch.bars.timestamps.evidence import Dates, Evidence, Meaning
 from grandbatch.bars.timestamps.texts import TimeForm, read_times
 from grandbatch.errors import TimestampError, UsageError
 from grandbatch.kernels.bars.epochs import COMPACT
-from grandbatch.kernels.bars.timestamps import ABSOLUTE, MISSING, NAIVE, UNPARSEABLE
+from grandbatch.kernels.bars.timestamps import ABSOLUTE, EMPTY, NAIVE, UNREADABLE
 from grandbatch.scheduling import Schedule
 
 HERE = Schedule.local("sync")
@@ -153,12 +153,12 @@ def test_offsets_lead_to_utc():
     ],
 )
 def test_what_is_no_time_is_unparseable(text):
-    assert read([text])[1].tolist() == [UNPARSEABLE]
+    assert read([text])[1].tolist() == [UNREADABLE]
 
 
 def test_blanks_are_missing_and_around_a_time_ignored():
     times, status, _ = read(["", " \t", " 2020-01-01 "])
-    assert status.tolist() == [MISSING, MISSING, NAIVE]
+    assert status.tolist() == [EMPTY, EMPTY, NAIVE]
     assert times[2] == pd.Timestamp("2020-01-01").value
 
 
@@ -177,7 +177,7 @@ def test_evidence_counts_days_above_twelve_on_either_side():
 def test_a_zone_turns_wall_time_into_utc_and_skipped_times_are_unparseable():
     texts = ["2024-01-10 09:30", "2024-03-10 02:30", "2024-11-03 01:30", "2024-01-10T09:30Z"]
     times, status, _ = read(texts, timezone="America/New_York")
-    assert status.tolist() == [NAIVE, UNPARSEABLE, NAIVE, ABSOLUTE]
+    assert status.tolist() == [NAIVE, UNREADABLE, NAIVE, ABSOLUTE]
     expected = ["2024-01-10 14:30", "2024-11-03 05:30", "2024-01-10 09:30"]
     assert times[[0, 2, 3]].tolist() == [pd.Timestamp(text).value for text in expected]
 
@@ -189,7 +189,7 @@ def test_a_strptime_form_reads_all_rows():
         pd.Timestamp("2020-06-29 01:00").value,
         pd.Timestamp("2025-07-02 09:30").value,
     ]
-    assert status.tolist() == [NAIVE, NAIVE, UNPARSEABLE, MISSING]
+    assert status.tolist() == [NAIVE, NAIVE, UNREADABLE, EMPTY]
 
 
 def write(path, days, form):
@@ -265,7 +265,7 @@ def test_the_end_of_a_day_is_read_by_a_form_of_ones_own_too():
     times, status, _ = read(texts, strptime="%d %b %Y %H:%M")
     expected = ["2024-01-02 23:00", "2024-01-03", "2025-01-01"]
     assert times[:3].tolist() == [pd.Timestamp(text).value for text in expected]
-    assert status.tolist() == [NAIVE, NAIVE, NAIVE, UNPARSEABLE, MISSING]
+    assert status.tolist() == [NAIVE, NAIVE, NAIVE, UNREADABLE, EMPTY]
     zoned = ["2024-01-02T24:00:00+0200", "2024-01-02T23:59:60+0200"]
     times, status, _ = read(zoned, strptime="%Y-%m-%dT%H:%M:%S%z")
     assert times.tolist() == [pd.Timestamp("2024-01-02 22:00").value] * 2

@@ -10,9 +10,9 @@ import pytest
 
 from grandbatch.kernels.bars.intervals import (
     FIRST,
+    GREATEST,
     LAST,
     LEAST,
-    MOST,
     SUM,
     gather_rows,
     interval_starts,
@@ -105,7 +105,7 @@ def test_rows_give_the_same_bars_in_whatever_pieces_they_come(size: int) -> None
     starts = np.sort(rng.integers(0, 15, 60))
     values = rng.normal(size=(5, 60)) * 10.0 ** rng.integers(-9, 9, 60)
     made, out, counts = np.empty(60, np.int64), np.empty((5, 60)), np.empty(60, np.int64)
-    ways = np.array([FIRST, LAST, MOST, LEAST, SUM])
+    ways = np.array([FIRST, LAST, GREATEST, LEAST, SUM])
     n = 0
     for at in range(0, 60, size):
         piece = slice(at, at + size)

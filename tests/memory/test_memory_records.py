@@ -16,7 +16,7 @@ import grandbatch as gb
 from grandbatch.errors import UsageError
 from grandbatch.memory import Level, MemoryUsage, Sample, records
 from grandbatch.memory.processes import run_processes
-from grandbatch.memory.records import Progress, TrainingLog, read_records
+from grandbatch.memory.records import TrainingLog, TrainingProgress, read_records
 from grandbatch.training.metrics_log import read_metrics
 
 
@@ -67,9 +67,9 @@ def test_every_training_run_leaves_samples_and_says_how_it_ended(store, tmp_path
 def test_lines_come_once_a_second_or_when_the_level_changes(tmp_path):
     record = TrainingLog(tmp_path)
     for number in range(30):
-        record.sample(sample_at(100.0 + number / 10), Progress())
-    record.sample(sample_at(103.0, Level.TRIM), Progress())
-    record.sample(sample_at(103.1, Level.CALM), Progress())
+        record.sample(sample_at(100.0 + number / 10), TrainingProgress())
+    record.sample(sample_at(103.0, Level.TRIM), TrainingProgress())
+    record.sample(sample_at(103.1, Level.CALM), TrainingProgress())
     assert sum(r["kind"] == "sample" for r in read_records(tmp_path)) == 3 + 2
 
 
@@ -77,7 +77,7 @@ def test_a_file_that_grows_long_is_put_aside_and_still_read(tmp_path, monkeypatc
     monkeypatch.setattr(records, "_ROTATED_BYTES", 2000)
     record = TrainingLog(tmp_path)
     for number in range(105):
-        record.decision("batch_size", f"reason {number}", Progress())
+        record.decision("batch_size", f"reason {number}", TrainingProgress())
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
     assert len(sizes) == 2
     assert max(sizes) < 2500
@@ -86,7 +86,7 @@ def test_a_file_that_grows_long_is_put_aside_and_still_read(tmp_path, monkeypatc
 
 
 def test_a_line_that_a_killed_run_left_unfinished_is_passed_over(tmp_path):
-    TrainingLog(tmp_path).decision("hold", "why", Progress())
+    TrainingLog(tmp_path).decision("hold", "why", TrainingProgress())
     with (tmp_path / "memory-rank0.jsonl").open("a") as file:
         file.write('{"time": 1, "ki')
     assert [r["kind"] for r in read_records(tmp_path)] == ["start", "decision"]
@@ -95,7 +95,7 @@ def test_a_line_that_a_killed_run_left_unfinished_is_passed_over(tmp_path):
 def test_a_damaged_line_is_passed_over_and_every_flip_damages_one(tmp_path):
     log = TrainingLog(tmp_path)
     for number in range(20):
-        log.decision("hold", f"reason {number}", Progress())
+        log.decision("hold", f"reason {number}", TrainingProgress())
     path = tmp_path / "memory-rank0.jsonl"
     whole, raw = read_records(tmp_path), path.read_bytes()
     for at in range(0, len(raw), 7):
@@ -162,8 +162,8 @@ def test_a_port_that_is_taken_is_an_error_before_any_work(store, tmp_path):
 
 def write_run(folder, rank=0, *, ended=True, error=None):
     record = TrainingLog(folder, rank)
-    record.sample(sample_at(time.time(), Level.BATCH), Progress(batch_size=16))
-    record.decision("batch_size", "too much", Progress(), 32, 16)
+    record.sample(sample_at(time.time(), Level.BATCH), TrainingProgress(batch_size=16))
+    record.decision("batch_size", "too much", TrainingProgress(), 32, 16)
     if ended:
         record.end(error, error)
 

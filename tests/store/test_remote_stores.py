@@ -172,7 +172,7 @@ def test_an_upload_that_is_cut_off_is_no_store_and_starts_again(
     with pytest.raises(StoreNotFoundError):
         gb.MatrixStore.open(url)
     assert build(url).verify().ok
-    assert upload.MARK not in names(place[0], url)
+    assert upload.LOCK_MARK not in names(place[0], url)
 
 
 def test_a_replacement_that_is_cut_off_leaves_no_mixture(place, url, build, monkeypatch):
@@ -192,7 +192,7 @@ def mark_of(process, host=None):
 
 
 def test_one_uploads_at_a_time(place, url, build):
-    mark = f"{url}/{upload.MARK}"
+    mark = f"{url}/{upload.LOCK_MARK}"
     for held in (mark_of(os.getppid()), mark_of(1, host="elsewhere"), b"?"):
         place[0].pipe_file(mark, held)
         with pytest.raises(StoreBusyError, match="remove"):

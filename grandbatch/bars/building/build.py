@@ -71,7 +71,8 @@ from grandbatch.memory import MemoryLimit, own_bytes
 from grandbatch.memory.allocator import give_back
 from grandbatch.scheduling import Schedule
 
-Progress = Callable[[int, int], None]
+BytesProgress = Callable[[int, int], None]
+"""Told of bytes read, and of those in all."""
 
 
 class CacheBuild:
@@ -105,7 +106,7 @@ class CacheBuild:
         self.n_differing = 0
         self.n_filled: dict[str, int] = {}
 
-    def run(self, cache_dir: Path, on_progress: Progress | None) -> cache.Bars:
+    def run(self, cache_dir: Path, on_progress: BytesProgress | None) -> cache.Bars:
         """Read, settle, join and publish."""
         self.blocks_folder.mkdir()
         self.target.mkdir()
@@ -139,7 +140,7 @@ class CacheBuild:
 
     # reading
 
-    def _read_all(self, on_progress: Progress | None) -> list[BlockRecord]:
+    def _read_all(self, on_progress: BytesProgress | None) -> list[BlockRecord]:
         """Read every block, and digest every file.
 
         Where too many rows are bad, whatever comes, stop and return the blocks that show it.

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from grandbatch.bars.building.build import CacheBuild, Progress, give_back_where_tight
+from grandbatch.bars.building.build import BytesProgress, CacheBuild, give_back_where_tight
 from grandbatch.bars.building.growth import EntangledError, find_base
 from grandbatch.bars.building.memory import plan_memory, shares_of_workers
 from grandbatch.bars.building.problems import disk_full
@@ -35,7 +35,7 @@ def build_bars(
     schedule: Schedule,
     block_bytes: int | None,
     limit: MemoryLimit,
-    on_progress: Progress | None,
+    on_progress: BytesProgress | None,
     find: Callable[[], Bars | None],
 ) -> Bars:
     """Read all files, and publish the cache of their bars.
@@ -74,7 +74,7 @@ def _build(
     schedule: Schedule,
     block_bytes: int | None,
     limit: MemoryLimit,
-    on_progress: Progress | None,
+    on_progress: BytesProgress | None,
 ) -> Bars:
     """Build a cache in a staging folder of its own: of all files, or by growing another."""
     read = files if base is None else [files[place] for place in base.new_places]

@@ -15,7 +15,7 @@ from grandbatch.bars.form.side_by_side import read_pairs
 from grandbatch.bars.inputs.files import LEAF_BYTES, InputFile
 from grandbatch.bars.reading.row_groups import (
     BATCH_ROWS,
-    BUFFER_BYTES,
+    READ_BUFFER_BYTES,
     block_rows,
     open_parquet,
     quoted_rows,
@@ -282,7 +282,7 @@ class _Shape:
         )
         # texts longer than values, as read and as texts of bars
         held += 2 * n_rows * max(0, self.row_bytes - self.n_columns * _WIDE_VALUE_BYTES)
-        held += self.n_read * (self._page_bytes(BUFFER_BYTES) + _batch_bytes(n_rows))
+        held += self.n_read * (self._page_bytes(READ_BUFFER_BYTES) + _batch_bytes(n_rows))
         # all columns where rows are bad, and all their texts
         quoted = min(n_rows, quoted_rows(self.n_columns)) * _WIDE_VALUE_BYTES
         of_texts = n_rows * _QUOTED_BYTES

@@ -15,7 +15,7 @@ from grandbatch.bars.form.columns import ColumnMap
 from grandbatch.bars.form.foreign import refuse_other_forms
 from grandbatch.bars.form.header import fields_of, has_volume, looks_like_bar, match_columns
 from grandbatch.bars.form.headerless import names_without_header, offer_names
-from grandbatch.bars.form.instruments import SAMPLE_ROWS, may_be_codes, may_be_texts, text_columns
+from grandbatch.bars.form.instruments import SNIFFED_ROWS, may_be_codes, may_be_texts, text_columns
 from grandbatch.bars.form.left_out import left_out_numbers, may_be_numbers
 from grandbatch.bars.form.side_by_side import match_frame, read_frame_header
 from grandbatch.bars.form.texts import likely_decimal, refuse_empty_volume, refuse_grouped
@@ -169,7 +169,7 @@ def _read_sample(
         raise InputError(f"{name}: the file has a header and no bars after it")
     if not is_whole:
         body = body[: max(body.rfind(b"\n"), body.rfind(b"\r")) + 1]
-    rows = list(_rows(body, head.delimiter, SAMPLE_ROWS))
+    rows = list(_rows(body, head.delimiter, SNIFFED_ROWS))
     later = [*_last_rows(body, head.delimiter), *_last_rows(ending, head.delimiter)]
     columns = head.columns
     if not head.series:
@@ -216,7 +216,7 @@ def _read_head(
             data_start = _skip_lines(sample, head.start, frame.n_lines)
             series = tuple(match_frame(frame, rules, name))
             return _Head(head.delimiter, frame.fields, series[0], series, data_start)
-    rows = list(_rows(sample[head.start :], head.delimiter, SAMPLE_ROWS))
+    rows = list(_rows(sample[head.start :], head.delimiter, SNIFFED_ROWS))
     if len(fields) == 1:
         _refuse_undelimited(rows, name)
     headers, has_header = _name_columns(rows, rules, name)
@@ -265,8 +265,8 @@ def _values(rows: Iterable[Sequence[str]], field: int) -> Iterator[str]:
 
 def _last_rows(text: bytes, delimiter: str) -> list[list[str]]:
     """Fields of the last lines of a text whose first may be cut."""
-    lines = re.split(rb"[\r\n]+", text[-_ENDING_BYTES:])[1:][-SAMPLE_ROWS:]
-    return list(_rows(b"\n".join(lines), delimiter, SAMPLE_ROWS))
+    lines = re.split(rb"[\r\n]+", text[-_ENDING_BYTES:])[1:][-SNIFFED_ROWS:]
+    return list(_rows(b"\n".join(lines), delimiter, SNIFFED_ROWS))
 
 
 def read_ending(file: BinaryIO, size: int) -> bytes:

@@ -16,7 +16,7 @@ from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.bars.rules.flags import offer, offer_columns, offer_list
 from grandbatch.errors import ColumnError
 
-SAMPLE_ROWS = 50
+SNIFFED_ROWS = 50
 """First rows of a file that show which columns are text."""
 
 _MOST_TEXTS = 3

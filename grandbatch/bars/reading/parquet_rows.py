@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from grandbatch.bars.form.columns import NOWHERE, ColumnMap, TextColumn
 from grandbatch.bars.form.header import match_columns
-from grandbatch.bars.form.instruments import SAMPLE_ROWS, may_be_codes, text_columns
+from grandbatch.bars.form.instruments import SNIFFED_ROWS, may_be_codes, text_columns
 from grandbatch.bars.form.left_out import left_out_numbers
 from grandbatch.bars.form.side_by_side import match_frame, read_pairs
 from grandbatch.bars.form.texts import likely_decimal, refuse_empty_volume, refuse_grouped
@@ -131,7 +131,7 @@ def _may_be_codes(block: ParquetBlock, schema: Any, columns: ColumnMap) -> list[
     ]
     found = [False] * len(schema)
     if beside:
-        first = replace(block, stop=min(block.stop, block.start + SAMPLE_ROWS))
+        first = replace(block, stop=min(block.stop, block.start + SNIFFED_ROWS))
         with told_plainly(block.path), OpenGroups() as groups:
             table = groups.read(first, tuple(schema.field(i).name for i in beside))
         texts = [[str(value) for value in column.to_pylist()] for column in table.columns]
@@ -275,7 +275,7 @@ def sniff_parquet(block: ParquetBlock, dialect: ParquetDialect, rules: BarRules)
     with told_plainly(block.path), OpenGroups() as groups:
         times = _time_texts(groups.read(first, names), dialect)
     if len(names) == 1:
-        texts = [text.decode("utf-8", "replace") for text in times[:SAMPLE_ROWS].to_pylist()]
+        texts = [text.decode("utf-8", "replace") for text in times[:SNIFFED_ROWS].to_pylist()]
         check_scale(texts, rules, block.path)
     return read_times(times, TimeForm(strptime=rules.timestamp_format))[2]
 

@@ -20,7 +20,7 @@ from grandbatch.bars.inputs.opening import is_url, open_raw
 from grandbatch.errors import InputError
 
 BATCH_ROWS = 65_536
-BUFFER_BYTES = 2**20
+READ_BUFFER_BYTES = 2**20
 """Of each column so many bytes are read at once; of a remote file with each request."""
 QUOTED_VALUES = 2**20
 """Where all columns are read, so many values are held at once."""
@@ -106,7 +106,7 @@ class _Cursor:
         if texts or names is None:
             footer = self._file.metadata
             self._file.close()
-            buffer = BUFFER_BYTES if names is not None else wide_buffer(footer.num_columns)
+            buffer = READ_BUFFER_BYTES if names is not None else wide_buffer(footer.num_columns)
             self._file = open_parquet(path, buffer, metadata=footer, read_dictionary=texts or None)
         self._batches = self._file.iter_batches(
             min(n_rows, BATCH_ROWS),
@@ -152,10 +152,12 @@ def quoted_rows(n_columns: int) -> int:
 
 def wide_buffer(n_columns: int) -> int:
     """Return how many bytes of each of so many columns are read at once where all are read."""
-    return max(BUFFER_BYTES // 16, min(BUFFER_BYTES, 16 * BUFFER_BYTES // max(n_columns, 1)))
+    return max(
+        READ_BUFFER_BYTES // 16, min(READ_BUFFER_BYTES, 16 * READ_BUFFER_BYTES // max(n_columns, 1))
+    )
 
 
-def open_parquet(location: str, buffer_bytes: int = BUFFER_BYTES, **known: Any) -> Any:
+def open_parquet(location: str, buffer_bytes: int = READ_BUFFER_BYTES, **known: Any) -> Any:
     """Open a Parquet file, local or remote; a file that shrinks is an error, no signal."""
     file = open_raw(location) if is_url(location) else location
     return pq.ParquetFile(

@@ -14,8 +14,7 @@ import pyarrow as pa
 from grandbatch.bars.timestamps.evidence import Evidence
 from grandbatch.bars.timestamps.texts import ClockChanges, TimeForm, read_times
 from grandbatch.kernels.bars.bar_rules import ACCEPTED, MISSING, UNPARSEABLE
-from grandbatch.kernels.bars.timestamps import MISSING as TIME_MISSING
-from grandbatch.kernels.bars.timestamps import UNPARSEABLE as TIME_UNPARSEABLE
+from grandbatch.kernels.bars.timestamps import EMPTY, UNREADABLE
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]
@@ -143,10 +142,10 @@ def plain_codes(texts: Any) -> tuple[Codes, list[bytes]]:
 
 def mark_times(status: UInt8, reasons: UInt8) -> None:
     """Give rows without a readable time their reason, in place; unparseable goes first."""
-    if status.max(initial=0) < TIME_MISSING:
+    if status.max(initial=0) < EMPTY:
         return
-    reasons[(status == TIME_MISSING) & (reasons == ACCEPTED)] = MISSING
-    reasons[status == TIME_UNPARSEABLE] = UNPARSEABLE
+    reasons[(status == EMPTY) & (reasons == ACCEPTED)] = MISSING
+    reasons[status == UNREADABLE] = UNPARSEABLE
 
 
 def name_symbols(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from grandbatch.errors import UsageError
-from grandbatch.kernels.bars.intervals import FIRST, LAST, LEAST, MOST, SUM, interval_starts
+from grandbatch.kernels.bars.intervals import FIRST, GREATEST, LAST, LEAST, SUM, interval_starts
 from grandbatch.values.arrays import Float64, Int64
 from grandbatch.values.columns import PRICES_AND_VOLUME
 from grandbatch.values.times import to_duration
@@ -22,7 +22,7 @@ AGGREGATES = ("last", "first", "sum", "mean", "min", "max")
 """What the extra columns of a coarser bar may be made of."""
 
 _OF_A_BAR = ("first", "max", "min", "last", "sum")
-_WAYS = {"first": FIRST, "last": LAST, "max": MOST, "min": LEAST, "sum": SUM, "mean": SUM}
+_WAYS = {"first": FIRST, "last": LAST, "max": GREATEST, "min": LEAST, "sum": SUM, "mean": SUM}
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.texts = np.zeros(timestamps.N_TALLY, np.int64)
-        self.numbers = np.zeros(epochs.N_TALLY, np.int64)
+        self.numbers = np.zeros(epochs.N_NUMBER_TALLY, np.int64)
         self.placements = Placements()
 
     def evidence(self) -> Evidence:

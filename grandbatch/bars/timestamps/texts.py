@@ -173,9 +173,9 @@ def _read_strptime(texts: list[bytes], form: str) -> tuple[Int64, UInt8]:
         times[ends.index], good[ends.index] = _strptime(ends, form)
         times[ends.index] += DAY
     is_absolute = "%z" in form or "%Z" in form
-    status = np.full(len(texts), kernel.UNPARSEABLE, np.uint8)
+    status = np.full(len(texts), kernel.UNREADABLE, np.uint8)
     status[good] = kernel.ABSOLUTE if is_absolute else kernel.NAIVE
-    status[(plain == "").to_numpy()] = kernel.MISSING
+    status[(plain == "").to_numpy()] = kernel.EMPTY
     return times, status
 
 
@@ -216,7 +216,7 @@ def _localize(times: Int64, status: UInt8, timezone: str) -> ClockChanges:
     is_skipped = first == _NAT
     rows = naive[unclear]
     times[rows] = first
-    status[rows[is_skipped]] = kernel.UNPARSEABLE
+    status[rows[is_skipped]] = kernel.UNREADABLE
     return ClockChanges(rows[~is_skipped], second[~is_skipped], int(is_skipped.sum()))
 
 

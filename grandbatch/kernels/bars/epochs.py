@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from grandbatch.kernels.bars.calendar import days_of, is_date
 from grandbatch.kernels.bars.loads import address_of, byte_at
-from grandbatch.kernels.bars.timestamps import ABSOLUTE, DIGITS, NAIVE, NUMBER, UNPARSEABLE
+from grandbatch.kernels.bars.timestamps import ABSOLUTE, DIGITS, NAIVE, NUMBER, UNREADABLE
 from grandbatch.kernels.compilation import compiled
 
 NO_TIME, COMPACT = -1, 4
@@ -21,7 +21,7 @@ ROWS, COMPACT_ROWS, EARLY_ROWS, LOWEST, HIGHEST = range(5)
 NEAREST = 5
 """The first of four slots, one for each unit, and so is `UNIT_ROWS`."""
 UNIT_ROWS = NEAREST + 4
-N_TALLY = UNIT_ROWS + 4
+N_NUMBER_TALLY = UNIT_ROWS + 4
 
 EARLY = 100_000_000
 """Numbers nearer to zero are row numbers more often than epochs."""
@@ -153,7 +153,7 @@ def read_numbers(
     out, status : (T,) int64, (T,) uint8
         Read and written, as `parse_timestamps` writes them, where the status is `DIGITS` or
         `NUMBER`.
-    tally : (N_TALLY,) int64
+    tally : (N_NUMBER_TALLY,) int64
         Added to, whatever the meaning: numbers; those that are a date; those nearer to zero than
         `EARLY`, and the lowest and the highest of these; for each unit the size of that nearest to
         zero of the others that lie within 1678 to 2261 in it and in none before it, 0 before
@@ -166,7 +166,7 @@ def read_numbers(
         whole, part, form, negative = out[row], np.int64(0), np.int64(0), False
         if status[row] == NUMBER:
             whole, part, form, negative = _number(base + starts[row], base + stops[row])
-        out[row], status[row] = 0, UNPARSEABLE
+        out[row], status[row] = 0, UNREADABLE
         if whole < 0:
             continue
         date, is_compact = _compact(whole)

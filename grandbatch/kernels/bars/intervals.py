@@ -10,7 +10,7 @@ from grandbatch.kernels.compilation import compiled
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
 
-FIRST, LAST, MOST, LEAST, SUM = range(5)
+FIRST, LAST, GREATEST, LEAST, SUM = range(5)
 """What a column of a bar may be made of, of its rows in order."""
 
 _SECOND = 1_000_000_000
@@ -95,7 +95,7 @@ def gather_rows(
         Where each row's interval begins, rising.
     values : (C, n) float64
     ways : (C,) int64
-        `FIRST`, `LAST`, `MOST`, `LEAST` or `SUM`: what a column of a bar is made of.
+        `FIRST`, `LAST`, `GREATEST`, `LEAST` or `SUM`: what a column of a bar is made of.
     out_starts, out, counts : (m,) int64, (C, m) float64, (m,) int64
         Bars so far, and how many rows each has; at least n places are behind the first `n_out`.
     n_out : int
@@ -122,7 +122,7 @@ def gather_rows(
                 is_new = False
             elif way == LAST:
                 out[column, at] = value
-            elif way == MOST:
+            elif way == GREATEST:
                 out[column, at] = max(out[column, at], value)
             elif way == LEAST:
                 out[column, at] = min(out[column, at], value)

@@ -18,9 +18,9 @@ NAIVE = 0
 """Read; wall-clock time without a zone."""
 ABSOLUTE = 1
 """Read; UTC, because the text has an offset or is an epoch."""
-MISSING = 2
+EMPTY = 2
 """Nothing but blanks."""
-UNPARSEABLE = 3
+UNREADABLE = 3
 """No known form, or no such date."""
 DIGITS = 4
 """Not read: an epoch or a compact date of at most 18 digits, whose value stands in for the time."""
@@ -264,7 +264,7 @@ def _parse(at, end, day_first, clocks):  # type: ignore[no-untyped-def]  # noqa:
     while end > at and (byte_at(end - 1) == 32 or byte_at(end - 1) == 9):
         end -= 1
     if at == end:
-        return none, MISSING, none, none
+        return none, EMPTY, none, none
     signed = byte_at(at) == 45
     value, stop = _digits(at + signed, end)
     if stop == end and not signed and end - at <= 18:
@@ -274,20 +274,20 @@ def _parse(at, end, day_first, clocks):  # type: ignore[no-untyped-def]  # noqa:
         return none, NUMBER, none, none
     days, at, marks = _date(at, end, day_first)
     if at < 0:
-        return none, UNPARSEABLE, none, marks
+        return none, UNREADABLE, none, marks
     ns = days * _DAY
     if at == end:
         return ns, NAIVE, days, marks
     if byte_at(at) != 32 and (byte_at(at) | 32) != 116:  # a blank or T
-        return none, UNPARSEABLE, none, marks
+        return none, UNREADABLE, none, marks
     clock, at, more = _clock(_skip_blanks(at + 1, end), end, clocks)
     marks |= more
     if at < 0:
-        return none, UNPARSEABLE, none, marks
+        return none, UNREADABLE, none, marks
     if at == end:
         return ns + clock, NAIVE, days, marks
     east, good = _offset(at, end)
-    return ns + clock - east, (ABSOLUTE if good else UNPARSEABLE), days, marks
+    return ns + clock - east, (ABSOLUTE if good else UNREADABLE), days, marks
 
 
 @compiled
@@ -321,7 +321,7 @@ def parse_timestamps(  # noqa: C901 (a call that is handed arrays costs too much
     out : (T,) int64
         Nanoseconds since 1970 in UTC, or in wall-clock time where the status is `NAIVE`.
     status : (T,) uint8
-        `NAIVE`, `ABSOLUTE`, `MISSING`, `UNPARSEABLE`, `DIGITS` or `NUMBER`.
+        `NAIVE`, `ABSOLUTE`, `EMPTY`, `UNREADABLE`, `DIGITS` or `NUMBER`.
     tally : (N_TALLY,) int64
         Added to, whatever `day_first` and `clocks`: rows that can only be day-first, only
         month-first, and all of form `a/b/yyyy` with a unlike b; times of day without a date;

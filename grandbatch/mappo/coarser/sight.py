@@ -17,7 +17,7 @@ from grandbatch.mappo.config import HierarchicalConfig, MappoConfig
 from grandbatch.mappo.market import EXPOSURES
 from grandbatch.mappo.networks import Digest, Summary, build_actor, observe, statistics
 
-Contexts = Mapping[str, torch.Tensor]
+CoarserWindows = Mapping[str, torch.Tensor]
 """Matrices (B, L, F) float32 of each context, by its name."""
 
 
@@ -108,7 +108,9 @@ class PairSummary(nn.Module):
             self.leader.summary.load_state_dict(summary.state_dict())
             self.leader.actor.load_state_dict(actor.state_dict())
 
-    def forward(self, matrices: torch.Tensor, contexts: Contexts | None = None) -> torch.Tensor:
+    def forward(
+        self, matrices: torch.Tensor, contexts: CoarserWindows | None = None
+    ) -> torch.Tensor:
         """Join what is seen of matrices (B, L, F) and their context, as (B, D) float32."""
         slow = (contexts or {})[self.config.context]
         clip = self.config.feature_clip
@@ -133,7 +135,7 @@ def build_summary(
     return Summary(config, mean, std)
 
 
-def check_contexts(config: MappoConfig, n_windows: int, contexts: Contexts | None) -> None:
+def check_contexts(config: MappoConfig, n_windows: int, contexts: CoarserWindows | None) -> None:
     """Refuse windows whose context a team can't see, where it looks at one.
 
     Raises

@@ -37,7 +37,7 @@ FirstTimes = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Values:
+class KnownValues:
     """What a part has of one column."""
 
     n_missing: int
@@ -136,7 +136,7 @@ def _by_column(first_times: Sequence[int], columns: Sequence[str], rules: BarRul
 
 def look_at_parts(
     target: str, parts: Sequence[Part], columns: Sequence[str], zeros: Sequence[str]
-) -> list[tuple[Values, ...]]:
+) -> list[tuple[KnownValues, ...]]:
     """Look for the values of some columns of some parts; those in `zeros` need none."""
     return [
         tuple(_look_at(Path(target), part, name, is_needed=name not in zeros) for name in columns)
@@ -144,17 +144,17 @@ def look_at_parts(
     ]
 
 
-def _look_at(target: Path, part: Part, name: str, *, is_needed: bool) -> Values:
+def _look_at(target: Path, part: Part, name: str, *, is_needed: bool) -> KnownValues:
     values = np.empty(part.rows)
     read_part(target, part.path, part.digests, (0, part.rows), (name,), (values,))
     known = np.flatnonzero(~np.isnan(values))
     if not is_needed:
-        return Values(part.rows - len(known), NEVER, np.nan)
+        return KnownValues(part.rows - len(known), NEVER, np.nan)
     if not len(known):
-        return Values(part.rows, _FOREVER, np.nan)
+        return KnownValues(part.rows, _FOREVER, np.nan)
     first, time = int(known[0]), np.empty(1, np.int64)
     read_part(target, part.path, part.digests, (first, first + 1), ("timestamp",), (time,))
-    return Values(part.rows - len(known), int(time[0]), float(values[known[-1]]))
+    return KnownValues(part.rows - len(known), int(time[0]), float(values[known[-1]]))
 
 
 def fill_part(
