@@ -6,7 +6,7 @@ A batch on its way from the order to the trainer passes these, each handing on t
     Share ─ BlockFeed ─▶ ShuffleBlock          its chunks decoded into a Table     (blocks, table)
     ShuffleBlock ─ WindowStream ─▶ Slab        about 1,024 windows, gathered       (windows, slabs)
     Slab ─ every_batch ─▶ MatrixBatch          cut where the batch size says       (batches)
-    MatrixBatch ─ deliver ─▶ Handover          how far the deal was handed over    (loader)
+    MatrixBatch ─ deliver ─▶ Handover          how far the deal was handed over    (standing)
 
 | module | |
 |---|---|
@@ -23,9 +23,8 @@ A batch on its way from the order to the trainer passes these, each handing on t
 | `windows` | a rank's windows as one stream, gathered into slabs |
 | `slabs` | memory for gathered windows |
 | `batches` | from slabs to batches, and what was handed over |
-| `state` | a position with the order that it is one in, as JSON |
 | `stream` | `DataStreamer`: batches prepared ahead, in one thread |
-| `workers` | which epoch the worker processes of a `DataLoader` go through |
+| `standing` | where a loader stands, and the state that says so |
 """
 
 from grandbatch.loader.loader import SlidingWindowDataLoader

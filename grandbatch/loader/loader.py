@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
-from torch.utils.data._utils.worker import WorkerInfo
 
 from grandbatch.batch import MatrixBatch
 from grandbatch.config import MOST, BatchConfig
@@ -25,11 +24,11 @@ from grandbatch.loader.checks import (
     mixed,
 )
 from grandbatch.loader.context.contexts import Contexts
-from grandbatch.loader.state import make_state, read_skip, read_state
+from grandbatch.loader.standing.standing import Standing
+from grandbatch.loader.standing.state import make_state, read_state
 from grandbatch.loader.subset import Symbols, select, symbol_names, within
 from grandbatch.loader.weighing import Weights, weigh
 from grandbatch.loader.windows import WindowStream
-from grandbatch.loader.workers import WorkerEpochs
 from grandbatch.order import (
     Order,
     OrderSettings,
@@ -47,9 +46,6 @@ from grandbatch.values.times import to_nanoseconds
 
 if TYPE_CHECKING:
     from grandbatch.values.times import Duration, Time
-
-_ALL = -1
-"""In a worker process's state: batches to skip where none is left of its epoch."""
 
 
 class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
@@ -184,12 +180,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             pin_memory,
             self._contexts.rooms(self._selection.chunks),
         )
-        self._epoch = 0
-        self._resume: Position | None = None
-        self._delivered: Handover | None = None
-        self._skip: int | None = None
-        self._workers = WorkerEpochs()
-        self._has_own_state = False
+        self._standing = Standing()
 
     def __len__(self) -> int:
         """Batches that each rank sees in an epoch."""
@@ -255,38 +246,27 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
     @property
     def epoch(self) -> int:
         """The epoch that iterating goes through now or, before and after, the next one."""
-        return self._standing()[0]
+        return self._standing.now()[0]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch to iterate through next, from its start.
 
         Where a state of that very epoch was loaded and not used yet, it stays in force.
         """
-        whole("an epoch", epoch, 0)
-        if self._resume is None or self._resume.epoch != epoch or self._workers.began:
-            self._epoch, self._resume, self._delivered = epoch, None, None
-            if get_worker_info() is None:
-                self._workers.choose(epoch)
-
-    def _standing(self) -> tuple[int, Position | None]:
-        """Return the epoch, and a loaded state; or what worker processes got to."""
-        reached = None if get_worker_info() is not None else self._workers.reached
-        return (self._epoch, self._resume) if reached is None else (reached, None)
+        self._standing.choose(whole("an epoch", epoch, 0))
 
     @property
     def position(self) -> Position:
         """Where the epoch stands after the batch last handed over."""
-        epoch, resume = self._standing()
-        if resume is not None:
-            return resume
-        if self._delivered is not None and epoch == self._epoch:
-            return self._delivered.position()
-        start = epoch_start(self._order(epoch), self.world_size)
+        position = self._standing.position()
+        if position is not None:
+            return position
+        start = epoch_start(self._order(self.epoch), self.world_size)
         return replace(start, batch_size=self._batch_size)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the epoch stands after the batch last handed over, as JSON types."""
-        skip = {} if self._skip is None else {"skip": self._skip}
+        skip = {} if self._standing.skip is None else {"skip": self._standing.skip}
         return {**self.state_at(self.position), **skip}
 
     def state_at(self, position: Position) -> dict[str, Any]:
@@ -303,24 +283,18 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         """
         position = read_state(state, self.store, self.settings, self._contexts)
         deal(self._order(position.epoch), self.world_size, position)
-        self._resume, self._epoch, self._delivered = position, position.epoch, None
-        # a worker process that loads its own state; states taken outside hold for all workers
-        self._has_own_state = get_worker_info() is not None
-        self._skip = read_skip(state) if self._has_own_state else None
-        if not self._has_own_state:
-            self._workers.choose(None)
+        self._standing.load(position, state)
 
     def _order(self, epoch: int) -> Order:
         return epoch_order(self.settings, self._selection, epoch)
 
     def __iter__(self) -> Iterator[MatrixBatch]:
         """Hand over the batches of an epoch, or what is left of it."""
-        refused, worker = None, get_worker_info()
-        if worker is not None:
-            try:
-                self._join(worker)
-            except UsageError as error:  # raised by the first batch: here it would end the worker
-                refused = error
+        refused = None
+        try:
+            self._standing.join()
+        except UsageError as error:  # raised by the first batch: here it would end the worker
+            refused = error
         return self._iterate(refused)
 
     def _iterate(self, refused: UsageError | None) -> Iterator[MatrixBatch]:
@@ -332,63 +306,34 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             yield batch
         self.finish(handover)
 
-    def _join(self, worker: WorkerInfo) -> None:
-        """Find out which epoch this worker process goes through together with the others."""
-        epoch = self._workers.begin(worker, self._epoch)
-        if epoch is not None and not self._has_own_state:
-            self._epoch, self._resume, self._delivered, self._skip = epoch, None, None, None
-        self._has_own_state = False
-
     def begin(self) -> Handover:
         """Start an iteration: where a loaded state says, or at the start of the epoch."""
-        if get_worker_info() is None and self._workers.began:
-            self._epoch, self._resume = self._standing()[0], None
-            self._workers.choose(self._epoch)
-        start, self._resume = self._resume, None
-        if start is None:
-            self._skip = None
-        else:
-            self._epoch = start.epoch
-        if self._skip == _ALL:
-            self._skip = None
-            return self._end_of(self._epoch - 1)
-        dealt = deal(self._order(self._epoch), self.world_size, start)
-        self._delivered = Handover(
-            dealt, 0, 0 if start is None else start.step, self.rank, self._batch_size
-        )
-        return self._delivered
+        epoch, start, is_over = self._standing.begin()
+        handover = self._stand_at(epoch, start)
+        if is_over:
+            return handover.after(handover.deal.windows_per_rank, 0, self._batch_size)
+        self._standing.delivered = handover
+        return handover
+
+    def _stand_at(self, epoch: int, start: Position | None) -> Handover:
+        """Deal an epoch, from its start or from where some of it was handed over."""
+        dealt = deal(self._order(epoch), self.world_size, start)
+        return Handover(dealt, 0, 0 if start is None else start.step, self.rank, self._batch_size)
 
     def whole_epoch(self) -> Iterator[MatrixBatch]:
         """Go through the epoch from its start; where the loader stands is left as it is."""
-        dealt = deal(self._order(self.epoch), self.world_size)
-        return self.batches(Handover(dealt, 0, 0, self.rank, self._batch_size))
-
-    def _end_of(self, epoch: int) -> Handover:
-        dealt = deal(self._order(epoch), self.world_size)
-        return Handover(dealt, dealt.windows_per_rank, 0, self.rank, self._batch_size)
+        return self.batches(self._stand_at(self.epoch, None))
 
     def deliver(self, batch: MatrixBatch) -> None:
         """Take note that a batch is handed over: from here on the state is the one behind it."""
         handover = batch.behind
         assert isinstance(handover, Handover)
-        self._delivered = handover
-        worker = get_worker_info()
-        self._skip = None if worker is None else worker.num_workers - 1
-        if handover.consumed == handover.deal.windows_per_rank:
-            self._epoch = handover.deal.order.epoch + 1
-            # the last batch is one worker's: the others' were handed over before
-            self._skip = None if worker is None else _ALL
+        self._standing.deliver(handover)
 
     def finish(self, handover: Handover) -> None:
         """Take note that the epoch is over. The last batch may have gone to another worker."""
-        self._delivered = handover.after(handover.deal.windows_per_rank, 0, self._batch_size)
-        self._epoch = handover.deal.order.epoch + 1
-        self._skip = None
-        worker = get_worker_info()
-        if worker is None:
-            self._workers.choose(self._epoch)
-        else:
-            self._workers.finish(worker, self._epoch)
+        whole_epoch = handover.deal.windows_per_rank
+        self._standing.finish(handover.after(whole_epoch, 0, self._batch_size))
 
     def batches(self, handover: Handover, stopped: Event | None = None) -> Generator[MatrixBatch]:
         """Prepare the batches behind what was handed over, without handing them over.
@@ -412,7 +357,8 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             if worker is None:
                 yield from every_batch(handover, stream, buffers.slabs, lambda: self._batch_size)
             else:
-                own = worker.id if self._skip is None else self._skip
+                skip = self._standing.skip
+                own = worker.id if skip is None else skip
                 turn = Turn(own, worker.num_workers)
                 yield from some_batches(handover, stream, buffers.slabs, self._batch_size, turn)
         finally:

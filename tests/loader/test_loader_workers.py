@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, get_worker_info
 
 import grandbatch as gb
 from grandbatch.errors import UsageError
-from grandbatch.loader import workers
-from grandbatch.loader.workers import WorkerEpochs
+from grandbatch.loader.standing import workers
+from grandbatch.loader.standing.workers import WorkerEpochs
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This DataLoader will create:UserWarning",
@@ -127,10 +127,10 @@ class Late(gb.SlidingWindowDataLoader):
             time.sleep(self.delay)
         super().finish(handover)
 
-    def _join(self, worker):
+    def __iter__(self):
         if self.late_to_begin and self._is_late():
             time.sleep(self.delay)
-        super()._join(worker)
+        return super().__iter__()
 
     def _is_late(self):
         worker = get_worker_info()
@@ -190,7 +190,7 @@ def test_two_dataloaders_over_one_loader_take_turns(loader, epochs):
 
 def test_workers_ended_before_they_began_do_not_lag_behind(late, epochs):
     late.late_to_begin, late.delay = True, 30.0
-    batches, slots = by_workers(late, 2), late._workers._slots
+    batches, slots = by_workers(late, 2), late._standing.workers._slots
     iterator = iter(batches)
     deadline = time.monotonic() + 20
     while not slots[0, 0] and time.monotonic() < deadline:
@@ -206,7 +206,7 @@ def test_workers_ended_before_they_began_do_not_lag_behind(late, epochs):
 
 
 def test_a_worker_that_never_begins_is_waited_for_no_longer_than_stated(late, epochs, monkeypatch):
-    monkeypatch.setattr("grandbatch.loader.workers.WAIT_SECONDS", 0.3)
+    monkeypatch.setattr("grandbatch.loader.standing.workers.WAIT_SECONDS", 0.3)
     late.late_to_begin, late.delay = True, 2.0
     with pytest.raises(UsageError, match=r"worker 1 of 2 did not begin .* make a new DataLoader"):
         windows(by_workers(late, 2))
@@ -253,7 +253,7 @@ def test_another_number_of_workers_is_refused_until_the_epoch_is_said(loader, ep
 
 def test_workers_that_begin_late_of_a_refused_iteration_disturb_none(loader, epochs, monkeypatch):
     begin = WorkerEpochs.begin
-    version = loader._workers._version
+    version = loader._standing.workers._version
 
     def late(self, worker, epoch):
         if worker.id and worker.num_workers == 3:
@@ -288,7 +288,7 @@ def test_workers_that_are_no_forks_go_on_too(loader, epochs, start):
 
 
 def test_a_loader_that_came_from_another_process_asks_for_the_epoch(loader, epochs, monkeypatch):
-    monkeypatch.setattr(loader._workers, "_owner", 1)
+    monkeypatch.setattr(loader._standing.workers, "_owner", 1)
     with pytest.raises(UsageError, match=r"call loader\.set_epoch\(epoch\) in the process"):
         windows(by_workers(loader))
     loader.set_epoch(1)
