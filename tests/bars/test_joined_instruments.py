@@ -1,12 +1,14 @@
 """Instruments that may have been joined into one series are told: by names of files, by numbers."""
 
+import zipfile
+
 import numpy as np
 import pandas as pd
 import pytest
 from advice import follow, offers
 
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.errors import ColumnError
+from grandbatch.errors import ColumnError, InputError
 
 ROWS = 120
 
@@ -27,15 +29,28 @@ def looks(path, tmp_path, **rules):
 
 
 def write(folder, *names):
-    folder.mkdir()
-    for number, name in enumerate(names):
-        bars(f"{2001 + number}-01-01").to_csv(folder / name, index=False)
-    return folder
+    paths = [folder / name for name in names]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bars(f"{2001 + number}-01-01").to_csv(path, index=False)
+    return paths
+
+
+APART = "files with names apart would be read as one series"
 
 
 @pytest.mark.parametrize(
     ("names", "symbols"),
     [
+        (("AAPL/bars.csv", "MSFT/bars.csv"), ("AAPL", "MSFT")),
+        (("AAPL/2024.csv", "MSFT/2024.csv", "AAPL/2025.csv"), ("AAPL", "MSFT")),
+        (("btc/2024/01.csv", "eth/2024/02.csv"), ("btc", "eth")),
+        (("x/ES/1min/a.csv", "x/NQ/1min/b.csv"), ("ES", "NQ")),
+        (("AAPL/bars.csv", "F/bars.csv"), ("AAPL", "F")),
+        (("ES/H24/bars.csv", "ES/M24/bars.csv"), ("H24", "M24")),
+        (("MARA.csv", "RIOT.csv"), ("MARA", "RIOT")),
+        (("bars_AAPL.csv", "bars_MSFT.csv"), ("AAPL", "MSFT")),
+        (("NQ_H24.csv", "NQ_M24.csv"), ("H24", "M24")),
         (("AAPL.csv", "MSFT.csv"), ("AAPL", "MSFT")),
         (("aapl.us.txt", "msft.us.txt"), ("aapl.us", "msft.us")),
         (("ESH24.csv", "ESM24.csv", "ESU24.csv"), ("ESH24", "ESM24", "ESU24")),
@@ -44,13 +59,47 @@ def write(folder, *names):
         (("平安.csv", "茅台.csv"), ("平安", "茅台")),
     ],
 )
-def test_files_named_by_symbols_are_told_with_the_flag_that_parts_them(tmp_path, names, symbols):
-    folder = write(tmp_path / "in", *names)
-    [line] = looks(folder, tmp_path)
+def test_files_named_by_symbols_are_refused_with_the_flags_that_read_them(tmp_path, names, symbols):
+    paths = write(tmp_path / "in", *names)
+    with pytest.raises(InputError, match=APART) as caught:
+        looks(paths, tmp_path)
+    apart, joined = follow(str(caught.value))
+    found = prepare_bars(paths, tmp_path / "apart", apart)
+    assert (found.symbols, found.worth_a_look) == (symbols, ())
+    assert found.n_rows == len(names) * ROWS
+    assert prepare_bars(paths, tmp_path / "joined", joined).n_rows == len(names) * ROWS
+
+
+def test_files_apart_are_refused_where_others_were_read_before(tmp_path):
+    paths = write(tmp_path / "in", "AAPL/2023.csv", "AAPL/2024.csv", "MSFT/2024.csv")
+    prepare_bars(paths[:2], tmp_path / "cache")
+    with pytest.raises(InputError, match=APART):
+        prepare_bars(paths, tmp_path / "cache")
+
+
+def test_folders_in_a_zip_tell_symbols_apart(tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("AAPL/2024.csv", bars("2001-01-01").to_csv(index=False))
+        archive.writestr("MSFT/2024.csv", bars("2002-01-01").to_csv(index=False))
+    with pytest.raises(InputError, match=APART) as caught:
+        looks(tmp_path / "all.zip", tmp_path)
+    apart, _ = follow(str(caught.value))
+    assert prepare_bars(tmp_path / "all.zip", tmp_path / "again", apart).symbols == ("AAPL", "MSFT")
+
+
+@pytest.mark.parametrize(
+    ("names", "symbols"),
+    [
+        (("600519.csv", "000858.csv"), ("000858", "600519")),
+        (("7203/2024.csv", "6758/2024.csv"), ("6758", "7203")),
+    ],
+)
+def test_numbers_that_may_be_symbols_are_told(tmp_path, names, symbols):
+    paths = write(tmp_path / "in", *names)
+    [line] = looks(paths, tmp_path)
     [rules] = follow(line)
-    again = prepare_bars(folder, tmp_path / "again", rules)
-    assert again.symbols == symbols
-    assert not again.worth_a_look
+    again = prepare_bars(paths, tmp_path / "again", rules)
+    assert (again.symbols, again.worth_a_look) == (symbols, ())
 
 
 @pytest.mark.parametrize(
@@ -63,6 +112,20 @@ def test_files_named_by_symbols_are_told_with_the_flag_that_parts_them(tmp_path,
         ("NQ Jan01.csv", "NQ Jan02.csv"),
         ("train.csv", "valid.csv"),
         ("a.csv", "b.csv"),
+        ("A.csv", "B.csv"),
+        ("one.csv", "two.csv"),
+        ("0001.csv", "0002.csv"),
+        ("2024/01.csv", "2024/02.csv"),
+        ("2023/bars.csv", "2024/bars.csv"),
+        ("202311/bars.csv", "202401/bars.csv"),
+        ("20231130.csv", "20240102.csv"),
+        ("NQ/2023.csv", "NQ/2024.csv"),
+        ("archive/2023.csv", "live/2024.csv"),
+        ("2023.csv", "backfill/2024.csv"),
+        ("January/bars.csv", "February/bars.csv"),
+        ("2024Q1/bars.csv", "2024Q2/bars.csv"),
+        ("2024H1.csv", "2024H2.csv"),
+        ("part-00000-c3d1.csv", "part-00001-a0fe.csv"),
     ],
 )
 def test_names_that_tell_parts_of_a_series_apart_are_nothing_to_look_at(tmp_path, names):
@@ -70,8 +133,8 @@ def test_names_that_tell_parts_of_a_series_apart_are_nothing_to_look_at(tmp_path
 
 
 def test_whoever_names_one_symbol_is_told_nothing(tmp_path):
-    folder = write(tmp_path / "in", "AAPL.csv", "MSFT.csv")
-    assert not looks(folder, tmp_path, symbol="ALL")
+    paths = write(tmp_path / "in", "AAPL.csv", "MSFT.csv")
+    assert not looks(paths, tmp_path, symbol="ALL")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

@@ -13,6 +13,7 @@
 | `raw` | blocks' bars on their way to parts |
 | `carries` | what a block's rows must know of the blocks beside it |
 | `settling` | what the rows of all blocks decide together: how timestamps are meant |
+| `beside` | columns beside the bars that must not change, in all files together |
 | `quarantine` | bad rows of all blocks: counted, gathered, refused |
 | `disorder` | rows that don't rise in time, and what would make them right |
 | `problems` | what goes wrong with inputs as a whole, in words |

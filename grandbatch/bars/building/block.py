@@ -119,6 +119,8 @@ class BlockRecord:
     """Rows that are none of those asked for."""
     leaves: tuple[bytes, ...]
     evidence: Evidence
+    turned: tuple[str, ...]
+    """Plain names of columns in which no text was seen before, and may be one here."""
     reasons: tuple[int, ...]
     """Rows of each reason code."""
     symbols: tuple[SymbolRows, ...]
@@ -219,6 +221,7 @@ def read_block(task: BlockJob, groups: OpenGroups | None = None) -> BlockRecord:
         left_out=left_out,
         leaves=text.leaves if text is not None else (),
         evidence=rows.evidence,
+        turned=rows.turned,
         reasons=tuple(np.bincount(rows.reasons, minlength=256)[:N_REASONS].tolist()),
         symbols=symbols,
         changes=(

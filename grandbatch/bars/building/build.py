@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from grandbatch.bars.building.beside import settle_texts, watch_texts
 from grandbatch.bars.building.block import (
     BlockJob,
     BlockRecord,
@@ -48,7 +49,11 @@ from grandbatch.bars.building.quarantine import (
     count_rows,
     near_misses,
 )
-from grandbatch.bars.building.settling import refuse_undated, settle_meanings, settle_sessions
+from grandbatch.bars.building.settling import (
+    refuse_undated,
+    settle_meanings,
+    settle_sessions,
+)
 from grandbatch.bars.cache import bars as cache
 from grandbatch.bars.cache.digests import PartDigests, file_crc
 from grandbatch.bars.cache.joining import Base, join_caches
@@ -60,8 +65,8 @@ from grandbatch.bars.inputs.files import (
     join_leaves,
     remember_digest,
 )
-from grandbatch.bars.inputs.joined import names_apart
-from grandbatch.bars.rules import BarRules
+from grandbatch.bars.inputs.joined import numbers_apart, refuse_apart
+from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.errors import InputError
 from grandbatch.files import digested
 from grandbatch.files.shared import see
@@ -89,7 +94,8 @@ class CacheBuild:
         limit: MemoryLimit,
         base: Base | None,
     ) -> None:
-        self.files = files
+        self.all_files = files
+        self.files = files if base is None else base.new_of(files)
         self.base = base
         self.staging = staging
         self.blocks_folder = staging / "pieces"
@@ -113,10 +119,14 @@ class CacheBuild:
         self.sources, self.tasks = plan_reading(
             self.files, self.rules, self.reading, self.staging, self.block_bytes
         )
+        joined = self._files_joined()
+        refuse_apart(joined)
+        self.numbers_apart = numbers_apart(joined)
         hopeless = self._read_all(on_progress)
         if hopeless:
             refuse_undated(hopeless, self.sources)
             self._check_bad_rows(hopeless)
+        self._settle_texts()
         self._settle_meanings()
         self._settle_sessions()
         give_back_where_tight(self.limit)
@@ -139,6 +149,18 @@ class CacheBuild:
         return cache.publish(self.target, cache_dir / fingerprint)
 
     # reading
+
+    def _files_joined(self) -> list[InputFile]:
+        """Files that are read as one series which nobody has named."""
+        if self.rules.symbol is not None or self.rules.symbol_from is not None:
+            return []
+        places = {task.file for task in self.tasks if task.symbol == DEFAULT_SYMBOL}
+        if self.base is None:
+            return [self.files[place] for place in sorted(places)]
+        joined = {self.base.new_places[place] for place in places}
+        if DEFAULT_SYMBOL in self.base.bars.symbols:
+            joined.update(self.base.places)
+        return [self.all_files[place] for place in sorted(joined)]
 
     def _read_all(self, on_progress: BytesProgress | None) -> list[BlockRecord]:
         """Read every block, and digest every file.
@@ -172,7 +194,6 @@ class CacheBuild:
             results = self.reading.run(tasks, heard)
         except HopelessError as stopped:
             return stopped.records
-        self.doubts = watch.doubts()
         self.records = [record for records in results[: len(runs)] for record in records]
         leaves: list[list[bytes]] = [[] for _ in self.files]
         for record in self.records:
@@ -206,6 +227,15 @@ class CacheBuild:
         self.syncer.add(path)
 
     # settling what spans blocks
+
+    def _settle_texts(self) -> None:
+        """Read blocks again in which texts turned up among numbers, and judge columns by them."""
+        again = watch_texts(self.records, self.tasks)
+        for task in again:
+            self.tasks[task.index] = task
+        self._read_again(again)
+        names = [file.full_name for file in self.files]
+        self.doubts = settle_texts(self.records, self.tasks, names, self.rules)
 
     def _settle_meanings(self) -> None:
         """Read files again whose timestamps turn out to be meant otherwise."""
@@ -339,7 +369,7 @@ class CacheBuild:
     ) -> None:
         quarantine = self.target / QUARANTINE
         doubts = [*self.doubts, *near_misses(self.records, self.rules)]
-        shared = self.sources, self.records, symbols, self.rules, self.base
+        read = self.sources, self.tasks, self.records
         manifest = {
             "format": FORMAT,
             "fingerprint": fingerprint,
@@ -356,9 +386,9 @@ class CacheBuild:
             "filled": self.n_filled,
             "n_rows": sum(part.rows for part in parts),
             **count_rows(self.records),
-            "growth": None if doubts else growth_facts(*shared),
+            "growth": None if doubts else growth_facts(*read, symbols, self.rules, self.base),
             "worth_a_look": [
-                *names_apart([entry["name"] for entry in source], symbols, self.rules),
+                *self.numbers_apart,
                 *doubts,
                 *look_at(self.target, symbols, parts, self.rules, self.joining),
             ],

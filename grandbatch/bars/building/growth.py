@@ -76,6 +76,7 @@ def _places(old: Sequence[Any], new: Sequence[Any]) -> tuple[int, ...] | None:
 
 def growth_facts(
     sources: Sequence[Source],
+    tasks: Sequence[BlockJob],
     records: Sequence[BlockRecord],
     symbols: Sequence[str],
     rules: BarRules,
@@ -85,7 +86,7 @@ def growth_facts(
 
     Parameters
     ----------
-    sources, records : sequence of Source, sequence of BlockRecord
+    sources, tasks, records : sequence of Source, of BlockJob, of BlockRecord
         What was read.
     symbols : sequence of str
         Of the cache.
@@ -93,7 +94,7 @@ def growth_facts(
     base : Base or None
         What it grew from.
     """
-    if not all(_decides_alone(source, rules) for source in sources):
+    if not all(_decides_alone(source, rules) for source in sources) or _are_watched(tasks):
         return None
     n_files = len(sources) if base is None else base.n_files
     new_places = range(n_files) if base is None else base.new_places
@@ -151,9 +152,13 @@ def check_independent(
             raise EntangledError(
                 f"the rows of {source.file.name} alone don't tell what its timestamps mean"
             )
-    watched = any(column.is_watched for task in tasks for column in task.dialect.columns.texts)
-    if watched:
+    if _are_watched(tasks):
         raise EntangledError("text columns are compared over all files")
+
+
+def _are_watched(tasks: Sequence[BlockJob]) -> bool:
+    """Whether columns must not change in all files together."""
+    return any(column.is_watched for task in tasks for column in task.dialect.columns.texts)
 
 
 def check_behind(base: Base, records: Sequence[BlockRecord], rules: BarRules) -> None:

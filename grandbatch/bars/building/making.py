@@ -77,7 +77,7 @@ def _build(
     on_progress: BytesProgress | None,
 ) -> Bars:
     """Build a cache in a staging folder of its own: of all files, or by growing another."""
-    read = files if base is None else [files[place] for place in base.new_places]
+    read = files if base is None else base.new_of(files)
     cache_dir = staging.parent
     plan = plan_memory(
         read,
@@ -91,7 +91,7 @@ def _build(
     try:
         staging.mkdir()
         with Syncer() as syncer:
-            build = CacheBuild(read, staging, rules, schedule, syncer, plan, limit, base)
+            build = CacheBuild(files, staging, rules, schedule, syncer, plan, limit, base)
             bars = build.run(cache_dir, on_progress)
     except OSError as error:
         if not is_full(error):

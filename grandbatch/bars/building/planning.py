@@ -193,7 +193,7 @@ def _symbol_of(file: InputFile, columns: ColumnMap, rules: BarRules) -> str | No
         return rules.symbol
     if rules.symbol_from == "filename":
         return file.stem
-    symbol = rules.symbol_of(file.base, file.location)
+    symbol = file.symbol_by(rules)
     if symbol is not None:
         return symbol
     if columns.symbol_name is not None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from grandbatch.bars.building.beside import TextsWatch
 from grandbatch.bars.building.block import (
     BlockJob,
     BlockRecord,
@@ -27,7 +28,6 @@ from grandbatch.bars.building.judging import NEAR_MISS, judge
 from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.problems import bad_rows, duplicate
 from grandbatch.bars.form.dialect import CsvDialect
-from grandbatch.bars.form.instruments import ColumnsWatch
 from grandbatch.bars.reading.row_groups import OpenGroups, ParquetBlock
 from grandbatch.bars.reading.rows import Rows
 from grandbatch.bars.rules import REASONS, BarRules
@@ -86,9 +86,7 @@ class BadRowsWatch:
         self._waiting: dict[int, BlockRecord] = {}
         self._heard: list[BlockRecord] = []
         self._n_bad, self._n_rows = before
-        self._columns = ColumnsWatch(rules)
-        self._untimely = 0
-        self._names = names
+        self._texts = TextsWatch(tasks, names, rules)
 
     def hear(self, record: BlockRecord) -> None:
         """Take note of a block.
@@ -107,24 +105,9 @@ class BadRowsWatch:
             self._n_rows += following.n_rows
             self._n_bad += self._surely_bad(following)
             self._heard.append(following)
-            self._watch_columns(following)
+            self._texts.hear(following)
             if not self._rules.allows(self._n_bad, self._n_rows + self._rows_to_come):
                 raise HopelessError(self._heard)
-
-    def doubts(self) -> list[str]:
-        """Return what in columns beside the bars is worth a look."""
-        return self._columns.doubts()
-
-    def _watch_columns(self, record: BlockRecord) -> None:
-        columns = self._tasks[record.index].dialect.columns
-        watched = [column for column in columns.texts if column.is_watched]
-        if watched:
-            found = {held.name: held.texts for held in record.symbols}
-            n_untimely = sum(record.reasons[DUPLICATE_TIMESTAMP:])
-            self._untimely += n_untimely
-            self._columns.hear(watched, found)
-            in_order = self._rules.allows(self._untimely, self._n_rows)
-            self._columns.check(self._names[record.file], columns, in_order=in_order)
 
     def _surely_bad(self, record: BlockRecord) -> int:
         rules = self._rules

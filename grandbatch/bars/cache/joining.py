@@ -47,6 +47,10 @@ class Base:
         n_bad = sum(self.bars.quarantined.values())
         return n_bad, n_bad + self.bars.n_rows
 
+    def new_of(self, files: Sequence[T]) -> list[T]:
+        """Choose those of all files that must be read."""
+        return [files[place] for place in self.new_places]
+
     def merged(self, old: Sequence[T], new: Sequence[T]) -> list[T]:
         """Put a value for each old file, and for each new one, in the order of all files."""
         found = {

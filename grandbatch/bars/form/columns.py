@@ -38,6 +38,8 @@ class ColumnMap:
     """Open, high, low, close, volume; `NOWHERE` for a volume that there isn't."""
     symbol: int | None
     texts: tuple[TextColumn, ...] = ()
+    unseen: tuple[TextColumn, ...] = ()
+    """Columns beside the bar in which no text was seen so far."""
     symbol_name: str | None = None
     """The symbol of all rows where a folder or a header over several columns says it."""
     extras: tuple[int, ...] = ()

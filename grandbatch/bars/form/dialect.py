@@ -6,7 +6,7 @@ import codecs
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import BinaryIO
@@ -15,7 +15,7 @@ from grandbatch.bars.form.columns import ColumnMap
 from grandbatch.bars.form.foreign import refuse_other_forms
 from grandbatch.bars.form.header import fields_of, has_volume, looks_like_bar, match_columns
 from grandbatch.bars.form.headerless import names_without_header, offer_names
-from grandbatch.bars.form.instruments import SNIFFED_ROWS, may_be_codes, may_be_texts, text_columns
+from grandbatch.bars.form.instruments import SNIFFED_ROWS, may_be_codes, may_be_texts, with_texts
 from grandbatch.bars.form.left_out import left_out_numbers, may_be_numbers
 from grandbatch.bars.form.side_by_side import match_frame, read_frame_header
 from grandbatch.bars.form.texts import likely_decimal, refuse_empty_volume, refuse_grouped
@@ -240,8 +240,8 @@ def _with_texts(
     """Add the columns beside the bars that hold texts."""
     n_columns = len(head.headers)
     seen = may_be_texts([*rows, *later], n_columns), may_be_codes(rows, n_columns)
-    texts = text_columns(head.headers, head.columns, rules, folders, name, *seen)
-    return replace(head.columns, texts=texts)
+    may_turn = [True] * n_columns
+    return with_texts(head.headers, head.columns, rules, folders, name, *seen, may_turn)
 
 
 def _check_volume(head: _Head, body: bytes, rules: BarRules, name: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from grandbatch.bars.form.columns import NOWHERE, ColumnMap, TextColumn
 from grandbatch.bars.form.header import find_header, plain_name
@@ -70,7 +71,7 @@ def is_telling_name(name: str) -> bool:
     return plain in _TELLING_NAMES or _TELLING.fullmatch(plain) is not None
 
 
-def text_columns(
+def with_texts(
     headers: Sequence[str],
     columns: ColumnMap,
     rules: BarRules,
@@ -78,8 +79,9 @@ def text_columns(
     where: str,
     may_be_text: Sequence[bool],
     may_be_code: Sequence[bool],
-) -> tuple[TextColumn, ...]:
-    """Find the columns beside a bar's whose texts are looked at.
+    may_turn: Sequence[bool],
+) -> ColumnMap:
+    """Add the columns beside a bar's whose texts are looked at.
 
     Parameters
     ----------
@@ -95,6 +97,8 @@ def text_columns(
         Of each field, whether its values are texts as far as one knows.
     may_be_code : sequence of bool
         Of each field, whether its values may be numbers that stand for instruments.
+    may_turn : sequence of bool
+        Of each field, whether texts may follow where none was seen so far.
 
     Raises
     ------
@@ -111,13 +115,19 @@ def text_columns(
         for is_text in [may_be_text[field] or is_telling_name(name)]
         if is_text or (may_be_code[field] and not _OF_TIMES.fullmatch(plain_name(name)))
     ]
+    taken.update(column.field for column in watched)
+    unseen = (
+        TextColumn(field, name.strip())
+        for field, name in enumerate(headers)
+        if may_turn[field] and field not in taken and plain_name(name) not in passed
+    )
     names = {column.name for column in chosen}
     watched += [
         TextColumn(NOWHERE, name, constant=value)
         for name, value in folders.items()
         if name not in names and plain_name(name) not in passed
     ]
-    return (*chosen, *watched)
+    return replace(columns, texts=(*chosen, *watched), unseen=tuple(unseen))
 
 
 def _chosen_columns(
@@ -150,61 +160,109 @@ def _chosen_columns(
     return found
 
 
+class _Texts:
+    """Different texts of a column of one symbol, in the order in which they first came."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_code = False
+        self._texts: dict[str, bool] = {}
+
+    def add(self, column: TextColumn, texts: Sequence[str]) -> bool:
+        """Add texts as `first_texts` gives them; return whether one of those that tell was new."""
+        before = len(self.words)
+        self.is_code |= column.is_code
+        for text in texts:
+            is_word = tells(column, text)
+            if is_word or len(self.others) <= _MOST_CODES:
+                self._texts.setdefault(text, is_word)
+        return len(self.words) > before
+
+    @property
+    def words(self) -> list[str]:
+        """Those that tell instruments apart."""
+        return [text for text, is_word in self._texts.items() if is_word]
+
+    @property
+    def others(self) -> list[str]:
+        """Numbers and the like, up to one more than may stand for instruments."""
+        return [text for text, is_word in self._texts.items() if not is_word]
+
+    @property
+    def first_two(self) -> tuple[str, str]:
+        """The first text, and the first of the other kind."""
+        first = next(iter(self._texts))
+        return first, (self.others if self._texts[first] else self.words)[0]
+
+
 class ColumnsWatch:
     """Watches columns that must not change within a symbol, while blocks come in input order."""
 
     def __init__(self, rules: BarRules) -> None:
         self._rules = rules
-        self._seen: dict[tuple[str, str], str] = {}
+        self._texts: dict[tuple[str, str], _Texts] = {}
         self._changed: dict[str, tuple[str, str, str]] = {}
-        self._codes: dict[tuple[str, str], dict[str, None]] = {}
+        self._places: dict[str, tuple[str, ColumnMap]] = {}
 
     def hear(
-        self, columns: Sequence[TextColumn], found: Mapping[str, Sequence[Sequence[str]]]
+        self, where: str, columns: ColumnMap, found: Mapping[str, Sequence[Sequence[str]]]
     ) -> None:
         """Take note of a block.
 
         Parameters
         ----------
-        columns : sequence of TextColumn
-            Those that are watched.
+        where : str
+            Its file.
+        columns : ColumnMap
+            The columns of that.
         found : mapping
-            Of each symbol, the first different texts of each of these columns.
+            Of each symbol, the first different texts of each column that is watched.
         """
+        watched = [column for column in columns.texts if column.is_watched]
         for symbol, of_columns in found.items():
-            for column, texts in zip(columns, of_columns, strict=True):
-                if column.is_code:
-                    codes = self._codes.setdefault((column.name, symbol), {})
-                    codes.update(dict.fromkeys(texts))
-                    continue
-                for text in texts:
-                    first = self._seen.setdefault((plain_name(column.name), symbol), text)
-                    if first != text:
-                        self._changed.setdefault(column.name, (symbol, first, text))
+            for column, texts in zip(watched, of_columns, strict=True):
+                key = plain_name(column.name), symbol
+                known = self._texts.setdefault(key, _Texts(column.name))
+                if known.add(column, texts):
+                    self._places[known.name] = where, columns
+                if len(known.words) > 1:
+                    first, second, *_ = known.words
+                    self._changed.setdefault(known.name, (symbol, first, second))
 
-    def doubts(self) -> list[str]:
-        """Say which numbers may tell instruments apart that are read as one."""
-        told = {}
-        for (name, symbol), codes in self._codes.items():
-            if 1 < len(codes) <= _MOST_CODES:
+    def settle(self, *, in_order: bool) -> list[str]:
+        """Decide on texts among numbers, once all blocks are heard; say what is worth a look.
+
+        Where few numbers stand beside a text, they stand for instruments, too.
+
+        Raises
+        ------
+        ColumnError
+            As `check`.
+        """
+        told = []
+        for (_, symbol), known in self._texts.items():
+            name, words, others = known.name, known.words, known.others
+            if len(words) == 1 and 0 < len(others) <= _MOST_CODES:
+                self._changed.setdefault(name, (symbol, *known.first_two))
+            elif len(words) == 1 and others:
+                told.append(
+                    f"the column {name!r} isn't read and has the text {words[0]!r} among numbers"
+                )
+            elif known.is_code and not words and 1 < len(others) <= _MOST_CODES:
                 flag = offer_columns([("symbol", name)]) if symbol == DEFAULT_SYMBOL else ""
                 advice = f"; if it tells instruments apart, add {flag}" if flag else ""
-                first, second, *_ = codes
-                told[name] = (
-                    f"the column {name!r} isn't read and changes from {first} to {second}, of "
-                    f"{len(codes)} numbers in all{advice}"
+                told.append(
+                    f"the column {name!r} isn't read and changes from {others[0]} to {others[1]}, "
+                    f"of {len(others)} numbers in all{advice}"
                 )
-        return list(told.values())
+        self.check(in_order=in_order)
+        return list(dict.fromkeys(told))
 
-    def check(self, where: str, columns: ColumnMap, *, in_order: bool) -> None:
+    def check(self, *, in_order: bool) -> None:
         """Refuse columns that have changed.
 
         Parameters
         ----------
-        where : str
-            The file.
-        columns : ColumnMap
-            Its columns.
         in_order : bool
             Whether bars' times rise as if all were of one series.
 
@@ -217,6 +275,7 @@ class ColumnsWatch:
             return
         names = sorted(self._changed, key=_likelihood)
         told = "; ".join(self._tell(name) for name in names)
+        where, columns = self._places[names[0]]
         raise ColumnError(
             f"{where}: {told}. Bars of several instruments would be joined into one series. "
             f"{self._remedies(names, columns, in_order=in_order)}"
@@ -283,14 +342,24 @@ def _is_code(text: str) -> bool:
     return re.fullmatch(r"[1-9]\d{2,17}", text) is not None and not is_date
 
 
+def tells(column: TextColumn, text: str) -> bool:
+    """Whether a text of a column tells instruments apart, and isn't a number among others."""
+    return is_telling_name(column.name) or is_text(text)
+
+
 def first_texts(column: TextColumn, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the first different texts of a watched column that count, in order."""
-    known = column.is_code or is_telling_name(column.name)
-    most = _MOST_CODES + 1 if column.is_code else _MOST_TEXTS
+    """Return the first different texts of a watched column that count, in order.
+
+    Those are a few that tell instruments apart, and so many others that one knows whether these are
+    too many to stand for instruments.
+    """
+    room = {True: _MOST_TEXTS, False: _MOST_CODES + 1}
     kept: list[str] = []
     for name in names:
-        if name and (known or is_text(name)):
+        is_word = tells(column, name)
+        if name and room[is_word] and (is_word or name.lower() not in _NO_WORDS):
+            room[is_word] -= 1
             kept.append(name)
-            if len(kept) == most:
+            if not any(room.values()):
                 break
     return tuple(kept)

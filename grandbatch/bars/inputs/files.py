@@ -99,6 +99,16 @@ class InputFile:
         """Bytes of its text, about."""
         return self.size * (_PACKED if self.kind in PACKINGS.values() else 1)
 
+    def symbol_by(self, rules: BarRules) -> str | None:
+        """Return the symbol that a pattern of the rules finds in its name, or else in its path.
+
+        Raises
+        ------
+        InputError
+            If it finds nothing.
+        """
+        return rules.symbol_of(self.base, self.full_name, self.location)
+
     def is_unchanged(self) -> bool:
         """Whether size and modification time are still those that were seen."""
         try:
@@ -334,7 +344,7 @@ def describe_source(file: InputFile, digest: str, rules: BarRules) -> dict[str, 
     pattern finds it in the path.
     """
     entry = {"name": file.name, "bytes": file.size, "digest": digest}
-    symbol = rules.symbol_of(file.base, file.location)
+    symbol = file.symbol_by(rules)
     return entry if symbol is None else {**entry, "symbol": symbol}
 
 

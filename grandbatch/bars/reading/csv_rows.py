@@ -10,21 +10,25 @@ import numpy.typing as npt
 
 from grandbatch.bars.form.columns import NOWHERE, TextColumn
 from grandbatch.bars.form.dialect import CsvDialect
+from grandbatch.bars.form.header import plain_name
 from grandbatch.bars.reading.odd_lines import read_odd_lines
 from grandbatch.bars.reading.rows import Codes, Rows, Texts, mark_times, name_symbols, recode
 from grandbatch.bars.reading.text_blocks import BlockText
 from grandbatch.bars.timestamps.evidence import Tally
 from grandbatch.bars.timestamps.texts import NO_CHANGES, TimeForm, join_changes, read_texts
+from grandbatch.kernels.bars.bar_rules import UNPARSEABLE
 from grandbatch.kernels.bars.csv_rows import (
     DATE,
     N_NUMBERS,
     N_TEXTS,
+    PADDING,
     SKIPPED,
     SYMBOL,
     TIME,
     read_lines,
 )
-from grandbatch.kernels.bars.texts import join_texts, number_texts
+from grandbatch.kernels.bars.texts import copy_field, join_texts, number_texts
+from grandbatch.kernels.bars.words import has_words
 
 Bytes = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
@@ -48,17 +52,16 @@ def parse_rows(text: BlockText, dialect: CsvDialect, form: TimeForm, symbol: str
         numbers[N_NUMBERS - 1] = 0
     beside = _Beside(text.padded, dialect.columns.texts, text.n_lines)
     texts = np.zeros((N_TEXTS + len(beside.columns), 2, tile), np.int64)
-    status = np.empty(tile, np.uint8)
+    status, turned = np.empty(tile, np.uint8), _Turned(text.padded, dialect, tile)
     odd, odd_lines = np.empty((3, tile), np.int64), [np.empty((3, 0), np.int64)]
     tally, changes = Tally(), [NO_CHANGES]
     symbols = _Names(text.padded)
     roles = _roles(dialect, symbol is None)
-    marks = ord(dialect.delimiter), ord(dialect.decimal)
+    written = numbers, gaps, reasons, texts, odd, turned.places, turned.counts
+    shared = ord(dialect.delimiter), ord(dialect.decimal), *written
     at = row = 0
     while at < size:
-        at, count, n_odd = read_lines(
-            text.padded, at, row, tile, roles, *marks, numbers, gaps, reasons, texts, odd
-        )
+        at, count, n_odd = read_lines(text.padded, at, row, tile, roles, *shared)
         rows = slice(row, row + count)
         row += count
         odd_lines.append(odd[:, :n_odd].copy())
@@ -72,6 +75,7 @@ def parse_rows(text: BlockText, dialect: CsvDialect, form: TimeForm, symbol: str
         if symbol is None:
             symbols.number(texts[SYMBOL], codes[rows])
         beside.number(texts[N_TEXTS:], rows)
+        turned.look()
     codes = codes[:row]
     names: tuple[str, ...] = (symbol or "",)
     if symbol is None:
@@ -90,9 +94,11 @@ def parse_rows(text: BlockText, dialect: CsvDialect, form: TimeForm, symbol: str
         tuple(gaps[:, :row]),
     )
     places, starts, stops = np.concatenate(odd_lines, axis=1)
-    if not len(places):
-        return read
-    return _insert(read, places, read_odd_lines(text.padded, starts, stops, dialect, form, symbol))
+    if len(places):
+        others = read_odd_lines(text.padded, starts, stops, dialect, form, symbol)
+        read = _insert(read, places, others)
+        turned.look_at_lines(starts, stops, others.reasons != UNPARSEABLE)
+    return replace(read, turned=turned.names())
 
 
 def _roles(dialect: CsvDialect, has_column: bool) -> npt.NDArray[np.uint16]:
@@ -100,7 +106,7 @@ def _roles(dialect: CsvDialect, has_column: bool) -> npt.NDArray[np.uint16]:
     columns = dialect.columns
     first = len(columns.all_numbers)
     roles = np.full(dialect.n_fields, first + SKIPPED, np.uint16)
-    for role, column in enumerate(columns.texts, start=first + N_TEXTS):
+    for role, column in enumerate((*columns.texts, *columns.unseen), start=first + N_TEXTS):
         if column.field != NOWHERE:
             roles[column.field] = role
     for role, field in enumerate(columns.timestamp, start=first + DATE):
@@ -189,6 +195,40 @@ class _Beside:
             )
             for column, names, codes in zip(self.columns, self._names, self._codes, strict=True)
         )
+
+
+class _Turned:
+    """Columns of a block in which texts turn up, and none was seen in the file before."""
+
+    def __init__(self, data: Bytes, dialect: CsvDialect, n_lines: int) -> None:
+        self._data, self._delimiter = data, ord(dialect.delimiter)
+        self._columns = dialect.columns.unseen
+        self._found = [False] * len(self._columns)
+        self.places = np.empty((len(self._columns), 2, n_lines), np.int64)
+        self.counts = np.zeros(len(self._columns), np.int64)
+
+    def look(self) -> None:
+        """Look at the fields with letters that were found."""
+        for column in np.flatnonzero(self.counts).tolist():
+            if not self._found[column]:
+                count = int(self.counts[column])
+                self._found[column] = has_words(self._data, self.places[column], count)
+
+    def look_at_lines(self, starts: Int64, stops: Int64, counts: npt.NDArray[np.bool_]) -> None:
+        """Look at some lines by themselves, those of them that count."""
+        starts, stops = starts[counts], stops[counts]
+        room = int((stops - starts).sum()) + PADDING
+        for place, column in enumerate(self._columns):
+            if not self._found[place]:
+                out, offsets = np.empty(room, np.uint8), np.empty(len(starts) + 1, np.int32)
+                copy_field(self._data, starts, stops, column.field, self._delimiter, out, offsets)
+                fields = np.array([offsets[:-1], offsets[1:]], np.int64)
+                self._found[place] = has_words(out, fields, len(starts))
+
+    def names(self) -> tuple[str, ...]:
+        """Plain names of those that may hold texts."""
+        pairs = zip(self._columns, self._found, strict=True)
+        return tuple(plain_name(column.name) for column, found in pairs if found)
 
 
 def _insert(rows: Rows, places: Int64, others: Rows) -> Rows:

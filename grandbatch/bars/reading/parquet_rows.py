@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from grandbatch.bars.form.columns import NOWHERE, ColumnMap, TextColumn
 from grandbatch.bars.form.header import match_columns
-from grandbatch.bars.form.instruments import SNIFFED_ROWS, may_be_codes, text_columns
+from grandbatch.bars.form.instruments import SNIFFED_ROWS, may_be_codes, with_texts
 from grandbatch.bars.form.left_out import left_out_numbers
 from grandbatch.bars.form.side_by_side import match_frame, read_pairs
 from grandbatch.bars.form.texts import likely_decimal, refuse_empty_volume, refuse_grouped
@@ -100,8 +100,8 @@ def read_parquet_dialect(
     _refuse_nested(schema, columns, location)
     codes = _may_be_codes(blocks[0], schema, columns)
     may_be_text = [_is_text(kind) for kind in kinds]
-    texts = text_columns(names, columns, rules, folders, location, may_be_text, codes)
-    columns = replace(columns, texts=texts)
+    may_turn = [pa.types.is_integer(kind) for kind in kinds]
+    columns = with_texts(names, columns, rules, folders, location, may_be_text, codes, may_turn)
     _check_volume(blocks[0], names, columns, rules)
     decimal = _decimal_of(blocks[0], schema, columns, rules)
     left_out = left_out_numbers(names, [columns], rules, are_numbers)

@@ -57,6 +57,8 @@ class Rows:
     """Of each of these, `MISSING` or `UNPARSEABLE` where a row has no number, else `ACCEPTED`."""
     faults: npt.NDArray[np.uint16] | None = None
     """Which extra column gave a row its reason, from 1; 0 for none."""
+    turned: tuple[str, ...] = ()
+    """Plain names of those of `ColumnMap.unseen` that may hold a text here."""
 
     def __len__(self) -> int:
         return len(self.times)

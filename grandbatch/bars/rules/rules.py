@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -293,8 +294,10 @@ class BarRules:
             bar_duration=None,
         )
 
-    def symbol_of(self, file_name: str, location: str) -> str | None:
+    def symbol_of(self, *names: str) -> str | None:
         """Return the symbol that a pattern for `symbol_from` finds; None where there is none.
+
+        It is sought in each of a file's names, the last of which is its location.
 
         Raises
         ------
@@ -304,12 +307,12 @@ class BarRules:
         if self.symbol_from in (None, "filename"):
             return None
         assert self.symbol_from is not None
-        for text in (file_name, location):
-            found = re.search(self.symbol_from, text)
+        for text in names:
+            found = re.search(self.symbol_from, text.replace(os.sep, "/"))
             if found and found[1]:
                 return found[1].strip()
         raise InputError(
-            f"{location}: the pattern {self.symbol_from} finds no symbol in its name or path; "
+            f"{names[-1]}: the pattern {self.symbol_from} finds no symbol in its name or path; "
             "mend symbol_from: the pattern's first group is the symbol"
         )
 

@@ -11,4 +11,5 @@
 | `bar_rules` | which rows are bars, and why the others aren't |
 | `intervals` | where intervals of a clock begin, and bars gathered in them |
 | `looks` | leaps of the price, and how volumes are spread |
+| `words` | fields that may hold a word, told from numbers and times |
 """

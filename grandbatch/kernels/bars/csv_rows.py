@@ -41,6 +41,8 @@ _PAIRS = np.uint64(0x000000FF000000FF)
 _LARGEST_EXPONENT = 64
 _EXACT = np.int64(2**53)
 _HALF = np.uint64(2**32 - 1)
+_LETTERS = np.uint64(0x4040404040404040)
+"""A bit that letters have, and digits, signs and blanks have not."""
 
 
 def _power_of_five(exponent: int) -> int:
@@ -228,6 +230,21 @@ def _field_end(at, delimiter):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _passed(at, delimiter):  # type: ignore[no-untyped-def]
+    """Where the field ends that `at` is in, outside of quotes, and whether it has letters."""
+    count, letters = np.int64(8), np.uint64(0)
+    while count == 8:
+        word = word_at(at)
+        ends = _bytes_equal(word, delimiter) | _bytes_equal(word, LINE_FEED)
+        ends |= _bytes_equal(word, RETURN)
+        count = first_byte(ends)
+        before = ((ends & (~ends + np.uint64(1))) >> np.uint64(7)) - np.uint64(1)
+        letters |= word & _LETTERS & before
+        at += count
+    return at, letters != np.uint64(0)
+
+
+@compiled
 def _text(at, delimiter):  # type: ignore[no-untyped-def]
     """Where the text of the field at `at` starts and stops, where the field ends, and its kind."""
     if byte_at(at) != QUOTE:
@@ -260,6 +277,8 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
     reasons: npt.NDArray[np.uint8],
     texts: Int64,
     odd: Int64,
+    lettered: Int64,
+    n_lettered: Int64,
 ) -> tuple[int, int, int]:
     """Read lines that are not empty. Byte order marks before one are passed over.
 
@@ -279,7 +298,8 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
     n_rows : int
         Lines to read at most.
     roles : (n_fields,) uint16
-        What each field of a line is: which of the `5 + K` numbers or, above these, of the texts.
+        What each field of a line is: which of the `5 + K` numbers or, above these, of the texts,
+        or, above these, of the columns in which a text must only be noticed.
     delimiter, decimal : int
         Byte between fields, byte before a number's decimals.
     numbers : (5 + K, T) float64
@@ -293,6 +313,11 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
         `data`.
     odd : (3, n_rows) int64
         Written: the rows of odd lines, and where these start and stop.
+    lettered : (U, 2, n_rows) int64
+        Written: where fields of each of the last columns start and stop that have letters, or are
+        quoted, in lines that are read here.
+    n_lettered : (U,) int64
+        Written: how many these are.
 
     Returns
     -------
@@ -307,7 +332,9 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
     size = base + len(data) - PADDING
     at += base
     n_fields, n_numbers = len(roles), len(numbers)
+    first_beside = n_numbers + len(texts)
     found = n_odd = 0
+    n_lettered[:] = 0
     while at < size and found < n_rows:
         if byte_at(at) == LINE_FEED or byte_at(at) == RETURN:
             at += 1
@@ -316,7 +343,7 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
             at += 3  # of a file that was joined to the one before it
         line = at
         field = 0
-        reason, is_odd = ACCEPTED, False
+        reason, is_odd, has_letters = ACCEPTED, False, False
         while True:
             role = roles[field]
             start = at
@@ -335,10 +362,25 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
                     # as programs write what they lack: too often for the slow reader
                     at, is_read = start + 3, True
                     numbers[role, row] = np.nan
+            elif role >= first_beside and byte_at(start) != QUOTE:
+                at, has = _passed(start, delimiter)
+                is_read = True
+                if has:
+                    has_letters = True
+                    beside = role - first_beside
+                    lettered[beside, 0, n_lettered[beside]] = start - base
+                    lettered[beside, 1, n_lettered[beside]] = at - base
+                    n_lettered[beside] += 1
             if not is_read:
                 start, stop, at, kind = _text(start, delimiter)
                 if role < n_numbers:
                     is_odd = True
+                elif role >= first_beside:
+                    has_letters = True
+                    beside = role - first_beside
+                    lettered[beside, 0, n_lettered[beside]] = start - base
+                    lettered[beside, 1, n_lettered[beside]] = stop - base
+                    n_lettered[beside] += 1
                 else:
                     is_odd |= kind == ODD and role - n_numbers < SKIPPED
                     texts[role - n_numbers, 0, found] = start - base
@@ -365,6 +407,9 @@ def read_lines(  # noqa: C901, PLR0912, PLR0915 (a call that is handed arrays co
         if is_odd or reason == UNPARSEABLE:
             for text in range(N_TEXTS if is_odd else len(texts)):
                 texts[text, 0, found] = texts[text, 1, found] = 0
+            for beside in range(len(lettered) if has_letters else 0):
+                last = n_lettered[beside] - 1
+                n_lettered[beside] -= last >= 0 and lettered[beside, 0, last] >= line - base
         reasons[row] = reason
         row += 1
         found += 1
