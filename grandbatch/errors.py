@@ -16,6 +16,7 @@ Every message says what was got, what was wanted, where, and what to do:
     │   ├── StoreMismatchError    it holds something else than asked for
     │   ├── StoreChangedError     it was replaced under a reader
     │   ├── StoreBusyError        another process builds it
+    │   ├── StoreUnreachableError no answer from where it is; its bytes may be well
     │   └── DamagedStoreError     bytes that are not those written
     ├── CheckpointError       a checkpoint can't be used
     │   └── DamagedCheckpointError  bytes that are not those written
@@ -48,6 +49,7 @@ __all__ = [
     "StoreError",
     "StoreMismatchError",
     "StoreNotFoundError",
+    "StoreUnreachableError",
     "TimestampError",
     "TrainingError",
     "UsageError",
@@ -126,6 +128,10 @@ class StoreChangedError(StoreError):
 
 class StoreBusyError(StoreError):
     """Another process holds the store's lock."""
+
+
+class StoreUnreachableError(StoreError):
+    """Where the store is gives no answer, or refuses: nothing is said of the store's bytes."""
 
 
 class DamagedStoreError(StoreError):

@@ -9,6 +9,7 @@
 | `object_clients` | their clients: by URL, what the environment says, one set a process |
 | `object_errors` | what goes wrong there, told apart by what can be done |
 | `patience` | requests made again, with growing pauses and an end |
+| `kept_files` | files of an object store, kept on a local disk |
 | `refusals` | where nothing is written: URLs, what others may have planted, inside a store |
 | `whole` | files that are whole or absent, no room, what puts them on the disk |
 | `shared` | what tasks wrote, seen by the process that sent them |

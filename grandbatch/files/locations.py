@@ -9,12 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from grandbatch.errors import GrandbatchError, StoreError, UsageError
+from grandbatch.files.object_clients import SCHEMES
+from grandbatch.files.objects import Objects
 from grandbatch.files.ordinary import open_regular, read_whole
 from grandbatch.files.system import read_into
 
@@ -72,6 +75,10 @@ class File(Protocol):
         """Fill buffers of bytes one after the other; return how many bytes there were."""
         ...
 
+    def discard(self) -> bool:
+        """Forget a copy that is not what it should be; tell whether this was one."""
+        ...
+
     def close(self) -> None:
         """Close it."""
         ...
@@ -84,7 +91,18 @@ def open_location(location: Path) -> File:
     ------
     OSError
     """
+    objects = objects_at(location)
+    if objects is not None:
+        return _ObjectFile(objects)
     return _RemoteFile(location) if is_remote(location) else _LocalFile(location)
+
+
+def objects_at(location: Path | str) -> Objects | None:
+    """Return what reads and writes a location in an object store; None for any other location."""
+    found = URL.match(str(location))
+    if found is None or found[1].lower() not in SCHEMES:
+        return None
+    return Objects(f"{found[1].lower()}://{str(location)[found.end() :]}")
 
 
 class _LocalFile:
@@ -97,23 +115,25 @@ class _LocalFile:
     def read_into(self, buffers: Sequence[Any], offset: int) -> int:
         return read_into(self._handle, buffers, offset)
 
+    def discard(self) -> bool:
+        return False
+
     def close(self) -> None:
         os.close(self._handle)
 
 
-class _RemoteFile:
-    """Each read is a request."""
+class _Requested(ABC):
+    """A file of which each read is a request."""
 
     step_bytes = _WHOLE
     n_bytes: int | None = None
 
-    def __init__(self, location: Any) -> None:
-        self._files, self._path = location.fs, location.path
+    @abstractmethod
+    def _request(self, start: int, stop: int) -> memoryview:
+        """Ask for bytes; fewer where the file ends before."""
 
     def read_into(self, buffers: Sequence[Any], offset: int) -> int:
-        stop = offset + sum(len(buffer) for buffer in buffers)
-        with as_os_errors():
-            data = memoryview(self._files.cat_file(self._path, start=offset, end=stop))
+        data = self._request(offset, offset + sum(len(buffer) for buffer in buffers))
         at = 0
         for buffer in buffers:
             part = data[at : at + len(buffer)]
@@ -121,8 +141,28 @@ class _RemoteFile:
             at += len(part)
         return at
 
-    def close(self) -> None:
+    def discard(self) -> bool:
+        return False
+
+    def close(self) -> None:  # noqa: B027 (nothing is open)
         pass
+
+
+class _ObjectFile(_Requested):
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def _request(self, start: int, stop: int) -> memoryview:
+        return self._objects.read_range("", start, stop)
+
+
+class _RemoteFile(_Requested):
+    def __init__(self, location: Any) -> None:
+        self._files, self._path = location.fs, location.path
+
+    def _request(self, start: int, stop: int) -> memoryview:
+        with as_os_errors():
+            return memoryview(self._files.cat_file(self._path, start=start, end=stop))
 
 
 def read_location(location: Path, max_bytes: int) -> bytes:
@@ -132,6 +172,9 @@ def read_location(location: Path, max_bytes: int) -> bytes:
     ------
     OSError
     """
+    objects = objects_at(location)
+    if objects is not None:
+        return objects.read("", max_bytes)
     if not is_remote(location):
         return read_whole(location, max_bytes)
     with as_os_errors():
@@ -178,6 +221,9 @@ def version_of(location: Any) -> str:
     OSError
         If none is there, or the location can't be reached.
     """
+    objects = objects_at(location)
+    if objects is not None:
+        return objects.head("").version
     with as_os_errors():
         location.fs.invalidate_cache()
         return str(location.fs.ukey(location.path))

@@ -16,6 +16,7 @@ says. What went wrong is told by the system's own kinds of errors, each with the
 
 from __future__ import annotations
 
+import errno
 import secrets
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 from grandbatch.errors import StoreError
+from grandbatch.files import patience
 from grandbatch.files.object_clients import Client, open_client, split_url
 from grandbatch.files.object_errors import (
     ObjectChangedError,
@@ -30,7 +32,7 @@ from grandbatch.files.object_errors import (
     is_beyond_the_end,
     of_client,
 )
-from grandbatch.files.patience import PATIENCE, Patience, insist
+from grandbatch.files.patience import Patience, insist
 
 __all__ = ["ListedObject", "ObjectChangedError", "Objects", "Patience", "WireError"]
 
@@ -65,17 +67,18 @@ class Objects:
     Parameters
     ----------
     url : str
-    patience : Patience
+    patience : Patience, optional
+        By default `grandbatch.files.patience.PATIENCE`.
     """
 
     url: str
-    patience: Patience = PATIENCE
+    patience: Patience | None = None
 
-    def read(self, name: str) -> bytes:
-        """Read an object whole."""
-        return self.read_version(name)[0]
+    def read(self, name: str, max_bytes: int | None = None) -> bytes:
+        """Read an object whole, unless it is larger than such an object can be."""
+        return self.read_version(name, max_bytes)[0]
 
-    def read_version(self, name: str) -> tuple[bytes, str]:
+    def read_version(self, name: str, max_bytes: int | None = None) -> tuple[bytes, str]:
         """Read an object whole, with its version."""
 
         def request(client: Client) -> tuple[bytes, str]:
@@ -87,6 +90,9 @@ class Objects:
                     raise
                 found = client.obstore.get(client.store, key)  # it is empty
             meta, data = found.meta, [found.bytes()]
+            if max_bytes is not None and meta["size"] > max_bytes:
+                size = f"it has {meta['size']:,} bytes, at most {max_bytes:,} are read"
+                raise OSError(errno.EOVERFLOW, size, self._told(name))
             for first in range(len(data[0]), meta["size"], REQUEST_BYTES):
                 wanted = {"range": (first, first + REQUEST_BYTES), "if_match": meta["e_tag"]}
                 data.append(client.obstore.get(client.store, key, options=wanted).bytes())
@@ -270,15 +276,16 @@ class Objects:
 
     def _ask(self, name: str, request: Callable[[Client], T]) -> T:
         """Make a request, again and again where the wire is what fails."""
+        limits = self.patience or patience.PATIENCE
 
         def once() -> T:
-            client = open_client(split_url(self.url)[0], self.patience.request_seconds)
+            client = open_client(split_url(self.url)[0], limits.request_seconds)
             try:
                 return request(client)
             except _kinds(client) as error:
                 raise of_client(error, self._told(name)) from None
 
-        return insist(once, self._told(name), self.url, self.patience)
+        return insist(once, self._told(name), self.url, limits)
 
 
 def _kinds(client: Client) -> tuple[type[Exception], ...]:

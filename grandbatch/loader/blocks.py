@@ -24,6 +24,8 @@ from grandbatch.order import Order, Share
 from grandbatch.store import OpenFiles
 from grandbatch.values.arrays import Int32
 
+_REQUESTS, _REQUESTED_BYTES = 32, 32 * 2**20
+"""Threads where each waits for a server, at most, and decoded bytes of what they wait for."""
 _FEW = 4
 """A share with fewer windows than this many times its block's chunks reads only those it needs."""
 
@@ -82,7 +84,8 @@ class BlockFeed:
         One that has a slot for every chunk that takes part, or two with a slot for every chunk
         of a block.
     threads : int
-        Threads that decode, at most; one core is left to who gathers.
+        Threads that decode, at most; one core is left to who gathers. Where each chunk is waited
+        for, as from a server, there are more of them.
     stopped : Event
         Set by whoever wants no more of it.
     """
@@ -105,7 +108,12 @@ class BlockFeed:
         self._stopped = stopped
         self._closed = False
         self._taking = threading.Lock()
+        store = tables[0].store
+        store.fetch(chunk for share in shares for chunk in order.block_chunks(share.block))
         self._threads = max(1, min(threads, available_cores() - 1))
+        if not store.is_near:
+            requests = min(_REQUESTS, _REQUESTED_BYTES // store.spec.data.chunk_bytes)
+            self._threads = max(self._threads, requests)
         self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="grandbatch-decode")
 
     def __iter__(self) -> Iterator[ShuffleBlock]:

@@ -8,6 +8,7 @@ their chunk and lie beside it.
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -115,6 +116,13 @@ class WholeLabels:
         return self.records[first:stop]
 
     def _read(self, first: int, stop: int) -> None:
-        for name in self._names:
+        def read(name: str) -> None:
             values: Any = getattr(self._store, name)[first:stop]
             self.records[name][first:stop] = values
+
+        if self._store.is_near:
+            for name in self._names:
+                read(name)
+            return
+        with ThreadPoolExecutor(len(self._names)) as pool:  # each is a request
+            list(pool.map(read, self._names))

@@ -347,7 +347,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         buffers = self._buffers
         if buffers.resident:
             # nothing may be left to read, but a store that was replaced must not go unnoticed
-            self.store.read_labels(dealt.order.first_chunk(0))
+            self.store.check_unchanged()
             self._contexts.check_unchanged()
         tables = buffers.take_tables()
         feed = BlockFeed(dealt.order, shares, tables, self.config.num_workers, stopped or Event())

@@ -73,6 +73,7 @@ class Table:
 
     Attributes
     ----------
+    store : MatrixStore
     buffer : RowBuffer
         The rows that windows are cut from.
     errors : dict
@@ -92,7 +93,7 @@ class Table:
         self.n_slots = n_slots
         self.errors: dict[int, Exception] = {}
         self.labels: LabelSource = labels or SlotLabels(store, n_slots)
-        self._store = store
+        self.store = store
         self._shape = shape
         L, F = store.sequence_length, store.n_features
         self.buffer = RowBuffer(n_slots * shape.rows, (L, F), dtype)
@@ -135,29 +136,29 @@ class Table:
             target.copy_(torch.from_numpy(rows))
         for context in self.contexts.values():
             context.fill(slot, records, files)
-        self._shift[slot] = (chunk - slot) * self._store.chunk_windows
+        self._shift[slot] = (chunk - slot) * self.store.chunk_windows
         self._filled[slot] = True
 
     def _decode(self, chunk: int, records: Records, rows: Float32, files: OpenFiles) -> None:
         """Decode a chunk to rows, and see to it that the records say where windows start."""
-        shape = self._store.chunk_shape
+        shape = self.store.chunk_shape
         if self._shape.packed:
             windows = self._scratch_array("windows", shape)
-            self._store.read_chunk(chunk, windows, files)
-            broken = int(np.count_nonzero(np.diff(records["first_row"]) != self._store.stride))
-            if broken * self._store.overlap + len(records) * self._store.stride > (
-                self._shape.rows - max(self._store.overlap, 0)
+            self.store.read_chunk(chunk, windows, files)
+            broken = int(np.count_nonzero(np.diff(records["first_row"]) != self.store.stride))
+            if broken * self.store.overlap + len(records) * self.store.stride > (
+                self._shape.rows - max(self.store.overlap, 0)
             ):
                 raise DamagedStoreError(
-                    f"{self._store.path}: chunk {chunk} of first_row is damaged: it breaks "
-                    f"{broken} times, in a store of {self._store.attrs['n_segments']} segments; "
+                    f"{self.store.path}: chunk {chunk} of first_row is damaged: it breaks "
+                    f"{broken} times, in a store of {self.store.attrs['n_segments']} segments; "
                     "build the store again with --overwrite"
                 )
-            records["start"] = pack_windows(windows, records["first_row"], rows, self._store.stride)
+            records["start"] = pack_windows(windows, records["first_row"], rows, self.store.stride)
             return
-        self._store.read_chunk(chunk, rows.reshape(shape), files)
-        if self._store.layout == "windows":
-            records["start"] = np.arange(len(records)) * self._store.sequence_length
+        self.store.read_chunk(chunk, rows.reshape(shape), files)
+        if self.store.layout == "windows":
+            records["start"] = np.arange(len(records)) * self.store.sequence_length
 
     def _scratch_array(self, name: str, shape: tuple[int, ...]) -> Float32:
         array: Float32 | None = getattr(self._scratch, name, None)
@@ -188,7 +189,7 @@ class Table:
         (n,) int64
             Their first rows in the buffer.
         """
-        slots = entries // np.int32(self._store.chunk_windows)
+        slots = entries // np.int32(self.store.chunk_windows)
         np.add(self._shift[slots], entries, out=index)
         places = index if self.labels.by_index else entries
         np.take(self.labels.records, places, out=records, mode="clip")

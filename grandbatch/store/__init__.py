@@ -5,6 +5,7 @@
 | `format` | the arrays: names, shapes, chunks, shards; values only |
 | `attributes` | what the attributes of a store must be |
 | `manifest` | what every chunk must be, byte for byte |
+| `metadata` | metadata files, read and checked |
 | `codecs` | chunks to bytes and back |
 | `repeats` | frames of overlapping windows, written without a search |
 | `file_records` | files of chunks, and the record of a finished one |

@@ -19,9 +19,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreNotFoundError
+from grandbatch.errors import (
+    DamagedStoreError,
+    StoreError,
+    StoreMismatchError,
+    StoreNotFoundError,
+    StoreUnreachableError,
+)
 from grandbatch.files.digested import content_sha256
-from grandbatch.files.locations import read_location, told
+from grandbatch.files.locations import is_remote, read_location, told
 from grandbatch.store.format import FORMAT, MANIFEST_NAME, MAX_MANIFEST_BYTES
 from grandbatch.values.texts import read_json
 
@@ -77,6 +83,13 @@ class Manifest:
         }
         return json.dumps({**value, "sha256": content_sha256(value)}, indent=1).encode()
 
+    def digest(self) -> str:
+        """Return a digest of what all chunks are."""
+        found = hashlib.sha256()
+        for name, digests in sorted(self.arrays.items()):
+            found.update(name.encode() + digests.sha256.tobytes())
+        return found.hexdigest()[:32]
+
     @classmethod
     def read(cls, store: Path) -> Manifest:
         """Read a store's manifest.
@@ -94,7 +107,11 @@ class Manifest:
         except (FileNotFoundError, NotADirectoryError):
             raise StoreNotFoundError(_not_a_store(store)) from None
         except OSError as error:
-            kind = DamagedStoreError if error.errno in _NO_MANIFEST else StoreNotFoundError
+            kind: type[StoreError] = StoreNotFoundError
+            if error.errno in _NO_MANIFEST:
+                kind = DamagedStoreError
+            elif is_remote(store):
+                kind = StoreUnreachableError
             raise kind(f"{path} can't be read: {told(error)}") from None
         try:
             value = read_json(raw)

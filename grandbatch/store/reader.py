@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,24 +15,26 @@ from grandbatch.errors import (
     DamagedStoreError,
     StoreChangedError,
     StoreError,
-    StoreMismatchError,
 )
 from grandbatch.files.deferred import Deferred, Opening
-from grandbatch.files.locations import location_of, read_location, told
+from grandbatch.files.kept_files import KeptFolder
+from grandbatch.files.locations import is_remote, location_of
+from grandbatch.files.refusals import refuse_url
 from grandbatch.store.attributes import problem_of
 from grandbatch.store.format import (
-    CRC_BYTES,
-    FORMAT,
-    MAX_CHUNK_BYTES,
-    MAX_METADATA_BYTES,
     StoreSpec,
 )
-from grandbatch.store.manifest import Manifest, sha256_hex
-from grandbatch.store.reading import ArrayReader, Identity, OpenFiles
+from grandbatch.store.manifest import Manifest
+from grandbatch.store.metadata import checked_metadata, misshapen, read_attributes, spec_of
+from grandbatch.store.reading import ArrayReader, Identity, KeptStore, LastLook, OpenFiles
 from grandbatch.store.slices import Matrices, WindowValues
-from grandbatch.values.texts import read_json
+from grandbatch.values.checks import parse_bytes
+
+CACHE_BYTES = "20GiB"
+"""What is kept of stores at URLs, where nothing else is said."""
 
 _OPENINGS = 3
+_REQUESTS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,27 +113,57 @@ class MatrixStore(Deferred):
     True
     """
 
-    def __init__(self, path: Path, attrs: dict[str, Any], manifest: Manifest, identity: Identity):
+    def __init__(
+        self,
+        path: Path,
+        attrs: dict[str, Any],
+        manifest: Manifest,
+        identity: Identity,
+        kept: KeptFolder | None = None,
+    ):
         self.path = path
         self.attrs = attrs
         self._manifest = manifest
         self._identity = identity
-        self._spec = _spec_of(attrs)
+        self._spec = spec_of(attrs)
         most = {
             "symbol": len(attrs["symbols"]) - 1,
             "first_row": attrs["n_rows"] - self._spec.sequence_length,
             "start": self._spec.block_rows - self._spec.sequence_length,
         }
+        self._kept = KeptStore(kept, manifest.digest()) if kept and is_remote(path) else None
+        looked = LastLook()
         self._readers = {
             spec.name: ArrayReader(
-                path, identity, spec, manifest.arrays[spec.name], most.get(spec.name)
+                path,
+                identity,
+                spec,
+                manifest.arrays[spec.name],
+                most.get(spec.name),
+                self._kept,
+                looked,
             )
             for spec in self._spec.arrays
         }
 
     @classmethod
-    def open(cls, path: str | Path) -> MatrixStore:
+    def open(
+        cls,
+        path: str | Path,
+        cache: str | Path | None = None,
+        cache_bytes: str | int = CACHE_BYTES,
+    ) -> MatrixStore:
         """Open a finished store.
+
+        Parameters
+        ----------
+        path : str or Path
+            A folder, or a URL.
+        cache : str or Path, optional
+            A folder on a local disk where files of a store at a URL are kept, for later epochs and
+            for all processes of this machine. By default each chunk is asked for when it is read.
+        cache_bytes : str or int
+            How many bytes of it: what doesn't fit is read from the store each time.
 
         Raises
         ------
@@ -146,10 +177,14 @@ class MatrixStore(Deferred):
             If it was replaced by another store meanwhile, more than once.
         """
         folder = location_of(path)
+        kept = None
+        if cache is not None and is_remote(folder):
+            refuse_url(cache, "the cache of a store (--store-cache)")
+            kept = KeptFolder(Path(cache).absolute(), parse_bytes(cache_bytes))
         for _ in range(_OPENINGS):
             before = Identity.find(folder)
             try:
-                store = cls._open(folder)
+                store = cls._open(folder, kept)
             except (StoreError, OSError):
                 # files of two stores, where one took the other's place just now
                 if before == Identity.find(folder):
@@ -160,21 +195,21 @@ class MatrixStore(Deferred):
         raise StoreChangedError(f"{folder} was replaced while it was opened; open it again")
 
     @classmethod
-    def _open(cls, folder: Path) -> MatrixStore:
+    def _open(cls, folder: Path, kept: KeptFolder | None) -> MatrixStore:
         manifest = Manifest.read(folder)
         identity = Identity.of(folder)
-        for name, digest in manifest.metadata.items():
-            _check_metadata(folder, name, digest)
-        attrs = _read_attributes(folder)
-        problem = problem_of(attrs) or _misshapen(_spec_of(attrs), manifest)
+        metadata = checked_metadata(folder, manifest.metadata)
+        attrs = read_attributes(folder, metadata)
+        problem = problem_of(attrs) or misshapen(spec_of(attrs), manifest)
         if problem is not None:
             raise DamagedStoreError(
                 f"{folder} is damaged: {problem}; build the store again with --overwrite"
             )
-        return cls(folder, attrs, manifest, identity)
+        return cls(folder, attrs, manifest, identity, kept)
 
     def _deferral(self) -> tuple[dict[str, Any], Opening]:
-        return {"path": self.path}, (_reopen, (self.path, self.fingerprint))
+        kept = None if self._kept is None else self._kept.folder
+        return {"path": self.path}, (_reopen, (self.path, self.fingerprint, kept))
 
     def __len__(self) -> int:
         return self._spec.n_windows
@@ -271,6 +306,38 @@ class MatrixStore(Deferred):
         self._readers[self._spec.data.name].read(chunk, out, files)
         return out
 
+    @property
+    def is_near(self) -> bool:
+        """Whether chunks are on a disk of this machine, or will be once they were read."""
+        if self._kept is None:
+            return not is_remote(self.path)
+        n_bytes = sum(
+            reader.file_bytes(number)
+            for reader in self._readers.values()
+            for number in range(reader.spec.n_files)
+        )
+        return n_bytes <= self._kept.folder.max_bytes
+
+    def check_unchanged(self) -> None:
+        """Raise StoreChangedError where another store is at the path, or none."""
+        self._readers[self._spec.data.name].look()
+
+    def fetch(self, chunks: Iterable[int]) -> None:
+        """Begin to fetch the files of some chunks into the cache, in this order, if there is one.
+
+        Returns at once; chunks are read as ever, sooner or later.
+        """
+        if self._kept is None:
+            return
+        data, size = self._readers[self._spec.data.name], self._spec.label_chunk_windows
+        wanted: dict[tuple[str, int], None] = {}
+        for chunk in chunks:
+            part = self.chunk_range(chunk)[0] // size
+            wanted[data.spec.name, data.file_number(chunk)] = None
+            wanted |= dict.fromkeys((spec.name, part) for spec in self._spec.labels)
+        sources = [self._readers[name].original(number) for name, number in wanted]
+        self._kept.keeper().fetch(sources)
+
     def _starts(self, chunk: int) -> npt.NDArray[np.int32] | None:
         return self.read_labels(chunk).start
 
@@ -331,75 +398,9 @@ class MatrixStore(Deferred):
         return Verification(checked, tuple(bad))
 
 
-def _check_metadata(folder: Path, name: str, digest: str) -> None:
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        problem = "leads out of the store"
-    elif not path.exists():
-        problem = "is missing"
-    elif not path.is_file():
-        problem = f"is {'a folder' if path.is_dir() else 'no ordinary file'}"
-    elif sha256_hex(_read_metadata(path)) != digest:
-        problem = "is not what was written"
-    else:
-        return
-    raise DamagedStoreError(f"{path} {problem}; build the store again with --overwrite")
-
-
-def _read_metadata(path: Path) -> bytes:
-    try:
-        return read_location(path, MAX_METADATA_BYTES)
-    except OSError as error:
-        if error.errno != errno.EOVERFLOW:
-            raise
-        raise DamagedStoreError(f"{path} can't be read: {told(error)}") from None
-
-
-def _read_attributes(folder: Path) -> dict[str, Any]:
-    try:
-        group = read_json(_read_metadata(folder / "zarr.json"))
-        attrs = group["attributes"]["grandbatch"]
-        known = attrs["format"] == FORMAT
-    except (ValueError, KeyError, TypeError):
-        known = False
-    if not known:
-        raise StoreMismatchError(
-            f"{folder} is no grandbatch store of format {FORMAT}; build it again"
-        )
-    return dict(attrs)
-
-
-def _misshapen(spec: StoreSpec, manifest: Manifest) -> str | None:
-    """Say which array can't be read as manifest and attributes describe it; None if all can."""
-    for array in spec.arrays:
-        if not {"zarr.json", f"{array.name}/zarr.json"} <= manifest.metadata.keys():
-            return f"the manifest doesn't describe {array.name}/zarr.json or zarr.json"
-        digests = manifest.arrays.get(array.name)
-        described = -1 if digests is None else len(digests.length)
-        if described != array.n_chunks or array.chunk_bytes > MAX_CHUNK_BYTES:
-            return (
-                f"{array.name} should have {array.n_chunks:,} chunks of {array.chunk_bytes:,} "
-                f"bytes, its manifest describes {max(described, 0):,}"
-            )
-        assert digests is not None
-        if array is not spec.data and len(digests.part_crc32c) != spec.n_chunks:
-            return f"the manifest describes {len(digests.part_crc32c):,} parts of {array.name}"
-        if (digests.length < CRC_BYTES).any():
-            return f"the manifest describes a chunk of {array.name} shorter than its checksum"
-    return None
-
-
-def _spec_of(attrs: dict[str, Any]) -> StoreSpec:
-    sizes: dict[str, Any] = {name: attrs.get(name) for name in StoreSpec.__dataclass_fields__}
-    counts = {
-        "n_features": len(attrs["feature_names"]),
-        "n_targets": len(attrs.get("target_names", ())),
-    }
-    return StoreSpec(**sizes | counts)
-
-
-def _reopen(path: Path, fingerprint: str) -> MatrixStore:
-    store = MatrixStore.open(path)
+def _reopen(path: Path, fingerprint: str, kept: KeptFolder | None) -> MatrixStore:
+    folder, n_bytes = kept or (None, CACHE_BYTES)
+    store = MatrixStore.open(path, folder, n_bytes)
     if store.fingerprint != fingerprint:
         raise StoreChangedError(f"{path} was replaced by another store; open it again")
     return store

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import os
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.errors import DamagedStoreError, StoreChangedError, StoreError
+from grandbatch.errors import (
+    DamagedStoreError,
+    StoreChangedError,
+    StoreError,
+    StoreUnreachableError,
+)
+from grandbatch.files.kept_files import FileKeeper, KeptFolder, Original, keeper_of
 from grandbatch.files.locations import File, is_remote, open_location, told, version_of
 from grandbatch.store.codecs import checksum, decode_into, shard_index
 from grandbatch.store.format import CRC_BYTES, MANIFEST_NAME, ArraySpec
@@ -46,6 +54,48 @@ class Identity:
             return None
 
 
+class LastLook:
+    """When it was last seen that a remote store is the one that was opened.
+
+    To look is a request, and chunks are checked one by one: those of another store never pass for
+    this one's. So it is looked once in a while, and whenever bytes are not what they should be.
+    """
+
+    def __init__(self) -> None:
+        self._at = -math.inf
+
+    def is_recent(self) -> bool:
+        """Whether it was less than a second ago."""
+        return time.monotonic() - self._at < 1
+
+    def was_now(self) -> None:
+        """Take note of one."""
+        self._at = time.monotonic()
+
+
+@dataclass(frozen=True)
+class KeptStore:
+    """Where files of a store are kept, and under which name.
+
+    Parameters
+    ----------
+    folder : KeptFolder
+    digest : str
+        Of what all chunks of the store are: another store's files have other names.
+    """
+
+    folder: KeptFolder
+    digest: str
+
+    def keeper(self) -> FileKeeper:
+        """Return this process's keeper."""
+        return keeper_of(self.folder, os.getpid())
+
+    def name(self, path: str) -> str:
+        """Return the name under which a file of the store is kept."""
+        return f"{self.digest}-{path.replace('/', '.')}"
+
+
 class OpenFiles:
     """The file that each array was last read from, kept open: for one thread, to be closed.
 
@@ -79,12 +129,17 @@ class OpenFiles:
                 reader.check_index(chunk, file)
             if held is None:
                 # only now: another store may have come to the path before the file was opened
-                reader.check_unchanged()
+                reader.look()
         except BaseException:
             file.close()
             raise
         self._files[reader] = (number, file)
         return file
+
+    def discard_copy(self, reader: ArrayReader) -> bool:
+        """Forget a local copy that an array was last read from; tell whether it was one."""
+        held = self._files.get(reader)
+        return held is not None and held[1].discard()
 
     def close(self) -> None:
         """Close all files."""
@@ -118,6 +173,10 @@ class ArrayReader:
     digests: ChunkDigests
     most: int | None = None
     """Largest value of an array that counts from 0; None for any other array."""
+    kept: KeptStore | None = None
+    """Where files of a remote store are kept; None where none are."""
+    looked: LastLook = field(default_factory=LastLook)
+    """One for all arrays of a store."""
 
     def read(self, chunk: int, out: Array, files: OpenFiles | None = None) -> None:
         """Decode a chunk into a C-contiguous array of the chunk's shape and dtype."""
@@ -125,12 +184,23 @@ class ArrayReader:
             with OpenFiles() as own:
                 self.read(chunk, out, own)
             return
+        try:
+            self._read(chunk, out, files)
+        except DamagedStoreError:
+            if not files.discard_copy(self):
+                raise
+            self._read(chunk, out, files)
+
+    def _read(self, chunk: int, out: Array, files: OpenFiles) -> None:
         if self.spec.codec == "none":
             self._read_payload(chunk, out.reshape(-1).view(np.uint8), files)
             self._check_values(chunk, out)
             return
         payload = files.scratch(self._payload_bytes(chunk, files))
         self._read_payload(chunk, payload, files)
+        self._decode(chunk, payload, out)
+
+    def _decode(self, chunk: int, payload: npt.NDArray[np.uint8], out: Array) -> None:
         try:
             decode_into(payload, self.spec.codec, out)
         except (ValueError, RuntimeError) as error:
@@ -175,6 +245,17 @@ class ArrayReader:
 
         They are the windows of chunk `part` of the matrices, checked by the part's own crc32c.
         """
+        if files is None:
+            with OpenFiles() as own:
+                return self.read_part(part, start, stop, own)
+        try:
+            return self._read_part(part, start, stop, files)
+        except DamagedStoreError:
+            if not files.discard_copy(self):
+                raise
+            return self._read_part(part, start, stop, files)
+
+    def _read_part(self, part: int, start: int, stop: int, files: OpenFiles) -> Array:
         size, *rest = self.spec.chunk_shape
         itemsize = math.prod(rest) * np.dtype(self.spec.dtype).itemsize
         chunk, first = divmod(start, size)
@@ -197,13 +278,16 @@ class ArrayReader:
 
     def check(self, chunk: int) -> None:
         """Read a chunk and check its sha256 too, and that it decodes."""
+        original = replace(self, kept=None)
         with OpenFiles() as files:
-            data = np.empty(self._payload_bytes(chunk, files), np.uint8)
-            self._read_payload(chunk, data, files)
+            data = np.empty(original._payload_bytes(chunk, files), np.uint8)
+            original._read_payload(chunk, data, files)
         trailer = int(self.digests.crc32c[chunk]).to_bytes(CRC_BYTES, "little")
         if sha256_hex(data.tobytes() + trailer) != bytes(self.digests.sha256[chunk]).hex():
             raise self._damaged(chunk, "its sha256 is not the manifest's")
-        self.read(chunk, np.empty(self.spec.chunk_shape, self.spec.dtype))
+        values = np.empty(self.spec.chunk_shape, self.spec.dtype)
+        self._decode(chunk, data, values)
+        self._check_values(chunk, values)
 
     def check_index(self, chunk: int, file: File | None = None) -> None:
         """Check the index of the file that a chunk is in, which other readers find chunks by."""
@@ -232,10 +316,7 @@ class ArrayReader:
         first = chunk // self.spec.shard_chunks * self.spec.shard_chunks
         return int(self.digests.length[first:chunk].sum(dtype=np.int64))
 
-    def _read_range(self, chunk: int, offset: int, length: int, files: OpenFiles | None) -> bytes:
-        if files is None:
-            with OpenFiles() as own:
-                return self._read_range(chunk, offset, length, own)
+    def _read_range(self, chunk: int, offset: int, length: int, files: OpenFiles) -> bytes:
         data = bytearray(length)
         try:
             n_read = files.get(self, chunk).read_into([data], offset)
@@ -247,19 +328,33 @@ class ArrayReader:
 
     def open_file(self, chunk: int) -> File:
         """Open the file that a chunk is in."""
+        if self.kept is not None:
+            return self.kept.keeper().open(self.original(self.file_number(chunk)))
         try:
             return open_location(self.store / self.spec.file(self.file_number(chunk)))
         except OSError as error:
             raise self._damaged(chunk, f"its file can't be opened ({told(error)})") from None
 
+    def original(self, number: int) -> Original:
+        """Return what is kept of a file; only where files are kept."""
+        assert self.kept is not None
+        path = self.spec.file(number)
+        return Original(self.store / path, self.kept.name(path), self.file_bytes(number))
+
     def file_number(self, chunk: int) -> int:
         """Return the number of the file that a chunk is in."""
         return chunk // self.spec.shard_chunks
+
+    def look(self) -> None:
+        """Raise StoreChangedError where the store is another; of a remote one, once in a while."""
+        if not (is_remote(self.store) and self.looked.is_recent()):
+            self.check_unchanged()
 
     def check_unchanged(self) -> None:
         """Raise StoreChangedError where the store is no longer the one that was opened."""
         try:
             if Identity.of(self.store) == self.identity:
+                self.looked.was_now()
                 return
         except (FileNotFoundError, NotADirectoryError):
             raise StoreChangedError(
@@ -267,10 +362,16 @@ class ArrayReader:
                 "build it again and start again"
             ) from None
         except OSError as error:
-            raise StoreError(f"{self.store} can't be reached any more: {told(error)}") from None
+            raise StoreUnreachableError(
+                f"{self.store} can't be reached any more: {told(error)}"
+            ) from None
         raise StoreChangedError(f"{self.store} was replaced while it was being read; open it again")
 
-    def _unreadable(self, chunk: int, error: OSError) -> DamagedStoreError:
+    def _unreadable(self, chunk: int, error: OSError) -> StoreError:
+        if is_remote(self.store) and not isinstance(error, FileNotFoundError):
+            return StoreUnreachableError(
+                f"{self.store}: chunk {chunk} of {self.spec.name} can't be read: {told(error)}"
+            )
         return self._damaged(chunk, f"its bytes can't be read ({told(error)})")
 
     def _damaged(self, chunk: int, what: str) -> DamagedStoreError:

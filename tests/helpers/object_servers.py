@@ -16,6 +16,8 @@ from pathlib import Path
 
 import botocore.session
 
+from grandbatch.files.objects import Objects
+
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 
 
@@ -40,6 +42,14 @@ def make_bucket(name: str, url: str) -> None:
     keys = {key.lower(): value for key, value in KEYS.items()}
     client = session.create_client("s3", endpoint_url=url, region_name="us-east-1", **keys)
     client.create_bucket(Bucket=name)
+
+
+def put_store(folder: Path, url: str) -> None:
+    """Copy a finished store to a URL."""
+    objects = Objects(url)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            objects.write(path.relative_to(folder).as_posix(), path.read_bytes())
 
 
 @contextmanager

@@ -106,8 +106,10 @@ def test_training_batches_come_from_a_url(url, build, tmp_path):
 
 def test_the_second_build_finds_it_there(place, url, build):
     first = build(url)
+    place[0].invalidate_cache()
     written = place[0].info(f"{url}/manifest.json")
     assert build(url).fingerprint == first.fingerprint
+    place[0].invalidate_cache()
     assert place[0].info(f"{url}/manifest.json") == written
     with pytest.raises(StoreMismatchError, match="overlap"):
         build(url, overlap=30)

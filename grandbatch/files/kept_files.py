@@ -1,0 +1,271 @@
+"""Files of an object store, kept on a local disk for who reads them again.
+
+Covers fetching, bounds and cleaning; any number of processes share a folder. Does not cover what is
+in the files: whoever reads checks it, and says so where a copy is bad.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock
+
+from grandbatch.errors import StoreError
+from grandbatch.files.locations import File, open_location, told
+from grandbatch.files.refusals import refuse_planted
+from grandbatch.files.whole import TEMPORARY_SUFFIX, is_full
+
+STEP_BYTES = 4 * 2**20
+"""Bytes of one request; so many are in memory for each file on its way."""
+FETCHERS = 16
+"""Files on their way at once."""
+_IN_USE_SECONDS = 600.0
+"""What was opened since is not removed to make room."""
+_GIVEN_UP_SECONDS = 300.0
+"""A file that has not grown since is no longer being fetched by anyone."""
+_WAIT_SECONDS = 0.3
+"""How long a reader waits for a whole file, before it asks for the part that it wants."""
+
+_log = logging.getLogger("grandbatch")
+
+
+class KeptFolder(NamedTuple):
+    """Where files are kept, and how many bytes of them."""
+
+    path: Path
+    max_bytes: int
+
+
+class Original(NamedTuple):
+    """A file that may be kept."""
+
+    location: Path
+    name: str
+    """Under which it is kept: tells it from any other file, and from another with its path."""
+    n_bytes: int
+
+
+class FileKeeper:
+    """Keeps files in a folder. Thread-safe; other processes may keep theirs in the same one.
+
+    Parameters
+    ----------
+    folder : KeptFolder
+
+    Raises
+    ------
+    StoreError
+        If the folder can't be made, or others may have put something there.
+    """
+
+    def __init__(self, folder: KeptFolder):
+        self.folder, self._max_bytes = folder.path, folder.max_bytes
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            refuse_planted(self.folder)
+        except OSError as error:
+            raise StoreError(
+                f"chunks can't be kept in {self.folder} ({told(error)}); give another folder"
+            ) from None
+        self._changing = threading.Condition()
+        self._waiting: deque[Original] = deque()
+        self._known: set[str] = set()
+        self._refused: set[str] = set()
+        self._fetchers = 0
+
+    def open(self, source: Original) -> File:
+        """Open a file: the copy where it is kept, else the original; it is kept from then on."""
+        return _KeptFile(self, source)
+
+    def path(self, source: Original) -> Path:
+        """Return where a file is, if it is kept."""
+        return self.folder / source.name
+
+    def has(self, source: Original) -> bool:
+        """Whether a file is kept whole."""
+        try:
+            return self.path(source).stat().st_size == source.n_bytes
+        except OSError:
+            return False
+
+    def fetch(self, sources: Sequence[Original]) -> None:
+        """Begin to fetch files, in this order, unless they are there or on their way."""
+        with self._changing:
+            for source in sources:
+                if source.name not in self._known and not self.has(source):
+                    self._known.add(source.name)
+                    self._waiting.append(source)
+            for _ in range(min(FETCHERS - self._fetchers, len(self._waiting))):
+                self._fetchers += 1
+                threading.Thread(target=self._fetch_all, name="grandbatch-fetch").start()
+
+    def wait(self, source: Original) -> bool:
+        """Wait a little for a file; tell whether it is kept now."""
+        until = time.monotonic() + _WAIT_SECONDS
+        with self._changing:
+            while source.name in self._known and (left := until - time.monotonic()) > 0:
+                self._changing.wait(left)
+        return self.has(source)
+
+    def discard(self, source: Original) -> None:
+        """Forget a copy that is not what it should be."""
+        with suppress(OSError):
+            self.path(source).unlink(missing_ok=True)
+
+    def is_refused(self, source: Original) -> bool:
+        """Whether there was no room for a file."""
+        return source.name in self._refused
+
+    def _fetch_all(self) -> None:
+        # a process that ends waits for its threads: none begins another file then
+        while threading.main_thread().is_alive():
+            with self._changing:
+                if not self._waiting:
+                    break
+                source = self._waiting.popleft()
+            try:
+                kept = self._fetch(source)
+            except OSError as error:  # who reads it meets the same, and tells
+                kept = not is_full(error)
+                if not kept:
+                    _log.warning("%s is full: chunks are read from the store", self.folder)
+            with self._changing:
+                if not kept:
+                    self._refused.add(source.name)
+                self._known.discard(source.name)
+                self._changing.notify_all()
+        with self._changing:
+            self._fetchers -= 1
+            self._changing.notify_all()
+
+    def _fetch(self, source: Original) -> bool:
+        """Fetch a file, or let another process that has begun; False where there is no room."""
+        aside = self._claim(source)
+        if aside is None:
+            return not self._is_wanting(source)
+        original = open_location(source.location)
+        try:
+            with aside.open("r+b", buffering=0) as file:
+                buffer = bytearray(min(STEP_BYTES, source.n_bytes))
+                for first in range(0, source.n_bytes, STEP_BYTES):
+                    if not threading.main_thread().is_alive():
+                        return True
+                    part = memoryview(buffer)[: min(STEP_BYTES, source.n_bytes - first)]
+                    if original.read_into([part], first) < len(part):
+                        return True  # it is shorter than it must be: who reads it tells
+                    file.write(part)
+            aside.replace(self.path(source))
+        finally:
+            original.close()
+            aside.unlink(missing_ok=True)
+        return True
+
+    def _is_wanting(self, source: Original) -> bool:
+        return not self.has(source) and not any(self._on_their_way(source))
+
+    def _on_their_way(self, source: Original) -> Iterator[Path]:
+        """Give what other fetchers have of a file; what was given up goes."""
+        for path in self.folder.glob(f"{source.name}.*{TEMPORARY_SUFFIX}"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime < _GIVEN_UP_SECONDS:
+                    yield path
+                else:
+                    path.unlink(missing_ok=True)
+
+    def _claim(self, source: Original) -> Path | None:
+        """Take room for a file, all its bytes at once; None where there is none, or it comes."""
+        with FileLock(self.folder / "room.lock"):
+            if self.has(source) or any(self._on_their_way(source)):
+                return None
+            if not self._make_room(source.n_bytes):
+                return None
+            aside = self.folder / f"{source.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+            with aside.open("xb") as file:
+                file.truncate(source.n_bytes)
+            return aside
+
+    def _make_room(self, n_bytes: int) -> bool:
+        """See to it that so many bytes more keep within the bound; False where they can't."""
+        used, oldest, now = 0, [], time.time()
+        for entry in os.scandir(self.folder):
+            with suppress(OSError):
+                status = entry.stat(follow_symlinks=False)
+                used += status.st_size
+                given_up = _GIVEN_UP_SECONDS if entry.name.endswith(TEMPORARY_SUFFIX) else 0
+                if now - status.st_mtime > max(_IN_USE_SECONDS, given_up):
+                    oldest.append((status.st_mtime, status.st_size, entry.path))
+        for _, size, path in sorted(oldest):
+            if used + n_bytes <= self._max_bytes:
+                break
+            with suppress(OSError):
+                Path(path).unlink()
+                used -= size
+        return used + n_bytes <= self._max_bytes
+
+
+class _KeptFile:
+    """A file whose copy is read as soon as there is one."""
+
+    step_bytes = STEP_BYTES
+    n_bytes: int | None = None
+
+    def __init__(self, keeper: FileKeeper, source: Original):
+        self._keeper, self._source = keeper, source
+        self._copy: File | None = None
+        self._original: File | None = None
+        self._waited = False
+
+    def read_into(self, buffers: Sequence[Any], offset: int) -> int:
+        if self._copy is None:
+            self._look()
+        return (self._copy or self._directly()).read_into(buffers, offset)
+
+    def _look(self) -> None:
+        """Open the copy, if there is one, or comes in a moment."""
+        keeper, source = self._keeper, self._source
+        there = keeper.has(source)
+        if not there and not keeper.is_refused(source):
+            keeper.fetch([source])
+            there = not self._waited and keeper.wait(source)
+            self._waited = True
+        if there:
+            with suppress(OSError):
+                path = keeper.path(source)
+                self._copy = open_location(path)
+                os.utime(path)
+
+    def _directly(self) -> File:
+        if self._original is None:
+            self._original = open_location(self._source.location)
+        return self._original
+
+    def discard(self) -> bool:
+        """Forget the copy, for it is not what it should be; tell whether there was one."""
+        if self._copy is None:
+            return False
+        self._copy.close()
+        self._copy = None
+        self._waited = True
+        self._keeper.discard(self._source)
+        return True
+
+    def close(self) -> None:
+        for file in (self._copy, self._original):
+            if file is not None:
+                file.close()
+
+
+@lru_cache(16)
+def keeper_of(folder: KeptFolder, _process: int) -> FileKeeper:
+    """Return the keeper of a folder in this process, whose number is given."""
+    return FileKeeper(folder)

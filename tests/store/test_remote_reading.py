@@ -1,0 +1,226 @@
+"""Reading stores in an object store: the wire is told from damage; chunks are kept on a disk."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from object_servers import put_store
+
+import grandbatch as gb
+from grandbatch.errors import (
+    DamagedStoreError,
+    StoreError,
+    StoreUnreachableError,
+    UsageError,
+)
+from grandbatch.files import kept_files, patience
+from grandbatch.files.objects import Objects, Patience
+
+pytestmark = pytest.mark.parametrize("bucket", ["seaweed"], indirect=True)
+CONFIG = gb.BatchConfig(batch_size=32, overlap=40, cache_bytes=100_000)
+
+
+@pytest.fixture
+def here(request, make_store):
+    """A store on the disk."""
+    layout = getattr(request, "param", "rows")
+    return make_store(700, layout=layout, overlap=40, chunk_windows=8, symbols=2)
+
+
+def files_of(store):
+    """Bytes of each file of chunks."""
+    return sorted(
+        p.stat().st_size for p in store.path.rglob("*") if p.name.isdigit() and p.is_file()
+    )
+
+
+@pytest.fixture
+def url(bucket, here):
+    put_store(here.path, f"{bucket}/x.zarr")
+    return f"{bucket}/x.zarr"
+
+
+def epochs(store, n=2, **options):
+    loader = gb.SlidingWindowDataLoader(store, CONFIG, seed=5, **options)
+    return [(b.index, b.matrices, b.next_return) for _ in range(n) for b in loader]
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert all(torch.equal(a, b) or (a != a).any() for a, b in zip(one, other, strict=True))
+
+
+def kept(folder):
+    return {path.name: path.stat().st_size for path in folder.iterdir() if "-" in path.name}
+
+
+@pytest.mark.parametrize("here", ["windows", "rows"], indirect=True)
+@pytest.mark.parametrize("cached", [False, True])
+def test_epochs_from_a_url_are_those_of_the_disk(url, here, tmp_path, cached):
+    store = gb.MatrixStore.open(url, cache=tmp_path / "kept" if cached else None)
+    assert_same(epochs(store), epochs(here))
+    assert_same(epochs(pickle.loads(pickle.dumps(store)), 1), epochs(here, 1))
+    np.testing.assert_array_equal(store.matrices[5:9], here.matrices[5:9])
+    assert store.verify() == here.verify()
+
+
+def test_the_second_epoch_makes_no_request_for_chunks(url, here, wire, tmp_path):
+    store = gb.MatrixStore.open(url, cache=tmp_path / "kept")
+    loader = gb.SlidingWindowDataLoader(store, CONFIG, seed=5)
+    first = list(loader)
+    assert sorted(kept(tmp_path / "kept").values()) == files_of(here)
+    before = wire.requests
+    second = list(loader)
+    # but whether the store is still the one that was opened
+    assert wire.requests - before < 10
+    assert {int(i) for b in second for i in b.index} == {int(i) for b in first for i in b.index}
+    again = gb.MatrixStore.open(url, cache=tmp_path / "kept")
+    before = wire.requests
+    assert_same(epochs(again, 1), epochs(here, 1))
+    assert wire.requests - before < 10
+
+
+def test_a_bad_copy_is_fetched_anew_and_a_bad_original_is_damage(url, bucket, here, tmp_path):
+    store = gb.MatrixStore.open(url, cache=tmp_path / "kept")
+    expected = epochs(here, 1)
+    assert_same(epochs(store, 1), expected)
+    for path in (tmp_path / "kept").iterdir():
+        if data := bytearray(path.read_bytes()):
+            data[len(data) // 3] ^= 1
+            path.write_bytes(data)
+    assert_same(epochs(store, 1), expected)
+    assert gb.MatrixStore.open(url, cache=tmp_path / "kept").verify().ok
+    name = here.spec.data.file(0)
+    data = bytearray(Objects(url).read(name))
+    data[20] ^= 1
+    Objects(url).write(name, bytes(data))
+    (problem,) = gb.MatrixStore.open(url, cache=tmp_path / "kept").verify().bad_chunks
+    assert problem[:2] == (here.spec.data.name, 0)
+    with pytest.raises(DamagedStoreError, match=f"chunk 0 of {here.spec.data.name}"):
+        gb.MatrixStore.open(url, cache=tmp_path / "other").read_chunk(0)
+
+
+def test_the_cache_keeps_within_its_bytes_and_what_is_old_goes(url, here, tmp_path, monkeypatch):
+    folder = tmp_path / "kept"
+    whole = gb.MatrixStore.open(url, cache=folder)
+    epochs(whole, 1)
+    most = sum(kept(folder).values()) // 2
+    for path in folder.iterdir():
+        path.unlink()
+    half = gb.MatrixStore.open(url, cache=folder, cache_bytes=most)
+    assert whole.is_near
+    assert not half.is_near
+    assert_same(epochs(half), epochs(here))
+    assert 0 < sum(kept(folder).values()) <= most
+    # another store finds no room while this one is in use, and takes it afterwards
+    names = set(kept(folder))
+    for path in folder.iterdir():
+        os.utime(path, (time.time() - 1e6,) * 2)
+    (folder / "another.partial").write_bytes(b"left behind")
+    os.utime(folder / "another.partial", (1, 1))
+    for path in list(folder.iterdir()):
+        if path.name in names:
+            path.rename(path.with_name("0" * 32 + path.name[32:]))
+    assert_same(epochs(half, 1), epochs(here, 1))
+    assert 0 < sum(kept(folder).values()) <= most
+    assert any(not name.startswith("0" * 32) for name in kept(folder))
+    assert not (folder / "another.partial").exists()
+
+
+def _epoch_in_child(url, folder, results):
+    store = gb.MatrixStore.open(url, cache=folder)
+    results.put(float(sum(b.matrices.double().sum() for b in gb.SlidingWindowDataLoader(store))))
+
+
+def test_several_processes_share_one_copy(url, here, wire, tmp_path):
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    children = [
+        context.Process(target=_epoch_in_child, args=(url, tmp_path / "kept", results))
+        for _ in range(2)
+    ]
+    for child in children:
+        child.start()
+    expected = float(sum(b.matrices.double().sum() for b in gb.SlidingWindowDataLoader(here)))
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+        assert results.get() == pytest.approx(expected)
+    assert sorted(kept(tmp_path / "kept").values()) == files_of(here)
+
+
+SLOW = b"HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("fault", "how", "cached"),
+    [
+        ("cut_after", 700, False),
+        ("cut_after", 700, True),
+        ("down", True, False),
+        ("answer", SLOW, True),
+    ],
+)
+def test_a_bad_wire_is_waited_for_and_never_damage(
+    url, here, wire, monkeypatch, tmp_path, fault, how, cached
+):
+    monkeypatch.setattr(patience, "PATIENCE", Patience(0.3, 0.2))
+    folder = tmp_path / "kept" if cached else None
+    store = gb.MatrixStore.open(url, cache=folder)
+    setattr(wire, fault, how)
+    wire.drop()
+    with pytest.raises(StoreUnreachableError, match=r"x.zarr.*try again") as told:
+        store.read_chunk(0)
+    assert not isinstance(told.value, DamagedStoreError)
+    with pytest.raises(StoreUnreachableError):
+        epochs(store, 1)
+    with pytest.raises(StoreUnreachableError):
+        gb.MatrixStore.open(url)
+    monkeypatch.setattr(patience, "PATIENCE", Patience())
+    threading.Timer(0.3, wire.well).start()
+    assert_same(epochs(store, 1), epochs(here, 1))
+
+
+def test_refused_credentials_are_no_damage_either(url, monkeypatch):
+    store = gb.MatrixStore.open(url)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(StoreUnreachableError, match="check the credentials"):
+        store.read_chunk(0)
+    with pytest.raises(StoreError, match="check the credentials"):
+        gb.MatrixStore.open(url)
+
+
+def test_a_cache_that_cant_be_is_refused(url, tmp_path):
+    with pytest.raises(UsageError, match=r"cache of a store .* can't be at a URL"):
+        gb.MatrixStore.open(url, cache="s3://bars/kept")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="chunks can't be kept"):
+        gb.MatrixStore.open(url, cache=tmp_path / "file").read_chunk(0)
+
+
+def test_a_full_disk_is_no_error(url, here, tmp_path, monkeypatch, caplog):
+    def full(self, source):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kept_files.FileKeeper, "_fetch", full)
+    store = gb.MatrixStore.open(url, cache=tmp_path / "kept")
+    assert_same(epochs(store, 1), epochs(here, 1))
+    assert "is full" in caplog.text
+
+
+def test_workers_that_were_forked_read_it_too(url, here, tmp_path):
+    store = gb.MatrixStore.open(url, cache=Path(tmp_path / "kept"))
+    loader = gb.SlidingWindowDataLoader(store, CONFIG, seed=5)
+    expected = epochs(here, 1)
+    assert_same(epochs(store, 1), expected)  # this process has its client and threads
+    workers = torch.utils.data.DataLoader(loader, batch_size=None, num_workers=2)
+    assert_same([(b.index, b.matrices, b.next_return) for b in workers], expected)
