@@ -3,6 +3,7 @@
 | module | |
 |---|---|
 | `main` | the commands, put together; errors become one line and an exit code |
+| `running` | how commands are found, loaded and shown while they run |
 | `building` | `simulate`, `plan`, `build` |
 | `features` | `features`, `check` |
 | `stores` | `inspect`, `verify`, `stream`, `report` |
@@ -16,7 +17,7 @@
 | `options` | flags that several commands share |
 | `contexts` | flags for windows of coarser bars, and their stores |
 | `settings` | settings that are no flags: variables, files, defaults |
-| `output` | progress on stderr, results on stdout, as text or JSON |
+| `output` | results on stdout, as text or JSON |
 """
 
 from grandbatch.cli.main import main

@@ -14,7 +14,8 @@ from grandbatch.bars.rules import BarRules
 from grandbatch.builder.reuse import Request, survey
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.cli import options as o
-from grandbatch.cli.output import Stages, show
+from grandbatch.cli.output import show
+from grandbatch.cli.running.loading import loading
 from grandbatch.store.notes import notes, tell_notes
 from grandbatch.store.publish import has_leftovers
 from grandbatch.store.reader import MatrixStore
@@ -157,9 +158,14 @@ def make_store(request: Request, how: BuildFlags) -> dict[str, Any]:
     if found is not None:
         tell_notes(found.path, found.attrs)
         return _describe(found, reused=True, resumed=0, kept=0, began=began)
-    from grandbatch.builder.builder import BuildOptions
-    from grandbatch.builder.builder import build as run_build
-    from grandbatch.scheduling import open_schedule
+    with loading():
+        from grandbatch.builder.builder import BuildOptions
+        from grandbatch.builder.builder import build as run_build
+        from grandbatch.cli.running.progress import Stages
+        from grandbatch.scheduling import open_schedule
+
+        if how.engine != "direct":
+            import grandbatch.bars.cache.frames  # noqa: F401  # Dask's frames, needed later on
 
     with open_schedule(how.scheduler, how.workers, limit) as schedule, Stages() as stages:
         built = run_build(

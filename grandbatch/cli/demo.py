@@ -14,7 +14,8 @@ from rich.text import Text
 
 from grandbatch.cli import options as o
 from grandbatch.cli.judging import write_page
-from grandbatch.cli.output import Stages, console, show
+from grandbatch.cli.output import console, show
+from grandbatch.cli.running.progress import Stages
 from grandbatch.errors import GrandbatchError, UsageError
 from grandbatch.evaluation.performance import written
 from grandbatch.splits import split_store

@@ -11,6 +11,7 @@ import typer
 from grandbatch.cli import options as o
 from grandbatch.cli.contexts import ContextOption, MaxAge, open_contexts
 from grandbatch.cli.output import show_lines
+from grandbatch.cli.running.loading import loading
 from grandbatch.cli.training import make_config
 from grandbatch.store.reader import MatrixStore
 from grandbatch.values.times import shown
@@ -52,8 +53,9 @@ def evaluate(
 
     Example: grandbatch evaluate bars.zarr --checkpoint-dir run -o evaluation.html
     """
-    from grandbatch.experiment import judge_trainings
-    from grandbatch.report.page import refuse_folder
+    with loading():
+        from grandbatch.experiment import judge_trainings
+        from grandbatch.report.page import refuse_folder
 
     if out is not None:
         refuse_folder(out)
@@ -110,8 +112,9 @@ def walk_forward(
 
     Example: grandbatch walk-forward bars.zarr --out walk --embargo 1D
     """
-    from grandbatch.experiment import judge_walk_forward
-    from grandbatch.report.judgement import keep_walk_forward
+    with loading():
+        from grandbatch.experiment import judge_walk_forward
+        from grandbatch.report.judgement import keep_walk_forward
 
     opened = MatrixStore.open(store)
     learning = opened if learn_from is None else MatrixStore.open(learn_from)

@@ -13,21 +13,10 @@ from typing import Annotated, Any
 
 import typer
 
-from grandbatch.cli import (
-    building,
-    demo,
-    features,
-    judging,
-    monitoring,
-    serving,
-    stores,
-    training,
-    upkeep,
-    watching,
-)
-from grandbatch.cli.options import Quiet, Verbose, tell_as_much, with_verbosity
+from grandbatch.cli.options import Quiet, Verbose, tell_as_much
 from grandbatch.cli.output import explain
-from grandbatch.cli.settings import FILE_VARIABLE, adopt
+from grandbatch.cli.running.commands import CommandGroup
+from grandbatch.cli.settings import FILE_VARIABLE
 from grandbatch.errors import GrandbatchError
 from grandbatch.values.texts import printable
 from grandbatch.version import __version__
@@ -39,6 +28,7 @@ _INTERRUPTED = 130
 
 app = typer.Typer(
     name="grandbatch",
+    cls=CommandGroup,
     help="Market bars larger than memory, turned into training batches.",
     epilog=(
         "Start with: grandbatch demo. Flags of commands may also be set by GRANDBATCH_* variables "
@@ -50,32 +40,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-for command in (
-    building.simulate,
-    building.plan,
-    building.build,
-    watching.watch,
-    features.check,
-    stores.inspect,
-    stores.verify,
-    stores.stream,
-    training.train,
-    judging.evaluate,
-    judging.walk_forward,
-    serving.serve,
-    stores.report,
-    features.features,
-    monitoring.monitor,
-    upkeep.quarantine,
-    upkeep.doctor,
-    upkeep.config,
-    demo.demo,
-):
-    # whole, where click would end it in dots
-    first = (command.__doc__ or "").split("\n", 1)[0]
-    app.command(short_help=first)(with_verbosity(command))
-app.add_typer(upkeep.cache_app, name="cache")
 
 
 def _show_version(wanted: bool) -> None:
@@ -102,7 +66,6 @@ def _is_asked_for(record: logging.LogRecord) -> bool:
 
 @app.callback()
 def _options(
-    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Show the version."
     ),
@@ -118,7 +81,6 @@ def _options(
     handler.setFormatter(_Plain("%(message)s"))
     logging.basicConfig(handlers=[handler])
     tell_as_much(verbose, quiet)
-    adopt(context)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import typer
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.rules.flags import split_columns, split_list
 from grandbatch.builder.settings import StoreSettings, make_settings
+from grandbatch.cli.running.loading import loaded
 from grandbatch.cli.settings import take_files
 from grandbatch.errors import UsageError
 
@@ -326,6 +327,7 @@ def with_verbosity(command: Callable[..., None]) -> Callable[..., None]:
         values.pop("config", None)  # it was heard by its callback
         if any(chosen.values()):
             tell_as_much(**chosen)
+        loaded()
         command(**values)
 
     return _with_flags(run, [*own.values(), *flags.values(), _CONFIG])

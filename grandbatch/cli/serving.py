@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from grandbatch.cli import options as o
+from grandbatch.cli.running.loading import loading
 from grandbatch.errors import BadRowsError, UsageError
 from grandbatch.values.texts import strict_json
 
@@ -75,7 +76,8 @@ def serve(
         raise UsageError(f"--epoch-unit must be s, ms, us or ns, got {epoch_unit!r}")
     if state is not None:
         state = _behind_links(state)
-    from grandbatch.serving import LiveTeam
+    with loading():
+        from grandbatch.serving import LiveTeam
 
     team = LiveTeam.from_checkpoint(
         checkpoint_dir,

@@ -75,12 +75,11 @@ def _home_files() -> list[Path]:
     return [Path(config) / "grandbatch" / FILE, home / FILE] if home.is_absolute() else []
 
 
-def adopt(context: Any) -> None:
-    """Give all commands of a context their variables."""
-    commands = dict(_commands(context.command))
-    for path, command in commands.items():
-        for option in _options(command):
-            option.envvar = _variables(path, option)
+def adopt(command: Any, path: CommandPath) -> None:
+    """Give a command, or all below it, their variables."""
+    for below, one in _commands(command, path):
+        for option in _options(one):
+            option.envvar = _variables(below, option)
             # one line in the help says it for all
             option.show_envvar = False
 
@@ -94,8 +93,8 @@ def take_files(context: Any, chosen: Path | None) -> None:
         If a file is no YAML mapping, names what no command has, or sets what it may not.
     """
     root = context.find_root()
-    commands = dict(_commands(root.command))
     files = find_files(chosen)
+    commands = dict(_commands(root.command)) if files else {}
     values: dict[str, Any] = {}
     sources: dict[tuple[CommandPath, str], str] = {}
     for file, is_chosen in files:
@@ -162,12 +161,12 @@ def settings(context: Any) -> list[Setting]:
     return found
 
 
-def _commands(group: Any, path: CommandPath = ()) -> Iterator[tuple[CommandPath, Any]]:
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from _commands(command, (*path, name))
-        else:
-            yield (*path, name), command
+def _commands(command: Any, path: CommandPath = ()) -> Iterator[tuple[CommandPath, Any]]:
+    if not hasattr(command, "commands"):
+        yield path, command
+        return
+    for name, below in command.commands.items():
+        yield from _commands(below, (*path, name))
 
 
 def _options(command: Any) -> list[Any]:

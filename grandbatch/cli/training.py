@@ -12,7 +12,9 @@ import typer
 
 from grandbatch.cli import options as o
 from grandbatch.cli.contexts import ContextOption, Leader, MaxAge, open_contexts, sees_two
-from grandbatch.cli.output import Stages, show
+from grandbatch.cli.output import show
+from grandbatch.cli.running.loading import loading
+from grandbatch.cli.running.progress import Stages
 from grandbatch.config import BatchConfig, BatchSize
 from grandbatch.errors import StoreMismatchError, UsageError
 from grandbatch.features import resolve_feature_set
@@ -140,7 +142,8 @@ def train(
     if trace is not None:
         refuse_inside_store(trace, "the trace (--trace)")
     splits = make_splits(opened, split, train_until, test_from, embargo)
-    from grandbatch.experiment import take_weights, wire_training
+    with loading():
+        from grandbatch.experiment import take_weights, wire_training
 
     config = make_config(opened, batch_size, checkpoint_frequency, seed, max_memory_percent)
     with join_ranks() as ranks:

@@ -33,7 +33,10 @@ from grandbatch.values.times import iso_time
 _SHORT = 12
 
 cache_app = typer.Typer(
-    help="Show or clear the caches of clean bars.", no_args_is_help=True, rich_markup_mode=None
+    help="Show or clear the caches of clean bars.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of stores.")]

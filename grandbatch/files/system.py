@@ -13,8 +13,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import psutil
-
 try:
     import resource
 except ImportError:  # Windows has no such limits
@@ -93,6 +91,8 @@ def user_id() -> int | None:
 def is_alive(process: int) -> bool:
     """Whether a process of this machine lives, whoever's it is."""
     if os.name != "posix":  # a signal of 0 would end it
+        import psutil
+
         return psutil.pid_exists(process)
     try:
         os.kill(process, 0)

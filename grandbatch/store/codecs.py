@@ -5,15 +5,14 @@ The bytes are what Zarr's own codecs read: `bytes`, then the compressor, then `c
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-import crc32c
-import numcodecs.blosc
-import numcodecs.zstd
 import numpy as np
 import numpy.typing as npt
 
 from grandbatch.store.format import CRC_BYTES, Codec
+from grandbatch.values.checksums import crc32c
 
 Array = npt.NDArray[Any]
 
@@ -26,9 +25,22 @@ _NO_CHUNK = 2**64 - 1
 _ZSTD_MAGIC = (0xFD2FB528).to_bytes(4, "little")
 _BLOSC_HEADER_BYTES = 16
 
-# Blosc's own threads give other bytes from run to run, and they start when it is called from the
-# main thread. Zarr calls it from threads of its own, where they are off already.
-numcodecs.blosc.use_threads = False
+
+@cache
+def _blosc() -> Any:
+    import numcodecs.blosc
+
+    # Blosc's own threads give other bytes from run to run, and they start when it is called from
+    # the main thread. Zarr calls it from threads of its own, where they are off already.
+    numcodecs.blosc.use_threads = False
+    return numcodecs.blosc
+
+
+@cache
+def _zstd() -> Any:
+    import numcodecs.zstd
+
+    return numcodecs.zstd
 
 
 def encode(values: Array, codec: Codec) -> bytes:
@@ -38,22 +50,16 @@ def encode(values: Array, codec: Codec) -> bytes:
         payload = values.reshape(-1).view(np.uint8)
         payload.flags.writeable = False
     elif codec == "lz4":
-        payload = numcodecs.blosc.compress(
-            values.reshape(-1), b"lz4", BLOSC_LEVEL, numcodecs.blosc.NOSHUFFLE
-        )
+        blosc = _blosc()
+        payload = blosc.compress(values.reshape(-1), b"lz4", BLOSC_LEVEL, blosc.NOSHUFFLE)
     else:
-        payload = numcodecs.zstd.compress(values, ZSTD_LEVEL)
+        payload = _zstd().compress(values, ZSTD_LEVEL)
     return seal(payload)
 
 
 def seal(payload: Any) -> bytes:
     """Append the crc32c of a payload: bytes, or a read-only array of them."""
-    return b"".join((payload, checksum(payload).to_bytes(CRC_BYTES, "little")))
-
-
-def checksum(payload: Any, before: int = 0) -> int:
-    """Return the crc32c of some bytes, or of those before and them; without the GIL if many."""
-    return int(crc32c.crc32c(payload, before))
+    return b"".join((payload, crc32c(payload).to_bytes(CRC_BYTES, "little")))
 
 
 def decode_into(payload: Any, codec: Codec, out: Array) -> None:
@@ -71,8 +77,7 @@ def decode_into(payload: Any, codec: Codec, out: Array) -> None:
     size = _blosc_bytes(payload) if codec == "lz4" else _zstd_bytes(payload)
     if size != out.nbytes:
         raise ValueError(f"{out.nbytes:,} decoded bytes wanted, its header says {size:,}")
-    decompress = numcodecs.blosc.decompress if codec == "lz4" else numcodecs.zstd.decompress
-    decompress(payload, out)
+    (_blosc() if codec == "lz4" else _zstd()).decompress(payload, out)
 
 
 def _blosc_bytes(payload: Any) -> int:
@@ -110,4 +115,4 @@ def shard_index(lengths: npt.NDArray[np.unsignedinteger[Any]], shard_chunks: int
     index[: len(sizes), 0] = np.cumsum(sizes) - sizes
     index[: len(sizes), 1] = sizes
     raw = index.tobytes()
-    return raw + checksum(raw).to_bytes(CRC_BYTES, "little")
+    return raw + crc32c(raw).to_bytes(CRC_BYTES, "little")

@@ -21,8 +21,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from grandbatch.errors import StoreBusyError, StoreError
 from grandbatch.files.locations import is_remote, reaching
 from grandbatch.files.ordinary import overwrite, read_whole
@@ -59,6 +57,8 @@ def builder_lock(
     StoreBusyError
         If another process holds it and `wait` is false; says which.
     """
+    from filelock import FileLock, Timeout
+
     path = beside(store) / "locks" / f"{store.name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)

@@ -20,9 +20,10 @@ from grandbatch.errors import (
 )
 from grandbatch.files.kept_files import FileKeeper, KeptFolder, Original, keeper_of
 from grandbatch.files.locations import File, is_remote, open_location, told, version_of
-from grandbatch.store.codecs import checksum, decode_into, shard_index
+from grandbatch.store.codecs import decode_into, shard_index
 from grandbatch.store.format import CRC_BYTES, MANIFEST_NAME, ArraySpec
 from grandbatch.store.manifest import ChunkDigests, sha256_hex
+from grandbatch.values.checksums import crc32c
 
 Array = npt.NDArray[Any]
 
@@ -232,7 +233,7 @@ class ArrayReader:
                 n_read += file.read_into([piece.data, *last], offset + first)
             except OSError as error:
                 raise self._unreadable(chunk, error) from None
-            crc = checksum(piece, crc)
+            crc = crc32c(piece, crc)
         if n_read != length:
             raise self._damaged(chunk, f"{length} bytes wanted, {n_read} there")
         if int.from_bytes(trailer, "little") != expected:
@@ -260,7 +261,7 @@ class ArrayReader:
         itemsize = math.prod(rest) * np.dtype(self.spec.dtype).itemsize
         chunk, first = divmod(start, size)
         data = self._read_range(chunk, first * itemsize, (stop - start) * itemsize, files)
-        if checksum(data) != int(self.digests.part_crc32c[part]):
+        if crc32c(data) != int(self.digests.part_crc32c[part]):
             raise self._damaged(chunk, f"values {start} to {stop} do not give their crc32c")
         values = np.frombuffer(data, self.spec.dtype).reshape(-1, *rest)
         self._check_values(chunk, values)

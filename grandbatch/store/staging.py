@@ -21,7 +21,7 @@ import numpy.typing as npt
 from grandbatch.errors import DamagedStoreError
 from grandbatch.files.shared import not_here, see
 from grandbatch.files.whole import TEMPORARY_SUFFIX, remove_temporaries, write_whole
-from grandbatch.store.codecs import BLOSC_LEVEL, BLOSC_TYPESIZE, ZSTD_LEVEL, checksum, encode
+from grandbatch.store.codecs import BLOSC_LEVEL, BLOSC_TYPESIZE, ZSTD_LEVEL, encode
 from grandbatch.store.file_records import (
     FileRecord,
     digests_of,
@@ -31,6 +31,7 @@ from grandbatch.store.file_records import (
 )
 from grandbatch.store.format import MANIFEST_NAME, ArraySpec, Codec, StoreSpec
 from grandbatch.store.manifest import ChunkDigests, Manifest, sha256_hex
+from grandbatch.values.checksums import crc32c
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
 
@@ -93,7 +94,7 @@ class Staging:
             self.write_file(array, chunk, [encoded])
             step = self.spec.chunk_windows
             parts = [
-                checksum(values[at : min(at + step, len(found))].tobytes())
+                crc32c(values[at : min(at + step, len(found))].tobytes())
                 for at in range(0, len(found), step)
             ]
             digests[array.name] = ChunkDigests(

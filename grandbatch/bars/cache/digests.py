@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import crc32c
 import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import DamagedBarsError
 from grandbatch.files.ordinary import NO_ORDINARY_FILE, open_regular
 from grandbatch.files.system import read_at, read_into
+from grandbatch.values.checksums import crc32c
 from grandbatch.values.columns import BAR_COLUMNS
 
 GROUP_ROWS = 16_384
@@ -143,9 +143,9 @@ def others_crc(path: Path, digests: PartDigests) -> int:
         for group in range(digests.n_groups):
             for column in range(len(digests.columns)):
                 place, n_rows = digests.place(group, column)
-                found = crc32c.crc32c(read_at(file, place - at, at), found)
+                found = crc32c(read_at(file, place - at, at), found)
                 at = place + n_rows * _VALUE_BYTES
-        return int(crc32c.crc32c(read_at(file, digests.bytes - at, at), found))
+        return crc32c(read_at(file, digests.bytes - at, at), found)
 
 
 def file_crc(cache: Path, name: str) -> int:
@@ -153,7 +153,7 @@ def file_crc(cache: Path, name: str) -> int:
     found = at = 0
     with _opened(cache, name) as file:
         while piece := read_at(file, _STEP_BYTES, at):
-            found = int(crc32c.crc32c(piece, found))
+            found = crc32c(piece, found)
             at += len(piece)
     return found
 
@@ -193,4 +193,4 @@ def damaged(cache: Path, problem: str) -> DamagedBarsError:
 
 
 def _crc(values: npt.NDArray[Any]) -> int:
-    return int(crc32c.crc32c(np.ascontiguousarray(values).data))
+    return crc32c(np.ascontiguousarray(values).data)

@@ -15,8 +15,10 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 STAGING = ".staging-"
 """What is being built: ``.staging-<key>.<random>``, under the lock of its key."""
@@ -111,6 +113,8 @@ def remove_abandoned(cache_dir: Path) -> None:
 
 
 def _gate(cache_dir: Path) -> FileLock:
+    from filelock import FileLock
+
     folder = locks_folder(cache_dir)
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / _GATE)
@@ -130,6 +134,8 @@ def _is_free(cache_dir: Path, pattern: str) -> bool:
 
 def _try(path: Path) -> FileLock | None:
     """Take a lock if nobody holds it. Behind the gate."""
+    from filelock import FileLock, Timeout
+
     lock = FileLock(path, thread_local=False)
     try:
         lock.acquire(timeout=0)

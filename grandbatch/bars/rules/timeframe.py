@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from grandbatch.errors import UsageError
-from grandbatch.kernels.bars.intervals import FIRST, GREATEST, LAST, LEAST, SUM, interval_starts
 from grandbatch.values.arrays import Float64, Int64
 from grandbatch.values.columns import PRICES_AND_VOLUME
 from grandbatch.values.times import to_duration
@@ -22,7 +21,14 @@ AGGREGATES = ("last", "first", "sum", "mean", "min", "max")
 """What the extra columns of a coarser bar may be made of."""
 
 _OF_A_BAR = ("first", "max", "min", "last", "sum")
-_WAYS = {"first": FIRST, "last": LAST, "max": GREATEST, "min": LEAST, "sum": SUM, "mean": SUM}
+_KERNEL_NAMES = {
+    "first": "FIRST",
+    "last": "LAST",
+    "max": "GREATEST",
+    "min": "LEAST",
+    "sum": "SUM",
+    "mean": "SUM",
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ class Timeframe:
 
     def starts_of(self, times: Int64) -> Int64:
         """Return where the intervals begin that bars of some times, rising, belong to."""
+        from grandbatch.kernels.bars.intervals import interval_starts
+
         found = np.empty(len(times), np.int64)
         # a bar that carries its end belongs to the interval that ends with it
         inside = times - 1 if self.by_closing else times
@@ -69,7 +77,10 @@ class Timeframe:
     @cached_property
     def ways(self) -> Int64:
         """What `gather_rows` makes of each of the columns, (5 + K,) int64."""
-        return np.array([_WAYS[way] for way in self._how])
+        # rules are made where nothing is compiled: a store that is reused
+        from grandbatch.kernels.bars import intervals
+
+        return np.array([getattr(intervals, _KERNEL_NAMES[way]) for way in self._how])
 
     def divide_means(self, values: Float64, counts: Int64) -> None:
         """Make means of the sums that `gather_rows` left, in place: (5 + K, n) and (n,)."""
