@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,11 @@ import torch
 from grandbatch.batch import MatrixBatch
 from grandbatch.checkpoint import CheckpointManager
 from grandbatch.config import BatchConfig
-from grandbatch.errors import CheckpointError, MemoryLimitError, UsageError
+from grandbatch.errors import CheckpointError, UsageError
 from grandbatch.features import FeatureSet
 from grandbatch.loader import DataStreamer, SlidingWindowDataLoader
 from grandbatch.memory import MemoryMonitor
 from grandbatch.memory.records import TrainingLog
-from grandbatch.position import Position
 from grandbatch.ranks import Ranks
 from grandbatch.splits import Split
 from grandbatch.store import MatrixStore
@@ -29,8 +29,16 @@ from grandbatch.training import Callback
 from grandbatch.training.agreement import check_ranks, ranks_of
 from grandbatch.training.guard import TrainingGuard, planned_bytes
 from grandbatch.training.interrupts import HeldInterrupts
+from grandbatch.training.lineage import Lineage
 from grandbatch.training.metrics_log import MetricsLog
 from grandbatch.training.provenance import Provenance, with_training_split
+from grandbatch.training.resuming import (
+    Beginning,
+    begin_since_last,
+    check_since_last,
+    read_latest,
+    take_up,
+)
 from grandbatch.training.source import open_store
 from grandbatch.training.totals import Means, Totals, check_best
 from grandbatch.training.trainer import Trainer
@@ -38,20 +46,6 @@ from grandbatch.training.validation import Validation
 from grandbatch.values.checks import parse_bytes
 
 _log = logging.getLogger("grandbatch")
-
-_RESUME_COPIES = 2
-"""A checkpoint is in memory twice while it is read: as bytes, and as what they say."""
-
-_MISFITS = (
-    KeyError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    IndexError,
-    OverflowError,
-    RuntimeError,
-)
-"""What trainers, torch's among them, raise where a state isn't theirs."""
 
 
 class BatchProcessor:
@@ -90,6 +84,9 @@ class BatchProcessor:
     splits : mapping of str to Split, optional
         As of `split_store`: the one called "train" is learnt from, the one called "test" is kept
         for the end. Every checkpoint tells of them: `grandbatch evaluate` judges the test alone.
+    since_last : bool
+        Where the store has grown since the latest checkpoint, go on with the windows that its
+        training did not have, for `epochs` epochs.
     **loader_options
         Of `SlidingWindowDataLoader`: shuffle, run_length, start, stop, rank, world_size, …
         Ranks train side by side on `batch_size` windows each; where torch.distributed is in use
@@ -135,6 +132,7 @@ class BatchProcessor:
         validation: Iterable[MatrixBatch] | None = None,
         validate_every: int = 1,
         splits: Mapping[str, Split] | None = None,
+        since_last: bool = False,
         **loader_options: Any,
     ) -> None:
         if epochs < 1:
@@ -142,26 +140,33 @@ class BatchProcessor:
         self.store = open_store(data_path, config, feature_set)
         given = config or BatchConfig()
         self.config = given.with_window(self.store.sequence_length, self.store.overlap)
-        self.epochs = epochs
-        self.resume = resume
-        loader_options = with_training_split(loader_options, splits)
-        self.provenance = Provenance.of(self.store, splits or {}, loader_options.get("subset"))
-        self.loader = SlidingWindowDataLoader(self.store, self.config, **loader_options)
         self.checkpoints = CheckpointManager(
             Path(checkpoint_dir),
             content_id=self.store.content_id,
             metric="recent_reward" if best_metric is None else "rating",
         )
+        self.monitor = MemoryMonitor(
+            self.config.max_memory_percent,
+            None if memory_limit is None else parse_bytes(memory_limit),
+        )
+        self.resume = resume
+        loader_options = with_training_split(loader_options, splits)
+        self.provenance = Provenance.of(self.store, splits or {}, loader_options.get("subset"))
+        self._beginning = Beginning(None, Lineage.first(self.store), None)
+        if since_last:
+            check_since_last(loader_options, resume=resume)
+            self._beginning = begin_since_last(self.store, self.checkpoints, self.monitor)
+            loader_options["subset"] = self._beginning.windows
+        self.lineage = self._beginning.lineage
+        self.epochs = self.lineage.last.epoch + (0 if self._beginning.is_up_to_date else epochs)
+        self.loader = SlidingWindowDataLoader(self.store, self.config, **loader_options)
+        self.loader.set_epoch(self.lineage.last.epoch)
         self.best_metric = best_metric
         self.validation = None if validation is None else Validation(validation, validate_every)
         if validation is None and (best_metric or "").removeprefix("-").startswith("val_"):
             raise UsageError(
                 f"best_metric {best_metric!r} is one of a validation; give validation="
             )
-        self.monitor = MemoryMonitor(
-            self.config.max_memory_percent,
-            None if memory_limit is None else parse_bytes(memory_limit),
-        )
         self.callbacks = tuple(callbacks)
         self._metrics_port = metrics_port
         self._totals = Totals()
@@ -356,34 +361,25 @@ class BatchProcessor:
             )
 
     def _load(self, trainer: Trainer) -> None:
-        latest = self.checkpoints.latest()
-        if latest is None:
-            return
-        try:
-            self.monitor.check(_RESUME_COPIES * latest.stat().st_size)
-            checkpoint = self.checkpoints.load()
-        except (MemoryLimitError, MemoryError) as error:
-            raise MemoryLimitError(f"no memory to resume from {latest}: {error}") from None
+        begun, self._beginning = self._beginning, replace(self._beginning, checkpoint=None)
+        checkpoint = begun.checkpoint or read_latest(self.checkpoints, self.monitor)
         if checkpoint is None:
             return
-        state = checkpoint.loader_state
-        saved = Provenance.of_checkpoint(checkpoint)
-        self.provenance.check_resumes(saved, checkpoint.path)
-        self.provenance = saved or self.provenance
-        try:
-            trainer.load_state_dict(checkpoint.trainer_state)
-            totals = Totals.from_json(state["totals"])
-            position = Position.from_json(state["loader"]["position"])
-        except _MISFITS as error:
-            raise CheckpointError(
-                f"{checkpoint.path} does not fit this trainer ({type(error).__name__}: {error}); "
-                "use the trainer that wrote it, another folder, or start again with --no-resume"
-            ) from None
-        self._totals, self._state = totals, state["loader"]
+        seen, lineage = Provenance.of_checkpoint(checkpoint), Lineage.of_checkpoint(checkpoint)
+        is_next = lineage is not None and len(lineage.stages) < len(self.lineage.stages)
+        if is_next:
+            self.provenance = self.provenance if seen is None else self.provenance.after(seen)
+        else:
+            self.provenance.check_resumes(seen, checkpoint.path)
+            self.lineage.check_resumes(lineage, checkpoint.path)
+            self.provenance, self.lineage = seen or self.provenance, lineage or self.lineage
+        first = self.lineage.last.epoch if is_next else None
+        self._totals, self._state, position = take_up(checkpoint, trainer, first)
+        if position is None:
+            return
         self._rating = checkpoint.metrics
-        if state.get("batch_size") == self.config.batch_size:
+        if checkpoint.loader_state.get("batch_size") == self.config.batch_size:
             self._recorded_size = position.batch_size
-        _log.info("resuming from %s, after step %d", checkpoint.path, checkpoint.step)
 
     def _save(self, trainer: Trainer, *, ends_stretch: bool = False) -> None:
         with HeldInterrupts() as held:
@@ -398,6 +394,8 @@ class BatchProcessor:
             self._rating, self._saved = rating, self._standing
             if ends_stretch:
                 self._totals.begin_stretch()
+            if self.lineage.had is None:
+                self.lineage = self.lineage.with_had(self.store, self.loader.selection)
             if self.loader.rank == 0:
                 path = self.checkpoints.save(
                     self._totals.steps,
@@ -408,6 +406,7 @@ class BatchProcessor:
                         "position": state.get("position"),
                         "batch_size": self.config.batch_size,
                         **self.provenance.to_state(),
+                        **self.lineage.to_state(),
                     },
                     rating,
                 )

@@ -37,6 +37,7 @@ SLOW = {
     "docs/evaluation.md",
     "docs/howto/cluster.md",
     "docs/howto/columns.md",
+    "docs/howto/growing.md",
     "docs/howto/s3.md",
     "docs/howto/supervised.md",
     "docs/reference/commands.md",

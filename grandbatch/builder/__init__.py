@@ -13,6 +13,7 @@
 | `labels` | one task: the per-window values of some chunks |
 | `extend` | what of a store stays when its inputs have grown |
 | `workers` | what is asked of a cluster's workers before the first task |
+| `growth` | what of a store's history each growth corrected, beside it |
 | `history` | what builds took, beside their stores |
 | `builder` | the whole way |
 

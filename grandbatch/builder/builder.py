@@ -23,6 +23,7 @@ from grandbatch.builder.engines import (
     overlap_graph,
 )
 from grandbatch.builder.extend import keep_files
+from grandbatch.builder.growth import record_growth
 from grandbatch.builder.history import BuildClock, keep_records, record_build, remember_files
 from grandbatch.builder.labels import KeptLabels, label_jobs, write_label_chunk
 from grandbatch.builder.plan import BuildPlan
@@ -246,6 +247,12 @@ def _build_locked(
         taken = keep_files(extension, bars, plan, staging, skipped, schedule, heard)
         skipped |= taken.files
         same_labels = taken.labels
+        record_growth(
+            request.path,
+            extension.store.content_id,
+            request.settings.content_id(bars.fingerprint),
+            taken.corrected,
+        )
     kept = done - resumed
     jobs = group_jobs(plan, bars, staging, skipped)
     if choose_engine(options.engine, schedule) == "direct":

@@ -22,6 +22,7 @@ from grandbatch.bars import Bars
 from grandbatch.bars.cache.comparing import changed_rows
 from grandbatch.builder.chunks import FileJob, file_record
 from grandbatch.builder.engines import GroupJob, direct_rows, group_jobs
+from grandbatch.builder.growth import Corrected, corrected_bars
 from grandbatch.builder.history import take_record, unchanged_files
 from grandbatch.builder.labels import KeptLabels, kept_labels
 from grandbatch.builder.plan import BuildPlan
@@ -69,6 +70,8 @@ class Taken:
     files: set[int]
     labels: dict[int, KeptLabels]
     """Chunks of the per-window arrays that may, by their numbers."""
+    corrected: Corrected | None
+    """Bars of the older store that differ now; None where that isn't known."""
 
 
 def keep_files(
@@ -111,7 +114,10 @@ def keep_files(
         if not grown.is_unchanged():
             raise InputError(f"{grown.location}: the file changed while it was read; run again")
     old = extension.store
-    same, same_labels, obstacle = _same_files(extension, bars, plan)
+    changed, obstacle = _changed_rows(extension, bars)
+    same, same_labels = set[int](), set[int]()
+    if changed is not None:
+        same, same_labels, obstacle = _same_files(extension, bars, plan, changed)
     manifest, unchanged = Manifest.read(old.path), unchanged_files(old.path)
     chunks = manifest.arrays[old.spec.data.name]
     jobs = _keep_jobs(old, bars, plan, staging, finished, same, chunks, unchanged)
@@ -132,11 +138,22 @@ def keep_files(
     else:
         obstacle = moved or obstacle
         log.info("%s grows and is built from scratch: %s", old.path, obstacle)
-    return Taken(kept, kept_labels(old, same_labels, manifest, unchanged))
+    corrected = None if changed is None else corrected_bars(bars, changed)
+    return Taken(kept, kept_labels(old, same_labels, manifest, unchanged), corrected)
+
+
+def _changed_rows(extension: Extension, bars: Bars) -> tuple[npt.NDArray[np.int64] | None, str]:
+    """Find the bars of the older store that differ now, or say why that isn't known."""
+    if extension.bars is None:
+        return None, "the cache of its bars is not there any more to compare with"
+    try:
+        return changed_rows(extension.bars, bars), ""
+    except DamagedBarsError as error:
+        return None, str(error)
 
 
 def _same_files(
-    extension: Extension, bars: Bars, plan: BuildPlan
+    extension: Extension, bars: Bars, plan: BuildPlan, changed: npt.NDArray[np.int64]
 ) -> tuple[set[int], set[int], str]:
     """Find the files whose windows read the same bars as those of the older store.
 
@@ -149,9 +166,8 @@ def _same_files(
         Why there are none, where there are none.
     """
     old, before = extension.store, extension.bars
+    assert before is not None
     spec = plan.spec
-    if before is None:
-        return set(), set(), "the cache of its bars is not there any more to compare with"
     if spec.block_rows != old.spec.block_rows:
         return (
             set(),
@@ -162,7 +178,6 @@ def _same_files(
             ),
         )
     try:
-        changed = changed_rows(before, bars)
         old_grid = plan.settings.grid(*plan.settings.cut(before))
     except DamagedBarsError as error:
         return set(), set(), str(error)

@@ -121,8 +121,9 @@ def read_checkpoint(
             if content_id is not None and header["content_id"] != content_id:
                 raise CheckpointError(
                     f"{path} was saved while training on other windows: those of another store, or "
-                    "of this one before it grew or was built anew; to go on with its weights, give "
-                    f"--init-from {shlex.quote(str(path))} and another folder, or start again "
+                    "of this one before it grew or was built anew; to train on what is new since, "
+                    "give --since-last (since_last=True); to take its weights along, "
+                    f"--init-from {shlex.quote(str(path))} and another folder; or start again "
                     f"with --no-resume (it is of {header['content_id'][:12]}, this run of "
                     f"{content_id[:12]})"
                 )
@@ -274,8 +275,10 @@ class CheckpointManager:
         self._prune()
         return path
 
-    def load(self, path: str | Path | None = None) -> Checkpoint | None:
-        """Read a checkpoint: the one given, or the latest good one.
+    def load(
+        self, path: str | Path | None = None, *, of_any_store: bool = False
+    ) -> Checkpoint | None:
+        """Read a checkpoint: the one given, or the latest good one; of this run's store alone.
 
         Newer ones that are damaged are passed over; that is logged as a warning and told in
         `Checkpoint.skipped`.
@@ -290,12 +293,13 @@ class CheckpointManager:
         CheckpointError
             If none can be used, or it belongs to another store.
         """
+        wanted = None if of_any_store else self.content_id
         if path is not None:
-            return read_checkpoint(path, self.content_id)
+            return read_checkpoint(path, wanted)
         skipped: list[str] = []
         for candidate in reversed(self._paths()):
             try:
-                found = read_checkpoint(candidate, self.content_id, tuple(skipped))
+                found = read_checkpoint(candidate, wanted, tuple(skipped))
             except DamagedCheckpointError as error:
                 skipped.append(str(error))
                 continue

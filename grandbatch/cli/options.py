@@ -17,6 +17,7 @@ from grandbatch.bars.rules.flags import split_columns, split_list
 from grandbatch.builder.settings import StoreSettings, make_settings
 from grandbatch.cli.running.loading import loaded
 from grandbatch.cli.settings import take_files
+from grandbatch.config import BatchSize
 from grandbatch.errors import UsageError
 
 Inputs = Annotated[
@@ -314,6 +315,22 @@ def gathering(
     for parameter in own.values():
         shown.extend(taken.values() if parameter.name == what else [parameter])
     return _with_flags(run, shown)
+
+
+def parse_batch_size(text: str | int) -> BatchSize:
+    """Read a batch size: a whole number, or "auto".
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"the batch size wants a whole number or auto, got {text!r}") from None
 
 
 def with_verbosity(command: Callable[..., None]) -> Callable[..., None]:

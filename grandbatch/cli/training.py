@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +17,7 @@ from grandbatch.cli.contexts import ContextOption, Leader, MaxAge, open_contexts
 from grandbatch.cli.output import show
 from grandbatch.cli.running.loading import loading
 from grandbatch.cli.running.progress import Stages
-from grandbatch.config import BatchConfig, BatchSize
+from grandbatch.config import BatchConfig
 from grandbatch.errors import StoreMismatchError, UsageError
 from grandbatch.features import resolve_feature_set
 from grandbatch.features.built_in import BUILT_IN
@@ -46,6 +48,12 @@ _BatchSize = Annotated[
 ]
 _Resume = Annotated[
     bool, typer.Option("--resume/--no-resume", help="Go on from the last checkpoint.")
+]
+_SinceLast = Annotated[
+    bool,
+    typer.Option(
+        "--since-last", help="Train on what is new since the last training, for --epochs epochs."
+    ),
 ]
 _CheckpointFrequency = Annotated[
     int | None,
@@ -96,26 +104,54 @@ _Trace = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class LearningFlags:
+    """The flags about how is learnt, as a shell has them."""
+
+    epochs: _Epochs = 1
+    batch_size: _BatchSize = None
+    checkpoint_frequency: _CheckpointFrequency = None
+    run_length: _RunLength = 8
+    weights: _Weights = None
+    seed: _Seed = 0
+    max_memory_percent: _MaxMemoryPercent = None
+    threads: _Threads = 1
+
+    def config(self, store: MatrixStore) -> BatchConfig:
+        """Make the settings for a store's batches."""
+        frequency = self.checkpoint_frequency
+        return make_config(store, self.batch_size, frequency, self.seed, self.max_memory_percent)
+
+    def options(self) -> dict[str, Any]:
+        """Return what else `wire_training` takes of them."""
+        return {
+            "trainer_options": {"torch_threads": self.threads},
+            "epochs": self.epochs,
+            "run_length": self.run_length,
+            "weights": self.weights,
+        }
+
+
+def with_learning_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all flags about how is learnt, as `learning`."""
+    return o.gathering(command, "learning", LearningFlags, lambda flags: flags)
+
+
+@with_learning_flags
 def train(
     set_name: o.SetName,
     store: _Store,
     checkpoint_dir: _CheckpointDir,
-    epochs: _Epochs = 1,
-    batch_size: _BatchSize = None,
+    learning: LearningFlags,
     resume: _Resume = True,
-    checkpoint_frequency: _CheckpointFrequency = None,
-    run_length: _RunLength = 8,
-    weights: _Weights = None,
-    seed: _Seed = 0,
+    since_last: _SinceLast = False,
     split: _Split = None,
     train_until: _TrainUntil = None,
     test_from: _TestFrom = None,
     embargo: _Embargo = "0",
     memory_limit: o.MemoryLimitOption = None,
-    max_memory_percent: _MaxMemoryPercent = None,
     metrics_port: _MetricsPort = None,
     init_from: _InitFrom = None,
-    threads: _Threads = 1,
     context: ContextOption = None,
     max_age: MaxAge = None,
     leader: Leader = None,
@@ -145,24 +181,21 @@ def train(
     with loading():
         from grandbatch.experiment import take_weights, wire_training
 
-    config = make_config(opened, batch_size, checkpoint_frequency, seed, max_memory_percent)
     with join_ranks() as ranks:
         processor, trainer = wire_training(
             opened,
-            config,
+            learning.config(opened),
             checkpoint_dir,
             splits,
             ranks=ranks,
-            trainer_options={"torch_threads": threads},
             context=pairs or None,
             max_age=max_age,
             leader=leader,
-            epochs=epochs,
             resume=resume,
-            run_length=run_length,
-            weights=weights,
+            since_last=since_last,
             memory_limit=memory_limit,
             metrics_port=metrics_port,
+            **learning.options(),
         )
         if init_from is not None and not (resume and processor.checkpoints.latest()):
             take_weights(processor, trainer, init_from)
@@ -171,18 +204,47 @@ def train(
         _show_result(processor, trainer.config.schedule_batches, is_new=is_new, as_json=as_json)
 
 
+def train_since_last(
+    checkpoint_dir: Path, learning: LearningFlags, memory_limit: str | None, store: MatrixStore
+) -> dict[str, Any] | None:
+    """Train on what is new in a store since the last training of a folder.
+
+    Returns
+    -------
+    dict or None
+        What `train` shows; None where nothing was left to train on.
+
+    Raises
+    ------
+    GrandbatchError
+        As of `wire_training` and `BatchProcessor.process_batches`.
+    """
+    from grandbatch.experiment import wire_training
+
+    processor, trainer = wire_training(
+        store,
+        learning.config(store),
+        checkpoint_dir,
+        since_last=True,
+        memory_limit=memory_limit,
+        **learning.options(),
+    )
+    is_new = _follow(processor, trainer, None, 0)
+    return _describe(processor, trainer.config.schedule_batches) if is_new else None
+
+
 def _show_result(processor: BatchProcessor, schedule: int, *, is_new: bool, as_json: bool) -> None:
     from grandbatch.experiment import hardly_trained
 
-    if not is_new:
+    stage, splits = processor.lineage.last, processor.provenance.splits
+    if not is_new and processor.epochs == stage.epoch:
+        _log.info("no window is new since the last training")
+    elif not is_new:
         _log.info(
             "nothing was left to train on; --epochs %d would go on, --no-resume start again",
-            processor.loader.epoch + 1,
+            processor.loader.epoch - stage.epoch + 1,
         )
-
-    summary, splits = processor.summary, processor.provenance.splits
-    hardly = hardly_trained(int(summary["steps"]), schedule)
-    best = processor.checkpoints.best() if "validation" in splits else None
+    hardly = hardly_trained(processor.steps, schedule)
     if not as_json and hardly:
         _log.warning("%s", hardly)
     if not splits:
@@ -190,21 +252,26 @@ def _show_result(processor: BatchProcessor, schedule: int, *, is_new: bool, as_j
             "nothing was kept to judge it by; training with --split 0.7,0.15,0.15 into another "
             "folder keeps a test for grandbatch evaluate"
         )
-    show(
-        {
-            **summary,
-            # more than asked for, where an earlier run did more
-            "epochs": processor.loader.epoch,
-            "hardly_trained": bool(hardly),
-            "splits": {
-                name: part.to_json() if as_json else _period(part) for name, part in splits.items()
-            },
-            "best_checkpoint": best and str(best),
-            "checkpoint_dir": str(processor.checkpoints.directory),
-        },
-        as_json=as_json,
-        title=f"trained on {processor.store.path}",
-    )
+    shown = _describe(processor, schedule)
+    if not as_json:
+        shown["splits"] = {name: _period(part) for name, part in splits.items()}
+    show(shown, as_json=as_json, title=f"trained on {processor.store.path}")
+
+
+def _describe(processor: BatchProcessor, schedule: int) -> dict[str, Any]:
+    from grandbatch.experiment import hardly_trained
+
+    splits = processor.provenance.splits
+    best = processor.checkpoints.best() if "validation" in splits else None
+    return {
+        **processor.summary,
+        # more than asked for, where an earlier run did more
+        "epochs": processor.loader.epoch,
+        "hardly_trained": bool(hardly_trained(processor.steps, schedule)),
+        "splits": {name: part.to_json() for name, part in splits.items()},
+        "best_checkpoint": best and str(best),
+        "checkpoint_dir": str(processor.checkpoints.directory),
+    }
 
 
 def _period(split: Split) -> str:
@@ -260,7 +327,8 @@ def _follow(processor: BatchProcessor, trainer: Any, trace: Path | None, rank: i
         # one of them tells how far all are
         logging.getLogger("grandbatch").setLevel(logging.WARNING)
         trace = trace and trace.with_name(f"{trace.name}.{rank}")
-    steps = max(1, len(processor.loader) * processor.epochs)
+    stage = processor.lineage.last
+    steps = max(1, stage.step + len(processor.loader) * (processor.epochs - stage.epoch))
     is_new = False
     with ExitStack() as stack:
         stages = stack.enter_context(Stages())
@@ -319,7 +387,7 @@ def make_config(
     """Take the set's settings for batches, and the store's for windows."""
     base = _BATCHES.get(store.attrs["feature_set"], BatchConfig)()
     return BatchConfig(
-        batch_size=base.batch_size if batch_size is None else parse_batch_size(batch_size),
+        batch_size=base.batch_size if batch_size is None else o.parse_batch_size(batch_size),
         sequence_length=store.sequence_length,
         overlap=store.overlap,
         max_memory_percent=(
@@ -330,22 +398,6 @@ def make_config(
         ),
         seed=seed,
     )
-
-
-def parse_batch_size(text: str | int) -> BatchSize:
-    """Read a batch size: a whole number, or "auto".
-
-    Raises
-    ------
-    UsageError
-        If it is neither.
-    """
-    if text == "auto":
-        return "auto"
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"the batch size wants a whole number or auto, got {text!r}") from None
 
 
 def _write_trace(file: IO[str], result: dict[str, Any]) -> None:

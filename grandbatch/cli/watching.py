@@ -9,9 +9,10 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -20,11 +21,16 @@ import typer
 
 from grandbatch.bars.inputs.files import standing_of_folder
 from grandbatch.bars.rules import BarRules
-from grandbatch.builder.reuse import Request
+from grandbatch.builder.reuse import Request, is_free
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.cli import options as o
 from grandbatch.cli.building import BuildFlags, make_store, with_build_flags
 from grandbatch.cli.output import explain, show_lines
+from grandbatch.cli.training import (
+    LearningFlags,
+    train_since_last,
+    with_learning_flags,
+)
 from grandbatch.errors import (
     DiskFullError,
     GrandbatchError,
@@ -43,6 +49,8 @@ from grandbatch.values.times import iso_time
 
 _log = logging.getLogger("grandbatch")
 
+Train = Callable[[MatrixStore], Mapping[str, Any] | None]
+
 State = Mapping[str, tuple[int, int]]
 """Size and modification time of each file, by its path."""
 
@@ -53,6 +61,10 @@ _LONGEST_PAUSE = 600.0
 """Seconds between two such tries, at the most."""
 
 _Every = Annotated[float, typer.Option(help="Seconds between two looks at the folder.")]
+_Train = Annotated[
+    bool, typer.Option("--train", help="Train on what is new after each build (MAPPO).")
+]
+_CheckpointDir = Annotated[Path | None, typer.Option(help="Of --train: where checkpoints lie.")]
 _Settle = Annotated[
     float, typer.Option(help="Seconds that no file may change before they are read.")
 ]
@@ -137,18 +149,27 @@ class Watcher:
     how : BuildFlags
     every : float
         Seconds until what failed for another reason than its files is tried again.
+    train : callable
+        Trains on what is new in a store, and says what came of it; None where nothing was new.
     as_json : bool
         Whether to print JSON lines.
     """
 
     def __init__(
-        self, request: Request, folder: Path, how: BuildFlags, every: float, *, as_json: bool
+        self,
+        request: Request,
+        folder: Path,
+        how: BuildFlags,
+        every: float,
+        train: Train | None = None,
+        *,
+        as_json: bool,
     ) -> None:
         self._request, self._folder, self._how = request, folder, how
-        self._as_json = as_json
+        self._train, self._as_json = train, as_json
         self._retrying = Retrying(every)
         self._tried: State | None = None
-        self._has_built = False
+        self._has_succeeded = False
         self._told = ""
 
     def look(self) -> State | None:
@@ -175,9 +196,14 @@ class Watcher:
         self._tried = state
         failed: GrandbatchError | OSError | None = None
         try:
+            if not self._has_succeeded and not is_free(self._request.path):
+                # what a training was cut off in is over before the store grows
+                self._learn()
             self._build(state)
+            self._learn()
+            self._has_succeeded, self._told = True, ""
         except (GrandbatchError, OSError) as error:
-            if not self._has_built and not _may_pass(error):
+            if not self._has_succeeded and not _may_pass(error):
                 raise
             failed = error
             self._fail(error)
@@ -189,9 +215,8 @@ class Watcher:
         before = self._standing()
         # these files and no others: one that comes only now may be half written
         result = make_store(replace(self._request, inputs=list(state)), self._how)
-        self._has_built, self._told = True, ""
         names = [Path(name).name for name in state]
-        self._tell(
+        self._tell_store(
             {
                 "event": "reused" if result["reused"] else "built",
                 "time": iso_time(time.time_ns()),
@@ -209,7 +234,24 @@ class Watcher:
             return len(store), {Path(entry["name"]).name for entry in store.attrs["source"]}
         return 0, set()
 
-    def _tell(self, event: Mapping[str, Any]) -> None:
+    def _learn(self) -> None:
+        """Train on what is new, if that is asked for."""
+        learnt = self._train(MatrixStore.open(self._request.path)) if self._train else None
+        if learnt is None:
+            return
+        event = {"event": "trained", "time": iso_time(time.time_ns()), **learnt}
+        self._tell(
+            event,
+            f"{event['time']} {event['checkpoint_dir']}: trained, {event['steps']:,} steps on "
+            f"{event['windows']:,} windows in all, avg_reward {event['avg_reward']:.3g}",
+        )
+
+    def _tell(self, event: Mapping[str, Any], line: str) -> None:
+        show_lines(event, [line], as_json=self._as_json)
+        # whoever reads along at the other end of a pipe is to see it now
+        sys.stdout.flush()
+
+    def _tell_store(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "reused":
             did = "is what the files give"
         else:
@@ -222,8 +264,7 @@ class Watcher:
             f"{event['time']} {self._request.path.name}: {did} ({event['n_windows']:,} windows of "
             f"{event['n_rows']:,} bars of {event['n_symbols']:,} symbols)"
         )
-        show_lines(event, [line], as_json=self._as_json)
-        sys.stdout.flush()
+        self._tell(event, line)
 
     def _fail(self, error: GrandbatchError | OSError) -> None:
         """Say what failed, once."""
@@ -233,9 +274,7 @@ class Watcher:
         self._told = text
         _log.error("%s", text)
         if self._as_json:
-            event = {"event": "failed", "time": iso_time(time.time_ns()), "error": text}
-            show_lines(event, (), as_json=True)
-            sys.stdout.flush()
+            self._tell({"event": "failed", "time": iso_time(time.time_ns()), "error": text}, text)
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -248,13 +287,17 @@ def _may_pass(error: BaseException) -> bool:
 @o.with_rules
 @o.with_settings
 @with_build_flags
+@with_learning_flags
 def watch(
     settings: StoreSettings,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where files of bars come.")],
     store: o.StoreOption,
     every: _Every = 10.0,
     settle: _Settle = 30.0,
+    train: _Train = False,
+    checkpoint_dir: _CheckpointDir = None,
     how: BuildFlags = BuildFlags(),  # noqa: B008 (frozen)
+    learning: LearningFlags = LearningFlags(),  # noqa: B008 (frozen)
     cache: o.Cache = None,
     *,
     rules: BarRules,
@@ -266,6 +309,9 @@ def watch(
     told in a line, the store stays as it is, and the next look after it was mended or taken away
     goes on. Ctrl-C and SIGTERM end it; the same command goes on.
 
+    With --train and --checkpoint-dir each build is followed by a training on the windows that the
+    training before did not have, as grandbatch train --since-last does it.
+
     Example: grandbatch watch strategic bars/ --store bars.zarr --order period
     """
     number("--every", every, above=0.0)
@@ -273,8 +319,16 @@ def watch(
     refuse_url(folder, "the folder to watch")
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder; make it, or check the path")
+    if train != (checkpoint_dir is not None):
+        raise UsageError("--train and --checkpoint-dir belong together; give both, or none")
     request = Request.of(folder, store, settings, rules, cache)
-    watcher = Watcher(request, folder.absolute(), how, every, as_json=as_json)
+    learn: Train | None = None
+    if checkpoint_dir is not None:
+        # where the extra that it needs is missing, that is known before the first build
+        import grandbatch.experiment  # noqa: F401
+
+        learn = partial(train_since_last, checkpoint_dir, learning, how.memory_limit)
+    watcher = Watcher(request, folder.absolute(), how, every, learn, as_json=as_json)
     settling = Settling(settle)
     with Ending():
         while True:

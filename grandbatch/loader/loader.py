@@ -29,18 +29,12 @@ from grandbatch.loader.standing.state import make_state, read_state
 from grandbatch.loader.subset import Symbols, select, symbol_names, within
 from grandbatch.loader.weighing import Weights, weigh
 from grandbatch.loader.windows import WindowStream
-from grandbatch.order import (
-    Order,
-    OrderSettings,
-    deal,
-    epoch_order,
-    epoch_start,
-    shuffle_vif,
-)
+from grandbatch.order import Order, OrderSettings, deal, epoch_order, epoch_start, shuffle_vif
 from grandbatch.order.settings import Remainder
 from grandbatch.position import Position
 from grandbatch.splits import Split
 from grandbatch.store import MatrixStore
+from grandbatch.values.arrays import Bool
 from grandbatch.values.checks import whole
 from grandbatch.values.times import to_nanoseconds
 
@@ -77,8 +71,9 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
     symbols : str, iterable of str, or callable, optional
         Only these symbols' windows: names, patterns such as ``"SYM9*"``, or what tells of a name
         whether it is meant. A state holds the names that were found.
-    subset : Split, optional
-        Only the windows of a split, as made by `split_store` or `walk_forward`.
+    subset : Split or (N,) bool array, optional
+        Only the windows of a split, as made by `split_store` or `walk_forward`; or those for which
+        an array of one bool for each window of the store is true.
     weights : "symbol", mapping, (N,) array or str, optional
         Draw the windows that take part with replacement instead, as many as there are: every
         symbol equally often, or each as often as a mapping says; or each window as often as its
@@ -107,6 +102,8 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
     store, config, rank, world_size
     settings : OrderSettings
         What decides the order.
+    selection : Selection or WeightedSelection
+        The windows that take part.
 
     Raises
     ------
@@ -142,7 +139,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         remainder: Remainder = "pad",
         dtype: torch.dtype = torch.float32,
         pin_memory: bool = False,
-        subset: Split | None = None,
+        subset: Split | Bool | None = None,
         context: Mapping[str, MatrixStore] | None = None,
         max_age: Duration | None = None,
         weights: Weights | None = None,
@@ -163,28 +160,28 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             symbols=None if symbols is None else symbol_names(store, symbols),
             remainder=remainder,
         )
-        chosen = within(chosen, subset)
+        chosen = within(store, chosen, subset)
         self._contexts = Contexts(store, context, max_age)
-        kept = select(store, chosen, self._contexts)
-        self._selection, chosen = weigh(store, kept, weights, chosen)
+        kept = select(store, chosen, self._contexts, subset)
+        self.selection, chosen = weigh(store, kept, weights, chosen)
         if shuffle_chunks is None:
-            chosen = mixed(chosen, store, self._selection, self._contexts.mean_bytes)
+            chosen = mixed(chosen, store, self.selection, self._contexts.mean_bytes)
         self.settings = chosen
         self._batch_size = first_batch_size(self.config, store)
         self._buffers = Buffers(
             store,
-            len(self._selection.chunks),
+            len(self.selection.chunks),
             chosen.shuffle_chunks,
             self.config.cache_bytes,
             dtype,
             pin_memory,
-            self._contexts.rooms(self._selection.chunks),
+            self._contexts.rooms(self.selection.chunks),
         )
         self._standing = Standing()
 
     def __len__(self) -> int:
         """Batches that each rank sees in an epoch."""
-        share, rest = divmod(len(self._selection), self.world_size)
+        share, rest = divmod(len(self.selection), self.world_size)
         if rest and self.settings.remainder == "pad":
             share += 1
         return (share + self._batch_size - 1) // self._batch_size
@@ -192,7 +189,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
     @property
     def n_windows(self) -> int:
         """Windows in an epoch, over all ranks; one that is drawn twice is two."""
-        return len(self._selection)
+        return len(self.selection)
 
     @property
     def n_without_context(self) -> int:
@@ -224,7 +221,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         return shuffle_vif(
             self._batch_size,
             self.settings.shuffle_chunks,
-            len(self._selection.chunks),
+            len(self.selection.chunks),
             run_length=self.settings.run_length,
             shuffle=self.settings.shuffle,
         )
@@ -232,7 +229,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
     @property
     def buffer_bytes(self) -> int:
         """Bytes of decoded chunks that the loader holds, with their labels, and of weights."""
-        return self._buffers.n_bytes + self._selection.weight_bytes
+        return self._buffers.n_bytes + self.selection.weight_bytes
 
     @property
     def spare_bytes(self) -> int:
@@ -286,7 +283,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         self._standing.load(position, state)
 
     def _order(self, epoch: int) -> Order:
-        return epoch_order(self.settings, self._selection, epoch)
+        return epoch_order(self.settings, self.selection, epoch)
 
     def __iter__(self) -> Iterator[MatrixBatch]:
         """Hand over the batches of an epoch, or what is left of it."""

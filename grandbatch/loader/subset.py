@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -14,6 +15,7 @@ from grandbatch.order import OrderSettings, Selection
 from grandbatch.splits import Split, span_reader
 from grandbatch.splits.making import SpanReader
 from grandbatch.store import MatrixStore
+from grandbatch.values.arrays import Bool
 from grandbatch.values.times import shown
 
 _SCANNED_WINDOWS = 2**20
@@ -61,20 +63,30 @@ def some_of(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
-def within(settings: OrderSettings, subset: Split | None) -> OrderSettings:
-    """Restrict an order to the windows of a split.
+def within(
+    store: MatrixStore, settings: OrderSettings, subset: Split | Bool | None
+) -> OrderSettings:
+    """Restrict an order to the windows of a split, or to single windows.
 
     Raises
     ------
     UsageError
-        If it is no split, or `start` and `stop` leave nothing of it.
+        If it is neither, or `start` and `stop` leave nothing of it.
     """
     if subset is None:
         return settings
+    if isinstance(subset, np.ndarray) and subset.dtype == np.bool_:
+        if subset.shape != (len(store),):
+            raise UsageError(
+                f"subset must say of each of the {len(store):,} windows of {store.path} whether it "
+                f"takes part, got an array of shape {subset.shape}"
+            )
+        named = hashlib.sha256(np.packbits(subset).tobytes()).hexdigest()
+        return replace(settings, windows=named)
     if not isinstance(subset, Split):
         raise UsageError(
-            "subset must be a Split, such as split_store(store, ...)['train'], "
-            f"got {type(subset).__name__}"
+            "subset must be a Split, such as split_store(store, ...)['train'], or a bool for each "
+            f"window, got {type(subset).__name__}"
         )
     start = subset.start if settings.start is None else max(settings.start, subset.start)
     stop = subset.stop if settings.stop is None else min(settings.stop, subset.stop)
@@ -82,9 +94,12 @@ def within(settings: OrderSettings, subset: Split | None) -> OrderSettings:
 
 
 def select(
-    store: MatrixStore, settings: OrderSettings, contexts: Contexts | None = None
+    store: MatrixStore,
+    settings: OrderSettings,
+    contexts: Contexts | None = None,
+    subset: Split | Bool | None = None,
 ) -> Selection:
-    """Find the windows that take part.
+    """Find the windows that take part; of a subset those that its array names.
 
     Where runs are asked for, stretches end where a segment does, so that no run crosses it. Windows
     without a context are left out, and counted by `contexts`.
@@ -95,7 +110,7 @@ def select(
         If there are none.
     """
     n = len(store)
-    limits = (settings.start, settings.stop, settings.symbols, settings.reads)
+    limits = (settings.start, settings.stop, settings.symbols, settings.reads, settings.windows)
     filtered = contexts or any(limit is not None for limit in limits)
     if not filtered and (settings.run_length == 1 or not settings.shuffle):
         return Selection.everything(n, store.chunk_windows)
@@ -108,6 +123,8 @@ def select(
     for first in range(0, n, step):
         stop = min(first + step, n)
         kept = _kept(store, settings, spans, first, stop)
+        if isinstance(subset, np.ndarray):
+            kept &= subset[first:stop]
         if contexts:
             contexts.narrow(kept, first, reads)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], kept, [False]])))
@@ -122,6 +139,7 @@ def select(
             + (f" for {', '.join(settings.symbols)}" if settings.symbols is not None else "")
             + (f" and reads bars of {_span_of_time(settings.reads)} only" if settings.reads else "")
             + (f" and has {contexts}" if contexts else "")
+            + (" and is among those that subset= names" if settings.windows else "")
             + f"; it has windows ending from {_shown(int(store.end_time[:].min()))} to "
             f"{_shown(int(store.end_time[:].max()))}"
         )

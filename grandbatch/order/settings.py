@@ -39,6 +39,8 @@ class OrderSettings:
     """Names of the symbols that take part, sorted; all where None."""
     reads: tuple[int, int] | None = None
     """Windows that read bars before the first time, or from the second on, don't take part."""
+    windows: str | None = None
+    """Digest of which windows take part, where single ones are named."""
     weights: str | None = None
     """Digest of the windows' weights, where windows are drawn by them; else each comes once."""
     remainder: Remainder = "pad"

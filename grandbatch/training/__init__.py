@@ -9,6 +9,8 @@
 | `totals` | sums over a whole training, resumed or not |
 | `validation` | `Validation`: windows that a trainer is judged on at the end of epochs |
 | `provenance` | `Provenance`: which bars a training has seen, and what is kept from it |
+| `lineage` | `Lineage`: which stores a training went through, and which windows it had |
+| `resuming` | taking up a training: on the same windows, or on those that are new |
 | `source` | the store that a training learns from |
 | `metrics_log` | the metrics as JSON lines beside the checkpoints |
 | `callbacks` | `Callback` and `TensorBoard`: what others do at batches, epochs and checkpoints |

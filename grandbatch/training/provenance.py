@@ -64,14 +64,15 @@ class Provenance:
         return max(stop for _, stop in self.seen)
 
     @classmethod
-    def of(
-        cls, store: MatrixStore, splits: Mapping[str, Split], subset: Split | None
-    ) -> Provenance:
-        """Tell what a training on a store sees: all splits but the test, or the subset, or all."""
+    def of(cls, store: MatrixStore, splits: Mapping[str, Split], subset: object) -> Provenance:
+        """Tell what a training on a store sees: all splits but the test, or a subset, or all.
+
+        All, too, where the subset is of single windows.
+        """
         learnt = [split.reads for name, split in splits.items() if name != TEST]
         if not learnt:
             first, last = int(store.attrs["first_time"]), int(store.attrs["last_time"])
-            learnt = [(first, last + 1) if subset is None else subset.reads]
+            learnt = [subset.reads if isinstance(subset, Split) else (first, last + 1)]
         return cls(
             feature_set=store.attrs["feature_set"],
             sequence_length=store.sequence_length,
@@ -118,7 +119,13 @@ class Provenance:
 
     def after(self, other: Provenance) -> Provenance:
         """Tell what was seen once the weights of another training were taken to begin with."""
-        return replace(self, seen=tuple(dict.fromkeys((*self.seen, *other.seen))))
+        seen = tuple(dict.fromkeys((*self.seen, *other.seen)))
+        wider = (
+            one
+            for one in seen
+            if not any(two != one and two[0] <= one[0] and one[1] <= two[1] for two in seen)
+        )
+        return replace(self, seen=tuple(wider))
 
     def check_resumes(self, saved: Provenance | None, path: object) -> None:
         """Refuse to go on from a training with other splits.

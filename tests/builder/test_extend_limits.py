@@ -92,7 +92,7 @@ def test_a_half_staged_file_is_never_written_through_to_the_old_store(tmp_path, 
     Staging(folder, old.spec, durable=False).record_path(0).unlink()
     with monkeypatch.context() as patch:
         patch.setattr(
-            "grandbatch.builder.builder.keep_files", lambda *a, **k: extend.Taken(set(), {})
+            "grandbatch.builder.builder.keep_files", lambda *a, **k: extend.Taken(set(), {}, {})
         )
         patch.setattr("grandbatch.builder.builder.publish", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):

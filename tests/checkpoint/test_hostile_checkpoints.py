@@ -344,6 +344,8 @@ def test_a_trainings_checkpoint_with_wrong_sums_or_state_is_a_checkpoint_error(
                 continue  # of another number of ranks, or one without open spans
             if place[-1] in ("sums", "validation") and wrong == {}:
                 continue  # as of a trainer that tells no metrics
+            if place[0] == "lineage" and ("had" in place or "fingerprint" in place):
+                continue  # as of a training that had other windows
             assert place[0] in ("batch_size", "settings", "position") or place[-1] in (
                 "step", "chunk_index", "offset", "batch_size", "avg_reward", "avg_loss",
             ), (place, wrong)  # fmt: skip

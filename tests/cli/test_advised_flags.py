@@ -113,6 +113,9 @@ def test_a_training_on_a_store_that_grew_takes_its_weights_along(tmp_path):
     [flags] = [flags for flags in offers(refused.err) if flags.startswith("--init-from")]
     done = run(*train, tmp_path / "d", *words(flags))
     assert json.loads(done.out)["steps"] > 0
+    assert "--since-last" in offers(refused.err)
+    since = json.loads(run(*train, tmp_path / "c", "--since-last").out)
+    assert since["epochs"] == 2
 
 
 def test_a_training_that_is_finished_goes_on_with_more_epochs(folder, tmp_path):

@@ -70,6 +70,7 @@ def days(tmp_path):
     return head, rows[:900], rows[900:1200], rows[1200:]
 
 
+@pytest.mark.slow
 def test_a_store_follows_a_folder_that_grows_past_a_bad_file_until_it_is_ended(tmp_path, days):
     head, *parts = days
     folder, store = tmp_path / "in", tmp_path / "s.zarr"
@@ -105,6 +106,32 @@ def test_a_store_follows_a_folder_that_grows_past_a_bad_file_until_it_is_ended(t
     names = [path.relative_to(store) for path in store.rglob("*") if path.is_file()]
     assert len(names) > 5
     assert all((store / name).read_bytes() == (whole.path / name).read_bytes() for name in names)
+
+
+@pytest.mark.slow
+def test_a_watch_trains_on_what_is_new_and_goes_on_where_it_was_killed(tmp_path, days):
+    head, *parts = days
+    folder, store, run = tmp_path / "in", tmp_path / "s.zarr", tmp_path / "run"
+    folder.mkdir()
+    (folder / "a.csv").write_text(head + "".join(parts[0]))
+    flags = ("--overlap", "47", "--train", "--checkpoint-dir", str(run), "--batch-size", "16",
+             "--checkpoint-frequency", "2")  # fmt: skip
+    with Watched(folder, store, *flags) as watched:
+        first = watched.event()
+        while not list(run.glob("*.ckpt")):
+            assert watched.process.poll() is None
+            time.sleep(0.01)
+    # killed in the middle of its training, if not behind it: that is over before the store grows
+    (folder / "b.csv").write_text(head + "".join(parts[1]))
+    with Watched(folder, store, *flags) as watched:
+        told = [watched.event()]
+        while told[-1]["event"] != "trained" or told[-1]["windows"] == first["n_windows"]:
+            told.append(watched.event())
+        assert watched.end(signal.SIGTERM)[0] == 130
+    built = next(event for event in told if event["event"] == "built")
+    assert built["new_files"] == ["b.csv"]
+    assert built["new_windows"] > 0
+    assert told[-1]["windows"] == built["n_windows"]
 
 
 class Watch:
@@ -248,6 +275,8 @@ def test_sigterm_ends_as_ctrl_c_does_also_where_that_is_ignored(ignored):
         (["--every", "0"], "--every must be above 0, got 0.0"),
         (["--settle", "-1"], "--settle must be at least 0, got -1.0"),
         (["--every", "nan"], "--every"),
+        (["--train"], "--train and --checkpoint-dir belong together"),
+        (["--checkpoint-dir", "run"], "--train and --checkpoint-dir belong together"),
     ],
 )
 def test_times_that_make_no_sense_are_wrong_usage(tmp_path, flags, words):

@@ -20,6 +20,7 @@ _DEFAULTS = BarRules()
 SWITCHES = {
     *("--no-volume", "--grouped", "--sort", "--dayfirst", "--no-dayfirst", "--header"),
     *("--no-header", "--allow-non-positive", "--overwrite", "--no-resume", "--help"),
+    "--since-last",
 }
 
 

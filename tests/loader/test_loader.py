@@ -79,7 +79,7 @@ def make_loader(store, batch_size=7, cache_bytes=0, num_workers=2, **options):
 
 def expected_ranks(loader, world_size, position=None, epoch=0):
     """Windows of each rank by the pure order, repeated ones included as negative numbers."""
-    order = EpochOrder(loader.settings, loader._selection, epoch)
+    order = EpochOrder(loader.settings, loader.selection, epoch)
     dealt = deal(order, world_size, position)
     ranks = []
     for rank in range(world_size):

@@ -283,7 +283,7 @@ def test_chunks_without_weight_are_not_read(store):
     weights[40:50] = 1
     loader = make_loader(store, weights)
     assert set(np.concatenate(indices(loader)).tolist()) <= set(range(40, 50))
-    assert loader._selection.chunks.tolist() == [2, 3]
+    assert loader.selection.chunks.tolist() == [2, 3]
 
 
 def test_memory_of_weights_is_counted(store):

@@ -47,11 +47,11 @@ def trace(folder):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def end_early(store, folder, after, with_signal):
+def end_early(store, folder, after, with_signal, *flags):
     """Start a training and signal it once it has trained on `after` batches."""
     folder.mkdir(exist_ok=True)
     with subprocess.Popen(
-        command(store, folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command(store, folder), *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
         deadline = time.monotonic() + 120
         while len(trace(folder)) < after and child.poll() is None:
@@ -95,6 +95,28 @@ def test_after_kill_9_it_goes_on_from_the_last_checkpoint(store, tmp_path, unint
     assert lines[: len(before)] == uninterrupted[1][: len(before)]
     assert before[:step] + lines[len(before) :] == uninterrupted[1]
     assert summary == uninterrupted[0]
+
+
+@pytest.mark.slow
+def test_what_is_new_since_is_learnt_as_if_never_stopped_after_ctrl_c_and_kill_9(tmp_path):
+    text = write_bars(tmp_path / "all.csv", 2400).read_text().splitlines(keepends=True)
+    bars, grown = tmp_path / "b.csv", []
+    for name in ("whole", "cut"):
+        bars.write_text("".join(text[:1201]))
+        store = gb.build_store(bars, tmp_path / "s.zarr", overlap=40, overwrite=True)
+        finish(store, tmp_path / name, "--since-last")
+        bars.write_text("".join(text))
+        store = gb.build_store(bars, tmp_path / "s.zarr", overlap=40)
+        before = len(trace(tmp_path / name))
+        if name == "cut":
+            code, _ = end_early(store, tmp_path / name, before + 5, signal.SIGINT, "--since-last")
+            assert code == 130
+            code, _ = end_early(store, tmp_path / name, before + 15, signal.SIGKILL, "--since-last")
+            assert code == -signal.SIGKILL
+        summary, lines = finish(store, tmp_path / name, "--since-last")
+        grown.append((summary, {line["step"]: line for line in lines}))
+    assert grown[0] == grown[1]
+    assert grown[0][0]["epochs"] == 12
 
 
 @pytest.mark.slow
