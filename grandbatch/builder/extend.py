@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -121,11 +122,8 @@ def keep_files(
     manifest, unchanged = Manifest.read(old.path), unchanged_files(old.path)
     chunks = manifest.arrays[old.spec.data.name]
     jobs = _keep_jobs(old, bars, plan, staging, finished, same, chunks, unchanged)
-    # a graph as it is: `delayed` would walk through every array of every job
-    graph = {("keep", number): (keep_group, job) for number, job in enumerate(jobs)}
-    results: list[Kept] = schedule.run_graph(
-        graph, list(graph), lambda result: on_result(result.n_chunks)
-    )
+    calls = [partial(keep_group, job) for job in jobs]
+    results: list[Kept] = schedule.run(calls, lambda result: on_result(result.n_chunks))
     for number in sorted(number for result in results for number in result.damaged):
         path = old.path / plan.spec.data.file(number)
         log.warning("%s is damaged; written anew", path)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from grandbatch.errors import UsageError
 from grandbatch.files.system import available_cores
 from grandbatch.scheduling.cluster import cut_into_waves, run_on_cluster, run_on_workers
 from grandbatch.scheduling.origin import Origin
-
-if TYPE_CHECKING:
-    from dask.delayed import Delayed
 
 
 @dataclass(frozen=True)
@@ -60,17 +59,21 @@ class Schedule:
         return Schedule(workers=max(1, min(tasks, self.workers))) if self.is_local else self
 
     def run(
-        self, tasks: Sequence[Delayed], on_result: Callable[[Any], None] | None = None
+        self, calls: Sequence[partial[Any]], on_result: Callable[[Any], None] | None = None
     ) -> list[Any]:
-        """Compute independent tasks and return their results in order.
+        """Make independent calls, about in their order, and return what they give, in order.
 
-        `on_result` is called with each task's result as soon as it is there, one at a time.
-        The first task that raises ends the run with its error.
+        What their arguments hold is never walked through. `on_result` is called with each result
+        as soon as it is there, one at a time. The first call that raises ends the run with its
+        error.
         """
-        graph: dict[Any, Any] = {}
-        for task in tasks:
-            graph.update(task.__dask_graph__())
-        return self.run_graph(graph, [task.key for task in tasks], on_result)
+        # Dask takes independent tasks by their keys, the last first; a cluster runs equal keys once
+        run = secrets.token_hex(8)
+        graph = {
+            f"{call.func.__name__}-{number:012d}-{run}": (call,)
+            for number, call in zip(range(10**12 - 1, 0, -1), calls, strict=False)
+        }
+        return self.run_graph(graph, list(graph), on_result)
 
     def run_graph(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,9 +13,7 @@ from simulated import write_bars
 
 from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.bars.building import block as pieces
-from grandbatch.bars.building import build as building
 from grandbatch.bars.building import raw
-from grandbatch.bars.building.parts import sorting
 from grandbatch.errors import InputError
 from grandbatch.scheduling import Schedule
 
@@ -34,11 +33,13 @@ def contents(folder: Path):
 
 
 def run_twice(monkeypatch, again) -> None:
-    real = building.task_of
-    for module in (building, sorting):
-        monkeypatch.setattr(
-            module, "task_of", lambda function, *values: real(again(function), *values)
-        )
+    real = Schedule.run
+
+    def run(schedule, calls, *heard):
+        twice = [partial(again(call.func), *call.args) for call in calls]
+        return real(schedule, twice, *heard)
+
+    monkeypatch.setattr(Schedule, "run", run)
 
 
 def spoil(source: Path) -> None:

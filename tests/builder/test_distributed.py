@@ -19,7 +19,6 @@ import dask
 import numpy as np
 import psutil
 import pytest
-from dask import delayed
 from distributed import Client, LocalCluster
 from simulated import write_bars
 
@@ -260,7 +259,7 @@ def test_a_worker_ended_for_memory_is_reported_as_that(caplog):
     ):  # fmt: skip
         (worker,) = client.nthreads()
         with pytest.raises(MemoryLimitError) as caught:
-            Schedule.on_cluster(client).run([delayed(hoard)(25_000_000, 200)])
+            Schedule.on_cluster(client).run([partial(hoard, 25_000_000, 200)])
     message = str(caught.value)
     assert f"worker {worker} was ended for memory" in message
     assert f"its limit of {400 * 2**20:,}" in message
@@ -287,7 +286,7 @@ def test_a_cluster_whose_workers_are_all_paused_is_an_error_not_a_hang():
         began = time.monotonic()
         schedule = Schedule(client=client, patience_seconds=1.0)
         with pytest.raises(MemoryLimitError, match=r"1 workers are paused .* more memory"):
-            schedule.run([delayed(pow)(2, 2)])
+            schedule.run([partial(pow, 2, 2)])
         assert time.monotonic() - began < 15
 
 
@@ -298,7 +297,7 @@ def test_a_cluster_without_workers_is_an_error_not_a_hang():
     ):
         schedule = Schedule(client=client, patience_seconds=0.5)
         with pytest.raises(GrandbatchError, match=r"no worker for 0\.5 seconds; start one"):
-            schedule.run([delayed(pow)(2, 2)])
+            schedule.run([partial(pow, 2, 2)])
 
 
 @pytest.mark.slow
@@ -308,7 +307,7 @@ def test_a_scheduler_that_dies_is_an_error_that_says_so(tmp_path):
         started += [scheduler, start_worker(address, tmp_path / "w")]
         with open_schedule(address, None) as schedule:
             schedule.client.wait_for_workers(1, timeout=120)
-            tasks = [delayed(time.sleep)(0.2, dask_key_name=f"nap-{n}") for n in range(100)]
+            tasks = [partial(time.sleep, 0.2) for n in range(100)]
             with pytest.raises(GrandbatchError, match=r"the scheduler at .* is gone"):
                 schedule.run(tasks, lambda result: scheduler.kill())
 
@@ -337,7 +336,7 @@ def test_every_error_goes_through_pickle_unchanged(name):
 def test_the_error_of_a_task_comes_out_of_a_cluster_as_it_is(here):
     schedule = Schedule.on_cluster(here)
     with pytest.raises(DamagedStoreError, match="got this, wanted that"):
-        schedule.run([delayed(make_error)("DamagedStoreError")])
+        schedule.run([partial(make_error, "DamagedStoreError")])
     assert holds_nothing(here)
 
 
@@ -350,7 +349,7 @@ def test_many_tasks_go_to_the_scheduler_in_waves_and_results_come_in_order(here,
         held.append(len(here.futures))
         heard.append(result)
 
-    tasks = [delayed(pow)(n, 2) for n in range(100)]
+    tasks = [partial(pow, n, 2) for n in range(100)]
     assert Schedule.on_cluster(here).run(tasks, note) == [n**2 for n in range(100)]
     assert sorted(heard) == [n**2 for n in range(100)]
     # a wave, half of the one before, and what ended but was not yet taken

@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import dask.dataframe as dd
@@ -127,7 +128,7 @@ def test_a_gather_that_waits_for_lost_workers_ends():
         began = time.monotonic()
         schedule = Schedule(client=client, patience_seconds=1.0)
         with pytest.raises(GrandbatchError, match=r"no worker for 1 seconds"):
-            schedule.run([delayed(pow)(2, 2)])
+            schedule.run([partial(pow, 2, 2)])
         assert time.monotonic() - began < 20
         done.set()
 

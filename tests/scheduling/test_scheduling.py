@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
-from dask import delayed
 
 from grandbatch.errors import UsageError
 from grandbatch.files.system import available_cores
@@ -15,14 +16,14 @@ from grandbatch.scheduling import Schedule, open_schedule
 )
 def test_results_come_in_order_and_each_is_heard_of_once(schedule):
     heard = []
-    tasks = [delayed(pow)(n, 2) for n in range(20)]
+    tasks = [partial(pow, n, 2) for n in range(20)]
     assert schedule.run(tasks, heard.append) == [n**2 for n in range(20)]
     assert sorted(heard) == [n**2 for n in range(20)]
 
 
 def test_the_error_of_a_task_comes_out_as_it_is():
     with pytest.raises(ZeroDivisionError):
-        Schedule.local("threads", 2).run([delayed(divmod)(1, 0)])
+        Schedule.local("threads", 2).run([partial(divmod, 1, 0)])
 
 
 def test_nothing_to_do_is_nothing():

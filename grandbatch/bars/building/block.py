@@ -24,11 +24,11 @@ from grandbatch.bars.cache.digests import PartDigests
 from grandbatch.bars.cache.parts import write_part
 from grandbatch.bars.form.dialect import CsvDialect
 from grandbatch.bars.reading.choosing import leave_out, texts_by_symbol
-from grandbatch.bars.reading.csv_rows import parse_rows
-from grandbatch.bars.reading.parquet_rows import ParquetDialect, parquet_texts, read_parquet
+from grandbatch.bars.reading.opened import OpenBlock, open_block
+from grandbatch.bars.reading.parquet_rows import ParquetDialect
 from grandbatch.bars.reading.row_groups import OpenGroups, ParquetBlock
 from grandbatch.bars.reading.rows import Rows, scale_prices
-from grandbatch.bars.reading.text_blocks import BlockText, CsvBlock, find_lines, read_text
+from grandbatch.bars.reading.text_blocks import CsvBlock
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.timestamps.evidence import Evidence
 from grandbatch.bars.timestamps.texts import TimeForm
@@ -166,7 +166,8 @@ def in_runs(tasks: Sequence[BlockJob], workers: int) -> list[list[BlockJob]]:
     """
     runs: list[list[BlockJob]] = []
     for task in tasks:
-        if runs and _are_of_one_group(runs[-1][-1].block, task.block):
+        read_on = task.block.read_on
+        if runs and read_on is not None and runs[-1][-1].block.read_on == read_on:
             runs[-1].append(task)
         else:
             runs.append([task])
@@ -177,12 +178,6 @@ def in_runs(tasks: Sequence[BlockJob], workers: int) -> list[list[BlockJob]]:
         for size in [-(-len(run) // shares)]
         for at in range(0, len(run), size)
     ]
-
-
-def _are_of_one_group(one: CsvBlock | ParquetBlock, other: CsvBlock | ParquetBlock) -> bool:
-    if not isinstance(one, ParquetBlock) or not isinstance(other, ParquetBlock):
-        return False
-    return (one.path, one.group) == (other.path, other.group)
 
 
 def read_blocks(tasks: Sequence[BlockJob]) -> list[BlockRecord]:
@@ -201,8 +196,7 @@ def read_block(task: BlockJob, groups: OpenGroups | None = None) -> BlockRecord:
         Where the row groups of Parquet files stand open that other blocks are read from, too.
     """
     groups = groups or OpenGroups()
-    rows, text = read_rows(task, groups)
-    n_bytes, n_lines = task.block.n_bytes, len(rows) if text is None else text.n_lines
+    rows, opened = read_rows(task, groups)
     left_out = int(np.count_nonzero(rows.reasons == LEFT_OUT))
     judged = judge(rows, task.rules, task.carry, task.gives_way)
     rows = judged.rows
@@ -211,15 +205,15 @@ def read_block(task: BlockJob, groups: OpenGroups | None = None) -> BlockRecord:
     if judged.n_bad > left_out:
         bad = np.flatnonzero((rows.reasons != ACCEPTED) & (rows.reasons != LEFT_OUT))
         faults = None if rows.faults is None else rows.faults[bad]
-        write_bad_rows(task, describe_rows(task, text, groups, bad, rows.reasons[bad], faults))
+        write_bad_rows(task, describe_rows(task, opened, bad, rows.reasons[bad], faults))
     return BlockRecord(
         index=task.index,
         file=task.file,
-        n_bytes=n_bytes,
-        n_lines=n_lines if task.ends_block else 0,
+        n_bytes=task.block.n_bytes,
+        n_lines=opened.n_lines if task.ends_block else 0,
         n_rows=len(rows) - left_out,
         left_out=left_out,
-        leaves=text.leaves if text is not None else (),
+        leaves=opened.leaves,
         evidence=rows.evidence,
         turned=rows.turned,
         reasons=tuple(np.bincount(rows.reasons, minlength=256)[:N_REASONS].tolist()),
@@ -235,20 +229,14 @@ def read_block(task: BlockJob, groups: OpenGroups | None = None) -> BlockRecord:
     )
 
 
-def read_rows(task: BlockJob, groups: OpenGroups) -> tuple[Rows, BlockText | None]:
-    """Read a block's rows, before any is judged, and the text of them if it is text."""
-    text: BlockText | None = None
-    if isinstance(task.block, ParquetBlock):
-        assert isinstance(task.dialect, ParquetDialect)
-        rows = read_parquet(task.block, task.dialect, task.form, task.symbol, groups)
-    else:
-        assert isinstance(task.dialect, CsvDialect)
-        text = read_text(task.block, task.hashed)
-        rows = parse_rows(text, task.dialect, task.form, task.symbol)
+def read_rows(task: BlockJob, groups: OpenGroups) -> tuple[Rows, OpenBlock]:
+    """Read a block's rows, before any is judged; and the block, for the text of some."""
+    opened = open_block(task.block, task.dialect, groups, hashed=task.hashed)
+    rows = opened.rows(task.form, task.symbol)
     if task.rules.price_scale != 1:
         rows = scale_prices(rows, task.rules.price_scale)
     leave_out(rows, task.dialect.columns, task.symbol, side_by_side=bool(task.dialect.series))
-    return mark_gaps(rows, task.rules), text
+    return mark_gaps(rows, task.rules), opened
 
 
 def _write_bars(
@@ -327,8 +315,8 @@ def _add_bad_rows(
 
     The block is read again for their text.
     """
-    text = None if isinstance(task.block, ParquetBlock) else read_text(task.block, hashed=False)
-    table = describe_rows(task, text, groups, bad, np.full(len(bad), reason, np.uint8))
+    opened = open_block(task.block, task.dialect, groups)
+    table = describe_rows(task, opened, bad, np.full(len(bad), reason, np.uint8))
     if record.n_bad:
         before = pq.ParquetFile(bad_path(task)).read()
         # without what another run of this very task has added
@@ -354,8 +342,7 @@ def write_bad_rows(task: BlockJob, table: Any) -> None:
 
 def describe_rows(
     task: BlockJob,
-    text: BlockText | None,
-    groups: OpenGroups,
+    opened: OpenBlock,
     bad: Int64,
     reasons: npt.NDArray[np.uint8],
     faults: npt.NDArray[np.uint16] | None = None,
@@ -364,17 +351,7 @@ def describe_rows(
 
     Where there are extra columns also which of them is at fault, from 1, or 0 for none.
     """
-    if text is None:
-        assert isinstance(task.block, ParquetBlock)
-        assert isinstance(task.dialect, ParquetDialect)
-        numbers, texts = bad, parquet_texts(task.block, len(task.dialect.names), bad, groups)
-    else:
-        lines = find_lines(text, bad)
-        numbers = lines.numbers
-        texts = [
-            text.data[start:stop].tobytes().decode("utf-8", "replace")
-            for start, stop in zip(lines.starts, lines.stops, strict=True)
-        ]
+    numbers, texts = opened.texts(bad)
     columns: dict[str, Any] = {
         "line": pa.array(numbers, pa.int64()),
         "text": pa.array(texts, pa.string()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,12 @@ from grandbatch.bars.building.parts.assembly import (
 )
 from grandbatch.bars.building.parts.gaps import fill_gaps
 from grandbatch.bars.building.parts.looking import look_at
+from grandbatch.bars.building.parts.made import PartsMade
 from grandbatch.bars.building.parts.sorting import sort_bars
 from grandbatch.bars.building.parts.spikes import remove_spikes
 from grandbatch.bars.building.planning import (
     Source,
     plan_reading,
-    task_of,
     under_verdicts,
     unhashed_ranges,
 )
@@ -185,9 +186,9 @@ class CacheBuild:
 
         ranges = unhashed_ranges(self.sources, self.tasks)
         runs = in_runs(self.tasks, self.reading.workers)
-        tasks = [task_of(read_blocks, run) for run in runs]
+        tasks: list[partial[Any]] = [partial(read_blocks, run) for run in runs]
         tasks += [
-            task_of(hash_leaves, self.files[number].location, start, stop)
+            partial(hash_leaves, self.files[number].location, start, stop)
             for number, start, stop in ranges
         ]
         try:
@@ -211,7 +212,7 @@ class CacheBuild:
                 block_path(self.blocks_folder, task.index, suffix).unlink(missing_ok=True)
         tasks = [replace(task, hashed=False) for task in tasks]
         runs = in_runs(tasks, self.reading.workers)
-        for records in self.reading.run([task_of(read_blocks, run) for run in runs]):
+        for records in self.reading.run([partial(read_blocks, run) for run in runs]):
             for record in records:
                 self._sync_block(record)
                 self.records[record.index] = record
@@ -322,7 +323,7 @@ class CacheBuild:
                 finished.replace(self.target / part.path)
         shared = str(self.blocks_folder), str(self.target), self.rules.extra
         groups = group_parts(parts, self.part_rows)
-        tasks = [task_of(join_parts, group, *shared) for group in groups]
+        tasks = [partial(join_parts, group, *shared) for group in groups]
 
         def heard(written: list[tuple[PlannedPart, PartDigests]]) -> None:
             for part, found in written:
@@ -346,19 +347,18 @@ class CacheBuild:
         if max_jump is None and not has_gaps:
             return symbols, parts
         self.syncer.wait()  # it opens files by name, and they change here
-        schedules = self.reading, self.joining
+        made = PartsMade(
+            self.target, symbols, parts, self.records, self.tasks, self.reading, self.joining
+        )
         if max_jump is not None:
-            held = symbols, parts, self.records, self.tasks
-            self.records, parts = remove_spikes(self.target, *held, *schedules, max_jump)
+            made = remove_spikes(made, max_jump)
         if has_gaps:
-            held = symbols, parts, self.records, self.tasks
-            found = fill_gaps(self.target, *held, *schedules, self.rules)
-            symbols, parts = found.symbols, found.parts
-            self.records, self.n_filled = found.records, found.counts
+            made, self.n_filled = fill_gaps(made, self.rules)
+        self.records = made.records
         self._check_bad_rows(self.records)
-        for part in parts:
+        for part in made.parts:
             self._sync_part(self.target / part.path)
-        return symbols, parts
+        return made.symbols, made.parts
 
     def _write_manifest(
         self,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dask import delayed
 
 from grandbatch.bars.building.block import BlockJob
 from grandbatch.bars.form.columns import ColumnMap
@@ -38,8 +35,6 @@ log = logging.getLogger("grandbatch")
 
 _HASH_BYTES = 16 * LEAF_BYTES
 
-_numbers = itertools.count(10**12 - 1, -1)
-
 
 @dataclass
 class Source:
@@ -59,15 +54,7 @@ class Source:
     @property
     def first_line(self) -> int:
         """Line number of the first line after the header."""
-        return self.dialect.header_lines + 1 if isinstance(self.dialect, CsvDialect) else 1
-
-
-def task_of(function: Callable[..., Any], *values: Any) -> Any:
-    """Make a Dask task of a call. Tasks run about in the order in which they were made."""
-    # Dask takes independent tasks by their keys, the last first; its own keys are random
-    key = f"{function.__name__}-{next(_numbers):012d}-{secrets.token_hex(8)}"
-    # Dask would walk through all that arguments hold, a millisecond for each task
-    return delayed(partial(function, *values), pure=False, traverse=False)(dask_key_name=key)
+        return self.dialect.header_lines + 1
 
 
 def plan_reading(
@@ -208,13 +195,13 @@ def _unpack_all(
     numbers = [number for number, file in enumerate(files) if _must_unpack(file, rules)]
     paths = [staging / f"{number:07d}.csv" for number in numbers]
     packed = {files[number].location: files[number].size for number in numbers}
-    tasks = [
-        task_of(unpack, file.location, file.kind, file.member, rules.encoding, path)
+    tasks: list[partial[Any]] = [
+        partial(unpack, file.location, file.kind, file.member, rules.encoding, path)
         for file, path in (
             (files[number], path) for number, path in zip(numbers, paths, strict=True)
         )
     ]
-    tasks += [task_of(hash_leaves, location, 0, size) for location, size in packed.items()]
+    tasks += [partial(hash_leaves, location, 0, size) for location, size in packed.items()]
     leaves = schedule.run(tasks)[len(numbers) :]
     digests = dict(zip(packed, map(join_leaves, leaves), strict=True))
     return {

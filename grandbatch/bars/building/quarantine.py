@@ -27,8 +27,7 @@ from grandbatch.bars.building.disorder import likely_remedy
 from grandbatch.bars.building.judging import NEAR_MISS, judge
 from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.problems import bad_rows, duplicate
-from grandbatch.bars.form.dialect import CsvDialect
-from grandbatch.bars.reading.row_groups import OpenGroups, ParquetBlock
+from grandbatch.bars.reading.row_groups import OpenGroups
 from grandbatch.bars.reading.rows import Rows
 from grandbatch.bars.rules import REASONS, BarRules
 from grandbatch.bars.rules.flags import offer
@@ -81,7 +80,7 @@ class BadRowsWatch:
     ) -> None:
         """Watch the blocks of some tasks, beside `before`: bad rows, and rows, that are known."""
         self._rules = rules
-        self._rows_to_come = sum(_most_rows(task) for task in tasks)
+        self._rows_to_come = sum(task.block.most_rows(task.dialect.n_fields) for task in tasks)
         self._tasks = tasks
         self._waiting: dict[int, BlockRecord] = {}
         self._heard: list[BlockRecord] = []
@@ -101,7 +100,8 @@ class BadRowsWatch:
         self._waiting[record.index] = record
         while len(self._heard) in self._waiting:
             following = self._waiting.pop(len(self._heard))
-            self._rows_to_come -= _most_rows(self._tasks[following.index])
+            task = self._tasks[following.index]
+            self._rows_to_come -= task.block.most_rows(task.dialect.n_fields)
             self._n_rows += following.n_rows
             self._n_bad += self._surely_bad(following)
             self._heard.append(following)
@@ -116,15 +116,6 @@ class BadRowsWatch:
         is_time_settled = rules.timezone == "UTC" and rules.session_start is None
         stop = N_REASONS if is_time_settled else DUPLICATE_TIMESTAMP
         return sum(record.reasons[ACCEPTED + 1 : stop])
-
-
-def _most_rows(task: BlockJob) -> int:
-    """Rows that a block has at most."""
-    if isinstance(task.block, ParquetBlock):
-        return task.block.stop - task.block.start
-    assert isinstance(task.dialect, CsvDialect)
-    # a line has a delimiter or an end for each field, and most have more
-    return task.block.n_bytes // task.dialect.n_fields + 1
 
 
 def count_reasons(records: Sequence[BlockRecord]) -> dict[str, int]:
@@ -244,13 +235,13 @@ def quarantine_bars(task: BlockJob, record: BlockRecord, reason: int, find: Find
     find : callable
     """
     with OpenGroups() as groups:
-        read, text = read_rows(task, groups)
+        read, opened = read_rows(task, groups)
         rows = judge(read, task.rules, task.carry, task.gives_way).rows
         found, faults = find(rows)
         bad = np.flatnonzero(found & (rows.reasons == ACCEPTED))
         reasons = np.full(len(bad), reason, np.uint8)
         of_bad = None if faults is None else faults[bad]
-        table = describe_rows(task, text, groups, bad, reasons, of_bad)
+        table = describe_rows(task, opened, bad, reasons, of_bad)
     n_bad = len(table)
     if record.n_bad:
         before = pq.ParquetFile(bad_path(task)).read()

@@ -8,5 +8,6 @@
 | `odd_lines` | lines that the fast reader leaves |
 | `row_groups` | row groups of Parquet files, read by column and slice |
 | `parquet_rows` | row groups to the rows that lines of CSV give |
+| `opened` | a block, opened: its rows, and the text of some, however its file is written |
 | `choosing` | rows that are left out: others than those asked for |
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,12 @@ class ParquetDialect:
     """Where a row holds bars of several symbols side by side: the columns of each."""
     left_out: tuple[str, ...] = ()
     """Names of columns of numbers that are read over."""
+    header_lines: ClassVar[int] = 0
+
+    @property
+    def n_fields(self) -> int:
+        """Columns, those of bars and others."""
+        return len(self.names)
 
 
 def read_parquet_dialect(

@@ -39,6 +39,15 @@ class ParquetBlock:
     stop: int
     n_bytes: int
 
+    @property
+    def read_on(self) -> tuple[str, int]:
+        """What it is read on from, with others: the row group."""
+        return self.path, self.group
+
+    def most_rows(self, n_fields: int) -> int:
+        """Return how many rows it has."""
+        return self.stop - self.start
+
 
 class OpenGroups:
     """The row groups that one task reads. What is asked for again and again is read on."""

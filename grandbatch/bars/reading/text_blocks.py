@@ -45,6 +45,15 @@ class CsvBlock:
         """Bytes of the block."""
         return self.stop - self.start
 
+    @property
+    def read_on(self) -> None:
+        """What it is read on from, with others; a text is read by itself."""
+
+    def most_rows(self, n_fields: int) -> int:
+        """Return how many rows of so many fields it has at most."""
+        # a line has a delimiter or an end for each field, and most have more
+        return self.n_bytes // n_fields + 1
+
 
 @dataclass(frozen=True)
 class BlockText:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from grandbatch.bars.building.parts.assembly import folder_of
-from grandbatch.bars.building.planning import task_of
 from grandbatch.bars.cache.bars import Bars, publish
 from grandbatch.bars.cache.digests import damaged, file_crc
 from grandbatch.bars.cache.durations import commonest_distance
@@ -118,7 +118,7 @@ def _fill(
         for folder in {(target / job.path).parent for job in jobs}:
             folder.mkdir()
         made: list[tuple[Part | None, int]] = _admitted(schedule, finer, limit).run(
-            [task_of(write_gathered, job) for job in jobs]
+            [partial(write_gathered, job) for job in jobs]
         )
         parts = [part for part, _ in made if part is not None]
         if not parts:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.bars.building.block import BlockRecord, block_path
+from grandbatch.bars.building.block import BlockRecord, SymbolRows, block_path
 from grandbatch.bars.building.raw import open_raw_bars
 from grandbatch.bars.cache.digests import STORED, PartDigests
 from grandbatch.bars.cache.parts import write_part
@@ -33,6 +34,21 @@ class Slice:
     """Bars of all symbols in the block."""
     start: int
     stop: int
+
+
+class Held(NamedTuple):
+    """What a block holds of one symbol."""
+
+    record: BlockRecord
+    rows: SymbolRows
+    start: int
+    """Of these bars among all of the block."""
+
+    @property
+    def slice(self) -> Slice:
+        """Where they are."""
+        stop = self.start + self.rows.rows
+        return Slice(self.record.index, self.record.n_bars, self.start, stop)
 
 
 @dataclass(frozen=True)
@@ -84,49 +100,52 @@ def plan_parts(
     parts : list of PlannedPart
         In bars order.
     """
-    by_symbol: dict[str, list[tuple[BlockRecord, int, int]]] = {}
+    return plan_by_symbol(records, _plan_symbol, part_rows)
+
+
+def plan_by_symbol(
+    records: Sequence[BlockRecord],
+    plan: Callable[[int, str, Sequence[Held], int], Iterable[PlannedPart]],
+    part_rows: int,
+) -> tuple[list[str], list[PlannedPart]]:
+    """Plan the parts of each symbol by its code, its folder, and what blocks hold of it."""
+    by_symbol: dict[str, list[Held]] = {}
     for record in records:
         start = 0
-        for place, held in enumerate(record.symbols):
-            if held.rows:
-                by_symbol.setdefault(held.name, []).append((record, place, start))
-            start += held.rows
+        for rows in record.symbols:
+            if rows.rows:
+                by_symbol.setdefault(rows.name, []).append(Held(record, rows, start))
+            start += rows.rows
     symbols = sorted(by_symbol)
     parts: list[PlannedPart] = []
     for code, name in enumerate(symbols):
-        parts += _plan_symbol(code, folder_of(name), by_symbol[name], part_rows)
+        parts += plan(code, folder_of(name), by_symbol[name], part_rows)
     return symbols, parts
 
 
 def _plan_symbol(
-    code: int, folder: str, held: Sequence[tuple[BlockRecord, int, int]], part_rows: int
+    code: int, folder: str, held: Sequence[Held], part_rows: int
 ) -> Iterable[PlannedPart]:
-    groups: list[list[tuple[BlockRecord, int, int]]] = []
-    rows = 0
-    for entry in held:
-        record, place, _ = entry
-        count = record.symbols[place].rows
-        joins = groups and not record.is_part and not groups[-1][-1][0].is_part
-        if joins and rows + count <= part_rows:
-            groups[-1].append(entry)
-            rows += count
+    groups: list[list[Held]] = []
+    n_rows = 0
+    for one in held:
+        joins = groups and not one.record.is_part and not groups[-1][-1].record.is_part
+        if joins and n_rows + one.rows.rows <= part_rows:
+            groups[-1].append(one)
+            n_rows += one.rows.rows
         else:
-            groups.append([entry])
-            rows = count
+            groups.append([one])
+            n_rows = one.rows.rows
     for number, group in enumerate(groups):
-        (first, first_place, _), (last, last_place, _) = group[0], group[-1]
-        slices = tuple(
-            Slice(record.index, record.n_bars, start, start + record.symbols[place].rows)
-            for record, place, start in group
-        )
+        first, last = group[0], group[-1]
         yield PlannedPart(
             symbol=code,
             path=f"{folder}/part-{number:05d}.parquet",
-            rows=sum(record.symbols[place].rows for record, place, _ in group),
-            first_time=first.symbols[first_place].first_time,
-            last_time=last.symbols[last_place].last_time,
-            finished=first.index if first.is_part else None,
-            slices=slices,
+            rows=sum(one.rows.rows for one in group),
+            first_time=first.rows.first_time,
+            last_time=last.rows.last_time,
+            finished=first.record.index if first.record.is_part else None,
+            slices=tuple(one.slice for one in group),
         )
 
 

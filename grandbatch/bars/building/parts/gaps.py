@@ -16,17 +16,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.bars.building.block import BlockJob, BlockRecord
+from grandbatch.bars.building.block import BlockRecord
 from grandbatch.bars.building.parts.looking import runs_of_parts
-from grandbatch.bars.building.planning import task_of
-from grandbatch.bars.building.quarantine import Faults, quarantine_bars
+from grandbatch.bars.building.parts.made import PartsMade
+from grandbatch.bars.building.quarantine import Faults, Find
 from grandbatch.bars.cache.digests import read_part
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.cache.parts import write_part
 from grandbatch.bars.reading.rows import Rows
 from grandbatch.bars.rules import BarRules
 from grandbatch.kernels.bars.bar_rules import MISSING, NEVER
-from grandbatch.scheduling import Schedule
 
 Int64 = npt.NDArray[np.int64]
 
@@ -47,47 +46,22 @@ class KnownValues:
     """The last value; NaN where there is none."""
 
 
-@dataclass(frozen=True)
-class Filled:
-    """What became of a cache's parts, and of the records of the blocks they are made of."""
-
-    symbols: list[str]
-    parts: list[Part]
-    records: list[BlockRecord]
-    counts: dict[str, int]
-    """Values of each column that stand in for others."""
-
-
-def fill_gaps(
-    target: Path,
-    symbols: Sequence[str],
-    parts: Sequence[Part],
-    records: Sequence[BlockRecord],
-    tasks: Sequence[BlockJob],
-    reading: Schedule,
-    joining: Schedule,
-    rules: BarRules,
-) -> Filled:
+def fill_gaps(made: PartsMade, rules: BarRules) -> tuple[PartsMade, dict[str, int]]:
     """Write parts anew in which a column lacks values, and quarantine bars before the first.
 
-    Parameters
-    ----------
-    target : Path
-        Where the parts are.
-    symbols : sequence of str
-    parts : sequence of Part
-        In bars order.
-    records, tasks
-        Records of all blocks, and by which tasks they were read.
-    reading, joining : Schedule
-        Of tasks that read blocks, and of those that write parts.
-    rules : BarRules
+    Returns
+    -------
+    made : PartsMade
+        What stands then.
+    counts : dict
+        Values of each column that stand in for others.
     """
+    target, symbols, parts = made.target, made.symbols, made.parts
     columns = tuple(name for name in rules.extra if rules.fill[name] != "require")
     zeros = tuple(name for name in columns if rules.fill[name] == "zero")
     shared = columns, zeros
-    looking = [task_of(look_at_parts, str(target), run, *shared) for run in runs_of_parts(parts)]
-    looks = [look for of_run in joining.run(looking) for look in of_run]
+    looking = [partial(look_at_parts, str(target), run, *shared) for run in runs_of_parts(parts)]
+    looks = [look for of_run in made.joining.run(looking) for look in of_run]
     jobs = []
     firsts: dict[str, FirstTimes] = {}
     at = 0
@@ -104,7 +78,7 @@ def fill_gaps(
         carry = [np.nan] * len(columns)
         for part, look in zip(own, seen, strict=True):
             if any(values.n_missing for values in look):
-                filling = task_of(fill_part, str(target), part, *shared, tuple(carry), begin)
+                filling = partial(fill_part, str(target), part, *shared, tuple(carry), begin)
                 jobs.append((part, filling))
             carry = [
                 before if np.isnan(values.last) else values.last
@@ -113,7 +87,7 @@ def fill_gaps(
     counts = dict.fromkeys(columns, 0)
     written: dict[str, Part | None] = {}
     for (part, _), (left, n_filled) in zip(
-        jobs, joining.run([task for _, task in jobs]), strict=True
+        jobs, made.joining.run([task for _, task in jobs]), strict=True
     ):
         written[part.path] = left
         (target / part.path).unlink()
@@ -126,7 +100,8 @@ def fill_gaps(
     left_symbols = sorted({symbols[part.symbol] for part in kept})
     place = {name: code for code, name in enumerate(left_symbols)}
     kept = [replace(part, symbol=place[symbols[part.symbol]]) for part in kept]
-    return Filled(left_symbols, kept, _quarantine(firsts, records, tasks, reading), counts)
+    records = made.quarantine(MISSING, partial(_finder, firsts))
+    return replace(made, symbols=left_symbols, parts=kept, records=records), counts
 
 
 def _by_column(first_times: Sequence[int], columns: Sequence[str], rules: BarRules) -> FirstTimes:
@@ -218,26 +193,14 @@ def _hand_on(values: npt.NDArray[np.float64], before: float) -> None:
         values[:] = before
 
 
-def _quarantine(
-    firsts: Mapping[str, FirstTimes],
-    records: Sequence[BlockRecord],
-    tasks: Sequence[BlockJob],
-    schedule: Schedule,
-) -> list[BlockRecord]:
-    """Turn the rows of bars before first values into bad rows, in the blocks that hold some."""
-    left = list(records)
-    jobs = []
-    for record, task in zip(records, tasks, strict=True):
-        held = {
-            symbol.name: firsts[symbol.name]
-            for symbol in record.symbols
-            if symbol.rows and symbol.first_time < max(firsts.get(symbol.name, (NEVER,)))
-        }
-        if held:
-            jobs.append(task_of(quarantine_bars, task, record, MISSING, partial(lacking, held)))
-    for record in schedule.run(jobs):
-        left[record.index] = record
-    return left
+def _finder(firsts: Mapping[str, FirstTimes], record: BlockRecord) -> Find | None:
+    """How to find the bars before first values in a block that holds some."""
+    held = {
+        symbol.name: firsts[symbol.name]
+        for symbol in record.symbols
+        if symbol.rows and symbol.first_time < max(firsts.get(symbol.name, (NEVER,)))
+    }
+    return partial(lacking, held) if held else None
 
 
 def lacking(firsts: Mapping[str, FirstTimes], rows: Rows) -> tuple[npt.NDArray[np.bool_], Faults]:

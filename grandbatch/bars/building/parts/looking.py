@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from grandbatch.bars.building.parts.assembly import PART_ROWS
-from grandbatch.bars.building.planning import task_of
 from grandbatch.bars.cache.digests import read_part
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.rules import BarRules
@@ -86,7 +86,7 @@ def look_at(
     schedule: Schedule,
 ) -> list[str]:
     """Extremes at all parts of a cache, in bars order, and say what is worth a look."""
-    tasks = [task_of(look_at_parts, str(target), run) for run in runs_of_parts(parts)]
+    tasks = [partial(look_at_parts, str(target), run) for run in runs_of_parts(parts)]
     found = schedule.run(tasks)
     looks = (look for looks in found for look in looks)
     return worth_a_look(symbols, parts, looks, rules)

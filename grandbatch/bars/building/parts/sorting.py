@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,11 @@ from grandbatch.bars.building.block import (
 )
 from grandbatch.bars.building.parts.assembly import (
     PART_ROWS,
+    Held,
     PlannedPart,
-    Slice,
-    folder_of,
     group_parts,
+    plan_by_symbol,
 )
-from grandbatch.bars.building.planning import task_of
 from grandbatch.bars.building.raw import open_raw_bars
 from grandbatch.bars.cache.digests import STORED, PartDigests
 from grandbatch.bars.cache.manifest import Part
@@ -71,29 +71,18 @@ def plan_sorted_parts(
         In bars order, with bars from `first_time` up to but without `last_time`; their `rows` are
         about as many as they will have.
     """
-    part_rows = min(part_rows, PART_ROWS)
-    by_symbol: dict[str, list[tuple[Slice, SymbolRows]]] = {}
-    for record in records:
-        start = 0
-        for held in record.symbols:
-            if held.rows:
-                rows = Slice(record.index, record.n_bars, start, start + held.rows)
-                by_symbol.setdefault(held.name, []).append((rows, held))
-            start += held.rows
-    symbols = sorted(by_symbol)
-    parts: list[PlannedPart] = []
-    for code, name in enumerate(symbols):
-        parts += _plan_symbol(code, folder_of(name), by_symbol[name], part_rows)
-    return symbols, parts
+    return plan_by_symbol(records, _plan_symbol, min(part_rows, PART_ROWS))
 
 
 def _plan_symbol(
-    code: int, folder: str, held: Sequence[tuple[Slice, SymbolRows]], part_rows: int
+    code: int, folder: str, held: Sequence[Held], part_rows: int
 ) -> Iterable[PlannedPart]:
-    bounds = [NEVER, *_cut_times([rows for _, rows in held], part_rows), _FOREVER]
+    bounds = [NEVER, *_cut_times([one.rows for one in held], part_rows), _FOREVER]
     for number, (low, high) in enumerate(pairwise(bounds)):
         slices = tuple(
-            place for place, rows in held if rows.first_time < high and rows.last_candidate >= low
+            one.slice
+            for one in held
+            if one.rows.first_time < high and one.rows.last_candidate >= low
         )
         yield PlannedPart(
             symbol=code,
@@ -169,7 +158,7 @@ def sort_bars(
     shared = str(blocks_folder), str(target), rules.duplicates == "last", rules.extra
     merged: list[MergedPart] = []
     groups = group_parts(planned, part_rows)
-    for found in schedule.run([task_of(merge_parts, group, *shared) for group in groups]):
+    for found in schedule.run([partial(merge_parts, group, *shared) for group in groups]):
         merged += found
     parts = [
         Part(plan.symbol, plan.path, now.first_time, now.last_time, now.digests)
@@ -182,7 +171,7 @@ def sort_bars(
         [(task, records[task.index], np.sort(np.concatenate(again[task.index]))) for task in run]
         for run in in_runs([tasks[number] for number in sorted(again)], 1)
     ]
-    turned = [task_of(add_bad_rows, run, DUPLICATE_TIMESTAMP) for run in runs]
+    turned = [partial(add_bad_rows, run, DUPLICATE_TIMESTAMP) for run in runs]
     return symbols, parts, turned, sum(now.n_differing for now in merged)
 
 

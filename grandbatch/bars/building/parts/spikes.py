@@ -14,16 +14,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.bars.building.block import BlockJob, BlockRecord
+from grandbatch.bars.building.block import BlockRecord
 from grandbatch.bars.building.parts.looking import runs_of_parts
-from grandbatch.bars.building.planning import task_of
-from grandbatch.bars.building.quarantine import quarantine_bars
+from grandbatch.bars.building.parts.made import PartsMade
+from grandbatch.bars.building.quarantine import Find
 from grandbatch.bars.cache.digests import read_part
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.cache.parts import write_part
 from grandbatch.bars.reading.rows import Rows
 from grandbatch.kernels.bars.bar_rules import SPIKE
-from grandbatch.scheduling import Schedule
 
 Int64 = npt.NDArray[np.int64]
 Neighbours = tuple[Part | None, Part, Part | None]
@@ -34,58 +33,42 @@ SpikeTimes = Mapping[str, Int64]
 """Times of spikes by symbol, rising."""
 
 
-def remove_spikes(
-    target: Path,
-    symbols: Sequence[str],
-    parts: Sequence[Part],
-    records: Sequence[BlockRecord],
-    tasks: Sequence[BlockJob],
-    reading: Schedule,
-    joining: Schedule,
-    max_jump: float,
-) -> tuple[list[BlockRecord], list[Part]]:
+def remove_spikes(made: PartsMade, max_jump: float) -> PartsMade:
     """Quarantine spikes, and write the parts that held them anew.
 
     Parameters
     ----------
-    target : Path
-        Where the parts are.
-    symbols : sequence of str
-    parts : sequence of Part
-        In bars order.
-    records, tasks
-        Records of all blocks, and by which tasks they were read.
-    reading, joining : Schedule
-        Of tasks that read blocks, and of those that write parts.
+    made : PartsMade
     max_jump : float
         Share of a neighbour's price.
 
     Returns
     -------
-    records, parts
-        As they are now; parts without a bar are gone.
+    PartsMade
+        What stands then; parts without a bar are gone.
     """
     times: dict[Part, Int64] = {}
-    runs = list(runs_of_parts(parts))
-    beside = _neighbours(parts)
+    runs = list(runs_of_parts(made.parts))
+    beside = _neighbours(made.parts)
+    target = str(made.target)
     finding = [
-        task_of(find_spikes, str(target), [beside[part.path] for part in run], max_jump)
-        for run in runs
+        partial(find_spikes, target, [beside[part.path] for part in run], max_jump) for run in runs
     ]
-    for run, found in zip(runs, joining.run(finding), strict=True):
+    for run, found in zip(runs, made.joining.run(finding), strict=True):
         times.update((part, of) for part, of in zip(run, found, strict=True) if len(of))
     if not times:
-        return list(records), list(parts)
+        return made
     by_symbol: dict[str, list[Int64]] = {}
     for part, of in times.items():
-        by_symbol.setdefault(symbols[part.symbol], []).append(of)
+        by_symbol.setdefault(made.symbols[part.symbol], []).append(of)
     everywhere = {name: np.concatenate(of) for name, of in by_symbol.items()}
-    writing = [task_of(write_without, str(target), part, of) for part, of in times.items()]
-    rewritten = dict(zip(times, joining.run(writing), strict=True))
-    left = [rewritten.get(part, part) for part in parts]
-    return (
-        _quarantine(everywhere, records, tasks, reading),
-        [part for part in left if part is not None],
+    writing = [partial(write_without, target, part, of) for part, of in times.items()]
+    rewritten = dict(zip(times, made.joining.run(writing), strict=True))
+    left = [rewritten.get(part, part) for part in made.parts]
+    return replace(
+        made,
+        parts=[part for part in left if part is not None],
+        records=made.quarantine(SPIKE, partial(_finder, everywhere)),
     )
 
 
@@ -155,24 +138,15 @@ def write_without(target: str, part: Part, times: Int64) -> Part | None:
     return replace(part, first_time=int(own[0]), last_time=int(own[-1]), digests=digests)
 
 
-def _quarantine(
-    times: SpikeTimes, records: Sequence[BlockRecord], tasks: Sequence[BlockJob], schedule: Schedule
-) -> list[BlockRecord]:
-    """Turn the rows of some bars into bad rows, in the blocks that may hold them."""
-    left = list(records)
-    jobs = []
-    for record, task in zip(records, tasks, strict=True):
-        held: dict[str, Int64] = {}
-        for symbol in record.symbols:
-            own = times.get(symbol.name, _NEVER)
-            low, high = np.searchsorted(own, [symbol.first_time, symbol.last_time + 1])
-            if symbol.rows and low < high:
-                held[symbol.name] = own[low:high]
-        if held:
-            jobs.append(task_of(quarantine_bars, task, record, SPIKE, partial(are_of_times, held)))
-    for record in schedule.run(jobs):
-        left[record.index] = record
-    return left
+def _finder(times: SpikeTimes, record: BlockRecord) -> Find | None:
+    """How to find the rows of some bars in a block that may hold them."""
+    held: dict[str, Int64] = {}
+    for symbol in record.symbols:
+        own = times.get(symbol.name, _NEVER)
+        low, high = np.searchsorted(own, [symbol.first_time, symbol.last_time + 1])
+        if symbol.rows and low < high:
+            held[symbol.name] = own[low:high]
+    return partial(are_of_times, held) if held else None
 
 
 def are_of_times(times: SpikeTimes, rows: Rows) -> tuple[npt.NDArray[np.bool_], None]:
