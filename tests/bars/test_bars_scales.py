@@ -139,3 +139,60 @@ def test_who_says_what_numbers_mean_is_believed(tmp_path):
     ticks = seconds(MINUTES) * 10**7 + TICKS["ticks of .NET"][0]
     path = write(tmp_path / "x.csv", ticks)
     assert (read(path, epoch_unit="ns").astype("int64").to_numpy() == ticks).all()
+
+
+YEARS = {2000: 946_684_800, 2001: 978_307_200}
+HOURS_ON = pd.date_range("2023-01-01 23:00", periods=26 * 168, freq="h")
+NIGHT = HOURS_ON[np.arange(26 * 168) % 168 < 119]
+"""From Sunday evening to Friday evening, as currencies and futures are traded."""
+OF_WEEKS = {
+    "days": pd.bdate_range("2015-01-02", periods=90),
+    "days of Tokyo": pd.bdate_range("2015-01-02", periods=90) - pd.Timedelta("9h"),
+    "minutes": DAYS.repeat(30) + pd.to_timedelta(np.tile(np.arange(870, 900), 90), "min"),
+    "nights": NIGHT,
+}
+
+
+@pytest.mark.parametrize("times", OF_WEEKS.values(), ids=OF_WEEKS)
+@pytest.mark.parametrize("year", YEARS)
+@pytest.mark.parametrize("unit", ["s", "ms", "ns"])
+def test_counts_since_2000_are_told_by_the_days_on_which_markets_rest(tmp_path, year, unit, times):
+    zero, scale = YEARS[year], {"s": 1, "ms": 10**3, "ns": 10**9}[unit]
+    path = write(tmp_path / "x.csv", (seconds(times) - zero) * scale)
+    with pytest.raises(TimestampError, match=f"as if they counted from {year}") as caught:
+        read(path)
+    [rules] = follow(str(caught.value))
+    assert rules.epoch_unit == unit
+    told = int(re.search(r"write x \+ (\d+) in their place", str(caught.value))[1])
+    assert (read(path, epoch_unit=unit) + pd.Timedelta(told // scale, "s")).tolist() == [
+        *times.tz_localize("UTC")
+    ]
+    right = write(tmp_path / "right.csv", (seconds(times) - zero) * scale + told)
+    assert read(right).tolist() == [*times.tz_localize("UTC")]
+
+
+@pytest.mark.parametrize("start", ["1985-01-02", "2015-01-02"])
+@pytest.mark.parametrize(
+    "times",
+    [
+        pd.bdate_range("2015-01-01", periods=90),
+        pd.date_range("2015-01-01", periods=90),
+        pd.date_range("2015-01-01", periods=90, freq="W-WED"),
+        pd.date_range("2015-01-01", periods=90, freq="MS"),
+        pd.bdate_range("2015-01-01", periods=9),
+        pd.bdate_range("2015-01-01", periods=90, freq="C", weekmask="Sun Mon Tue Wed Thu"),
+        pd.bdate_range("2015-01-01", periods=90, freq="C", weekmask="Mon Tue Wed Thu Fri Sat"),
+    ],
+    ids=["week", "always", "weekly", "monthly", "few", "Riyadh", "Saturdays"],
+)
+def test_other_weeks_are_epochs_of_1970(tmp_path, times, start):
+    weeks = (pd.Timestamp(start) - pd.Timestamp("2015-01-01")).days // 7 * 7
+    moved = times + pd.Timedelta(weeks, "D")
+    assert read(write(tmp_path / "x.csv", seconds(moved))).tolist() == [*moved.tz_localize("UTC")]
+
+
+@pytest.mark.parametrize("start", ["1981-01-02", "1993-01-05"])
+def test_nor_do_holidays_make_another_year(tmp_path, start):
+    days = pd.bdate_range(start, periods=300)
+    kept = days[(np.arange(300) % 11 != 3) & (days.month != 8)]
+    assert len(read(write(tmp_path / "x.csv", seconds(kept)))) == len(kept)

@@ -31,6 +31,7 @@ from grandbatch.bars.reading.rows import Rows, scale_prices
 from grandbatch.bars.reading.text_blocks import CsvBlock
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.timestamps.evidence import Evidence
+from grandbatch.bars.timestamps.scales import epoch_days
 from grandbatch.bars.timestamps.texts import TimeForm
 from grandbatch.files.whole import written_aside
 from grandbatch.kernels.bars.bar_rules import (
@@ -121,6 +122,8 @@ class BlockRecord:
     evidence: Evidence
     turned: tuple[str, ...]
     """Plain names of columns in which no text was seen before, and may be one here."""
+    days: tuple[int, ...]
+    """Where timestamps are numbers, days of bars as `epoch_days` tells them."""
     reasons: tuple[int, ...]
     """Rows of each reason code."""
     symbols: tuple[SymbolRows, ...]
@@ -216,6 +219,7 @@ def read_block(task: BlockJob, groups: OpenGroups | None = None) -> BlockRecord:
         leaves=opened.leaves,
         evidence=rows.evidence,
         turned=rows.turned,
+        days=_days_of(rows, symbols),
         reasons=tuple(np.bincount(rows.reasons, minlength=256)[:N_REASONS].tolist()),
         symbols=symbols,
         changes=(
@@ -227,6 +231,13 @@ def read_block(task: BlockJob, groups: OpenGroups | None = None) -> BlockRecord:
         n_differing=judged.n_differing,
         part=part,
     )
+
+
+def _days_of(rows: Rows, symbols: Sequence[SymbolRows]) -> tuple[int, ...]:
+    if not rows.evidence.numbers.rows:
+        return ()
+    last = max((held.last_time for held in symbols if held.rows), default=NEVER)
+    return epoch_days(rows.times[rows.reasons == ACCEPTED], last)
 
 
 def read_rows(task: BlockJob, groups: OpenGroups) -> tuple[Rows, OpenBlock]:

@@ -51,6 +51,7 @@ from grandbatch.bars.building.quarantine import (
     near_misses,
 )
 from grandbatch.bars.building.settling import (
+    check_weeks,
     refuse_undated,
     settle_meanings,
     settle_sessions,
@@ -243,6 +244,7 @@ class CacheBuild:
         wrong = settle_meanings(self.records, self.sources, self.rules)
         self.tasks = under_verdicts(self.tasks, self.sources)
         self._read_again([task for task in self.tasks if task.file in wrong])
+        check_weeks(self.records, self.sources, self.rules)
         if self.base is not None:
             check_independent(self.sources, self.tasks, self.rules)
 

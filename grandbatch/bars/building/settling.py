@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from grandbatch.bars.building.block import BlockRecord
 from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.problems import check_dated, check_times
-from grandbatch.bars.rules import BarRules
+from grandbatch.bars.rules import UNITS, BarRules
 from grandbatch.bars.timestamps.evidence import Evidence, total
+from grandbatch.bars.timestamps.scales import check_weekdays
 from grandbatch.bars.timestamps.sessions import day_before
 
 
@@ -41,6 +42,24 @@ def settle_meanings(
             source.meaning = meaning
             wrong.add(number)
     return wrong
+
+
+def check_weeks(records: Sequence[BlockRecord], sources: Sequence[Source], rules: BarRules) -> None:
+    """Refuse files of epochs whose days of rest are those of another year.
+
+    Raises
+    ------
+    TimestampError
+    """
+    if rules.epoch_unit is not None:
+        return
+    days: list[set[int]] = [set() for _ in sources]
+    for record in records:
+        days[record.file].update(record.days)
+    for source, of_file in zip(sources, days, strict=True):
+        unit = source.meaning.numbers
+        if of_file and unit is not None and unit in range(len(UNITS)):
+            check_weekdays(of_file, unit, source.file.full_name)
 
 
 def settle_sessions(records: Sequence[BlockRecord]) -> tuple[tuple[int, ...], list[int]]:

@@ -1,7 +1,8 @@
 """Timestamps that are numbers and count otherwise than epochs, or are digits of another order.
 
 Such numbers make plausible epochs of wrong years: ticks of .NET are nanoseconds of 1990, and
-``2401020930`` is a second of 2046. A column's first and last rows show what they are.
+``2401020930`` is a second of 2046. A column's first and last rows show what they are. Seconds since
+2000 or 2001 look like epochs of thirty years before; where markets rest, the days of the week tell.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ Floats = npt.NDArray[np.float64]
 _FEWEST = 5
 """Different numbers that tell what they are."""
 _DAY = 86_400.0
+_DAY_NS = 86_400 * 10**9
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
@@ -138,6 +140,64 @@ def check_scale(texts: Sequence[str], rules: BarRules, where: str) -> None:
             f"{where}: its timestamps are numbers from {low} to {high}, and rather than "
             f"epochs look like {looks}" + (f"; if they are epochs, add {epochs}" if epochs else "")
         )
+
+
+_REST = "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"
+_ZEROS = {2000: 946_684_800, 2001: 978_307_200}
+"""Seconds from 1970 to the start of other years."""
+_WEEKENDS = {5, 6}, {5}, {4, 5}
+"""Days without bars, from Monday on."""
+_FEWEST_DAYS = 15
+_STRAY = 0.02
+"""A day of the week with fewer dates has stray ones only."""
+
+
+def epoch_days(times: npt.NDArray[np.int64], last: int) -> tuple[int, ...]:
+    """Return the different days of times, as far as they may count from another year than 1970.
+
+    Where the last of them lies behind 1999, it alone: that shows that they don't.
+    """
+    if last >= _ZEROS[2000] * 10**9:
+        return (last // _DAY_NS,)
+    days = times // _DAY_NS
+    return tuple(np.unique(days[np.append(True, days[1:] != days[:-1])[: len(days)]]).tolist())
+
+
+def check_weekdays(days: set[int], unit: int, where: str) -> None:
+    """Refuse epochs whose days of rest are those of a week that began in another year.
+
+    Parameters
+    ----------
+    days : set of int
+        As `epoch_days`, of all rows.
+    unit : int
+        That of the numbers.
+    where : str
+        What errors call the file.
+
+    Raises
+    ------
+    TimestampError
+        It names the year, and what to do.
+    """
+    if len(days) < _FEWEST_DAYS or min(days) < 0 or max(days) >= _ZEROS[2000] // 86_400:
+        return
+    counts = np.bincount([(day + 3) % 7 for day in days], minlength=7)
+    rest = {day for day in range(7) if counts[day] <= _STRAY * counts.max()}
+    is_daily = 2 * len(days) > max(days) - min(days)
+    for year, zero in _ZEROS.items():
+        if is_daily and {(day + zero // 86_400) % 7 for day in rest} in _WEEKENDS:
+            names = " or ".join(_REST[day] for day in sorted(rest))
+            raise TimestampError(
+                f"{where}: its timestamps are numbers, and as epochs, from "
+                f"{_date(min(days))} to {_date(max(days))}, none falls on a {names}, as if they "
+                f"counted from {year}. If so, write x + {zero * 1000**unit} in their place; if "
+                f"they are epochs, add {offer('--epoch-unit', UNITS[unit])}"
+            )
+
+
+def _date(day: int) -> str:
+    return str(np.datetime64(day, "D"))
 
 
 def _column(texts: Sequence[str]) -> pa.ChunkedArray:
