@@ -256,6 +256,19 @@ def test_every_package_has_a_map_of_its_modules():
         assert sorted(named) == sorted(there), path
 
 
+def dotted(tree):
+    """Functions of a module, and methods behind the names of their classes."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            yield node.name
+        elif isinstance(node, ast.ClassDef):
+            yield from (
+                f"{node.name}.{inner.name}"
+                for inner in node.body
+                if isinstance(inner, ast.FunctionDef)
+            )
+
+
 def test_the_page_for_who_changes_the_code_names_what_is_there():
     page = (ROOT.parent / "docs" / "internals.md").read_text()
     paths = {str(path.relative_to(ROOT)) for path, _ in MODULES.values()}
@@ -263,6 +276,12 @@ def test_the_page_for_who_changes_the_code_names_what_is_there():
     for name in re.findall(r"`([a-z_/]+(?:\.py|/))`", page):
         is_there = any(f"/{path}".endswith(f"/{name}") for path in paths | folders)
         assert is_there or (ROOT.parent / name).exists(), name
+    rows = re.findall(r"^\| [^|`]+ \| (`[^|]+`) \| (`[^|]+`) \|$", page, re.MULTILINE)
+    assert len(rows) > 15
+    for functions, files in rows:
+        where = [ROOT / name for name in re.findall(r"`([^`]+)`", files)]
+        there = {name for path in where for name in dotted(ast.parse(path.read_text()))}
+        assert set(re.findall(r"`([^`]+)`", functions)) <= there, functions
     tree = page.split("```text\n")[1].split("```")[0]
     shown = set(re.findall(r"\b([a-z_]+)(?:/|\.py)(?=\s|$)", tree))
     parts = {path.name.removesuffix(".py") for path in ROOT.iterdir()} - {"__pycache__", "py.typed"}

@@ -3,6 +3,7 @@
 | module | |
 |---|---|
 | `rules` | `BarRules`: all of them as a value, and the reasons why a row is no bar |
+| `checking` | their values, checked where they are given |
 | `extras` | extra columns: what they may be called, and what stands where one has no value |
 | `clocks` | a zone, and what a clock is ahead of it |
 | `timeframe` | how long bars last, and in which intervals finer ones are gathered |

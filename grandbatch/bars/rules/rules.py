@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -10,6 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from grandbatch.bars.rules.checking import (
+    check_encoding,
+    check_form,
+    check_pattern,
+    check_start,
+    check_texts,
+    checked_list,
+    checked_names,
+    checked_where,
+)
 from grandbatch.bars.rules.clocks import split_zone
 from grandbatch.bars.rules.extras import checked_extra, checked_fill
 from grandbatch.bars.rules.timeframe import Timeframe, made_timeframe
@@ -41,9 +50,6 @@ MAPPABLE = (*BAR_COLUMNS, "date", "time")
 """Names that `BarRules.columns` can give to a header."""
 
 DEFAULT_SYMBOL = "default"
-
-_CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
-_YEAR = r"%-?[YyGcxDF]"
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ class BarRules:
     """How long a bar of the inputs lasts; None takes the commonest distance of neighbours."""
 
     def __post_init__(self) -> None:
-        _check_texts({one.name: getattr(self, one.name) for one in fields(self)})
+        check_texts({one.name: getattr(self, one.name) for one in fields(self)})
         object.__setattr__(self, "extra", checked_extra(self.extra, MAPPABLE))
         object.__setattr__(self, "fill", checked_fill(self.fill, self.extra))
         unknown = sorted(set(self.columns) - {*MAPPABLE, *self.extra})
@@ -159,7 +165,7 @@ class BarRules:
                 f"choose from {', '.join((*MAPPABLE, *self.extra))}, or name it in extra"
             )
         object.__setattr__(self, "columns", dict(self.columns))
-        object.__setattr__(self, "names", _checked_names(self.names, self.columns))
+        object.__setattr__(self, "names", checked_names(self.names, self.columns))
         if self.delimiter is not None and (
             len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n'
         ):
@@ -172,15 +178,15 @@ class BarRules:
                 f"got {self.decimal!r} with delimiter {self.delimiter!r}"
             )
         self._check_judgement()
-        object.__setattr__(self, "ignore_columns", _checked_list(self.ignore_columns))
-        object.__setattr__(self, "where", _checked_where(self.where))
-        _check_pattern(self.symbol_from)
+        object.__setattr__(self, "ignore_columns", checked_list(self.ignore_columns))
+        object.__setattr__(self, "where", checked_where(self.where))
+        check_pattern(self.symbol_from)
         if not (math.isfinite(self.price_scale) and self.price_scale > 0):
             raise UsageError(f"price_scale must be above 0, got {self.price_scale}")
         if self.no_volume and "volume" in self.columns:
             raise UsageError("no_volume and columns for the volume contradict each other")
         if self.encoding is not None:
-            _check_encoding(self.encoding)
+            check_encoding(self.encoding)
         if self.symbol is not None and self.symbol_from is not None:
             raise UsageError(
                 f"symbol {self.symbol!r} and symbol_from {self.symbol_from!r} contradict each "
@@ -190,7 +196,7 @@ class BarRules:
             raise UsageError("symbol must not be empty")
         if self.epoch_unit not in (None, *UNITS):
             raise UsageError(f"epoch_unit must be s, ms, us or ns, got {self.epoch_unit!r}")
-        _check_form(self.timestamp_format, self.epoch_unit)
+        check_form(self.timestamp_format, self.epoch_unit)
         zone = split_zone(self.timezone)
         if self.bar_time not in ("open", "close"):
             raise UsageError(f"bar_time must be open or close, got {self.bar_time!r}")
@@ -201,7 +207,7 @@ class BarRules:
         asked = self.resample, self.resample_offset, zone, self.aggregate, self.extra
         timeframe = made_timeframe(*asked, by_closing=self.bar_time == "close")
         object.__setattr__(self, "_timeframe", timeframe)
-        _check_start(self.session_start)
+        check_start(self.session_start)
 
     def _check_judgement(self) -> None:
         """Check what decides which rows are bars."""
@@ -329,90 +335,3 @@ class BarRules:
         if self.on_bad_rows == "raise":
             return n_bad == 0
         return n_bad <= self.max_bad_fraction * n_rows
-
-
-def _check_texts(values: Mapping[str, Any]) -> None:
-    """Refuse bytes that are no UTF-8: no header and no symbol has them."""
-    for name, value in values.items():
-        try:
-            json.dumps(value, ensure_ascii=False, default=str).encode()
-        except UnicodeEncodeError:
-            raise UsageError(f"{name} must be text in UTF-8, got {value!r}") from None
-
-
-def _checked_list(names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise UsageError(f"ignore_columns must be a list of headers, got the text {names!r}")
-    return tuple(names)
-
-
-def _checked_where(where: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    if not isinstance(where, Mapping):
-        raise UsageError(f"where must map headers to texts, such as {{'x': '2'}}, got {where!r}")
-    return {
-        header: tuple(str(text) for text in ([texts] if _is_one(texts) else texts))
-        for header, texts in where.items()
-    }
-
-
-def _is_one(texts: Any) -> bool:
-    return isinstance(texts, str) or not isinstance(texts, Sequence)
-
-
-def _check_pattern(pattern: str | None) -> None:
-    if pattern in (None, "filename"):
-        return
-    try:
-        groups = re.compile(str(pattern)).groups
-    except re.error as error:
-        raise UsageError(f"symbol_from {pattern!r} is no regular expression: {error}") from None
-    if not groups:
-        raise UsageError(
-            "symbol_from must be filename, or a regular expression with a group that is the "
-            f"symbol, such as '([A-Z]+)-1m-', got {pattern!r}"
-        )
-
-
-def _check_encoding(name: str) -> None:
-    try:
-        "1".encode(name).decode(name)
-    except (LookupError, UnicodeError, TypeError, ValueError):
-        raise UsageError(
-            f"encoding {name!r} is unknown; write one such as gbk, cp1252 or utf-16"
-        ) from None
-
-
-def _checked_names(names: Sequence[str], columns: Mapping[str, str]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise UsageError(f"names must be a list of names, got the text {names!r}")
-    for name in names:
-        if name and list(names).count(name) > 1:
-            raise UsageError(f"names has {name!r} twice; each column needs a name of its own")
-    lost = [header for header in columns.values() if names and header not in names]
-    if lost:
-        raise UsageError(f"columns names {lost[0]!r}, which is not among names {', '.join(names)}")
-    return tuple(names)
-
-
-def _check_start(start: str | None) -> None:
-    if start is not None and not re.fullmatch(_CLOCK, start):
-        raise UsageError(f"session_start must be a time of day such as 18:00, got {start!r}")
-
-
-def _check_form(form: str | None, epoch_unit: str | None) -> None:
-    if form is None:
-        return
-    if "%" not in form:
-        raise UsageError(
-            f"timestamp_format must be in strptime's form, such as %d/%m/%Y %H:%M, got {form!r}"
-        )
-    if not re.search(_YEAR, form):
-        raise UsageError(
-            f"timestamp_format {form!r} has no year, and a time of day alone is no timestamp; "
-            "map the columns date and time, and write %Y-%m-%d %H:%M"
-        )
-    if epoch_unit is not None:
-        raise UsageError(
-            f"epoch_unit {epoch_unit!r} and timestamp_format {form!r} contradict each other; "
-            "give one of them"
-        )
