@@ -10,11 +10,11 @@ import logging
 import math
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, TypeVar
 
 from grandbatch.checkpoint.encoding import (
     NAME,
@@ -33,6 +33,9 @@ from grandbatch.files.whole import TEMPORARY_SUFFIX, room_for, write_whole
 _UNPUBLISHED = ".new"
 
 log = logging.getLogger("grandbatch")
+
+
+Said = TypeVar("Said")
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,32 @@ class Checkpoint:
     metrics: dict[str, float]
     path: Path
     skipped: tuple[str, ...] = ()
+
+    def said(self, key: str, read: Callable[[Any], Said], what: str) -> Said | None:
+        """Read a part of the loader's state; None where it was written before there was one.
+
+        Parameters
+        ----------
+        key : str
+            Of the part.
+        read : callable
+            Makes something of it; what it raises says that it makes no sense.
+        what : str
+            What the part says, for the error.
+
+        Raises
+        ------
+        CheckpointError
+            If the part makes no sense.
+        """
+        if key not in self.loader_state:
+            return None
+        try:
+            return read(self.loader_state[key])
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.path} does not say {what} ({type(error).__name__}: {error}); train again"
+            ) from None
 
 
 def read_checkpoint(

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from grandbatch.errors import DiskFullError
 from grandbatch.files.system import WRITING, sync_file, sync_folder
@@ -177,12 +176,7 @@ class Syncer:
     def __enter__(self) -> Syncer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=error is not None)
 
     def add(self, path: Path) -> None:

@@ -79,10 +79,8 @@ class Lineage:
         CheckpointError
             If what it says makes no sense.
         """
-        if _KEY not in checkpoint.loader_state:
-            return None
-        value = checkpoint.loader_state[_KEY]
-        try:
+
+        def read(value: Any) -> Lineage:
             stages = tuple(Stage(**stage) for stage in value["stages"])
             if stages[-1].content_id != checkpoint.loader_state["loader"]["content_id"]:
                 raise ValueError("it ends with another store")
@@ -90,11 +88,8 @@ class Lineage:
                 None if value[name] is None else _read(value[name]) for name in ("before", "had")
             )
             return cls(stages, before, _read(value["changed"]), had)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{checkpoint.path} does not say which windows were learnt from "
-                f"({type(error).__name__}: {error}); train again"
-            ) from None
+
+        return checkpoint.said(_KEY, read, "which windows were learnt from")
 
     def to_state(self) -> dict[str, Any]:
         """Return what goes into a checkpoint's state, as JSON types."""

@@ -91,10 +91,8 @@ class Provenance:
         CheckpointError
             If what it says makes no sense.
         """
-        if _KEY not in checkpoint.loader_state:
-            return None
-        value = checkpoint.loader_state[_KEY]
-        try:
+
+        def read(value: Any) -> Provenance:
             gap = value["max_gap_ns"]
             seen = tuple((int(first), int(stop)) for first, stop in value["seen"])
             if not seen:
@@ -107,11 +105,8 @@ class Provenance:
                 seen=seen,
                 splits={name: Split.from_json(part) for name, part in value["splits"].items()},
             )
-        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{checkpoint.path} does not say which bars were learnt from "
-                f"({type(error).__name__}: {error}); train again"
-            ) from None
+
+        return checkpoint.said(_KEY, read, "which bars were learnt from")
 
     def to_state(self) -> dict[str, Any]:
         """Return what goes into a checkpoint's state, as JSON types."""
