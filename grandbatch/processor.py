@@ -59,7 +59,7 @@ class BatchProcessor:
     config : BatchConfig, optional
         By default that of the store's windows.
     checkpoint_dir : path
-        Where checkpoints lie.
+        Where checkpoints lie: a folder, or a URL of an object store (``s3://…``).
     feature_set : str or FeatureSet, optional
         For bars: the set to build. By default the one with the config's sequence length.
     epochs : int
@@ -234,7 +234,7 @@ class BatchProcessor:
         try:
             with (
                 guard,
-                MetricsLog(self.checkpoints.directory, self.loader.rank) as curves,
+                MetricsLog(self.checkpoints.logs, self.loader.rank) as curves,
                 closing(self._train(trainer, guard, ranks or Ranks())) as results,
             ):
                 for result in results:
@@ -268,7 +268,7 @@ class BatchProcessor:
     def _guard(self, ranks: Ranks | None) -> TrainingGuard:
         """Make what keeps the run inside its memory."""
         record = TrainingLog(
-            self.checkpoints.directory,
+            self.checkpoints.logs,
             self.loader.rank,
             None if self._metrics_port is None else self._metrics_port + self.loader.rank,
         )

@@ -3,6 +3,7 @@
 | module | |
 |---|---|
 | `manager` | checkpoints of one training: saved, pruned, listed, loaded |
+| `shelves` | where they lie: a folder, or an object store |
 | `encoding` | the bytes of one |
 | `payload` | what a payload may hold: looked at before anything is made of it |
 """
@@ -14,6 +15,7 @@ from grandbatch.checkpoint.manager import (
     CheckpointManager,
     read_checkpoint,
 )
+from grandbatch.checkpoint.shelves import is_shelf
 
 __all__ = [
     "FORMAT",
@@ -21,5 +23,6 @@ __all__ = [
     "Checkpoint",
     "CheckpointInfo",
     "CheckpointManager",
+    "is_shelf",
     "read_checkpoint",
 ]

@@ -158,15 +158,14 @@ def metrics_from_json(metrics: Mapping[str, float | str]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
 
 
-def read_header(file: BinaryIO, path: Path) -> dict[str, Any]:
-    """Read and check preamble and header; leave the file at the payload.
+def read_header(file: BinaryIO, path: Path, n_bytes: int) -> dict[str, Any]:
+    """Read and check preamble and header of a file of so many bytes; leave it at the payload.
 
     Raises
     ------
     CheckpointError
         If the file is foreign, damaged, cut short, or of another format.
     """
-    n_bytes = path.stat().st_size
     preamble = file.read(_PREAMBLE.size)
     if not preamble.startswith(MAGIC):
         raise DamagedCheckpointError(

@@ -8,29 +8,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 from grandbatch.checkpoint.encoding import (
-    NAME,
     check_plain,
     decode_payload,
     encode,
     metrics_from_json,
     read_header,
 )
-from grandbatch.errors import CheckpointError, DamagedCheckpointError, UsageError
-from grandbatch.files.ordinary import open_regular
-from grandbatch.files.refusals import refuse_inside_store, refuse_url
-from grandbatch.files.system import sync_folder
-from grandbatch.files.whole import TEMPORARY_SUFFIX, room_for, write_whole
-
-_UNPUBLISHED = ".new"
+from grandbatch.checkpoint.shelves import opened, shelf_at, step_of
+from grandbatch.errors import CheckpointError, DamagedCheckpointError, DiskFullError, UsageError
+from grandbatch.files.locations import is_remote, location_of, told
 
 log = logging.getLogger("grandbatch")
 
@@ -143,22 +136,19 @@ def read_checkpoint(
     CheckpointError
         If it can't be used, or belongs to another store.
     """
-    path = Path(path)
-    try:
-        with os.fdopen(open_regular(path), "rb") as file:
-            header = read_header(file, path)
-            if content_id is not None and header["content_id"] != content_id:
-                raise CheckpointError(
-                    f"{path} was saved while training on other windows: those of another store, or "
-                    "of this one before it grew or was built anew; to train on what is new since, "
-                    "give --since-last (since_last=True); to take its weights along, "
-                    f"--init-from {shlex.quote(str(path))} and another folder; or start again "
-                    f"with --no-resume (it is of {header['content_id'][:12]}, this run of "
-                    f"{content_id[:12]})"
-                )
-            payload = file.read(header["payload_bytes"])
-    except OSError as error:
-        raise DamagedCheckpointError(f"{path} can't be read ({error})") from error
+    path = location_of(path) if is_remote(path) else Path(path)
+    with opened(path) as (file, n_bytes):
+        header = read_header(file, path, n_bytes)
+        if content_id is not None and header["content_id"] != content_id:
+            raise CheckpointError(
+                f"{path} was saved while training on other windows: those of another store, or "
+                "of this one before it grew or was built anew; to train on what is new since, "
+                "give --since-last (since_last=True); to take its weights along, "
+                f"--init-from {shlex.quote(str(path))} and another folder; or start again "
+                f"with --no-resume (it is of {header['content_id'][:12]}, this run of "
+                f"{content_id[:12]})"
+            )
+        payload = file.read(header["payload_bytes"])
     digest = hashlib.sha256(payload).hexdigest()
     if digest != header["sha256"]:
         raise DamagedCheckpointError(
@@ -181,7 +171,7 @@ class CheckpointManager:
     Parameters
     ----------
     directory : str or Path
-        Where the files lie; made where it is missing.
+        Where the files lie; made where it is missing. Or a URL of an object store: ``s3://…``.
     content_id : str
         Identity of the store that the run trains on; a checkpoint of another one is refused.
     keep : int
@@ -194,7 +184,14 @@ class CheckpointManager:
     Raises
     ------
     UsageError
-        If `keep` is below 1, or the directory is a file, a URL, or inside a store.
+        If `keep` is below 1, or the directory is a file, inside a store, or at a URL that is none
+        of an object store.
+
+    Attributes
+    ----------
+    directory : Path
+    logs : Path
+        Where what is written all the time lies: the directory, or a folder on a disk for a URL.
 
     Examples
     --------
@@ -216,11 +213,8 @@ class CheckpointManager:
     ) -> None:
         if keep < 1:
             raise UsageError(f"keep must be at least 1 checkpoint, got {keep}")
-        refuse_url(directory, "checkpoints (--checkpoint-dir)")
-        self.directory = Path(directory)
-        refuse_inside_store(self.directory, "checkpoints (--checkpoint-dir)")
-        if self.directory.exists() and not self.directory.is_dir():
-            raise UsageError(f"{self.directory} is a file; give a directory for checkpoints")
+        self._shelf = shelf_at(directory)
+        self.directory, self.logs = self._shelf.path, self._shelf.logs
         self.content_id = content_id
         self.keep = keep
         self.keep_best = keep_best
@@ -238,12 +232,12 @@ class CheckpointManager:
         """
         check_plain(dict(trainer_state), "trainer_state", lazy=True)
         try:
-            with room_for(self.directory):
-                self.directory.mkdir(parents=True, exist_ok=True)
-                TemporaryFile(dir=self.directory).close()
+            self._shelf.prepare()
+        except DiskFullError:
+            raise
         except OSError as error:
             raise UsageError(
-                f"checkpoints can't be saved in {self.directory} ({error.strerror}); "
+                f"checkpoints can't be saved in {self.directory} ({told(error)}); "
                 "save into another folder, or check its rights"
             ) from None
 
@@ -286,21 +280,8 @@ class CheckpointManager:
         if step < 0:
             raise UsageError(f"step must be at least 0, got {step}")
         data = encode(step, self.content_id, trainer_state, loader_state, metrics)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / f"step-{step:09d}.ckpt"
-        unpublished = path.with_name(path.name + _UNPUBLISHED)
-        try:
-            write_whole(unpublished, data)
-            # Before the rename: were they removed after it, a kill in between would leave a given
-            # up run's later step, and the next load would take that for this run's latest.
-            for later in self._paths():
-                if _step_of(later) > step:
-                    later.unlink()
-            unpublished.rename(path)
-        except BaseException:
-            unpublished.unlink(missing_ok=True)
-            raise
-        sync_folder(self.directory)
+        later = [path for path in self._shelf.paths() if step_of(path) > step]
+        path = self._shelf.write(f"step-{step:09d}.ckpt", data, later)
         self._prune()
         return path
 
@@ -326,7 +307,7 @@ class CheckpointManager:
         if path is not None:
             return read_checkpoint(path, wanted)
         skipped: list[str] = []
-        for candidate in reversed(self._paths()):
+        for candidate in reversed(self._shelf.paths()):
             try:
                 found = read_checkpoint(candidate, wanted, tuple(skipped))
             except DamagedCheckpointError as error:
@@ -345,7 +326,7 @@ class CheckpointManager:
 
     def latest(self) -> Path | None:
         """Return the newest checkpoint's path, unchecked; None where there is none."""
-        paths = self._paths()
+        paths = self._shelf.paths()
         return paths[-1] if paths else None
 
     def best(self) -> Path | None:
@@ -359,13 +340,7 @@ class CheckpointManager:
 
     def list(self) -> tuple[CheckpointInfo, ...]:
         """Return what each checkpoint's header says, oldest first, without reading payloads."""
-        return tuple(_info(path) for path in self._paths())
-
-    def _paths(self) -> tuple[Path, ...]:
-        if not self.directory.is_dir():
-            return ()
-        found = [path for path in self.directory.iterdir() if NAME.fullmatch(path.name)]
-        return tuple(sorted(found, key=_step_of))
+        return tuple(_info(path) for path in self._shelf.paths())
 
     def _is_rated(self, info: CheckpointInfo) -> bool:
         return math.isfinite(info.metrics.get(self.metric, math.nan))
@@ -379,25 +354,15 @@ class CheckpointManager:
         rated = [i for i in mine if i.content_id == self.content_id and self._is_rated(i)]
         if self.keep_best and rated:
             wanted.add(max(rated, key=self._rank).path)
-        for info in mine:
-            if info.path not in wanted:
-                info.path.unlink()
-        for stale in self.directory.glob("step-*.ckpt" + _UNPUBLISHED + "*"):
-            if stale.name.endswith((_UNPUBLISHED, _UNPUBLISHED + TEMPORARY_SUFFIX)):
-                stale.unlink()
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-").removesuffix(".ckpt"))
+        self._shelf.remove([info.path for info in mine if info.path not in wanted])
 
 
 def _info(path: Path) -> CheckpointInfo:
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
-            header = read_header(file, path)
-        n_bytes = path.stat().st_size
-    except (CheckpointError, OSError) as error:
-        return CheckpointInfo(path, _step_of(path), None, None, None, {}, 0, str(error))
+        with opened(path) as (file, n_bytes):
+            header = read_header(file, path, n_bytes)
+    except CheckpointError as error:
+        return CheckpointInfo(path, step_of(path), None, None, None, {}, 0, str(error))
     position = header["position"] or {}
     return CheckpointInfo(
         path=path,

@@ -35,6 +35,15 @@ SetName = Annotated[
 ]
 StoreOption = Annotated[Path, typer.Option("--store", help="Where the store is, or is to be.")]
 StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A finished store.")]
+StoreCache = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder on a local disk where files of a store at a URL are kept for later epochs."
+    ),
+]
+StoreCacheBytes = Annotated[
+    str, typer.Option(help="How much of it, such as 20GiB; what finds no room is read each time.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell more on stderr.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]

@@ -14,7 +14,7 @@ from grandbatch.bars.inputs.opening import is_url
 from grandbatch.cli import options as o
 from grandbatch.cli.output import show
 from grandbatch.store.notes import notes
-from grandbatch.store.reader import MatrixStore
+from grandbatch.store.reader import CACHE_BYTES, MatrixStore
 from grandbatch.values.times import iso_time
 
 _SHOWN_NAMES = 20
@@ -88,6 +88,8 @@ def stream(
     ] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Times through the store.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the order.")] = 0,
+    store_cache: o.StoreCache = None,
+    store_cache_bytes: o.StoreCacheBytes = CACHE_BYTES,
     as_json: o.Json = False,
 ) -> None:
     """Run the loader alone, and measure its rate.
@@ -98,7 +100,7 @@ def stream(
     from grandbatch.loader import SlidingWindowDataLoader
     from grandbatch.memory import peak_bytes
 
-    opened = MatrixStore.open(store)
+    opened = MatrixStore.open(store, store_cache, store_cache_bytes)
     config = BatchConfig(
         batch_size=batch_size,
         sequence_length=opened.sequence_length,

@@ -25,7 +25,7 @@ from grandbatch.files.refusals import refuse_inside_store
 from grandbatch.files.whole import room_for
 from grandbatch.ranks import join_ranks
 from grandbatch.splits import Split, split_store
-from grandbatch.store.reader import MatrixStore
+from grandbatch.store.reader import CACHE_BYTES, MatrixStore
 from grandbatch.training.interrupts import HeldInterrupts
 from grandbatch.training.provenance import TEST, TRAIN
 from grandbatch.values.texts import strict_json
@@ -40,7 +40,9 @@ _BATCHES = {"strategic": BatchConfig.strategic, "tactical": BatchConfig.tactical
 _log = logging.getLogger("grandbatch")
 
 _Store = Annotated[Path, typer.Option("--store", help="A finished store.")]
-_CheckpointDir = Annotated[Path, typer.Option(help="Where checkpoints lie.")]
+_CheckpointDir = Annotated[
+    Path, typer.Option(help="Where checkpoints lie: a folder, or a URL such as s3://bucket/run.")
+]
 _Epochs = Annotated[int, typer.Option(min=1, help="Epochs of the whole training.")]
 _BatchSize = Annotated[
     str | None,
@@ -156,6 +158,8 @@ def train(
     max_age: MaxAge = None,
     leader: Leader = None,
     trace: _Trace = None,
+    store_cache: o.StoreCache = None,
+    store_cache_bytes: o.StoreCacheBytes = CACHE_BYTES,
     as_json: o.Json = False,
 ) -> None:
     """Train MAPPO on a store; Ctrl-C saves a checkpoint, the same command goes on.
@@ -171,7 +175,7 @@ def train(
     In two processes: torchrun --nproc-per-node 2 -m grandbatch train strategic ...; --batch-size is
     that of each process.
     """
-    opened = MatrixStore.open(store)
+    opened = MatrixStore.open(store, store_cache, store_cache_bytes)
     pairs = open_contexts(context)
     if not sees_two(set_name, len(pairs), leader):
         check_holds(opened, set_name)

@@ -30,7 +30,7 @@ LOCAL_STEP_BYTES = 4 * 1024 * 1024
 _WHOLE = 2**62
 
 
-def is_remote(location: Path | str) -> bool:
+def is_remote(location: str | os.PathLike[str]) -> bool:
     """Whether a location is a URL, not a local path."""
     return URL.match(str(location)) is not None
 
@@ -97,7 +97,7 @@ def open_location(location: Path) -> File:
     return _RemoteFile(location) if is_remote(location) else _LocalFile(location)
 
 
-def objects_at(location: Path | str) -> Objects | None:
+def objects_at(location: str | os.PathLike[str]) -> Objects | None:
     """Return what reads and writes a location in an object store; None for any other location."""
     found = URL.match(str(location))
     if found is None or found[1].lower() not in SCHEMES:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from grandbatch.checkpoint import CheckpointManager, read_checkpoint
+from grandbatch.checkpoint import CheckpointManager, is_shelf, read_checkpoint
 from grandbatch.errors import CheckpointError
+from grandbatch.files.locations import is_remote, location_of
 from grandbatch.mappo.config import HierarchicalConfig, MappoConfig
 
 STATE_FORMAT = 2
@@ -47,8 +48,8 @@ def chosen(source: str | os.PathLike[str]) -> Path:
     CheckpointError
         If there is none.
     """
-    path = Path(source)
-    if not path.is_dir():
+    path = location_of(source) if is_remote(source) else Path(source)
+    if not is_shelf(path):
         return path
     manager = CheckpointManager(path, content_id="", metric="rating")
     found = manager.best() or manager.latest()

@@ -49,8 +49,9 @@ def test_a_url_is_refused_by_name_where_only_a_disk_is_taken(tmp_path, monkeypat
         for take in (
             lambda url=url: gb.build_store("b.csv", "s.zarr", cache=url),
             lambda url=url: gb.read_bars("b.csv", cache=url),
-            lambda url=url: gb.CheckpointManager(url, content_id="x"),
         ):
-            with pytest.raises(UsageError, match=r"(--cache|--checkpoint-dir).* at a URL"):
+            with pytest.raises(UsageError, match=r"--cache.* at a URL"):
                 take()
+    with pytest.raises(UsageError, match=r"--checkpoint-dir.* at memory://c; give a folder"):
+        gb.CheckpointManager("memory://c", content_id="x")
     assert [path.name for path in tmp_path.iterdir()] == ["b.csv"]

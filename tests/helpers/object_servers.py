@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import socket
 import subprocess
@@ -60,10 +61,22 @@ def seaweed(folder: Path, command: str) -> Iterator[str]:
     (folder / "s3.json").write_text(
         json.dumps({"identities": [{"name": "t", "credentials": [keys], "actions": actions}]})
     )
-    # their ports for each other are 10,000 above, where no other is
+    for _ in range(3):  # another may have taken a port meanwhile
+        server, url = _start(folder, command)
+        try:
+            if _answers(url, server):
+                yield url
+                return
+        finally:
+            server.kill()  # asked to end, it takes its time
+            server.wait()
+    raise AssertionError((folder / "log").read_text()[-2000:])
+
+
+def _start(folder: Path, command: str) -> tuple[subprocess.Popen[bytes], str]:
+    ports = _ports_with_others_above(4)
     names = ("master.port", "volume.port", "filer.port", "s3.port")
-    ports = dict(zip(names, (port % 20_000 + 10_000 for port in free_ports(4)), strict=True))
-    flags = [f"-{name}={port}" for name, port in ports.items()]
+    flags = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
             [
@@ -75,24 +88,34 @@ def seaweed(folder: Path, command: str) -> Iterator[str]:
             stdout=log,
             stderr=log,
         )
-    try:
-        url = f"http://127.0.0.1:{ports['s3.port']}"
-        _wait_for(url, server)
-        yield url
-    finally:
-        server.kill()  # asked to end, it takes its time
-        server.wait()
+    return server, f"http://127.0.0.1:{ports[-1]}"
 
 
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        assert server.poll() is None, "the server ended"
+def _ports_with_others_above(n: int) -> list[int]:
+    """Free ports that have free ones 10,000 above: the server takes those for its own parts."""
+    found: list[int] = []
+    while len(found) < n:
+        port = random.randrange(10_000, 22_000)
+        try:
+            for one in (port, port + 10_000):
+                socket.create_server(("127.0.0.1", one)).close()
+        except OSError:
+            continue
+        found.append(port)
+    return found
+
+
+def _answers(url: str, server: subprocess.Popen[bytes]) -> bool:
+    """Wait for a server's first answer; tell whether there was one."""
+    for _ in range(600):
+        if server.poll() is not None:
+            return False
         try:
             urllib.request.urlopen(url, timeout=1).close()
         except urllib.error.HTTPError:
-            return  # it wants credentials
+            return True  # it wants credentials
         except OSError:
             time.sleep(0.1)
         else:
-            return
-    raise AssertionError(f"no answer from {url}")
+            return True
+    return False

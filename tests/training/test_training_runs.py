@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from object_servers import put_store
 from simulated import write_bars
 
 import grandbatch as gb
@@ -34,7 +35,11 @@ def finish(store, folder, *flags):
     """Run to the end; return the printed summary and the trace."""
     folder.mkdir(exist_ok=True)
     done = subprocess.run(
-        [*command(store, folder), *flags], capture_output=True, text=True, check=False
+        [*command(store, folder), *flags],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
@@ -51,7 +56,11 @@ def end_early(store, folder, after, with_signal, *flags):
     """Start a training and signal it once it has trained on `after` batches."""
     folder.mkdir(exist_ok=True)
     with subprocess.Popen(
-        [*command(store, folder), *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command(store, folder), *flags],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as child:
         deadline = time.monotonic() + 120
         while len(trace(folder)) < after and child.poll() is None:
@@ -117,6 +126,26 @@ def test_what_is_new_since_is_learnt_as_if_never_stopped_after_ctrl_c_and_kill_9
         grown.append((summary, {line["step"]: line for line in lines}))
     assert grown[0] == grown[1]
     assert grown[0][0]["epochs"] == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bucket", ["seaweed"], indirect=True)
+def test_after_kill_9_it_goes_on_from_an_object_store_on_another_machine(
+    store, bucket, tmp_path, uninterrupted
+):
+    put_store(store.path, f"{bucket}/s.zarr")
+    there, checkpoints = gb.MatrixStore.open(f"{bucket}/s.zarr"), f"{bucket}/c"
+    first, second = tmp_path / "first", tmp_path / "second"
+    flags = ("--checkpoint-dir", checkpoints)  # the last one counts
+    code, _ = end_early(there, first, 29, signal.SIGKILL, *flags)
+    assert code == -signal.SIGKILL
+    before = trace(first)
+    step = gb.CheckpointManager(checkpoints, content_id=store.content_id).load().step
+    assert 16 <= step <= len(before)
+    summary, lines = finish(there, second, *flags)
+    assert before[:step] + lines == uninterrupted[1]
+    assert summary == uninterrupted[0]
+    assert not (second / "c").exists()
 
 
 @pytest.mark.slow
