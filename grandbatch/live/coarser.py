@@ -24,7 +24,18 @@ from grandbatch.values.columns import TIMESTAMP
 
 @dataclass(frozen=True, eq=False)
 class LiveWindow:
-    """A window that ends with a bar, and those of coarser bars that were known with it."""
+    """A window that ends with a bar, and those of coarser bars that were known with it.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> live = gb.LiveFeatures("tactical", context={"quarters": ("strategic", "15min")})
+    >>> bar = {"open": 99.0, "high": 101.0, "low": 98.0, "close": 100.0, "volume": 7.0}
+    >>> for minute in range(2_000):
+    ...     window = live.pair({"timestamp": minute * 60_000_000_000, **bar})
+    >>> window.context["quarters"].end_time < window.end_time == 1999 * 60_000_000_000
+    True
+    """
 
     matrix: Float32
     """(L, F), an array of the caller's own."""

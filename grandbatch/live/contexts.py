@@ -24,7 +24,14 @@ _CONTEXT = "context"
 
 @dataclass(frozen=True)
 class LiveContext:
-    """A context of live bars: what was built with ``--resample`` as the context's store."""
+    """A context of live bars: what was built with ``--resample`` as the context's store.
+
+    Examples
+    --------
+    >>> import grandbatch as gb
+    >>> quarters = gb.LiveContext("strategic", "15min", timezone="America/New_York")
+    >>> live = gb.LiveFeatures("tactical", context={"quarters": quarters})
+    """
 
     feature_set: str | FeatureSet
     """A set, or its name."""

@@ -28,8 +28,7 @@ from grandbatch.bars.building.growth import (
 from grandbatch.bars.building.memory import ReadingPlan
 from grandbatch.bars.building.parts.assembly import (
     PlannedPart,
-    group_parts,
-    join_parts,
+    join_bars,
     plan_parts,
 )
 from grandbatch.bars.building.parts.gaps import fill_gaps
@@ -57,7 +56,7 @@ from grandbatch.bars.building.settling import (
     settle_sessions,
 )
 from grandbatch.bars.cache import bars as cache
-from grandbatch.bars.cache.digests import PartDigests, file_crc
+from grandbatch.bars.cache.digests import file_crc
 from grandbatch.bars.cache.joining import Base, join_caches
 from grandbatch.bars.cache.manifest import FORMAT, MANIFEST, QUARANTINE, Part, bars_fingerprint
 from grandbatch.bars.inputs.files import (
@@ -316,29 +315,9 @@ class CacheBuild:
     def _join(self, parts: Sequence[PlannedPart]) -> list[Part]:
         """Make parts of the blocks' bars; those that are parts already get their names."""
         self.syncer.wait()  # it opens files by name, and names change here
-        digests = {}
-        for part in parts:
-            (self.target / part.path).parent.mkdir(exist_ok=True)
-            if part.finished is not None:
-                digests[part.path] = self.records[part.finished].part
-                finished = block_path(self.blocks_folder, part.finished, "parquet")
-                finished.replace(self.target / part.path)
-        shared = str(self.blocks_folder), str(self.target), self.rules.extra
-        groups = group_parts(parts, self.part_rows)
-        tasks = [partial(join_parts, group, *shared) for group in groups]
-
-        def heard(written: list[tuple[PlannedPart, PartDigests]]) -> None:
-            for part, found in written:
-                digests[part.path] = found
-                self._sync_part(self.target / part.path)
-
-        self.joining.run(tasks, heard)
-        joined = []
-        for part in parts:
-            found = digests[part.path]
-            assert found is not None
-            joined.append(Part(part.symbol, part.path, part.first_time, part.last_time, found))
-        return joined
+        folders = self.blocks_folder, self.target
+        shared = self.rules.extra, self.joining, self.part_rows
+        return join_bars(parts, self.records, folders, *shared, self._sync_part)
 
     def _mend_parts(self, symbols: list[str], parts: list[Part]) -> tuple[list[str], list[Part]]:
         """Apply the rules that look at bars in order, and write the parts anew that they change.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -15,8 +16,10 @@ import numpy.typing as npt
 from grandbatch.bars.building.block import BlockRecord, SymbolRows, block_path
 from grandbatch.bars.building.raw import open_raw_bars
 from grandbatch.bars.cache.digests import STORED, PartDigests
+from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.cache.parts import write_part
 from grandbatch.errors import InputError
+from grandbatch.scheduling import Schedule
 
 PART_ROWS = 524_288
 """Bars that a part joined from records has at most, unless one record alone has more."""
@@ -164,6 +167,54 @@ def group_parts(
         groups[-1].append(part)
         rows += part.rows
     return groups
+
+
+def join_bars(
+    parts: Sequence[PlannedPart],
+    records: Sequence[BlockRecord],
+    folders: tuple[Path, Path],
+    extra: Sequence[str],
+    schedule: Schedule,
+    part_rows: int,
+    written: Callable[[Path], None],
+) -> list[Part]:
+    """Make parts of the blocks' bars; those that are parts already get their names.
+
+    Parameters
+    ----------
+    parts : sequence of PlannedPart
+    records : sequence of BlockRecord
+    folders : (Path, Path)
+        Where the blocks' bars are, and where parts are written.
+    extra : sequence of str
+        Extra columns.
+    schedule : Schedule
+    part_rows : int
+    written : callable
+        Told of each part that a task has written, as soon as it is.
+    """
+    blocks_folder, target = folders
+    digests = {}
+    for part in parts:
+        (target / part.path).parent.mkdir(exist_ok=True)
+        if part.finished is not None:
+            digests[part.path] = records[part.finished].part
+            block_path(blocks_folder, part.finished, "parquet").replace(target / part.path)
+    shared = str(blocks_folder), str(target), extra
+
+    def heard(group: list[tuple[PlannedPart, PartDigests]]) -> None:
+        for part, found in group:
+            digests[part.path] = found
+            written(target / part.path)
+
+    groups = group_parts(parts, part_rows)
+    schedule.run([partial(join_parts, group, *shared) for group in groups], heard)
+    joined = []
+    for part in parts:
+        found = digests[part.path]
+        assert found is not None
+        joined.append(Part(part.symbol, part.path, part.first_time, part.last_time, found))
+    return joined
 
 
 def join_parts(
