@@ -27,7 +27,7 @@ from grandbatch.mappo.team import Team
 from grandbatch.training.provenance import Provenance
 
 _FLAT = 0.0
-_MADE_FOR = "made_for"
+_MADE_FOR, _TEAM = "made_for", "team"
 
 
 class LiveTeam:
@@ -65,6 +65,8 @@ class LiveTeam:
                 f"{', '.join(made['features'])}; give the set that it was trained on (--set)"
             )
         self.team, self.live = team, live
+        self.origin = "a team made in Python"
+        """Where the team comes from."""
         self._held: dict[str, float] = {}
         self.n_bars = 0
         """Bars taken, in this process and those before it whose state was loaded."""
@@ -112,7 +114,9 @@ class LiveTeam:
         if provenance is not None:
             options = {"max_gap": provenance.max_gap_ns, **options}
         whole = resolve_feature_set(feature_set)
-        return cls(team, LiveFeatures(whole.with_window(team.config.sequence_length), **options))
+        made = cls(team, LiveFeatures(whole.with_window(team.config.sequence_length), **options))
+        made.origin = str(checkpoint.path)
+        return made
 
     def decide(self, bar: Mapping[str, Any], *, confidence: bool = False) -> dict[str, Any]:
         """Take the next bar of a symbol.
@@ -173,25 +177,35 @@ class LiveTeam:
             If there is no room; the file is as it was before.
         """
         state = {"symbols": _as_tensors(self.live.state_dict()), "held": dict(self._held)}
-        write_whole(Path(path), encode(self.n_bars, "", state, {_MADE_FOR: self.live.identity}, {}))
+        made_for = {_MADE_FOR: self.live.identity, _TEAM: [self.team.digest, self.origin]}
+        write_whole(Path(path), encode(self.n_bars, "", state, made_for, {}))
 
-    def load(self, path: str | os.PathLike[str]) -> None:
+    def load(self, path: str | os.PathLike[str], *, take_over: bool = False) -> None:
         """Take up where the file says: decisions are those that would have come.
+
+        Parameters
+        ----------
+        path : path
+        take_over : bool
+            Whether to go on from what another team held, such as one that was trained on since.
 
         Raises
         ------
         CheckpointError
-            If it is damaged, or the state of other features or rules; nothing has changed then.
+            If it is damaged, or the state of other features or rules, or of another team; nothing
+            has changed then.
         """
         saved = read_checkpoint(Path(path))
         was, now = saved.loader_state.get(_MADE_FOR), self.live.identity
         if not isinstance(was, dict) or was != now:
             known = was if isinstance(was, dict) else {}
-            different = [name for name in now if known.get(name) != now[name]]
+            different = [name for name in {**now, **known} if known.get(name) != now.get(name)]
             raise CheckpointError(
                 f"{path} is the state of another team's bars ({', '.join(different)}); give the "
                 "state that belongs to this one, or another file to begin anew"
             )
+        if not take_over:
+            self._check_team(saved.loader_state.get(_TEAM), path)
         try:
             state = saved.trainer_state
             held = {str(symbol): float(value) for symbol, value in state["held"].items()}
@@ -204,6 +218,16 @@ class LiveTeam:
                 "another file to begin anew"
             ) from None
         self._held, self.n_bars = held, saved.step
+
+    def _check_team(self, told: Any, path: str | os.PathLike[str]) -> None:
+        """Refuse a state whose exposures another team chose."""
+        if not (isinstance(told, list) and len(told) == 2 and told[0] == self.team.digest):
+            whose = f"of {told[1]}" if isinstance(told, list) and len(told) == 2 else "of no name"
+            raise CheckpointError(
+                f"{path} is the state of another team, {whose}; this one is of {self.origin}. Give "
+                "the state that belongs to it, another file to begin anew, or go on from what that "
+                "one held (--take-over)"
+            )
 
 
 def _as_tensors(value: Any) -> Any:

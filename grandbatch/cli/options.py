@@ -200,6 +200,11 @@ def extra_columns(extra: list[str] | None, fill: list[str] | None) -> dict[str, 
     }
 
 
+def headers_of(columns: list[str] | None) -> dict[str, str]:
+    """Read --columns, as `BarRules` takes it."""
+    return _pairs("--columns", "name=header, such as low=Llow", columns)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SettingFlags:
     """The flags about a store, as a shell has them."""
@@ -263,7 +268,7 @@ class RuleFlags:
         taken: dict[str, Any] = {
             **vars(self),
             **extra_columns(self.extra, self.fill),
-            "columns": _pairs("--columns", "name=header, such as low=Llow", self.columns),
+            "columns": headers_of(self.columns),
             "names": split_list(self.names) if self.names else (),
             "delimiter": "\t" if self.delimiter in ("\\t", "tab") else self.delimiter,
             "ignore_columns": _listed(self.ignore_columns),

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -48,7 +48,11 @@ def serve(
     save_every: Annotated[
         int, typer.Option(min=1, help="Bars between two savings; it is saved at the end, too.")
     ] = 1000,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Go on from what another team held.")
+    ] = False,
     confidence: _Confidence = False,
+    columns: o.Columns = None,
     epoch_unit: Annotated[
         str | None, typer.Option(help="s, ms, us or ns: what timestamps that are numbers count.")
     ] = None,
@@ -56,6 +60,7 @@ def serve(
         bool | None,
         typer.Option("--dayfirst/--no-dayfirst", help="Whether 2/7/2025 is the 2nd of July."),
     ] = None,
+    no_volume: o.NoVolume = False,
     allow_non_positive: o.AllowNonPositive = False,
     ohlc_tolerance: o.OhlcTolerance = 1e-9,
     extra: o.Extra = None,
@@ -63,9 +68,10 @@ def serve(
 ) -> None:
     """Answer bars, as JSON lines on stdin, with a team's decisions, as JSON lines on stdout.
 
-    A line has timestamp, open, high, low, close, volume, and symbol where there are several. The
-    answer has the exposure wanted, or bars_missing until there is a window, or error and reason
-    where the line is no bar, which then changes nothing.
+    A line has timestamp, open, high, low, close, volume, and symbol where there are several, under
+    any name that a file's header may have. The answer has the exposure wanted, or bars_missing
+    until there is a window, or error and reason where the line is no bar, which then changes
+    nothing.
 
     Ctrl-C and SIGTERM end it between two bars, its state saved. After kill -9 the state is that of
     the last saving: send the bars since again, and the decisions are the same.
@@ -83,12 +89,14 @@ def serve(
         checkpoint_dir,
         set_name,
         dayfirst=dayfirst,
+        columns=o.headers_of(columns),
+        no_volume=no_volume,
         allow_non_positive=allow_non_positive,
         ohlc_tolerance=ohlc_tolerance,
         **o.extra_columns(extra, fill),
     )
     if state is not None:
-        _take_up(team, state)
+        _take_up(team, state, take_over=take_over)
     seconds: deque[float] = deque(maxlen=_TIMED_BARS)
     bad = 0
     try:
@@ -126,10 +134,10 @@ def _behind_links(state: Path) -> Path:
     return state.resolve()
 
 
-def _take_up(team: LiveTeam, state: Path) -> None:
+def _take_up(team: LiveTeam, state: Path, *, take_over: bool) -> None:
     """Go on from a file, or make it: where it can't be saved that is known before the first bar."""
     if state.exists():
-        team.load(state)
+        team.load(state, take_over=take_over)
         _log.info("going on from %s, after %d bars", state, team.n_bars)
     else:
         team.save(state)
@@ -197,8 +205,8 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _timed(bar: Mapping[str, Any], epoch_unit: str | None) -> Mapping[str, Any]:
-    """Return a bar whose timestamp, where it is a number, counts ns."""
+def _timed(bar: dict[str, Any], epoch_unit: str | None) -> dict[str, Any]:
+    """Return the bar, whose timestamp, where it is a number, counts ns."""
     time_ = bar.get("timestamp")
     if isinstance(time_, bool) or not isinstance(time_, int | float):
         return bar
@@ -210,7 +218,8 @@ def _timed(bar: Mapping[str, Any], epoch_unit: str | None) -> Mapping[str, Any]:
     exact = time_ * _UNITS[epoch_unit or "ns"]
     if not abs(exact) < 2**63:
         raise _no_time(f"timestamp is a number of {epoch_unit or 'ns'} that no time has")
-    return {**bar, "timestamp": round(exact)}
+    bar["timestamp"] = round(exact)
+    return bar
 
 
 def _no_time(text: str) -> BadRowsError:

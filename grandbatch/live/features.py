@@ -17,6 +17,7 @@ from grandbatch.kernels.bars.bar_rules import MISSING
 from grandbatch.live.coarser import LiveWindow
 from grandbatch.live.contexts import LiveContext, LiveContexts, checked_contexts, sets_of
 from grandbatch.live.judging import REMEMBERED, SYMBOL_KEY, LiveJudge, refusal
+from grandbatch.live.reading import NamedBar
 from grandbatch.live.segment import LiveSegment, identity_of
 from grandbatch.values.arrays import Float32
 from grandbatch.values.columns import TIMESTAMP
@@ -53,6 +54,10 @@ class LiveFeatures:
     dayfirst : bool, optional
         As of `BarRules`: whether 2/7/2025 is the 2nd of July. Unless it is given, such a date is
         refused, since one bar can't tell.
+    columns : mapping of str to str, optional
+        As of `BarRules`: column name → what it is called in the bars that come.
+    no_volume : bool
+        As of `BarRules`: there is no volume; it is 0.
     context : mapping of str to (feature set, length) or LiveContext, optional
         Windows of coarser bars, gathered from those that arrive, to come with each window as they
         do in a loader with `context=`: ``{"strategic": ("strategic", "30min")}``.
@@ -99,6 +104,8 @@ class LiveFeatures:
         extra: Sequence[str] = (),
         fill: Mapping[str, Any] | None = None,
         dayfirst: bool | None = None,
+        columns: Mapping[str, str] | None = None,
+        no_volume: bool = False,
         context: Mapping[str, LiveContext | tuple[str | FeatureSet, Duration]] | None = None,
         max_age: Duration | None = None,
         bar_time: Literal["open", "close"] = "open",
@@ -116,6 +123,8 @@ class LiveFeatures:
             extra=tuple(dict.fromkeys((*read, *extra))),
             fill=fill or {},
             dayfirst=dayfirst,
+            columns=columns or {},
+            no_volume=no_volume,
             bar_time=bar_time,
             bar_duration=bar_duration,
         )
@@ -234,13 +243,13 @@ class LiveFeatures:
             ) from None
         self._symbols, self._contexts = loaded, contexts
 
-    def named(self, bar: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a bar with the names that are read, as `push` understands it.
+    def named(self, bar: Mapping[str, Any]) -> NamedBar:
+        """Return a bar with the names that are read, as `push` understands it: one of its own.
 
         Raises
         ------
         BadRowsError
-            If two of its columns have the same name but for case.
+            If two of its columns have one name.
         """
         return self._judge.named(bar)
 
@@ -252,7 +261,8 @@ class LiveFeatures:
         bar : mapping
             timestamp (a text has its year first, a time without a zone is UTC, a whole number is
             ns since 1970 UTC), open, high, low, close, volume, extra columns by their names, and
-            symbol where there are several. Case, blanks and ``<>`` around a name don't matter.
+            symbol where there are several; or under the names that a file's header may have
+            (``Open``, ``o``, ``open_time``; ``date`` and ``time``).
 
         Returns
         -------

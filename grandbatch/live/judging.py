@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from grandbatch.bars.rules import REASONS, BarRules
-from grandbatch.errors import BadRowsError, UsageError
+from grandbatch.errors import BadRowsError, ColumnError, UsageError
 from grandbatch.features.inputs import BAR_INPUTS
 from grandbatch.kernels.bars.bar_rules import (
     ACCEPTED,
@@ -20,7 +20,7 @@ from grandbatch.kernels.bars.bar_rules import (
     judge_rows,
     widen,
 )
-from grandbatch.live.reading import named, to_number
+from grandbatch.live.reading import NamedBar, named, to_number, what_is_missing
 from grandbatch.live.segment import BarValues
 from grandbatch.values.columns import PRICES_AND_VOLUME, TIMESTAMP
 from grandbatch.values.times import shown, to_nanoseconds
@@ -41,14 +41,14 @@ class LiveJudge:
     Parameters
     ----------
     rules : BarRules
-        Their extra columns and fills, tolerance, and order of day and month.
+        Their names of columns, extra columns and fills, tolerance, and order of day and month.
     """
 
     def __init__(self, rules: BarRules) -> None:
         self._day_first, self.fill = rules.dayfirst, rules.fill
         self.ohlc_tolerance = rules.ohlc_tolerance
         self.allow_non_positive = rules.allow_non_positive
-        self._names = (*BAR_INPUTS, SYMBOL_KEY, *self.fill)
+        self._rules = rules
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -57,19 +57,20 @@ class LiveJudge:
             "allow_non_positive": self.allow_non_positive,
             "ohlc_tolerance": self.ohlc_tolerance,
             "fill": dict(self.fill),
+            **({"no_volume": True} if self._rules.no_volume else {}),
         }
 
-    def named(self, bar: Mapping[str, Any]) -> Mapping[str, Any]:
+    def named(self, bar: Mapping[str, Any]) -> NamedBar:
         """Return a bar with the names that are read.
 
         Raises
         ------
         BadRowsError
-            If two of its columns have the same name but for case.
+            If two of its columns have one name.
         """
         try:
-            return named(bar, self._names)
-        except UsageError as problem:
+            return named(bar, self._rules)
+        except ColumnError as problem:
             error = BadRowsError(f"{problem}. {QUARANTINED}")
             error.reason = REASONS[UNPARSEABLE - 1]
             raise error from None
@@ -96,7 +97,9 @@ class LiveJudge:
         """
         given: list[Any] = [bar.get(name) for name in BAR_INPUTS]
         if not symbol or any(value is None for value in given):
-            raise refusal(bar, symbol, last, MISSING)
+            meant = what_is_missing(bar, self._rules)
+            outcome = QUARANTINED if meant is None else f"{meant}; {_UNCHANGED}"
+            raise refusal(bar, symbol, last, MISSING, outcome=outcome)
         try:
             times = np.array(
                 [to_nanoseconds(given[0], TIMESTAMP, day_first=self._day_first)], np.int64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -149,6 +150,16 @@ class Team:
     def is_calibrated(self) -> bool:
         """Whether `predict`'s confidence is calibrated."""
         return self._sharpness is not None
+
+    @property
+    def digest(self) -> str:
+        """sha256 of weights and normalisation: what decisions depend on besides windows."""
+        found = hashlib.sha256()
+        for part, tensors in sorted(self._tensors().items()):
+            for name, tensor in sorted(tensors.items()):
+                found.update(f"{part}.{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+                found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     @property
     def agents(self) -> tuple[str, ...]:

@@ -288,7 +288,88 @@ def test_a_feed_may_write_names_in_any_case_and_dates_day_first(folder, bars, tm
     for one, bar, wanted in zip(found, told, whole, strict=False):
         assert one == {**wanted, "timestamp": bar["Timestamp"]}
     assert [one["reason"] for one in found[230:]] == ["unparseable"] * 5
-    assert "'Open' and 'OPEN' may both be the open" in found[232]["error"]
+    assert "2 columns are named 'Open'; for the first of them, add --columns" in found[232]["error"]
+
+
+@pytest.mark.parametrize(
+    ("names", "columns"),
+    [
+        ({"timestamp": "ts", "open": "o", "high": "h", "low": "l", "close": "c", "volume": "v",
+          "symbol": "ticker"}, {}),
+        ({"timestamp": "Open time", "open": "Open", "high": "High", "low": "Low",
+          "close": "Close/Last", "volume": "Volume BTC"}, {}),
+        ({"low": "Llow", "close": "mid", "symbol": "which"},
+         {"low": "Llow", "close": "mid", "symbol": "which"}),
+    ],
+)  # fmt: skip
+def test_a_feed_may_use_the_names_that_a_file_may(folder, bars, names, columns):
+    plain = LiveTeam.from_checkpoint(folder / "run")
+    other = LiveTeam.from_checkpoint(folder / "run", columns=columns)
+    for bar in bars[:200]:
+        wanted = plain.decide(bar)
+        assert other.decide({names.get(name, name): v for name, v in bar.items()}) == wanted
+
+
+def test_date_and_time_in_columns_of_their_own_make_a_timestamp(folder, bars):
+    plain, other = (LiveTeam.from_checkpoint(folder / "run") for _ in range(2))
+    for bar in bars[:20]:
+        wanted = plain.decide(bar)
+        date, time_ = bar["timestamp"][:19].split("T")
+        rest = {name: value for name, value in bar.items() if name != "timestamp"}
+        found = other.decide({"Date": date, "Time": time_, **rest})
+        assert found == {**wanted, "timestamp": f"{date} {time_}"}
+
+
+def test_a_column_that_is_missing_is_named_with_what_was_likely_meant(folder, bars):
+    team = LiveTeam.from_checkpoint(folder / "run")
+    wrong = {("Llow" if name == "low" else name): value for name, value in bars[0].items()}
+    with pytest.raises(
+        BadRowsError, match=r"'Llow' looks like low\. If so, add --columns low=Llow"
+    ):
+        team.decide(wrong)
+    for wrong in ({}, {"timestamp": bars[0]["timestamp"]}, {"": 1, "x": 2}, {1: 2}):
+        with pytest.raises(BadRowsError, match="missing"):
+            team.decide(wrong)
+    mapped = LiveTeam.from_checkpoint(folder / "run", columns={"low": "Llow"})
+    with pytest.raises(BadRowsError, match="low=Llow maps a header that isn't there"):
+        mapped.decide(bars[0])
+
+
+def test_bars_without_a_volume_have_one_of_0_where_there_is_none(folder, bars):
+    plain = LiveTeam.from_checkpoint(folder / "run")
+    without = LiveTeam.from_checkpoint(folder / "run", no_volume=True)
+    for bar in bars[:200]:
+        rest = {name: value for name, value in bar.items() if name != "volume"}
+        assert without.decide(rest) == plain.decide({**bar, "volume": 0})
+    assert without.live.identity != plain.live.identity
+
+
+def test_the_state_of_another_team_is_refused_by_its_name_unless_it_is_taken_over(
+    folder, bars, tmp_path
+):
+    store = gb.MatrixStore.open(folder / "s.zarr")
+    splits = gb.split_store(store, {"train": 0.6, "validation": 0.4})
+    config = gb.BatchConfig(seed=1)
+    processor, trainer = wire_training(store, config, tmp_path / "second", splits)
+    for _ in processor.process_batches(trainer):
+        pass
+    first = LiveTeam.from_checkpoint(folder / "run")
+    decisions(first, bars[:220])
+    first.save(tmp_path / "state")
+    second = LiveTeam.from_checkpoint(tmp_path / "second")
+    with pytest.raises(CheckpointError, match=r"another team, of .*run.*--take-over") as e:
+        second.load(tmp_path / "state")
+    assert str(tmp_path / "second") in str(e.value)
+    assert second.n_bars == 0
+    second.load(tmp_path / "state", take_over=True)
+    assert second.n_bars == 220
+    same = LiveTeam(Team.from_checkpoint(folder / "run"), first.live)
+    same.load(tmp_path / "state")
+    with serve(tmp_path, "--state", tmp_path / "state", "--checkpoint-dir", tmp_path / "second"
+               ) as child:  # fmt: skip
+        _, err = child.communicate(lines_of(bars[220:230]))
+    assert child.returncode == 1
+    assert "--take-over" in " ".join(err.split())
 
 
 def test_a_window_of_one_bar_starts_flat_behind_a_gap(tmp_path):

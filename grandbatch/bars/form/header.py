@@ -116,13 +116,7 @@ def match_columns(
     match = _Match(headers, rules.columns, where)
     timestamp = match.timestamp()
     symbol, symbol_name = match.symbol(folders)
-    names = {
-        name: of for name, of in _NUMBER_NAMES.items() if name != "volume" or has_volume(rules)
-    }
-    found = {name: match.find(name, aliases) for name, aliases in names.items()}
-    if found.get("volume", 0) is None:
-        found["volume"] = match.volume_with_unit()
-    extra = {name: match.find(name, (plain_name(name),)) for name in rules.extra}
+    found, extra = match.numbers(has_volume(rules)), match.extras(rules.extra)
     missing = [name for name, index in {**found, **extra}.items() if index is None]
     if not timestamp:
         missing.insert(0, "timestamp")
@@ -148,6 +142,37 @@ def match_columns(
     return ColumnMap(
         timestamp, (o, h, l, c, v), symbol, symbol_name=symbol_name, extras=tuple(extras.values())
     )
+
+
+def columns_there(
+    headers: Sequence[str], rules: BarRules, where: str
+) -> dict[str, tuple[int, ...]]:
+    """Find those columns of a bar that are among some headers, each with its places.
+
+    As `match_columns`, but any may be missing. The timestamp may have two places: date and time.
+
+    Raises
+    ------
+    ColumnError
+        If a name stands there twice, or a header that `rules` map isn't there.
+    """
+    if not headers:
+        return {}
+    match = _Match(headers, rules.columns, where)
+    symbol, _ = match.symbol({})
+    single = {**match.numbers(has_volume(rules)), **match.extras(rules.extra), "symbol": symbol}
+    there = {"timestamp": match.timestamp()}
+    there |= {name: (place,) for name, place in single.items() if place is not None}
+    return {name: places for name, places in there.items() if places}
+
+
+def explain_missing(
+    headers: Sequence[str], rules: BarRules, where: str, missing: Sequence[str]
+) -> str:
+    """Say which columns are missing among headers, and what may have been meant."""
+    there = columns_there(headers, rules, where)
+    taken = {place for places in there.values() for place in places}
+    return _Match(headers, rules.columns, where).explain(missing, {*taken})
 
 
 def has_volume(rules: BarRules) -> bool:
@@ -241,6 +266,17 @@ class _Match:
                     f"{self.where}: the column {self.headers[index]!r} is {before} already, and "
                     f"can't be the extra column {name} too; map one of them to another header"
                 )
+
+    def numbers(self, has_volume: bool) -> dict[str, int | None]:
+        """Find open, high, low, close, and volume where there is one."""
+        names = {n: of for n, of in _NUMBER_NAMES.items() if n != "volume" or has_volume}
+        found = {name: self.find(name, aliases) for name, aliases in names.items()}
+        if found.get("volume", 0) is None:
+            found["volume"] = self.volume_with_unit()
+        return found
+
+    def extras(self, names: Sequence[str]) -> dict[str, int | None]:
+        return {name: self.find(name, (plain_name(name),)) for name in names}
 
     def volume_with_unit(self) -> int | None:
         units = (i for i, plain in enumerate(self.plain) if _VOLUME_WITH_UNIT.fullmatch(plain))
