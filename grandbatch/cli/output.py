@@ -61,8 +61,10 @@ def show_lines(values: Mapping[str, Any], lines: Iterable[str], *, as_json: bool
     if as_json:
         show(values, as_json=True)
         return
+    shown = console()
     for line in lines:
-        console().print(Text(line), soft_wrap=True)
+        # a terminal would break a long one inside a word; who reads a pipe wants it whole
+        shown.print(Text(line), soft_wrap=not shown.is_terminal)
 
 
 def explain(error: OSError) -> str:

@@ -97,6 +97,18 @@ def serve(
     )
     if state is not None:
         _take_up(team, state, take_over=take_over)
+    _answer_all(team, state, save_every, epoch_unit, confidence=confidence)
+
+
+def _answer_all(
+    team: LiveTeam,
+    state: Path | None,
+    save_every: int,
+    epoch_unit: str | None,
+    *,
+    confidence: bool,
+) -> None:
+    """Answer each line of stdin; keep the state where one is kept."""
     seconds: deque[float] = deque(maxlen=_TIMED_BARS)
     bad = 0
     try:

@@ -18,8 +18,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
-
 from grandbatch.errors import StoreError
 from grandbatch.files.locations import File, open_location, told
 from grandbatch.files.refusals import refuse_planted
@@ -184,6 +182,8 @@ class FileKeeper:
 
     def _claim(self, source: Original) -> Path | None:
         """Take room for a file, all its bytes at once; None where there is none, or it comes."""
+        from filelock import FileLock
+
         with FileLock(self.folder / "room.lock"):
             if self.has(source) or any(self._on_their_way(source)):
                 return None

@@ -127,6 +127,8 @@ def equity(
         shapes.append(svg.text(place + 18, row + 4, _short(name)))
         place += 34 + 6.2 * len(_short(name))
     shapes.append(svg.rectangle(plot.left, row + 11, 14, 8, "b1"))
+    middle_of = np.array([plot.left, plot.left + 14])
+    shapes.append(svg.line(middle_of, np.full(2, row + 15), "l3"))
     shapes.append(svg.text(plot.left + 18, row + 19, chance_name))
     return svg.drawing(
         plot.bottom + 20, label, *shapes, svg.x_labels(plot, time_labels(*plot.x_range))

@@ -79,7 +79,7 @@ def _verdict(result: Evaluation, warning: str | None) -> str:
     return html.section(
         "verdict",
         "Verdict",
-        html.words(warning[0].upper() + warning[1:], "verdict") if warning else "",
+        html.words(f"{warning[0].upper()}{warning[1:]}.", "verdict") if warning else "",
         html.words(said[0].upper() + said[1:] + ".", "verdict"),
         html.tiles(
             {
@@ -104,7 +104,7 @@ def _equity(result: Evaluation) -> str:
         result.times[result.curve_bars],
         shown,
         result.chance,
-        "the same exposures at random times, 5 to 95 %",
+        "the same exposures at random times: middle, 5 to 95 %",
     )
     seeds = "" if len(result.seeds) == 1 else f", the mean of {len(result.seeds)} seeds"
     caption = f"After costs{seeds}. {result.context()}."

@@ -148,7 +148,9 @@ def quarantine(store: MatrixStore, bars: Bars | None) -> str:
         return html.section("quarantine", "Quarantine", said)
     share = total / (total + store.attrs["n_rows"])
     parts = [
-        html.words(f"{total:,} rows of the inputs ({share:.3%}) are no bars and were left out."),
+        html.words(
+            f"{total:,} rows of the inputs ({100 * share:.3f} %) are no bars and were left out."
+        ),
         html.table(("reason", "rows"), Counter(counts).most_common()),
     ]
     if bars is None:
@@ -197,7 +199,7 @@ def features(store: MatrixStore, sample: RowSample) -> str:
         ),
         html.figures(items),
         html.words(f"… and {len(rest):,} more features, in figures:") if rest else "",
-        html.table(("feature", *_FIGURES), rest) if rest else "",
+        html.table(("feature", *_FIGURES), rest, "figures") if rest else "",
     )
 
 
@@ -222,7 +224,7 @@ def correlation(store: MatrixStore, sample: RowSample) -> str:
         html.words("Pearson correlation of features, over the same rows as above."),
         html.pair(
             html.figures([(label.capitalize(), drawing, "")]) + charts.level_key("-1", "0", "+1"),
-            html.table(("the strongest", "with", "correlation"), pairs),
+            html.table(("the strongest", "with", "correlation"), pairs, "last"),
         ),
         html.words(f"Never changing in the sample: {', '.join(still)}.") if still else "",
     )  # fmt: skip
@@ -243,7 +245,7 @@ def samples(store: MatrixStore, bars: Bars | None) -> str:
         name = store.symbols[store.symbol[window]]
         ended = f"{name}, until {moment(int(store.end_time[window]))}"
         follows = store.next_return[window]
-        said = "no next return" if np.isnan(follows) else f"next return {follows:+.4%}"
+        said = "no next return" if np.isnan(follows) else f"next return {100 * follows:+.4f} %"
         items.append((f"Window {window:,}", drawing, f"{ended}, {said}"))
     above = (
         "the close of its bars"
@@ -255,9 +257,9 @@ def samples(store: MatrixStore, bars: Bars | None) -> str:
         "samples",
         "Sample matrices",
         html.words(
-            f"{len(items)} windows spread evenly over the store, {_of_features(store)}. Colours "
-            "tell how far a value lies from the feature's mean, in its standard deviations; above "
-            f"each stands {above}."
+            f"{len(items)} windows spread evenly over the store, with {_all_or_first(store)}. "
+            "Colours tell how far a value lies from the feature's mean, in its standard "
+            f"deviations; above each stands {above}."
         ),
         charts.level_key("-2 std", "mean", "+2 std"),
         html.figures(items),
@@ -314,6 +316,10 @@ def _price(
     place, steps = window - low, max(1, high - low - 1)
     begin = max(0.0, place - (length - 1) / store.stride)
     return store.close_price[low:high], (begin / steps, place / steps)
+
+
+def _all_or_first(store: MatrixStore) -> str:
+    return "all features" if store.n_features <= MOST_FEATURES else _of_features(store)
 
 
 def _of_features(store: MatrixStore) -> str:

@@ -27,7 +27,7 @@ def targets(store: MatrixStore, sample: RowSample) -> str:
     for number, (name, unknown) in enumerate(zip(names, _unknown(store), strict=True)):
         horizon = store.attrs["target_horizons"][number]
         known = sample.targets[np.isfinite(sample.targets[:, number]), number].astype(np.float64)
-        rows.append((name, horizon, f"{unknown:.2%}", *_figures(known)))
+        rows.append((name, horizon, f"{100 * unknown:.2f} %", *_figures(known)))
         if number < len(drawn) and len(known):
             items.append((name, _distribution(name, known), _said(known)))
     figures = ("mean", "std", "min", "median", "max")
@@ -45,7 +45,7 @@ def targets(store: MatrixStore, sample: RowSample) -> str:
         html.words(f"Of {len(names):,} targets the first {len(drawn)} are drawn.")
         if len(names) > len(drawn)
         else "",
-        html.table(("target", "horizon", "unknown", *figures), rows),
+        html.table(("target", "horizon", "unknown", *figures), rows, "figures"),
         _with_features(store, sample, drawn),
     )
 
@@ -80,7 +80,7 @@ def _said(known: Float64) -> str:
     if found is None:
         low, high = np.percentile(known, [5, 95])
         return f"90 % from {html.number(low)} to {html.number(high)}"
-    return ", ".join(f"{value:g}: {share:.1%}" for value, share in zip(*found, strict=True))
+    return ", ".join(f"{value:g}: {100 * share:.1f} %" for value, share in zip(*found, strict=True))
 
 
 def _distribution(name: str, known: Float64) -> str:
@@ -133,7 +133,7 @@ def _with_features(store: MatrixStore, sample: RowSample, drawn: tuple[str, ...]
             "the target is known. Neighbouring windows share bars, so that chance reaches further "
             "than their number suggests."
         )
-        + html.table(("feature", *drawn), rows)
+        + html.table(("feature", *drawn), rows, "figures")
         + (html.words(f"… and {more:,} more features that go less with them.") if more else "")
     )
 

@@ -38,10 +38,10 @@ def test_the_share_of_nan_and_the_shares_of_classes_are_the_stores(report):
     for number, name in enumerate(store.target_names):
         horizon, unknown = cells(section, name)[:2]
         assert horizon == str(store.attrs["target_horizons"][number])
-        assert unknown == f"{np.isnan(values[:, number]).mean():.2%}"
+        assert unknown == f"{100 * np.isnan(values[:, number]).mean():.2f} %"
     barrier = values[np.isfinite(values[:, 1]), 1]
     for value, share in zip(*np.unique(barrier, return_counts=True), strict=True):
-        assert f"{value:g}: {share / len(barrier):.1%}" in section
+        assert f"{value:g}: {100 * share / len(barrier):.1f} %" in section
 
 
 def test_each_feature_stands_with_its_correlations(report):
@@ -65,7 +65,7 @@ def test_targets_that_are_nowhere_known_are_shown_as_such(make_store, tmp_path):
     store = make_store(200, targets=gb.forward_return(500))
     path = tmp_path / "report.html"
     write_report(store, path)
-    assert cells(path.read_text(), "forward_return_500") == ["500", "100.00%", *["unknown"] * 5]
+    assert cells(path.read_text(), "forward_return_500") == ["500", "100.00 %", *["unknown"] * 5]
 
 
 def test_what_never_changes_has_no_correlation():
