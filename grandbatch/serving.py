@@ -62,7 +62,7 @@ class LiveTeam:
             raise CheckpointError(
                 f"the team was trained on {known[1]} rows of {', '.join(known[0])}, the set "
                 f"{live.feature_set.name} gives {made['sequence_length']} of "
-                f"{', '.join(made['features'])}; give the set that it was trained on (--set)"
+                f"{', '.join(made['features'])}; give the set that it was trained on"
             )
         self.team, self.live = team, live
         self.origin = "a team made in Python"

@@ -8,17 +8,25 @@ import re
 from pathlib import Path
 
 import pytest
+from advice import TYPED
 
 import grandbatch
 
 PACKAGE = Path(grandbatch.__file__).parent
 TESTS = Path(__file__).parent
-_NAMED = re.compile(r"^--[a-z-]+ (?=must |wants )|\(--[a-z-]+[^)]*\)")
-"""What a value was given by, or an aside."""
+_NAMED = re.compile(r"^--[a-z-]+ (?=must |wants )")
+"""What a value was given by."""
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 TRIED = {
     "--context strategic=slow.zarr": "experiment/test_hierarchical_experiments.py",
+    "--context {}=slow.zarr": "experiment/test_hierarchical_experiments.py",
+    "--bar-duration 5min": "loader/test_loader_lookahead.py",
+    "--run-length 1": "cli/test_advised_flags.py",
+    "--set strategic": "serving/test_live_teams.py",
+    "--set features.py:{}": "serving/test_live_teams.py",
+    "--json": "cli/test_cli_shown.py",
+    "--take-over": "serving/test_live_teams.py",
     "--session-start {}": "bars/test_bars_sessions.py",
     "--bar-duration {}s": "bars/test_resampling.py",
     "--price-scale 1e-9": "bars/test_joined_instruments.py",
@@ -69,6 +77,7 @@ OFFERED = {
     "--symbol-from": "bars/test_joined_instruments.py",
     "--ohlc-tolerance": "bars/test_bars_ranges.py",
     "--names": "bars/test_vendors_texts.py",
+    "--symbol": "bars/test_joined_instruments.py",
     "--timestamp-format": "bars/test_vendors_texts.py",
     "--timezone": "bars/test_bars_meanings.py",
     "--where": "bars/test_columns_beside.py",
@@ -76,11 +85,12 @@ OFFERED = {
 """Flags whose value is computed and quoted by `grandbatch.bars.rules.flags`, alike."""
 
 SUBJECTS = {
+    "no shared memory could be had for worker processes (/dev/shm is full, missing or read-only, "
+    "or ulimit -f is too low); give it room (docker run --shm-size 1g), or use num_workers=0",
+    "since_last=True (--since-last) goes on from the training before with all that is new: "
+    "leave out resume=False (--no-resume), splits (--split) and subset=",
     "--context and --leader are of a hierarchical team: grandbatch train hierarchical",
     "--context {}=… is given twice; leave one out",
-    "the bars cache (--cache)",
-    "checkpoints (--checkpoint-dir)",
-    "the trace (--trace)",
     "--where wants header=text, such as publisher_id=2, got {}",
     "--train-until and --test-from belong together; give both",
     "--train and --checkpoint-dir belong together; give both, or none",
@@ -127,6 +137,8 @@ def unknown(text):
     """Advices of a text that nothing tries."""
     if text in SUBJECTS or text in OFFERED:
         return []
+    for typed in TYPED:
+        text = text.replace(typed, "")
     return [
         advice
         for advice in advices(text)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
+from grandbatch.bars.rules.flags import offer
 from grandbatch.cli import options as o
 from grandbatch.cli.running.loading import loading
 from grandbatch.errors import BadRowsError, UsageError
@@ -31,6 +32,8 @@ _TIMED_BARS = 100_000
 _UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _YEAR_1973 = 10**17
 """ns since 1970; a whole number below it counts something longer."""
+_MOST_OF = {"s": 10**11, "ms": 10**14}
+"""A number below counts that, as a rule."""
 
 _Confidence = Annotated[
     bool, typer.Option("--confidence", help="Tell how sure the team is: takes longer.")
@@ -223,9 +226,11 @@ def _timed(bar: dict[str, Any], epoch_unit: str | None) -> dict[str, Any]:
     if isinstance(time_, bool) or not isinstance(time_, int | float):
         return bar
     if epoch_unit is None and abs(time_) < _YEAR_1973:
+        size = abs(time_)
+        likely = next((unit for unit, most in _MOST_OF.items() if size < most), "us")
         raise _no_time(
-            f"timestamp {time_!r} is a number that can't count ns since 1970; say what it counts "
-            "(--epoch-unit s, ms or us)"
+            f"timestamp {time_!r} is a number that can't count ns since 1970; say what it counts, "
+            f"such as {offer('--epoch-unit', likely)}"
         )
     exact = time_ * _UNITS[epoch_unit or "ns"]
     if not abs(exact) < 2**63:

@@ -40,7 +40,7 @@ def inspect(store: o.StoreArgument, as_json: o.Json = False) -> None:
 def _first_of(names: list[str]) -> list[str]:
     """Leave out what nobody reads to the end."""
     more = len(names) - _SHOWN_NAMES
-    return names if more <= 1 else [*names[:_SHOWN_NAMES], f"and {more:,} more (--json names all)"]
+    return names if more <= 1 else [*names[:_SHOWN_NAMES], f"and {more:,} more (all by --json)"]
 
 
 def verify(store: o.StoreArgument, as_json: o.Json = False) -> None:

@@ -185,7 +185,7 @@ def check_context(team: Team, context: Mapping[str, MatrixStore] | None) -> None
     if store is None:
         raise UsageError(
             f"the team looks at a context {config.context!r}, and none of that name was given; "
-            f"give its store (--context {config.context}=STORE)"
+            f"give its store, such as --context {config.context}=slow.zarr"
         )
     held, known = _windows(store), (config.context_length, config.context_features)
     if held != known:

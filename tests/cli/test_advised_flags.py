@@ -141,3 +141,9 @@ def test_training_with_splits_keeps_a_test(folder, tmp_path):
 def test_the_help_that_errors_name_is_there(command):
     [named] = re.findall(r"grandbatch[a-z ]* --help", run(command).err)
     assert run(*named.split()[1:]).code == 0
+
+
+def test_weights_of_single_windows_want_single_windows(folder, tmp_path):
+    train = "train", "tactical", "--store", folder / "a.zarr", "--checkpoint-dir", tmp_path / "c"
+    done = followed(*train, "--weights", "close_price", advice="--run-length", code=2)
+    assert done["steps"] > 0

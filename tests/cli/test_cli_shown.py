@@ -81,7 +81,7 @@ def test_inspect_names_twenty_of_many_inputs_and_symbols_and_all_as_json(tmp_pat
     store = tmp_path / "s.zarr"
     run("build", "strategic", tmp_path / "bars", "--store", store, "--symbol-from", "filename")
     shown = " ".join(run("inspect", store).out.split())
-    assert re.search(r" symbols N00, .* N19, and 4 more \(--json names all\)", shown)
+    assert re.search(r" symbols N00, .* N19, and 4 more \(all by --json\)", shown)
     assert re.search(r" source N00\.csv .* N19\.csv \([\d,]+ bytes\), and 4 more", shown)
     raw = json.loads(run("inspect", store, "--json").out)
     assert len(raw["symbols"]) + len(raw["symbols_without_windows"]) >= 24

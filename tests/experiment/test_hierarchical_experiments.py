@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from advice import offers, words
 from typer.testing import CliRunner
 
 import grandbatch as gb
@@ -129,7 +130,7 @@ def test_walk_forward_of_a_hierarchical_team(stores, tmp_path):
     assert len(result.seeds) == 2
 
 
-def test_the_commands_train_and_judge_a_hierarchical_team(stores, tmp_path):
+def test_the_commands_train_and_judge_a_hierarchical_team(stores, tmp_path, monkeypatch):
     fast, slow = stores
     pair = ["--context", f"strategic={slow.path}"]
     run = ["--store", str(fast.path), "--checkpoint-dir", str(tmp_path / "run")]
@@ -144,3 +145,8 @@ def test_the_commands_train_and_judge_a_hierarchical_team(stores, tmp_path):
         done = CliRunner().invoke(app, ["train", *flags, *run])
         assert isinstance(done.exception, UsageError)
         assert wanted in str(done.exception)
+    done = CliRunner().invoke(app, judge)
+    assert isinstance(done.exception, UsageError)
+    monkeypatch.chdir(slow.path.parent)
+    [flags] = offers(str(done.exception))
+    assert said(*judge, *words(flags))["n_windows"] > 0

@@ -17,10 +17,18 @@ from grandbatch.cli.options import with_rules
 _WORD = re.compile(r"""(?:'[^']*'|"[^"]*"|\\.|[^\s'"\\])+""")
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _DEFAULTS = BarRules()
+TYPED = {
+    "the bars cache (--cache)",
+    "the cache of a store (--store-cache)",
+    "checkpoints (--checkpoint-dir)",
+    "the trace (--trace)",
+    "(--memory-limit)",
+}
+"""What was typed, named; the last is where a limit comes from."""
 SWITCHES = {
     *("--no-volume", "--grouped", "--sort", "--dayfirst", "--no-dayfirst", "--header"),
     *("--no-header", "--allow-non-positive", "--overwrite", "--no-resume", "--help"),
-    "--since-last",
+    *("--since-last", "--take-over"),
 }
 
 
@@ -28,16 +36,16 @@ def offers(text):
     """Flags that an error offers, as they stand in it: those that follow each other are one."""
     found = []
     at = 0
+    for typed in TYPED:
+        text = text.replace(typed, "")
     while flag := _FLAG.search(text, at):
         stop = flag.end()
-        if flag[0] not in SWITCHES and text[flag.start() - 1 : stop + 1] == f"({flag[0]})":
-            at = stop  # what was typed, named
-            continue
         if flag[0] not in SWITCHES:
             word = _WORD.match(text, stop + 1)
             assert word, f"{flag[0]} has no value in: {text}"
-            assert not word[0].startswith("--"), f"{flag[0]} has no value in: {text}"
-            stop = word.end()
+            value = word[0].partition(")")[0] if text[flag.start() - 1] == "(" else word[0]
+            assert not value.startswith("--"), f"{flag[0]} has no value in: {text}"
+            stop = word.start() + len(value)
         if found and text[at : flag.start()] == " ":
             found[-1] += text[at:stop]
         else:

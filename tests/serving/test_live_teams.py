@@ -11,9 +11,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from advice import offers, words
 from simulated import write_bars
 
 import grandbatch as gb
+from grandbatch import serving
 from grandbatch.errors import BadRowsError, CheckpointError, UsageError
 from grandbatch.evaluation.walking import decide, read_tape
 from grandbatch.experiment import wire_training
@@ -135,6 +137,29 @@ def test_features_that_the_team_was_not_trained_on_are_refused(folder):
         LiveTeam.from_checkpoint(folder / "run", "tactical")
 
 
+def test_a_team_of_a_set_that_must_be_named_is_told_how(folder, monkeypatch):
+    monkeypatch.setattr(serving.Provenance, "of_checkpoint", lambda _: None)
+    with pytest.raises(UsageError, match="which feature set") as caught:
+        LiveTeam.from_checkpoint(folder / "run")
+    _, name = words(offers(str(caught.value))[0])
+    assert LiveTeam.from_checkpoint(folder / "run", name).n_bars == 0
+
+
+def test_a_team_of_an_own_set_is_served_with_the_set_where_it_stands(folder, tmp_path, monkeypatch):
+    (tmp_path / "features.py").write_text(
+        "import grandbatch as gb\nMINE = gb.FeatureSet('mine', gb.STRATEGIC.features, 48, 12)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    store = gb.build_store(folder / "bars.csv", "m.zarr", feature_set="features.py:MINE")
+    processor, _ = wire_training(store, gb.BatchConfig(), tmp_path / "run", epochs=1)
+    for _ in processor.process_batches(wire_training(store, gb.BatchConfig(), tmp_path / "x")[1]):
+        pass
+    with pytest.raises(UsageError, match="a set of your own") as caught:
+        LiveTeam.from_checkpoint(tmp_path / "run")
+    _, name = words(offers(str(caught.value))[0])
+    assert LiveTeam.from_checkpoint(tmp_path / "run", name).live.feature_set.name == "mine"
+
+
 def serve(folder, *flags, **options):
     command = [sys.executable, "-m", "grandbatch", "serve", "--checkpoint-dir", folder / "run"]
     return subprocess.Popen(
@@ -167,7 +192,7 @@ def test_a_server_killed_in_the_middle_loses_what_was_not_saved_and_no_more(fold
     assert child.returncode == 0, err
     assert all(one["reason"] in ("out_of_order", "duplicate_timestamp") for one in found[:10])
     assert [one["reason"] for one in found[50:52]] == ["unparseable", "unparseable"]
-    assert "--epoch-unit" in found[51]["error"]
+    assert offers(found[51]["error"]) == ["--epoch-unit s"]
     told = found[10:50] + found[52:]
     assert all(one.pop("is_calibrated", True) is True for one in told)
     confident = [one for one in told if one["exposure"] is not None]

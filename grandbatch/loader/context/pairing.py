@@ -35,7 +35,7 @@ def decision_delay(store: MatrixStore) -> int:
     if not duration:
         raise UsageError(
             f"{store.path} doesn't say how long its bars last, so not when they are known; build "
-            "it again and say so (--bar-duration 5min, or as long as they last)"
+            "it again and say so, such as --bar-duration 5min"
         )
     return int(duration) if store.attrs["bar_time"] == "open" else 0
 

@@ -152,6 +152,6 @@ def check_contexts(config: MappoConfig, n_windows: int, contexts: CoarserWindows
         raise UsageError(
             f"the team looks at a context {name!r} of shape {wanted}, got "
             f"{'none' if got is None else tuple(got.shape)}; give the loader, or who asks, "
-            f"context={{{name!r}: store}} of the set that it was trained on (--context "
-            f"{name}=STORE)"
+            f"context={{{name!r}: store}} of the set that it was trained on, such as --context "
+            f"{name}=slow.zarr"
         )
