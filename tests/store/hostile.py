@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from grandbatch.store import MatrixStore
-from grandbatch.store.codecs import checksum, encode, seal
+from grandbatch.store.codecs import encode, seal
 from grandbatch.store.file_records import digests_of, file_bytes
 from grandbatch.store.manifest import Manifest
+from grandbatch.values.checksums import crc32c
 
 
 def edit_attributes(store: Path, edit: Callable[[dict[str, Any]], object]) -> None:
@@ -47,7 +48,7 @@ def edit_values(store: Path, name: str, edit: Callable[[np.ndarray], object]) ->
     encoded = encode(values, spec.codec)
     (store / spec.file(0)).write_bytes(encoded)
     step = opened.chunk_windows
-    parts = [checksum(values[at : at + step].tobytes()) for at in range(0, len(values), step)]
+    parts = [crc32c(values[at : at + step].tobytes()) for at in range(0, len(values), step)]
     _describe(store, name, [encoded], part_crc32c=np.array(parts, np.uint32))
 
 
