@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import signal
+
 import numpy as np
 import pytest
+from crash_server import CrashServer
 from growing import Growing, by_time, digest, lines, small_files, text  # noqa: F401 (a fixture of every test here)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -150,41 +154,68 @@ def _own(version):
     return gb.Feature("own_close", 0, closes, ("close",), version=version)
 
 
-@settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+class Universe:
+    """Files of a few symbols, drawn one after the other, and the store that follows them."""
+
+    def __init__(self, folder, data):
+        order = data.draw(st.sampled_from([{"overlap": 30}, BY_DAY]), "order")
+        loose = gb.BarRules(max_bad_fraction=1)
+        rules = data.draw(st.sampled_from([loose, CORRECTING]), "rules")
+        layout = data.draw(st.sampled_from(["windows", "rows"]), "layout")
+        self.growing = Growing(folder, **order, layout=layout, rules=rules)
+        self.store = folder / "s.zarr"
+        self.data, self.files, self.end = data, {}, dict.fromkeys("BMX", 0)
+        (self.bars,) = lines(1100)
+
+    def step(self, number):
+        """Change the inputs; tell whether one of them was rewritten."""
+        draw, end, rows = self.data.draw, self.end, []
+        for name in draw(st.lists(st.sampled_from("BMX"), min_size=1, max_size=3, unique=True)):
+            stop = min(1100, end[name] + draw(st.sampled_from([60, 150, 400])))
+            rows += named(self.bars[end[name] : stop], name)
+            if number and end[name] and draw(st.booleans(), "corrects"):
+                place = draw(st.integers(0, end[name] - 1))
+                rows += named([corrected(self.bars[place])], name)
+            end[name] = stop
+        rewritten = bool(self.files) and draw(st.integers(0, 3), "rewrites") == 0
+        if rewritten:
+            name = draw(st.sampled_from(sorted(self.files)))
+            body = self.files[name].splitlines(keepends=True)
+            place = draw(st.integers(1, len(body) - 1))
+            self.files[name] = "".join([*body[:place], corrected(body[place]), *body[place + 1 :]])
+        elif rows:
+            self.files[draw(st.sampled_from("amz")) + str(number)] = text(rows)
+        self.growing.write(**dict(sorted(self.files.items())))
+        return rewritten
+
+    def command(self, *, overwrite):
+        """The command line of the build."""
+        wanted, corrects = self.growing.wanted, self.growing.rules == CORRECTING
+        period = ["--period", wanted["period"]] if "period" in wanted else []
+        rules = ["--sort", "--duplicates", "last"] if corrects else ["--max-bad-fraction", "1"]
+        return [
+            "build", "strategic", *map(str, self.growing.inputs), "--store", str(self.store),
+            "--overlap", str(wanted["overlap"]), "--layout", wanted["layout"],
+            "--chunk-windows", str(wanted["chunk"]), "--order", wanted.get("order", "symbol"),
+            *period, *rules, *["--overwrite"] * overwrite, "--scheduler", "sync", "--no-durable",
+        ]  # fmt: skip
+
+
+few_examples = functools.partial(
+    settings, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+
+@few_examples(max_examples=6)
 @given(data=st.data())
 def test_any_sequence_of_files_symbols_and_corrections_gives_the_bytes_from_scratch(
     tmp_path_factory, data
 ):
-    order = data.draw(st.sampled_from([{"overlap": 30}, BY_DAY]), "order")
-    rules = data.draw(st.sampled_from([gb.BarRules(max_bad_fraction=1), CORRECTING]), "rules")
-    layout = data.draw(st.sampled_from(["windows", "rows"]), "layout")
-    growing = Growing(tmp_path_factory.mktemp("grow"), **order, layout=layout, rules=rules)
-    (bars,) = lines(1100)
-    end = dict.fromkeys("BMX", 0)
-    files, path = {}, growing.folder / "s.zarr"
+    universe = Universe(tmp_path_factory.mktemp("grow"), data)
+    growing = universe.growing
     for step in range(data.draw(st.integers(2, 4), "steps")):
-        rows = []
-        for name in data.draw(
-            st.lists(st.sampled_from("BMX"), min_size=1, max_size=3, unique=True)
-        ):
-            stop = min(1100, end[name] + data.draw(st.sampled_from([60, 150, 400])))
-            rows += named(bars[end[name] : stop], name)
-            if step and end[name] and data.draw(st.booleans(), "corrects"):
-                place = data.draw(st.integers(0, end[name] - 1))
-                rows += named([corrected(bars[place])], name)
-            end[name] = stop
-        rewritten = bool(files) and data.draw(st.integers(0, 3), "rewrites") == 0
-        if rewritten:
-            name = data.draw(st.sampled_from(sorted(files)))
-            body = files[name].splitlines(keepends=True)
-            place = data.draw(st.integers(1, len(body) - 1))
-            files[name] = "".join([*body[:place], corrected(body[place]), *body[place + 1 :]])
-        elif rows:
-            files[data.draw(st.sampled_from("amz")) + str(step)] = text(rows)
-        growing.write(**dict(sorted(files.items())))
-        reader = gb.MatrixStore.open(path) if path.exists() else None
+        rewritten = universe.step(step)
+        reader = gb.MatrixStore.open(universe.store) if universe.store.exists() else None
         try:
             result = growing.build(overwrite=rewritten)
         except NoWindowsError:  # what sorts before others of its symbol may leave few bars
@@ -193,3 +224,38 @@ def test_any_sequence_of_files_symbols_and_corrections_gives_the_bytes_from_scra
         if reader is not None and not result.reused:
             with pytest.raises(StoreChangedError):
                 np.asarray(reader.matrices[:1])
+
+
+@pytest.fixture(scope="module")
+def server():
+    with CrashServer("small_chunks") as running:
+        yield running
+
+
+@pytest.mark.slow
+@few_examples(max_examples=5)
+@given(data=st.data())
+def test_so_it_does_killed_anywhere_in_it_and_old_or_new_stands_there_whole(
+    tmp_path_factory, server, data
+):
+    universe = Universe(tmp_path_factory.mktemp("killed"), data)
+    growing, store, standing = universe.growing, universe.store, None
+    for step in range(data.draw(st.integers(2, 3), "steps")):
+        rewritten = universe.step(step)
+        try:
+            wanted = digest(growing.from_scratch().path)
+        except NoWindowsError:
+            continue
+        reader = gb.MatrixStore.open(store) if standing else None
+        for at in data.draw(st.lists(st.integers(1, 150), min_size=1, max_size=3), "kills"):
+            strike = {"below": str(growing.folder), "at": at}
+            outcome = server.run(universe.command(overwrite=rewritten), strike=strike)
+            assert outcome.code in (-signal.SIGKILL, 0), outcome.err
+            # one that is replaced may be away for a moment where a disk can't exchange folders
+            assert not store.exists() or digest(store) in (standing, wanted)
+        growing.build(overwrite=rewritten)
+        assert digest(store) == wanted
+        if reader is not None and wanted != standing:
+            with pytest.raises(StoreChangedError):
+                np.asarray(reader.matrices[:1])
+        standing = wanted
