@@ -29,7 +29,7 @@ from grandbatch.builder.labels import KeptLabels, kept_labels
 from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.reuse import Extension
 from grandbatch.errors import DamagedBarsError, DamagedStoreError, InputError
-from grandbatch.grid import Grid
+from grandbatch.grid import Grid, Segments, Stretches
 from grandbatch.scheduling import Schedule
 from grandbatch.store.file_records import is_whole
 from grandbatch.store.manifest import ChunkDigests, Manifest
@@ -176,7 +176,7 @@ def _same_files(
             ),
         )
     try:
-        old_grid = plan.settings.grid(*plan.settings.cut(before))
+        old_grid = plan.settings.grid(*_cut_of(before, bars, plan))
     except DamagedBarsError as error:
         return set(), set(), str(error)
     per_file = spec.data.shard_chunks * spec.chunk_windows
@@ -200,6 +200,40 @@ def _same_files(
         others += 1
     same_labels = set(np.flatnonzero(others[:-1] == 0).tolist())
     return same, same_labels, "no file of chunks is full before the first window that changes"
+
+
+def _cut_of(before: Bars, bars: Bars, plan: BuildPlan) -> tuple[Segments, Stretches | None]:
+    """Cut the older store's bars: as the new ones are, where these grew from them."""
+    if not bars.grew_from(before):
+        return plan.settings.cut(before)
+    rows, _, symbol = _rows_before(before, bars, plan.segments.start)
+    segments = Segments(rows, np.diff(rows, append=before.n_rows), symbol)
+    if plan.stretches is None:
+        return segments, None
+    rows, taken, _ = _rows_before(before, bars, plan.stretches.start)
+    return segments, Stretches(rows, plan.stretches.period[taken])
+
+
+def _rows_before(
+    before: Bars, bars: Bars, rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
+    """Find the numbers that rows of grown bars had before.
+
+    Returns
+    -------
+    rows : (k,) int64
+        Of those that were there.
+    taken : (n,) bool
+        Which they are.
+    symbol : (k,) int32
+        Theirs, before.
+    """
+    codes = {name: code for code, name in enumerate(before.symbols)}
+    code_before = np.array([codes.get(name, -1) for name in bars.symbols], np.int32)
+    code = np.searchsorted(bars.symbol_bounds, rows, side="right") - 1
+    symbol, place = code_before[code], rows - bars.symbol_bounds[code]
+    taken = (symbol >= 0) & (place < np.diff(before.symbol_bounds)[symbol])
+    return before.symbol_bounds[symbol[taken]] + place[taken], taken, symbol[taken]
 
 
 def _same_windows(

@@ -160,7 +160,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             symbols=None if symbols is None else symbol_names(store, symbols),
             remainder=remainder,
         )
-        chosen = within(store, chosen, subset)
+        chosen = within(chosen, subset)
         self._contexts = Contexts(store, context, max_age)
         kept = select(store, chosen, self._contexts, subset)
         self.selection, chosen = weigh(store, kept, weights, chosen)

@@ -63,9 +63,7 @@ def some_of(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
-def within(
-    store: MatrixStore, settings: OrderSettings, subset: Split | Bool | None
-) -> OrderSettings:
+def within(settings: OrderSettings, subset: Split | Bool | None) -> OrderSettings:
     """Restrict an order to the windows of a split, or to single windows.
 
     Raises
@@ -76,17 +74,12 @@ def within(
     if subset is None:
         return settings
     if isinstance(subset, np.ndarray) and subset.dtype == np.bool_:
-        if subset.shape != (len(store),):
-            raise UsageError(
-                f"subset must say of each of the {len(store):,} windows of {store.path} whether it "
-                f"takes part, got an array of shape {subset.shape}"
-            )
         named = hashlib.sha256(np.packbits(subset).tobytes()).hexdigest()
         return replace(settings, windows=named)
     if not isinstance(subset, Split):
         raise UsageError(
-            "subset must be a Split, such as split_store(store, ...)['train'], or a bool for each "
-            f"window, got {type(subset).__name__}"
+            "subset must be a bool for each window, or a Split, such as split_store(store, "
+            f"...)['train'], got {type(subset).__name__}"
         )
     start = subset.start if settings.start is None else max(settings.start, subset.start)
     stop = subset.stop if settings.stop is None else min(settings.stop, subset.stop)
@@ -110,6 +103,11 @@ def select(
         If there are none.
     """
     n = len(store)
+    if isinstance(subset, np.ndarray) and subset.shape != (n,):
+        raise UsageError(
+            f"subset must say of each of the {n:,} windows of {store.path} whether it takes part, "
+            f"got an array of shape {subset.shape}"
+        )
     limits = (settings.start, settings.stop, settings.symbols, settings.reads, settings.windows)
     filtered = contexts or any(limit is not None for limit in limits)
     if not filtered and (settings.run_length == 1 or not settings.shuffle):

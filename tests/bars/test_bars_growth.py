@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 import grandbatch as gb
 from grandbatch.bars import prepare_bars
+from grandbatch.bars.building.parts import looking
+from grandbatch.bars.building.parts.looking import Extremes
 from grandbatch.bars.cache import joining
 from grandbatch.bars.cache.bars import load_bars
 from grandbatch.scheduling import Schedule
@@ -61,9 +64,24 @@ class Folder:
         assert pq.read_table(grown.quarantine_path).equals(pq.read_table(fresh.quarantine_path))
         assert (grown.growth is None) == (fresh.growth is None)
         if fresh.growth is not None:
-            assert {**grown.growth, "from": None} == fresh.growth
+            assert {**grown.growth, "from": None, "looks": 0} == {**fresh.growth, "looks": 0}
+            assert looks_of(grown) == looks_of(fresh)
         assert not list(grown.problems())
         return grown
+
+
+def looks_of(bars):
+    """What there is to tell of each symbol, however its bars are parted."""
+    found = {}
+    for part, value in zip(bars.parts, bars.growth["looks"], strict=True):
+        look = Extremes.of(value)
+        before = found.get(part.symbol)
+        found[part.symbol] = look if before is None else before.joined(look)
+    # of leaps that there are none of, none is the first
+    return [
+        replace(look, leap_time=look.leap_time if look.n_leaps else 0).to_json()
+        for look in found.values()
+    ]
 
 
 def parts_of(bars):
@@ -108,6 +126,20 @@ def test_a_file_each_day_is_read_alone_and_small_parts_are_joined(tmp_path, capl
         # the line keeps its last two
         assert len(list(folder.path.glob("cache/*/bars.json"))) == 2
     assert len(grown.parts) == len(first) + 2
+
+
+def test_what_is_known_of_parts_that_stay_is_not_looked_at_again(folder, monkeypatch):
+    monkeypatch.setattr(joining, "TAIL_ROWS", 0)
+    folder.write("a", rows("M", 0, 400), rows("N", 0, 400))
+    folder.prepare()
+    folder.write("b", rows("A", 0, 300), rows("N", 400, 600))
+    looked = []
+    look = looking._look_at
+    monkeypatch.setattr(looking, "_look_at", lambda *given: looked.append(given) or look(*given))
+    grown = folder.prepare()
+    assert len(looked) == 2
+    assert len(grown.parts) == 4
+    folder.check()
 
 
 def test_a_small_last_part_is_written_anew_only_up_to_a_size(folder, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import grandbatch as gb
+from grandbatch.bars import prepare_bars
+from grandbatch.builder import extend
+from grandbatch.builder.plan import BuildPlan
+from grandbatch.builder.settings import make_settings
 from grandbatch.errors import NoWindowsError, StoreChangedError, StoreMismatchError
 
 BY_DAY = {"order": "period", "period": "1D", "overlap": 30}
@@ -123,6 +128,31 @@ def test_a_file_that_was_rewritten_is_named_and_rebuilds_what_it_touches(tmp_pat
     growing.write(a=text(a))
     with pytest.raises(StoreMismatchError, match=r"not given any more: b\.csv"):
         growing.build()
+
+
+@pytest.mark.parametrize("gap", [None, 10 * 60 * 10**9])
+@pytest.mark.parametrize("period", [None, "1D"])
+def test_bars_that_grew_are_cut_as_before_without_being_read(tmp_path, monkeypatch, gap, period):
+    runs = lines(900, symbols=3)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text(text(runs[0][:500], runs[0][520:600], runs[2][:600]))
+    old = prepare_bars(tmp_path / "in", tmp_path / "cache")
+    (tmp_path / "in" / "b.csv").write_text(text(runs[0][600:], runs[1], runs[2][700:]))
+    new = prepare_bars(tmp_path / "in", tmp_path / "cache")
+    assert new.grew_from(old)
+    chosen = make_settings("strategic", None, None, "windows", None, "auto", None,
+                           "symbol" if period is None else "period", period)  # fmt: skip
+    chosen = replace(chosen, max_gap_ns=gap)
+    segments, stretches = chosen.cut(new)
+    plan = BuildPlan(chosen, segments, new.n_rows, None, 1, stretches=stretches)
+    wanted = chosen.cut(old)
+    monkeypatch.setattr(type(old), "read", None)
+    for found, direct in zip(extend._cut_of(old, new, plan), wanted, strict=True):
+        assert (found is None) == (direct is None)
+        for name, values in vars(direct).items() if direct is not None else ():
+            np.testing.assert_array_equal(getattr(found, name), values, name)
+            assert getattr(found, name).dtype == values.dtype
+    assert len(wanted[0]) == (2 if gap is None else 3)
 
 
 def test_other_rules_and_versions_are_named(tmp_path):

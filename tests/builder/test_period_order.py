@@ -145,9 +145,14 @@ def test_periods_begin_where_the_calendar_says(period, first, last, starts):
     assert found.view("M8[ns]").astype("M8[D]").astype(str).tolist() == starts
 
 
-def test_a_split_by_time_is_a_range_of_chunks_and_no_others_are_read(bars, tmp_path, monkeypatch):
-    store = built(bars, tmp_path / "s.zarr")
-    splits = gb.split_store(store, {"train": 0.5, "test": 0.5}, embargo="10min")
+@pytest.mark.parametrize("layout", ["windows", "rows"])
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.6, 0.2, 0.2)], ids=["two", "three"])
+def test_a_split_by_time_is_a_range_of_chunks_and_no_others_are_read(
+    bars, tmp_path, monkeypatch, layout, shares
+):
+    store = built(bars, tmp_path / "s.zarr", layout=layout)
+    names = ("train", "validation", "test")[: len(shares)]
+    splits = gb.split_store(store, dict(zip(names, shares, strict=True)), embargo="10min")
     read = []
     read_chunk = gb.MatrixStore.read_chunk
     monkeypatch.setattr(
@@ -156,6 +161,8 @@ def test_a_split_by_time_is_a_range_of_chunks_and_no_others_are_read(bars, tmp_p
         lambda self, n, *rest: read.append(n) or read_chunk(self, n, *rest),
     )
     config = gb.BatchConfig(sequence_length=48, overlap=40, batch_size=8, num_workers=1)
+    chunk_of = np.arange(len(store)) // store.chunk_windows
+    times = store.end_time[:]
     total = 0
     for split in splits.values():
         read.clear()
@@ -163,12 +170,15 @@ def test_a_split_by_time_is_a_range_of_chunks_and_no_others_are_read(bars, tmp_p
         windows = np.concatenate(
             [batch.index.numpy()[batch.weight.numpy() > 0] for batch in loader]
         )
+        assert len(windows) == split.n_windows
         holding = np.unique(windows // store.chunk_windows)
         assert sorted(set(read)) == holding.tolist()
+        inside = chunk_of[(times >= split.start) & (times < split.stop)]
+        assert set(read) <= set(inside)
         # purged windows lie at a split's borders: what is between is read
         assert holding[-1] - holding[0] < len(holding) + 4
         total += len(holding)
-    assert total <= store.n_chunks + 2
+    assert total <= store.n_chunks + 2 * (len(shares) - 1)
 
 
 @pytest.mark.parametrize("overlap", [12, 47])

@@ -23,6 +23,7 @@ from grandbatch.bars.building.growth import (
     check_independent,
     grow_quarantine,
     growth_facts,
+    looks_of,
     standing_of,
 )
 from grandbatch.bars.building.memory import ReadingPlan
@@ -32,7 +33,7 @@ from grandbatch.bars.building.parts.assembly import (
     plan_parts,
 )
 from grandbatch.bars.building.parts.gaps import fill_gaps
-from grandbatch.bars.building.parts.looking import look_at
+from grandbatch.bars.building.parts.looking import look_at, worth_a_look
 from grandbatch.bars.building.parts.made import PartsMade
 from grandbatch.bars.building.parts.sorting import sort_bars
 from grandbatch.bars.building.parts.spikes import remove_spikes
@@ -349,6 +350,8 @@ class CacheBuild:
         parts: Sequence[Part],
     ) -> None:
         quarantine = self.target / QUARANTINE
+        known = {} if self.base is None else looks_of(self.base, symbols)
+        looks = look_at(self.target, parts, self.joining, known)
         doubts = [*self.doubts, *near_misses(self.records, self.rules)]
         read = self.sources, self.tasks, self.records
         manifest = {
@@ -367,11 +370,13 @@ class CacheBuild:
             "filled": self.n_filled,
             "n_rows": sum(part.rows for part in parts),
             **count_rows(self.records),
-            "growth": None if doubts else growth_facts(*read, symbols, self.rules, self.base),
+            "growth": None
+            if doubts
+            else growth_facts(*read, symbols, looks, self.rules, self.base),
             "worth_a_look": [
                 *self.numbers_apart,
                 *doubts,
-                *look_at(self.target, symbols, parts, self.rules, self.joining),
+                *worth_a_look(symbols, parts, looks, self.rules),
             ],
             "differing_duplicates": self.n_differing
             + sum(record.n_differing for record in self.records),

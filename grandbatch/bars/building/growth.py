@@ -15,17 +15,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from grandbatch.bars.building.block import BlockJob, BlockRecord
 from grandbatch.bars.building.carries import final_carries
 from grandbatch.bars.building.judging import Carry
+from grandbatch.bars.building.parts.looking import Extremes
 from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.quarantine import count_reasons, merge_bad_rows
 from grandbatch.bars.cache.bars import load_bars, open_bars
 from grandbatch.bars.cache.joining import Base, join_quarantines
-from grandbatch.bars.cache.manifest import MANIFEST
+from grandbatch.bars.cache.manifest import MANIFEST, Part
 from grandbatch.bars.inputs.files import InputFile, describe_source, digest_of
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.timestamps.evidence import NOTHING
@@ -79,6 +81,7 @@ def growth_facts(
     tasks: Sequence[BlockJob],
     records: Sequence[BlockRecord],
     symbols: Sequence[str],
+    looks: Sequence[Extremes],
     rules: BarRules,
     base: Base | None,
 ) -> dict[str, Any] | None:
@@ -90,6 +93,8 @@ def growth_facts(
         What was read.
     symbols : sequence of str
         Of the cache.
+    looks : sequence of Extremes
+        At its parts.
     rules : BarRules
     base : Base or None
         What it grew from.
@@ -117,8 +122,17 @@ def growth_facts(
         "bad_rows": n_bad,
         "last_file": list(last_file.values()),
         "standing": [list(standing[name]) for name in symbols],
+        "looks": [look.to_json() for look in looks],
         "from": None if base is None else base.bars.fingerprint,
     }
+
+
+def looks_of(base: Base, symbols: Sequence[str]) -> dict[Part, Extremes]:
+    """Return the extremes at the parts of a cache, under the numbers their symbols have now."""
+    code_of = {name: code for code, name in enumerate(symbols)}
+    names = base.bars.symbols
+    parts = (replace(part, symbol=code_of[names[part.symbol]]) for part in base.bars.parts)
+    return dict(zip(parts, map(Extremes.of, base.facts.get("looks", ())), strict=False))
 
 
 def standing_of(base: Base) -> dict[str, Carry]:

@@ -122,6 +122,10 @@ class Bars(Deferred):
         """Time of the latest bar, in nanoseconds since 1970, UTC."""
         return max(part.last_time for part in self.parts)
 
+    def grew_from(self, other: Bars) -> bool:
+        """Whether these are the bars of another cache as they are, with more behind some."""
+        return self.growth is not None and self.growth["from"] == other.fingerprint
+
     @property
     def quarantine_path(self) -> Path:
         """Parquet file of the rows that are no bars: file, line, text, reason.

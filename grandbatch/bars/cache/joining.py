@@ -101,8 +101,9 @@ def join_caches(
         # names of old parts are taken again: new ones go out of their way first
         fresh = _renumbered(target, new, 1 + max((_number(part) for part in old), default=-1))
         together = bool(old and new and old[-1].rows + new[0].rows <= TAIL_ROWS)
+        if not new:  # else its folder is there
+            (target / old[0].path).parent.mkdir(exist_ok=True)
         for part in old[:-1] if together else old:
-            (target / part.path).parent.mkdir(exist_ok=True)
             link_or_copy(bars.path / part.path, target / part.path)
             joined.append(replace(part, symbol=code))
         for number, part in enumerate(fresh):

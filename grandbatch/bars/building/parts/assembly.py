@@ -242,7 +242,6 @@ def join_parts(
     for part, start in zip(parts, starts.tolist(), strict=False):
         times, *numbers = columns[:, start : start + part.rows]
         path = Path(target) / part.path
-        path.parent.mkdir(exist_ok=True)
         values = [n.view(np.float64) for n in numbers]
         written.append((part, write_part(path, times, values, extra)))
     return written

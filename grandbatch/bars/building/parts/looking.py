@@ -6,10 +6,11 @@ bars are parted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,21 @@ class Extremes:
     least_whole: float
     """The least high or low, where all are whole numbers; else 0."""
 
+    def to_json(self) -> list[Any]:
+        """Return all of it as JSON types; of the volumes those that there are."""
+        places = np.flatnonzero(self.volumes)
+        volumes = [places.tolist(), self.volumes[places].tolist()]
+        return list({**vars(self), "volumes": volumes}.values())
+
+    @classmethod
+    def of(cls, value: Sequence[Any]) -> Extremes:
+        """Read what `to_json` gave."""
+        found = dict(zip((one.name for one in fields(cls)), value, strict=True))
+        places, counts = found["volumes"]
+        found["volumes"] = np.zeros(N_BINS, np.int64)
+        found["volumes"][places] = counts
+        return cls(**{**found, "first": tuple(found["first"]), "last": tuple(found["last"])})
+
     def joined(self, following: Extremes) -> Extremes:
         """Join with the bars behind."""
         high, low = np.array([self.last, following.first]).T
@@ -79,17 +95,15 @@ class Extremes:
 
 
 def look_at(
-    target: Path,
-    symbols: Sequence[str],
-    parts: Sequence[Part],
-    rules: BarRules,
-    schedule: Schedule,
-) -> list[str]:
-    """Extremes at all parts of a cache, in bars order, and say what is worth a look."""
-    tasks = [partial(look_at_parts, str(target), run) for run in runs_of_parts(parts)]
-    found = schedule.run(tasks)
-    looks = (look for looks in found for look in looks)
-    return worth_a_look(symbols, parts, looks, rules)
+    target: Path, parts: Sequence[Part], schedule: Schedule, known: Mapping[Part, Extremes]
+) -> list[Extremes]:
+    """Extremes at all parts of a cache, in bars order; those that are known are not read."""
+    tasks = [
+        partial(look_at_parts, str(target), run)
+        for run in runs_of_parts([part for part in parts if part not in known])
+    ]
+    looks = (look for looks in schedule.run(tasks) for look in looks)
+    return [known[part] if part in known else next(looks) for part in parts]
 
 
 def runs_of_parts(parts: Sequence[Part]) -> Iterator[list[Part]]:
