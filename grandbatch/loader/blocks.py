@@ -61,14 +61,14 @@ class _Loading:
     Parameters
     ----------
     table : Table
-    todo : deque of (slot, chunk)
+    todo : deque of lists of (slot, chunk)
         What no thread has taken yet; all of it once the entries are there.
     entries : Future
     workers : list of Future
     """
 
     table: Table
-    todo: deque[tuple[int, int]]
+    todo: deque[list[tuple[int, int]]]
     entries: Future[Int32]
     workers: list[Future[None]] = field(default_factory=list)
 
@@ -108,7 +108,7 @@ class BlockFeed:
         self._stopped = stopped
         self._closed = False
         self._taking = threading.Lock()
-        store = tables[0].store
+        store = self._store = tables[0].store
         store.fetch(chunk for share in shares for chunk in order.block_chunks(share.block))
         self._threads = max(1, min(threads, available_cores() - 1))
         if not store.is_near:
@@ -147,7 +147,8 @@ class BlockFeed:
         whole = share.size >= _FEW * len(chunks)
         # as they lie on the disk
         every = sorted(zip(slots.tolist(), chunks.tolist(), strict=True), key=itemgetter(1))
-        todo = deque(every if whole else ())
+        runs = self._store.runs
+        todo = deque(runs(every) if whole else ())
         ready = threading.Event()
 
         def order_windows() -> Int32:
@@ -155,7 +156,7 @@ class BlockFeed:
                 entries = self._order.block_entries(share.block, slots)[share.offset : share.stop]
                 if not whole:
                     needed = set(np.unique(entries // self._order.chunk_windows))
-                    todo.extend((slot, chunk) for slot, chunk in every if slot in needed)
+                    todo.extend(runs([one for one in every if one[0] in needed]))
             finally:
                 ready.set()
             return entries
@@ -170,7 +171,7 @@ class BlockFeed:
         loading.workers = [self._executor.submit(decode) for _ in range(self._threads)]
         return loading
 
-    def _decode(self, table: Table, todo: deque[tuple[int, int]]) -> None:
+    def _decode(self, table: Table, todo: deque[list[tuple[int, int]]]) -> None:
         with OpenFiles() as files:
             while not (self._closed or self._stopped.is_set()):
                 # at once: whoever finds nothing to do goes on to the next block, and must not
@@ -178,14 +179,14 @@ class BlockFeed:
                 with self._taking:
                     if not todo:
                         return
-                    slot, chunk = todo.popleft()
-                    is_mine = table.claim(slot)
-                if not is_mine:
-                    continue
-                try:
-                    table.fill(slot, chunk, files)
-                except Exception as error:  # noqa: BLE001 - raised again at its first window
-                    table.errors[slot] = error
+                    mine = [one for one in todo.popleft() if table.claim(one[0])]
+                if len(mine) > 1:
+                    table.read_ahead([chunk for _, chunk in mine], files)
+                for slot, chunk in mine:
+                    try:
+                        table.fill(slot, chunk, files)
+                    except Exception as error:  # noqa: BLE001 - raised again at its first window
+                        table.errors[slot] = error
 
     def _finished(self, loading: _Loading) -> ShuffleBlock:
         entries = loading.entries.result()

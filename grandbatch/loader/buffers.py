@@ -14,6 +14,9 @@ from grandbatch.loader.slabs import Pools, SlabPool
 from grandbatch.loader.table import SlotShape, Table, table_bytes
 from grandbatch.store import MatrixStore
 
+_FAR = 4
+"""So many times `cache_bytes` are kept of the labels of a store whose chunks are requests."""
+
 
 class Buffers:
     """Tables and slabs of one loader.
@@ -58,7 +61,9 @@ class Buffers:
         self.resident = every <= max(two, cache_bytes)
         self._n_slots = [n_chunks] if self.resident else [block, block]
         self.label_dtype = label_dtype(store)
-        self._whole_labels = len(store) * self.label_dtype.itemsize <= cache_bytes
+        # by chunks, each value of a window is a request where they come from a server
+        whole = cache_bytes if store.is_near else _FAR * cache_bytes
+        self._whole_labels = len(store) * self.label_dtype.itemsize <= whole
         self._idle: deque[list[Table]] = deque(maxlen=1)
         self._pools: Pools | None = None
 

@@ -8,7 +8,7 @@ their rows are packed to the rows they were cut from: a slot is then as small as
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -117,6 +117,10 @@ class Table:
         unclaimed = not self._claimed[slot]
         self._claimed[slot] = True
         return bool(unclaimed)
+
+    def read_ahead(self, chunks: Sequence[int], files: OpenFiles) -> None:
+        """Read the bytes of neighbouring chunks at once, for who fills their slots next."""
+        self.store.read_ahead(chunks[0], chunks[-1], files, labels=not self.labels.by_index)
 
     def fill(self, slot: int, chunk: int, files: OpenFiles) -> None:
         """Decode a chunk, and its windows' labels, into a slot that was claimed.

@@ -12,14 +12,15 @@
 | `staging` | `Staging`: a store being written |
 | `publish` | one builder at a time; a store appears in one step |
 | `upload` | a finished store, put where a URL says |
+| `identity` | which store a place holds; where copies of its files are |
 | `reading` | chunks read, each checked before it is used |
 | `slices` | matrices and per-window values as lazy arrays |
 | `reader` | `MatrixStore`: a finished store |
 | `notes` | what of a store is worth a look |
 """
 
-from grandbatch.store.reader import Labels, MatrixStore, Verification
+from grandbatch.store.reader import MatrixStore, Verification
 from grandbatch.store.reading import OpenFiles
-from grandbatch.store.slices import Matrices, WindowValues
+from grandbatch.store.slices import Labels, Matrices, WindowValues
 
 __all__ = ["Labels", "Matrices", "MatrixStore", "OpenFiles", "Verification", "WindowValues"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +24,11 @@ from grandbatch.store.attributes import problem_of
 from grandbatch.store.format import (
     StoreSpec,
 )
+from grandbatch.store.identity import Identity, KeptStore, LastLook
 from grandbatch.store.manifest import Manifest
 from grandbatch.store.metadata import checked_metadata, misshapen, read_attributes, spec_of
-from grandbatch.store.reading import ArrayReader, Identity, KeptStore, LastLook, OpenFiles
-from grandbatch.store.slices import Matrices, WindowValues
+from grandbatch.store.reading import ArrayReader, OpenFiles
+from grandbatch.store.slices import Labels, Matrices, WindowValues
 from grandbatch.values.checks import parse_bytes
 
 CACHE_BYTES = "20GiB"
@@ -35,37 +36,6 @@ CACHE_BYTES = "20GiB"
 
 _OPENINGS = 3
 _REQUESTS = 16
-
-
-@dataclass(frozen=True, eq=False)
-class Labels:
-    """The per-window values of one chunk's n windows.
-
-    Parameters
-    ----------
-    end_time : (n,) int64
-        ns since 1970 UTC of each window's last bar.
-    symbol : (n,) int32
-        Index into the store's symbols.
-    close_price : (n,) float64
-        Close of the last bar.
-    next_return : (n,) float64
-        c[t+1]/c[t] - 1 after the last bar; NaN at a segment's end.
-    first_row : (n,) int64
-        Row number, in bars order, of the first bar.
-    start : (n,) int32, optional
-        Layout `rows`: the window's first row inside the chunk's block.
-    targets : (n, K) float32, optional
-        Of stores with targets.
-    """
-
-    end_time: npt.NDArray[np.int64]
-    symbol: npt.NDArray[np.int32]
-    close_price: npt.NDArray[np.float64]
-    next_return: npt.NDArray[np.float64]
-    first_row: npt.NDArray[np.int64]
-    start: npt.NDArray[np.int32] | None = None
-    targets: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -317,6 +287,28 @@ class MatrixStore(Deferred):
             for number in range(reader.spec.n_files)
         )
         return n_bytes <= self._kept.folder.max_bytes
+
+    def runs(self, chunks: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+        """Part pairs of a number and a chunk, in the order of chunks, into what is read at once.
+
+        That is one chunk, but where each is a request: there it is neighbours in one file.
+        """
+        data = self._readers[self._spec.data.name]
+        runs: list[list[tuple[int, int]]] = []
+        joins = not self.is_near
+        for one in chunks:
+            if joins and runs and data.may_join(runs[-1][0][1], runs[-1][-1][1], one[1]):
+                runs[-1].append(one)
+            else:
+                runs.append([one])
+        return runs
+
+    def read_ahead(self, first: int, last: int, files: OpenFiles, *, labels: bool) -> None:
+        """Ask at once for the bytes of neighbouring chunks, and of their labels if so wished."""
+        self._readers[self._spec.data.name].read_ahead(first, last, files)
+        start, stop = self.chunk_range(first)[0], self.chunk_range(last)[1]
+        for spec in self._spec.labels if labels else ():
+            self._readers[spec.name].read_part_ahead(start, stop, files)
 
     def check_unchanged(self) -> None:
         """Raise StoreChangedError where another store is at the path, or none."""

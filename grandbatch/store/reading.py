@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,83 +18,20 @@ from grandbatch.errors import (
     StoreError,
     StoreUnreachableError,
 )
-from grandbatch.files.kept_files import FileKeeper, KeptFolder, Original, keeper_of
-from grandbatch.files.locations import File, is_remote, open_location, told, version_of
+from grandbatch.files.kept_files import Original
+from grandbatch.files.locations import File, is_remote, open_location, told
 from grandbatch.store.codecs import decode_into, shard_index
-from grandbatch.store.format import CRC_BYTES, MANIFEST_NAME, ArraySpec
+from grandbatch.store.format import CRC_BYTES, ArraySpec
+from grandbatch.store.identity import Identity, KeptStore, LastLook
 from grandbatch.store.manifest import ChunkDigests, sha256_hex
 from grandbatch.values.checksums import crc32c
 
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Which published store a place held when it was opened, told by its manifest file."""
-
-    inode: int
-    mtime_ns: int
-    size: int
-    version: str = ""
-    """Of a remote place, what there is instead."""
-
-    @classmethod
-    def of(cls, store: Path) -> Identity:
-        """Take the identity of the store now at a path."""
-        if is_remote(store):
-            return cls(0, 0, 0, version_of(store / MANIFEST_NAME))
-        status = (store / MANIFEST_NAME).stat()
-        return cls(status.st_ino, status.st_mtime_ns, status.st_size)
-
-    @classmethod
-    def find(cls, store: Path) -> Identity | None:
-        """Take the identity of what is now at a path, None where there is no store."""
-        try:
-            return cls.of(store)
-        except OSError:
-            return None
-
-
-class LastLook:
-    """When it was last seen that a remote store is the one that was opened.
-
-    To look is a request, and chunks are checked one by one: those of another store never pass for
-    this one's. So it is looked once in a while, and whenever bytes are not what they should be.
-    """
-
-    def __init__(self) -> None:
-        self._at = -math.inf
-
-    def is_recent(self) -> bool:
-        """Whether it was less than a second ago."""
-        return time.monotonic() - self._at < 1
-
-    def was_now(self) -> None:
-        """Take note of one."""
-        self._at = time.monotonic()
-
-
-@dataclass(frozen=True)
-class KeptStore:
-    """Where files of a store are kept, and under which name.
-
-    Parameters
-    ----------
-    folder : KeptFolder
-    digest : str
-        Of what all chunks of the store are: another store's files have other names.
-    """
-
-    folder: KeptFolder
-    digest: str
-
-    def keeper(self) -> FileKeeper:
-        """Return this process's keeper."""
-        return keeper_of(self.folder, os.getpid())
-
-    def name(self, path: str) -> str:
-        """Return the name under which a file of the store is kept."""
-        return f"{self.digest}-{path.replace('/', '.')}"
+_JOINED = 1024 * 1024
+"""Bytes of neighbouring chunks that are one request, where each chunk would be one."""
+_NOTHING = (-1, 0, memoryview(b""))
 
 
 class OpenFiles:
@@ -107,6 +44,7 @@ class OpenFiles:
 
     def __init__(self) -> None:
         self._files: dict[ArrayReader, tuple[int, File]] = {}
+        self._ahead: dict[ArrayReader, tuple[int, int, memoryview]] = {}
         self._scratch = np.empty(0, np.uint8)
 
     def scratch(self, n_bytes: int) -> npt.NDArray[np.uint8]:
@@ -136,6 +74,26 @@ class OpenFiles:
             raise
         self._files[reader] = (number, file)
         return file
+
+    def read_ahead(self, reader: ArrayReader, chunk: int, start: int, stop: int) -> None:
+        """Read bytes `[start, stop)` of the file that a chunk is in, for reads of parts of them."""
+        data = bytearray(stop - start)
+        n_read = self.get(reader, chunk).read_into([data], start)
+        self._ahead[reader] = reader.file_number(chunk), start, memoryview(data)[:n_read]
+
+    def read_into(
+        self, reader: ArrayReader, chunk: int, buffers: Sequence[Any], offset: int
+    ) -> int:
+        """Fill buffers from the file that a chunk is in, or from what was read of it ahead."""
+        number, start, data = self._ahead.get(reader, _NOTHING)
+        stop = offset + sum(map(len, buffers))
+        if number != reader.file_number(chunk) or not start <= offset <= stop <= start + len(data):
+            return self.get(reader, chunk).read_into(buffers, offset)
+        at = offset - start
+        for buffer in buffers:
+            memoryview(buffer)[:] = data[at : at + len(buffer)]
+            at += len(buffer)
+        return stop - offset
 
     def discard_copy(self, reader: ArrayReader) -> bool:
         """Forget a local copy that an array was last read from; tell whether it was one."""
@@ -230,7 +188,7 @@ class ArrayReader:
             piece = out[first : first + file.step_bytes]
             last = [trailer] if first + len(piece) == len(out) else []
             try:
-                n_read += file.read_into([piece.data, *last], offset + first)
+                n_read += files.read_into(self, chunk, [piece.data, *last], offset + first)
             except OSError as error:
                 raise self._unreadable(chunk, error) from None
             crc = crc32c(piece, crc)
@@ -266,6 +224,30 @@ class ArrayReader:
         values = np.frombuffer(data, self.spec.dtype).reshape(-1, *rest)
         self._check_values(chunk, values)
         return values
+
+    def may_join(self, first: int, last: int, chunk: int) -> bool:
+        """Whether a chunk follows those from first to last in their file, and all are few bytes."""
+        if chunk != last + 1 or self.file_number(chunk) != self.file_number(last):
+            return False
+        return (
+            self._offset(chunk) + int(self.digests.length[chunk]) - self._offset(first) <= _JOINED
+        )
+
+    def read_ahead(self, first: int, last: int, files: OpenFiles) -> None:
+        """Read the bytes of neighbouring chunks at once; who reads one meets what went wrong."""
+        stop = self._offset(last) + int(self.digests.length[last])
+        with suppress(OSError):
+            files.read_ahead(self, first, self._offset(first), stop)
+
+    def read_part_ahead(self, start: int, stop: int, files: OpenFiles) -> None:
+        """Read the values `[start, stop)` at once, for `read_part`, where one file has them."""
+        size, *rest = self.spec.chunk_shape
+        itemsize = math.prod(rest) * np.dtype(self.spec.dtype).itemsize
+        chunk, first = divmod(start, size)
+        if first + stop - start <= size:
+            with suppress(OSError):
+                end = (first + stop - start) * itemsize
+                files.read_ahead(self, chunk, first * itemsize, end)
 
     def _check_values(self, chunk: int, values: Array) -> None:
         """Refuse what would be looked for outside of what it counts."""
@@ -320,7 +302,7 @@ class ArrayReader:
     def _read_range(self, chunk: int, offset: int, length: int, files: OpenFiles) -> bytes:
         data = bytearray(length)
         try:
-            n_read = files.get(self, chunk).read_into([data], offset)
+            n_read = files.read_into(self, chunk, [data], offset)
         except OSError as error:
             raise self._unreadable(chunk, error) from None
         if n_read != length:

@@ -10,6 +10,7 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any
 
@@ -22,6 +23,37 @@ from grandbatch.store.format import StoreSpec
 from grandbatch.store.reading import Array, ArrayReader
 
 Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The per-window values of one chunk's n windows.
+
+    Parameters
+    ----------
+    end_time : (n,) int64
+        ns since 1970 UTC of each window's last bar.
+    symbol : (n,) int32
+        Index into the store's symbols.
+    close_price : (n,) float64
+        Close of the last bar.
+    next_return : (n,) float64
+        c[t+1]/c[t] - 1 after the last bar; NaN at a segment's end.
+    first_row : (n,) int64
+        Row number, in bars order, of the first bar.
+    start : (n,) int32, optional
+        Layout `rows`: the window's first row inside the chunk's block.
+    targets : (n, K) float32, optional
+        Of stores with targets.
+    """
+
+    end_time: npt.NDArray[np.int64]
+    symbol: npt.NDArray[np.int32]
+    close_price: npt.NDArray[np.float64]
+    next_return: npt.NDArray[np.float64]
+    first_row: npt.NDArray[np.int64]
+    start: npt.NDArray[np.int32] | None = None
+    targets: npt.NDArray[np.float32] | None = None
 
 
 class LazyArray(NDArrayOperatorsMixin, ABC):

@@ -224,3 +224,17 @@ def test_workers_that_were_forked_read_it_too(url, here, tmp_path):
     assert_same(epochs(store, 1), expected)  # this process has its client and threads
     workers = torch.utils.data.DataLoader(loader, batch_size=None, num_workers=2)
     assert_same([(b.index, b.matrices, b.next_return) for b in workers], expected)
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_neighbouring_chunks_are_one_request(url, here, wire, small, monkeypatch):
+    config = gb.BatchConfig(batch_size=32, overlap=40, cache_bytes=1 if small else 100_000)
+    store = gb.MatrixStore.open(url)
+    before = wire.requests
+    found = [b.index for b in gb.SlidingWindowDataLoader(store, config, shuffle=False)]
+    # one for the chunks, one for each array of labels, and a look at the manifest
+    assert wire.requests - before < 10 < store.n_chunks
+    assert torch.equal(torch.cat(found), torch.arange(len(store)))
+    expected = [b.matrices for b in gb.SlidingWindowDataLoader(here, config, shuffle=False)]
+    got = [b.matrices for b in gb.SlidingWindowDataLoader(store, config, shuffle=False)]
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
