@@ -209,7 +209,7 @@ def _read_contexts(
     for name, pairing in (contexts.pairings if contexts else {}).items():
         slow = pairing.slow
         time, symbol = tape.time[low:high], tape.symbol[low:high]
-        window, _ = pairing.look_up(symbol, time, slow.end_time.__getitem__)
+        window = pairing.look_up(symbol, time, pairing.stored_times)
         some, which = np.unique(window, return_inverse=True)
         found[name] = _read_windows(slow, some)[which]
     return found

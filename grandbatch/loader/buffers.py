@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 
-from grandbatch.loader.context.table import ChunkCache, ContextRoom, ContextTable
+from grandbatch.loader.context.room import ContextRoom
+from grandbatch.loader.context.slots import ChunkCache, SlotContexts
+from grandbatch.loader.context.table import ContextTable
+from grandbatch.loader.context.whole import WholeContexts
 from grandbatch.loader.labels import WholeLabels, label_dtype
 from grandbatch.loader.slabs import Pools, SlabPool
 from grandbatch.loader.table import SlotShape, Table, table_bytes
@@ -56,7 +59,7 @@ class Buffers:
         self._pinned = pinned
         self._shape = SlotShape.of(store)
         block = min(shuffle_chunks, n_chunks)
-        self._rooms = rooms
+        self._rooms, self._cache_bytes = rooms, cache_bytes
         two, every = self._bytes_of([block, block]), self._bytes_of([n_chunks])
         self.resident = every <= max(two, cache_bytes)
         self._n_slots = [n_chunks] if self.resident else [block, block]
@@ -76,12 +79,11 @@ class Buffers:
         return Buffers(store, n_chunks, shuffle_chunks, 0, dtype, pinned, rooms)
 
     def _bytes_of(self, n_slots: Sequence[int]) -> int:
-        """Bytes of the matrices of some tables."""
+        """Bytes of the matrices of some tables, and of all that belongs to their contexts."""
         own = table_bytes(self._store, self._shape, sum(n_slots), self._dtype)
-        contexts = [
-            room.table_bytes(n, self._dtype) for room in self._rooms.values() for n in n_slots
-        ]
-        return own + sum(contexts)
+        return own + sum(
+            room.n_bytes(n_slots, self._dtype, self._cache_bytes) for room in self._rooms.values()
+        )
 
     @property
     def itemsize(self) -> int:
@@ -90,17 +92,14 @@ class Buffers:
 
     @property
     def table_bytes(self) -> int:
-        """Bytes of all tables' matrices, and of the chunks that contexts are taken from."""
-        return self._bytes_of(self._n_slots) + sum(
-            room.cache_bytes for room in self._rooms.values()
-        )
+        """Bytes of all tables' matrices, and of all that belongs to their contexts."""
+        return self._bytes_of(self._n_slots)
 
     @property
     def label_bytes(self) -> int:
         """Bytes of the per-window values beside them."""
         in_slots = sum(self._n_slots) * int(self._store.chunk_windows)
-        own = self.label_dtype.itemsize * (len(self._store) if self._whole_labels else in_slots)
-        return own + sum(room.label_bytes(sum(self._n_slots)) for room in self._rooms.values())
+        return self.label_dtype.itemsize * (len(self._store) if self._whole_labels else in_slots)
 
     @property
     def n_bytes(self) -> int:
@@ -113,7 +112,7 @@ class Buffers:
             return self._idle.popleft()
         except IndexError:
             labels = WholeLabels(self._store) if self._whole_labels else None
-            caches = {name: ChunkCache(room.pairing.slow) for name, room in self._rooms.items()}
+            contexts = {name: self._context_tables(room) for name, room in self._rooms.items()}
             return [
                 Table(
                     self._store,
@@ -121,13 +120,26 @@ class Buffers:
                     n_slots,
                     self._dtype,
                     labels,
-                    {
-                        name: ContextTable(room, caches[name], n_slots, self._dtype)
-                        for name, room in self._rooms.items()
-                    },
+                    {name: tables[number] for name, tables in contexts.items()},
                 )
-                for n_slots in self._n_slots
+                for number, n_slots in enumerate(self._n_slots)
             ]
+
+    def _context_tables(self, room: ContextRoom) -> list[ContextTable]:
+        """Return what belongs to each table of a context."""
+        dtype, slow = self._dtype, room.pairing.slow
+        if room.is_whole(self._n_slots, dtype, self._cache_bytes):
+            whole = WholeContexts(slow, dtype)
+            return [ContextTable(room.pairing, whole, n) for n in self._n_slots]
+        cache = ChunkCache(slow)
+        return [
+            ContextTable(
+                room.pairing,
+                SlotContexts(cache, room.n_contexts(n), room.n_rows(n), dtype),
+                n,
+            )
+            for n in self._n_slots
+        ]
 
     def give_back(self, tables: list[Table]) -> None:
         """Take tables back that no thread uses any more."""

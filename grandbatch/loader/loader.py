@@ -345,7 +345,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         if buffers.resident:
             # nothing may be left to read, but a store that was replaced must not go unnoticed
             self.store.check_unchanged()
-            self._contexts.check_unchanged()
+        self._contexts.check_unchanged()
         tables = buffers.take_tables()
         feed = BlockFeed(dealt.order, shares, tables, self.config.num_workers, stopped or Event())
         try:

@@ -11,16 +11,20 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from grandbatch.errors import DamagedStoreError
-from grandbatch.loader.context.table import ContextTable
 from grandbatch.loader.labels import LabelSource, Records, SlotLabels
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.store import MatrixStore, OpenFiles
 from grandbatch.values.arrays import Float32, Int32, Int64
+
+if TYPE_CHECKING:
+    # it has tables of coarser stores
+    from grandbatch.loader.context.table import ContextTable
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import torch
 
 from grandbatch.batch import ContextWindows
 from grandbatch.loader.blocks import ShuffleBlock
-from grandbatch.loader.context.table import CONTEXT_DTYPE
 from grandbatch.loader.labels import STORED_LABELS
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.loader.slabs import Pools, SlabPool
@@ -100,7 +99,7 @@ class WindowStream:
         weight = np.ones(n, np.float32)
         own = _Gathering(n, pools.matrices)
         contexts = {name: _Gathering(n, pool) for name, pool in pools.contexts.items()}
-        paired = {name: np.empty(n, CONTEXT_DTYPE) for name in contexts}
+        paired = {name: np.empty((2, n), np.int64) for name in contexts}
         at = 0
         for block, offset, size, window in self._within_blocks(ranges):
             entries = block.entries[offset : offset + size]
@@ -109,8 +108,7 @@ class WindowStream:
             own.add(block.table.buffer, starts, at)
             for name, gathering in contexts.items():
                 table = block.table.contexts[name]
-                paired[name][here] = table.look_up(entries)
-                gathering.add(table.buffer, paired[name]["start"][here], at)
+                gathering.add(table.buffer, table.look_up(entries, *paired[name][:, here]), at)
             if window + size > self._n_real:
                 weight[at + max(self._n_real - window, 0) : at + size] = 0
             at += size
@@ -120,11 +118,7 @@ class WindowStream:
             torch.from_numpy(column[:at]) for column in (index, *labels, weight, *targets)
         )
         context = {
-            name: ContextWindows(
-                gathering.first(at),
-                torch.from_numpy(paired[name]["index"][:at]),
-                torch.from_numpy(paired[name]["end_time"][:at]),
-            )
+            name: ContextWindows(gathering.first(at), *map(torch.from_numpy, paired[name][:, :at]))
             for name, gathering in contexts.items()
         }
         return Slab(own.first(at), columns, None if at == n else self._error, context)

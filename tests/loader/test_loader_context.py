@@ -235,10 +235,23 @@ def test_buffers_count_what_contexts_take(fast, slow):
     loader = make_loader(fast, slow)
     tables = loader._buffers.take_tables()
     contexts = [table.contexts["slow"] for table in tables]
-    held = sum(c.buffer.rows.nbytes + c._records.nbytes for c in contexts)
+    held = sum(c.buffer.rows.nbytes + c._source._records.nbytes + c._ids.nbytes for c in contexts)
     extra = loader.buffer_bytes - plain.buffer_bytes
     assert held < extra < held + 5 * slow.block_rows * slow.n_features * 4
     assert loader.window_bytes == 4 * (10 * fast.n_features + 12 * slow.n_features)
+
+
+def test_a_context_that_fits_is_kept_whole_and_counted(fast, slow):
+    loader = make_loader(fast, slow, cache_bytes=2**24)
+    (table,) = loader._buffers.take_tables()
+    context, whole = table.contexts["slow"], table.contexts["slow"]._source._table
+    held = sum(one.buffer.rows.nbytes + one.labels.records.nbytes for one in (table, whole))
+    assert loader.buffer_bytes == held + context._ids.nbytes
+    # and in two tables together only once
+    two = make_loader(fast, slow, cache_bytes=2**17)
+    tables = two._buffers.take_tables()
+    assert len(tables) == 2
+    assert len({id(table.contexts["slow"]._source) for table in tables}) == 1
 
 
 def reach_from(store, index):

@@ -10,7 +10,8 @@ import numpy as np
 from grandbatch.batch import MatrixBatch
 from grandbatch.errors import CheckpointError, UsageError
 from grandbatch.loader.context.pairing import Pairing
-from grandbatch.loader.context.table import ContextRoom
+from grandbatch.loader.context.room import ContextRoom
+from grandbatch.loader.context.slots import shared_rows
 from grandbatch.splits import span_reader
 from grandbatch.store import MatrixStore
 from grandbatch.values.arrays import Bool, Int64
@@ -65,7 +66,7 @@ class Contexts:
         }
         self.n_without = 0
         self._fast = fast
-        self._rows = {name: np.zeros(fast.n_chunks, np.int32) for name in self.pairings}
+        self._counts = {name: np.zeros((2, fast.n_chunks), np.int32) for name in self.pairings}
 
     def __bool__(self) -> bool:
         return bool(self.pairings)
@@ -73,7 +74,7 @@ class Contexts:
     def rooms(self, chunks: Int64) -> dict[str, ContextRoom]:
         """Return what each context of the windows of some chunks needs in memory."""
         return {
-            name: ContextRoom(pairing, self._rows[name][chunks].astype(np.int64))
+            name: ContextRoom(pairing, *self._counts[name][:, chunks].astype(np.int64))
             for name, pairing in self.pairings.items()
         }
 
@@ -81,7 +82,7 @@ class Contexts:
     def mean_bytes(self) -> int:
         """Bytes of float32 that the contexts of a chunk's windows take, on the average."""
         return sum(
-            int(self._rows[name].mean()) * pairing.slow.n_features * 4
+            int(self._counts[name][1].mean()) * pairing.slow.n_features * 4
             for name, pairing in self.pairings.items()
         )
 
@@ -126,8 +127,8 @@ class Contexts:
         symbol, end_time = self._fast.symbol[first:stop], self._fast.end_time[first:stop]
         found = {}
         for name, pairing in self.pairings.items():
-            found[name], _ = pairing.look_up(symbol, end_time, pairing.slow.end_time.__getitem__)
-            self._count_rows(name, first, found[name])
+            found[name] = pairing.look_up(symbol, end_time, pairing.stored_times)
+            self._count(name, first, found[name])
         has_all = np.all([window >= 0 for window in found.values()], axis=0)
         self.n_without += int(np.count_nonzero(kept & ~has_all))
         kept &= has_all
@@ -135,23 +136,26 @@ class Contexts:
             for name, window in found.items():
                 kept[kept] = limit.allows(name, window[kept])
 
-    def _count_rows(self, name: str, first: int, window: Int64) -> None:
-        """Take note of the distinct rows of the contexts of each chunk."""
+    def _count(self, name: str, first: int, window: Int64) -> None:
+        """Take note of the contexts of each chunk, and of the rows that lie beside it for them."""
         slow, size = self.pairings[name].slow, self._fast.chunk_windows
-        chunk = np.arange(first, first + len(window)) // size
+        chunk = np.arange(len(window)) // size
         new = window >= 0
         new[1:] &= (np.diff(window) != 0) | (np.diff(chunk) != 0)
         chunk, window = chunk[new], window[new]
         if not len(window):
             return
+        order = np.lexsort((window, chunk))
+        chunk, window = chunk[order], window[order]
+        twice = np.append(False, (np.diff(window) == 0) & (np.diff(chunk) == 0))
+        chunk, window = chunk[~twice], window[~twice]
         some, which = np.unique(window, return_inverse=True)
-        row = slow.first_row[some][which]
-        order = np.lexsort((row, chunk))
-        row, chunk = row[order], chunk[order]
-        rows = np.full(len(row), slow.sequence_length)
-        rows[1:] = np.where(np.diff(chunk) == 0, np.minimum(np.diff(row), rows[1:]), rows[1:])
-        here = np.bincount(chunk - first // size, rows)
-        self._rows[name][first // size :][: len(here)] = here
+        rows = shared_rows(slow.first_row[some][which], slow.sequence_length)
+        # what comes of another chunk shares none
+        apart = (np.diff(chunk) != 0) | (np.diff(window // slow.chunk_windows) != 0)
+        rows[1:][apart] = slow.sequence_length
+        here = self._counts[name][:, first // size : first // size + int(chunk[-1]) + 1]
+        here[0], here[1] = np.bincount(chunk), np.bincount(chunk, rows)
 
     def to_json(self) -> dict[str, Any]:
         """Return what decides which contexts windows come with, as JSON types."""

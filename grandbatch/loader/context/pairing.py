@@ -7,8 +7,8 @@ after its time where times are those of openings, and its time where they are th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from grandbatch.values.times import written_duration
 
 _SCANNED_WINDOWS = 2**18
 
-TimesOfWindows = Callable[[Int64], Int64]
-"""Gives the end times of windows of a store, (n,) int64 both."""
+TimesOfWindows = Callable[[int, int], Int64]
+"""Gives the end times of windows `[first, stop)` of one chunk of a store, (n,) int64."""
 
 
 def decision_delay(store: MatrixStore) -> int:
@@ -40,71 +40,54 @@ def decision_delay(store: MatrixStore) -> int:
     return int(duration) if store.attrs["bar_time"] == "open" else 0
 
 
-class _Latest:
-    """Finds the last element of a group at or before a time.
-
-    Parameters
-    ----------
-    group, times : (n,) int64
-        Sorted by group, then time.
-    """
-
-    def __init__(self, group: Int64, times: Int64):
-        self._group = group
-        self._levels = np.unique(times)
-        self._keys = self._key(group, times)
-
-    def _key(self, group: Int64, times: Int64) -> Int64:
-        levels = np.searchsorted(self._levels, times, side="right")
-        key: Int64 = group * (len(self._levels) + 1) + levels
-        return key
-
-    def find(self, group: Int64, times: Int64) -> Int64:
-        """Return the elements' places, (m,) int64; -1 where there is none."""
-        at = np.searchsorted(self._keys, self._key(group, times), side="right") - 1
-        return np.where((at >= 0) & (self._group[at] == group), at, -1)
-
-
 def distinct(values: Int64) -> tuple[Int64, Int64]:
     """Return the distinct values, rising, and of each element its place among them.
 
     As `numpy.unique`, which takes longer for the few values of a chunk, rising in most cases.
     """
-    steps = np.diff(values)
-    if (steps < 0).any():
+    steps = values[1:] - values[:-1]
+    if len(steps) and steps.min() < 0:
         found, which = np.unique(values, return_inverse=True)
         return found, which
-    new = np.append(True, steps > 0)
-    return values[new], np.cumsum(new) - 1
+    new = np.empty(len(values), np.bool_)
+    new[:1], new[1:] = True, steps
+    return values[new], new.cumsum() - 1
 
 
-@dataclass(frozen=True, eq=False)
-class _Runs:
-    """Consecutive windows of one chunk and one symbol, sorted by symbol, then time."""
+def grouped(keys: Int64 | Int32) -> list[tuple[int, slice | Int64]]:
+    """Return each distinct key, and the places that have it: all of them in most cases."""
+    if len(keys) and keys[0] == keys[-1] and (keys == keys[0]).all():
+        return [(int(keys[0]), slice(None))]
+    order = np.argsort(keys, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(keys[order])) + 1)
+    return [(int(keys[part[0]]), part) for part in parts if len(part)]
 
-    symbol: Int64
+
+class _Runs(NamedTuple):
+    """Runs of one symbol's consecutive windows in one chunk each, by time."""
+
+    time: Int64
+    """Of the first window's last bar, rising."""
     first: Int64
     stop: Int64
-    latest: _Latest
 
-    @classmethod
-    def of(cls, store: MatrixStore) -> _Runs:
-        size = store.spec.label_chunk_windows
-        step = max(1, _SCANNED_WINDOWS // size) * size
-        found = [np.empty((0, 3), np.int64)]
-        for begin in range(0, len(store), step):
-            end_time = store.end_time[begin : begin + step]
-            symbol = store.symbol[begin : begin + step]
-            starts = np.arange(begin, begin + len(symbol)) % store.chunk_windows == 0
-            starts[0] = True
-            starts[1:] |= np.diff(symbol) != 0
-            at = np.flatnonzero(starts)
-            found.append(np.stack([begin + at, symbol[at], end_time[at]], axis=1))
-        first, symbols, times = np.concatenate(found).T
-        stop = np.append(first[1:], len(store))
-        order = np.argsort(symbols, kind="stable")
-        symbols = symbols[order]
-        return cls(symbols, first[order], stop[order], _Latest(symbols, times[order]))
+
+def _runs_of(store: MatrixStore) -> dict[int, _Runs]:
+    """Find each symbol's runs, by its number."""
+    size = store.spec.label_chunk_windows
+    step = max(1, _SCANNED_WINDOWS // size) * size
+    found = [np.empty((0, 3), np.int64)]
+    for begin in range(0, len(store), step):
+        end_time = store.end_time[begin : begin + step]
+        symbol = store.symbol[begin : begin + step]
+        starts = np.arange(begin, begin + len(symbol)) % store.chunk_windows == 0
+        starts[0] = True
+        starts[1:] |= np.diff(symbol) != 0
+        at = np.flatnonzero(starts)
+        found.append(np.stack([begin + at, symbol[at], end_time[at]], axis=1))
+    first, symbol, time = np.concatenate(found).T
+    stop = np.append(first[1:], len(store))
+    return {code: _Runs(time[mine], first[mine], stop[mine]) for code, mine in grouped(symbol)}
 
 
 class Pairing:
@@ -170,13 +153,16 @@ class Pairing:
         first: Int64 = began - self.fast_delay + 1
         return first
 
-    @cached_property
-    def _runs(self) -> _Runs:
-        return _Runs.of(self.slow)
+    def stored_times(self, first: int, stop: int) -> Int64:
+        """Return end times of windows `[first, stop)` of the coarser store, (n,) int64."""
+        times: Int64 = self.slow.end_time[first:stop]
+        return times
 
-    def look_up(
-        self, symbol: Int32, end_time: Int64, times_of: TimesOfWindows
-    ) -> tuple[Int64, Int64]:
+    @cached_property
+    def _runs(self) -> dict[int, _Runs]:
+        return _runs_of(self.slow)
+
+    def look_up(self, symbol: Int32, end_time: Int64, times_of: TimesOfWindows) -> Int64:
         """Find the contexts of windows.
 
         Parameters
@@ -185,33 +171,35 @@ class Pairing:
         end_time : (n,) int64
             Of the finer windows, as in their store.
         times_of : callable
-            Gives end times of windows of the coarser store.
+            As of `TimesOfWindows`, of the coarser store.
 
         Returns
         -------
-        window : (n,) int64
-            Its number in the coarser store; -1 where there is none.
-        end_time : (n,) int64
-            Its last bar's time, as in its store; 0 where there is none.
+        (n,) int64
+            Their numbers in the coarser store; -1 where there is none.
         """
-        window, ends = np.full(len(symbol), -1, np.int64), np.zeros(len(symbol), np.int64)
+        window = np.full(len(symbol), -1, np.int64)
         latest = end_time + (self.fast_delay - self.slow_delay)
-        run = self._runs.latest.find(self._symbols[symbol], latest)
+        for code, mine in grouped(symbol):
+            runs = self._runs.get(int(self._symbols[code]))
+            if runs is not None:
+                window[mine] = self._last_of(runs, latest[mine], times_of)
+        return window
+
+    def _last_of(self, runs: _Runs, latest: Int64, times_of: TimesOfWindows) -> Int64:
+        """Return the last window of some runs at or before each time; -1 where there is none."""
+        run = np.searchsorted(runs.time, latest, side="right") - 1
         asked = np.flatnonzero(run >= 0)
         if not len(asked):
-            return window, ends
+            return run
         some, which = distinct(run[asked])
-        first, size = self._runs.first[some], self._runs.stop[some] - self._runs.first[some]
-        near = np.arange(size.sum()) + np.repeat(first - (np.cumsum(size) - size), size)
-        times = times_of(near)
-        if self._runs.symbol[some[0]] == self._runs.symbol[some[-1]]:
-            # runs are sorted by symbol: of one symbol the times rise through all of them
-            at = np.searchsorted(times, latest[asked], side="right") - 1
-        else:
-            group = np.repeat(np.arange(len(some)), size)
-            at = _Latest(group, times).find(which, latest[asked])
+        first, stop = runs.first[some], runs.stop[some]
+        parts = [times_of(*ends) for ends in zip(first.tolist(), stop.tolist(), strict=True)]
+        times = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        at = np.searchsorted(times, latest[asked], side="right") - 1
+        size = stop - first
+        found = at + (first - (size.cumsum() - size))[which]
         if self.max_age is not None:
-            recent = latest[asked] - times[at] <= self.max_age
-            asked, at = asked[recent], at[recent]
-        window[asked], ends[asked] = near[at], times[at]
-        return window, ends
+            found[latest[asked] - times[at] > self.max_age] = -1
+        run[asked] = found
+        return run
