@@ -128,9 +128,7 @@ class DrawnOrder:
             return begin[mixed].astype(np.int32)
         return expand(begin[mixed], length[mixed])
 
-    def _runs(
-        self, chunks: Int64, draws: Int64, block: int
-    ) -> tuple[Int64, Int64, Int64 | None]:
+    def _runs(self, chunks: Int64, draws: Int64, block: int) -> tuple[Int64, Int64, Int64 | None]:
         """Draw runs until each chunk has its draws.
 
         A run is drawn as often as the weight of its windows says, however long it is.

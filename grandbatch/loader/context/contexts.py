@@ -94,7 +94,7 @@ class Contexts:
         StoreChangedError
         """
         for pairing in self.pairings.values():
-            pairing.slow.read_labels(0)
+            pairing.slow.check_unchanged()
 
     def limit(self, reads: tuple[int, int] | None) -> ReadLimit | None:
         """Return what keeps contexts inside what a split may read; None where nothing is outside.
