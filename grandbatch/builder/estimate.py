@@ -31,6 +31,9 @@ from grandbatch.memory import MemoryLimit, memory_limit
 EXACT_BYTES = 64 * 2**20
 """Inputs with up to this much text are read for a plan: it takes about a second."""
 
+_LOADING_SECONDS = 1.5
+"""Until what a build works with is loaded, whatever its size."""
+
 _BAR_BYTES = 48
 _LABEL_BYTES = 40
 
@@ -58,6 +61,8 @@ class Estimate:
     rows_per_second: float = 1e6
     rate_source: str = "a rate often met: no build was recorded beside this store"
     disk_free_bytes: int | None = None
+    loading_seconds: float = 0.0
+    """Until what a build works with is loaded; recorded rates have it in them."""
 
     @property
     def tasks_in_flight(self) -> int:
@@ -118,7 +123,7 @@ class Estimate:
             **({} if self.reading is None else self.reading.to_json(self.limit)),
             "disk_bytes": self.disk_bytes,
             "disk_free_bytes": self.disk_free_bytes,
-            "expected_seconds": round(plan.n_rows / self.rows_per_second, 1),
+            "expected_seconds": round(self.loading_seconds + plan.n_rows / self.rows_per_second, 1),
             "expected_from": self.rate_source,
             "projected_bytes": self.projected_bytes,
             "limit_bytes": self.limit.limit_bytes,
@@ -169,7 +174,9 @@ def estimate_build(
     free = None if is_remote(request.path) else free_bytes(request.path)
     rates = rates_beside(request.path)
     if not rates:
-        return Estimate(plan, limit, exact, reading, disk_free_bytes=free)
+        return Estimate(
+            plan, limit, exact, reading, disk_free_bytes=free, loading_seconds=_LOADING_SECONDS
+        )
     source = f"the {len(rates)} build(s) recorded beside this store"
     return Estimate(plan, limit, exact, reading, rates[len(rates) // 2], source, free)
 

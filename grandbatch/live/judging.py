@@ -107,7 +107,7 @@ class LiveJudge:
             numbers = [to_number(value) for value in given[1:]]
         except UsageError as error:
             # a build may read it, by evidence that one bar doesn't have
-            outcome = f"{error}; {_UNCHANGED}"
+            outcome = f"{error}{self._day_or_month(given[0])}; {_UNCHANGED}"
             raise refusal(bar, symbol, last, UNPARSEABLE, outcome=outcome) from None
         except (TypeError, ValueError, OverflowError):
             raise refusal(bar, symbol, last, UNPARSEABLE) from None
@@ -142,6 +142,18 @@ class LiveJudge:
             **dict(zip(PRICES_AND_VOLUME, five, strict=True)),
             **extra,
         }
+
+    def _day_or_month(self, time: Any) -> str:
+        """Say what makes a time one, if that is nothing but which of day and month comes first."""
+        if self._day_first is not None:
+            return ""
+        for is_first in (True, False):
+            try:
+                to_nanoseconds(time, TIMESTAMP, day_first=is_first)
+            except UsageError:
+                continue
+            return " (--dayfirst if the day comes first, --no-dayfirst if the month does)"
+        return ""
 
     def _extra_of(
         self, bar: Mapping[str, Any], symbol: str, last: int, last_extra: BarValues, name: str

@@ -335,6 +335,19 @@ def test_a_feed_may_use_the_names_that_a_file_may(folder, bars, names, columns):
         assert other.decide({names.get(name, name): v for name, v in bar.items()}) == wanted
 
 
+def test_a_date_of_which_day_and_month_are_not_known_is_refused_with_what_tells(folder, bars):
+    team = LiveTeam.from_checkpoint(folder / "run")
+    with pytest.raises(BadRowsError, match="--dayfirst if the day comes first"):
+        team.decide({**bars[0], "timestamp": "2/7/2025 9:30"})
+    with pytest.raises(BadRowsError) as caught:
+        team.decide({**bars[0], "timestamp": "32/32/2025 9:30"})
+    assert "--dayfirst" not in str(caught.value)
+    told = LiveTeam.from_checkpoint(folder / "run", dayfirst=True)
+    told.decide({**bars[0], "timestamp": "2/7/2025 9:30"})
+    (time_,) = told.live.last_times.values()
+    assert np.datetime64(time_, "ns") == np.datetime64("2025-07-02T09:30")
+
+
 def test_date_and_time_in_columns_of_their_own_make_a_timestamp(folder, bars):
     plain, other = (LiveTeam.from_checkpoint(folder / "run") for _ in range(2))
     for bar in bars[:20]:
