@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +20,35 @@ from grandbatch.bars.cache.digests import (
     others_crc,
     pack_checksums,
 )
+from grandbatch.errors import InputError
 from grandbatch.files.whole import written_aside
 
 _TIME = pa.timestamp("ns", tz="UTC")
+
+_MAX_NAME_BYTES = 200
+_KEPT_BYTES = 120
+
+
+def folder_of(symbol: str) -> str:
+    """Name of a symbol's folder: hive form, with all but plain characters percent-encoded.
+
+    Where that is too long, the name is cut, and a digest of it stands behind.
+
+    Raises
+    ------
+    InputError
+        If it has more bytes than any symbol.
+    """
+    n_bytes = len(symbol.encode())
+    if n_bytes > _MAX_NAME_BYTES:
+        raise InputError(
+            f"symbol {symbol[:40]!r}… has {n_bytes} bytes, at most {_MAX_NAME_BYTES} may be; is "
+            "that column the symbol?"
+        )
+    encoded = quote(symbol, safe=" ^=+@~")
+    if len(encoded) > _MAX_NAME_BYTES:  # a letter of other scripts takes up to twelve
+        encoded = f"{encoded[:_KEPT_BYTES]}~{hashlib.sha256(symbol.encode()).hexdigest()[:32]}"
+    return f"symbol={encoded}"
 
 
 def write_part(

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from grandbatch.bars.building.parts.assembly import folder_of
 from grandbatch.bars.cache.bars import Bars, publish
 from grandbatch.bars.cache.digests import damaged, file_crc
 from grandbatch.bars.cache.durations import commonest_distance
@@ -20,7 +19,7 @@ from grandbatch.bars.cache.manifest import (
     bars_fingerprint,
     read_manifest,
 )
-from grandbatch.bars.cache.parts import write_part
+from grandbatch.bars.cache.parts import folder_of, write_part
 from grandbatch.bars.resampling.gathering import (
     SLAB_ROWS,
     gather,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +15,11 @@ from grandbatch.bars.building.block import BlockRecord, SymbolRows, block_path
 from grandbatch.bars.building.raw import open_raw_bars
 from grandbatch.bars.cache.digests import STORED, PartDigests
 from grandbatch.bars.cache.manifest import Part
-from grandbatch.bars.cache.parts import write_part
-from grandbatch.errors import InputError
+from grandbatch.bars.cache.parts import folder_of, write_part
 from grandbatch.scheduling import Schedule
 
 PART_ROWS = 524_288
 """Bars that a part joined from records has at most, unless one record alone has more."""
-
-_MAX_NAME_BYTES = 200
-_KEPT_BYTES = 120
 
 
 @dataclass(frozen=True)
@@ -65,28 +59,6 @@ class PlannedPart:
     last_time: int
     finished: int | None
     slices: tuple[Slice, ...]
-
-
-def folder_of(symbol: str) -> str:
-    """Name of a symbol's folder: hive form, with all but plain characters percent-encoded.
-
-    Where that is too long, the name is cut, and a digest of it stands behind.
-
-    Raises
-    ------
-    InputError
-        If it has more bytes than any symbol.
-    """
-    n_bytes = len(symbol.encode())
-    if n_bytes > _MAX_NAME_BYTES:
-        raise InputError(
-            f"symbol {symbol[:40]!r}… has {n_bytes} bytes, at most {_MAX_NAME_BYTES} may be; is "
-            "that column the symbol?"
-        )
-    encoded = quote(symbol, safe=" ^=+@~")
-    if len(encoded) > _MAX_NAME_BYTES:  # a letter of other scripts takes up to twelve
-        encoded = f"{encoded[:_KEPT_BYTES]}~{hashlib.sha256(symbol.encode()).hexdigest()[:32]}"
-    return f"symbol={encoded}"
 
 
 def plan_parts(
