@@ -83,6 +83,21 @@ def test_texts_among_numbers_are_refused_with_flags_that_work(tmp_path, numbers,
     assert (joined.n_rows, joined.symbols) == (ROWS, ("default",))
 
 
+def test_neither_switches_nor_dates_hide_a_text_and_gaps_are_none(tmp_path):
+    for value in ("True", "2024-03-15", "1.5%"):
+        path = write(tmp_path, which=among(np.full(ROWS, value), "ESZ4"))
+        assert f"changes from {value!r} to 'ESZ4'" in refused(path, tmp_path)
+    for gap in ("nan", "N/A", ""):
+        path = write(tmp_path, which=among(np.full(ROWS, gap), "ESZ4"))
+        assert prepare(path, tmp_path).n_rows == ROWS
+
+
+def test_a_column_without_a_name_can_be_ignored(tmp_path):
+    path = write(tmp_path, **{"": among(np.full(ROWS, 7), "ESZ4")})
+    [rules] = follow(refused(path, tmp_path))
+    assert prepare(path, tmp_path, rules=rules).n_rows == ROWS
+
+
 @pytest.mark.parametrize("block_bytes", [5_000, 70_000])
 def test_it_makes_no_difference_how_a_file_is_cut(tmp_path, block_bytes):
     path = write(tmp_path, which=among(np.full(ROWS, 7), "ESZ4"))

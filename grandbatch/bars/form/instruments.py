@@ -44,9 +44,8 @@ _OF_TIMES = re.compile(r".*(year|month|day|week|date|time|hour|minute|session|pe
 """Names of numbers that change for other reasons."""
 
 _AMOUNT = re.compile(r"(?=.*\d)[$€£¥]?[+-]?[\d.,'\s]+(e[+-]?\d+)?\s?[kmbt%]?", re.IGNORECASE)
-_NO_WORDS = {"true", "false", "yes", "no", "nan", "inf", "-inf", "infinity", "nat"} | {
-    *("na", "n/a", "#n/a", "null", "none")
-}
+_GAPS = {"nan", "nat", "na", "n/a", "#n/a", "null", "none"}
+_NO_WORDS = {"true", "false", "yes", "no", "inf", "-inf", "infinity", *_GAPS}
 _TIME_WORDS = re.compile(
     r"(?<![^\W\d_])((jan|feb|mar|apr|may|jun|jul|aug|sept?|oct|nov|dec)[a-z]*"
     r"|(mon|tues?|wed(nes)?|thu(rs)?|fri|sat(ur)?|sun)(day)?|[ap]m|utc|gmt|est|edt|cst|cdt)"
@@ -357,7 +356,7 @@ def first_texts(column: TextColumn, names: Sequence[str]) -> tuple[str, ...]:
     kept: list[str] = []
     for name in names:
         is_word = tells(column, name)
-        if name and room[is_word] and (is_word or name.lower() not in _NO_WORDS):
+        if name and room[is_word] and (is_word or name.lower() not in _GAPS):
             room[is_word] -= 1
             kept.append(name)
             if not any(room.values()):
