@@ -11,6 +11,7 @@ from typing import Any
 from grandbatch.checkpoint import read_checkpoint
 from grandbatch.errors import CheckpointError, StoreMismatchError, UsageError
 from grandbatch.evaluation import Evaluation, evaluate
+from grandbatch.files.locations import is_remote, location_of
 from grandbatch.mappo.config import HierarchicalConfig
 from grandbatch.mappo.saving import chosen
 from grandbatch.mappo.team import Team
@@ -55,8 +56,8 @@ class Candidate:
         StoreMismatchError
             If the store has other features.
         """
-        folder = Path(folder)
-        if not folder.exists():
+        folder = location_of(folder) if is_remote(folder) else Path(folder)
+        if not is_remote(folder) and not folder.exists():
             raise UsageError(f"{folder}: there is no such folder; name that of a training")
         checkpoint = read_checkpoint(chosen(folder))
         team = Team.from_checkpoint(checkpoint.trainer_state)

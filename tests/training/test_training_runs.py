@@ -13,6 +13,7 @@ from object_servers import put_store
 from simulated import write_bars
 
 import grandbatch as gb
+from grandbatch.experiment.judging import Candidate
 
 STEPS = 60
 
@@ -146,6 +147,8 @@ def test_after_kill_9_it_goes_on_from_an_object_store_on_another_machine(
     assert before[:step] + lines == uninterrupted[1]
     assert summary == uninterrupted[0]
     assert not (second / "c").exists()
+    team = Candidate.read(checkpoints, there)
+    assert (team.step, str(team.path.parent)) == (summary["steps"], checkpoints)
 
 
 @pytest.mark.slow
