@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ MANIFEST = "bars.json"
 QUARANTINE = "quarantine.parquet"
 
 _MAX_BYTES = 2**28
+_REMEMBERED_BYTES = 2**20
+"""A manifest of at most so many is parsed once, however often it is read."""
 
 _IDENTITY_FORMAT = 2
 """Of bars themselves: the same bars have one fingerprint, however a cache is written."""
@@ -70,9 +73,9 @@ class Part:
 
     def to_json(self) -> dict[str, Any]:
         """Return the part as JSON types, but for the extra columns, which all parts share."""
-        value = asdict(self)
-        del value["digests"]["extra"]
-        return value
+        digests = dict(vars(self.digests))
+        del digests["extra"]
+        return {**vars(self), "digests": digests}
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -94,10 +97,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
             raise
         raise damaged(path, f"{MANIFEST}: {error.strerror}") from None
     try:
-        manifest: dict[str, Any] = digested.parse(raw)
+        manifest = _of(raw)
         if manifest["format"] != FORMAT:
             raise FileNotFoundError(f"{path}: of format {manifest['format']}")
-        digested.check(manifest)
         if manifest["fingerprint"] != path.name:
             raise ValueError("it is that of other bars")
         files = {part["path"]: part["digests"]["bytes"] for part in manifest["parts"]}
@@ -114,12 +116,31 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def _of(raw: bytes) -> dict[str, Any]:
+    """Read a manifest; not to be changed, as it may be that of others, too.
+
+    Raises
+    ------
+    ValueError, KeyError
+        If it is none, or not what was written.
+    """
+    return _parsed(raw) if len(raw) <= _REMEMBERED_BYTES else _parsed.__wrapped__(raw)
+
+
+@lru_cache(maxsize=2)
+def _parsed(raw: bytes) -> dict[str, Any]:
+    manifest = digested.parse(raw)
+    if manifest["format"] == FORMAT:  # those of others may be digested otherwise
+        digested.check(manifest)
+    return manifest
+
+
 def cached_sources(cache_dir: Path) -> set[tuple[str, int]]:
     """Name and bytes of every input of every cache in a folder."""
     found: set[tuple[str, int]] = set()
     for manifest in cache_dir.glob(f"*/{MANIFEST}"):
         try:
-            source = digested.load(read_whole(manifest, _MAX_BYTES))["source"]
+            source = _of(read_whole(manifest, _MAX_BYTES))["source"]
             found.update((str(entry["name"]), int(entry["bytes"])) for entry in source)
         except (OSError, ValueError, KeyError, TypeError):
             continue
