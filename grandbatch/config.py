@@ -130,6 +130,14 @@ class BatchConfig:
             checkpoint_frequency=200,
         )
 
+    @classmethod
+    def hierarchical(cls) -> BatchConfig:
+        """Return the settings for tactical matrices with a context: every bar, batches of 256.
+
+        Neighbouring windows share their context, so that many are needed for few of these.
+        """
+        return replace(cls.tactical(), batch_size=256, overlap=59)
+
 
 def calculate_optimal_batch_size(
     data_size: int,

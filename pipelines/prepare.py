@@ -75,6 +75,26 @@ def prepare(set_name: str, options: argparse.Namespace) -> Stores:
     feature_set = resolve_feature_set(set_name)
     length = feature_set.sequence_length
     overlap = feature_set.overlap if options.overlap is None else options.overlap
+    every_bar = _build(feature_set, "every-bar", options, overlap=length - 1, layout="rows")
+    if overlap == length - 1:
+        return Stores(every_bar, every_bar)
+    return Stores(_build(feature_set, f"overlap-{overlap}", options, overlap=overlap), every_bar)
+
+
+def prepare_coarser(set_name: str, length: str, options: argparse.Namespace) -> gb.MatrixStore:
+    """Build the store of a set from coarser bars of the same inputs, or reuse it."""
+    feature_set = resolve_feature_set(set_name)
+    overlap = feature_set.sequence_length - 1
+    return _build(feature_set, length, options, overlap=overlap, resample=length)
+
+
+def _build(
+    feature_set: gb.FeatureSet,
+    name: str,
+    options: argparse.Namespace,
+    resample: str | None = None,
+    **settings: Any,
+) -> gb.MatrixStore:
     columns = dict(entry.split("=", 1) for entry in options.columns if "=" in entry)
     if len(columns) < len(options.columns):
         raise UsageError(f"--columns wants name=header, such as low=Llow, got {options.columns}")
@@ -83,26 +103,23 @@ def prepare(set_name: str, options: argparse.Namespace) -> Stores:
         from distributed import Client
 
         client = Client(options.scheduler)
-    common: dict[str, Any] = {
-        "feature_set": feature_set,
-        "max_gap": options.max_gap,
-        "client": client,
-        "memory_limit": options.memory_limit,
-        "cache": options.out / "cache",
-        "rules": gb.BarRules(columns=columns, dayfirst=options.dayfirst, timezone=options.timezone),
-    }
     options.out.mkdir(parents=True, exist_ok=True)
-    every_bar = gb.build_store(
+    return gb.build_store(
         options.inputs,
-        options.out / f"{feature_set.name}-every-bar.zarr",
-        overlap=length - 1,
-        layout="rows",
-        **common,
+        options.out / f"{feature_set.name}-{name}.zarr",
+        feature_set=feature_set,
+        max_gap=options.max_gap,
+        client=client,
+        memory_limit=options.memory_limit,
+        cache=options.out / "cache",
+        rules=gb.BarRules(
+            columns=columns,
+            dayfirst=options.dayfirst,
+            timezone=options.timezone,
+            resample=resample,
+        ),
+        **settings,
     )
-    if overlap == length - 1:
-        return Stores(every_bar, every_bar)
-    path = options.out / f"{feature_set.name}-overlap-{overlap}.zarr"
-    return Stores(gb.build_store(options.inputs, path, overlap=overlap, **common), every_bar)
 
 
 def run(main: Callable[[], None]) -> None:

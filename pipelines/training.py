@@ -1,4 +1,4 @@
-"""What the three `train_….py` share: bars in, judged models out.
+"""What all `train_….py` share: bars in, judged models out.
 
 The walk-forward is that of `grandbatch walk-forward`: each pair of splits is trained on from
 scratch, once for each seed, and traded on the test period that follows. Every training keeps
@@ -13,9 +13,10 @@ Under torchrun all processes learn each of these trainings together, on `--batch
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from prepare import add_data_flags, add_set_name, parse, prepare
 
@@ -42,18 +43,38 @@ def main(
     arguments : sequence of str, optional
         By default the command line's.
     """
-    options = parse(_parser(set_name, config), arguments)
+
+    def judge(options: argparse.Namespace, ranks: Ranks) -> gb.Evaluation:
+        learning, every_bar = prepare(options.set_name, options)
+        return walk(learning, every_bar, config, options, ranks)
+
+    run_judged(make_parser(set_name, config), judge, arguments)
+
+
+def run_judged(
+    parser: argparse.ArgumentParser,
+    judge: Callable[[argparse.Namespace, Ranks], gb.Evaluation],
+    arguments: Sequence[str] | None,
+) -> None:
+    """Judge what flags ask for, and keep what comes of it."""
+    options = parse(parser, arguments)
     with join_ranks() as ranks:
-        found = _judge(config, options, ranks)
+        found = judge(options, ranks)
     if ranks.rank == 0:
         facts = {name: getattr(options, name) for name in _TOLD}
         page = keep_walk_forward(found, options.out, options.set_name, facts)
         print(f"\n{found}\n\n{page}")
 
 
-def _judge(config: gb.BatchConfig, options: argparse.Namespace, ranks: Ranks) -> gb.Evaluation:
+def walk(
+    learning: gb.MatrixStore,
+    every_bar: gb.MatrixStore,
+    config: gb.BatchConfig,
+    options: argparse.Namespace,
+    ranks: Ranks,
+    **contexts: Any,
+) -> gb.Evaluation:
     """Train on each split with each seed, and trade what follows it."""
-    learning, every_bar = prepare(options.set_name, options)
 
     def callbacks(training: str) -> Sequence[Callback]:
         is_logged = options.tensorboard is not None and ranks.rank == 0
@@ -80,10 +101,12 @@ def _judge(config: gb.BatchConfig, options: argparse.Namespace, ranks: Ranks) ->
         trainer_options={"device": options.device},
         epochs=options.epochs,
         run_length=options.run_length,
+        **contexts,
     )
 
 
-def _parser(set_name: str | None, config: gb.BatchConfig) -> argparse.ArgumentParser:
+def make_parser(set_name: str | None, config: gb.BatchConfig) -> argparse.ArgumentParser:
+    """Make what reads the flags of a training."""
     parser = argparse.ArgumentParser(
         description=f"Train and evaluate the team of {set_name or 'any set'}."
     )

@@ -72,6 +72,30 @@ def test_bars_become_a_judged_team_and_a_second_run_trains_nothing(train, tmp_pa
 
 
 @pytest.mark.slow
+def test_one_file_of_bars_becomes_a_judged_team_that_sees_two_timeframes(module, tmp_path):
+    bars, out = write_bars(tmp_path / "bars.csv", 3_000), tmp_path / "run"
+    flags = [str(bars), "--out", str(out), "--folds", "1", "--seeds", "2", "--embargo", "1h"]
+    main = module("train_hierarchical").main
+    main(flags)
+    found = (out / "evaluation.json").read_text()
+    assert json.loads(found)["verdict"]["n_seeds"] == 2
+    fast, slow = (
+        gb.MatrixStore.open(out / name)
+        for name in ("tactical-every-bar.zarr", "strategic-30min.zarr")
+    )
+    assert (fast.stride, slow.stride) == (1, 1)
+    assert slow.attrs["bar_duration"] == 6 * fast.attrs["bar_duration"]
+    saved = checkpoints(out)
+    led = {path.parent.relative_to(out).as_posix() for path in saved}
+    assert led == {f"fold-0/seed-{seed}{part}" for seed in (0, 1) for part in ("", "/leader")}
+    main(flags)
+    assert checkpoints(out) == saved
+    assert (out / "evaluation.json").read_text() == found
+    with pytest.raises(UsageError, match="--init-from is of trainings of one team"):
+        main([*flags, "--init-from", str(out / "fold-0/seed-0")])
+
+
+@pytest.mark.slow
 def test_a_pipeline_ended_by_ctrl_c_goes_on_to_the_same_result(train, tmp_path):
     bars = write_bars(tmp_path / "bars.csv", 1_600)
     flags = [str(bars), *SMALL, "--seeds", "1", "--overlap", "47", "--checkpoint-frequency", "4"]
@@ -129,7 +153,7 @@ def test_a_set_of_ones_own_is_trained_on_by_its_name(tmp_path):
 
 def test_a_yaml_file_sets_what_flags_set_and_flags_win(module, tmp_path):
     prepare, training = module("prepare"), module("training")
-    parser = training._parser("strategic", gb.BatchConfig.strategic())
+    parser = training.make_parser("strategic", gb.BatchConfig.strategic())
     settings = tmp_path / "settings.yaml"
     settings.write_text(
         "seeds: 2\ncost: 2e-4\nmax_gap: 1D\nout: elsewhere\ndayfirst: false\ncolumns: [low=Llow]\n"

@@ -10,7 +10,7 @@ import typer
 from grandbatch.errors import UsageError
 from grandbatch.store.reader import MatrixStore
 
-_HIERARCHICAL = "hierarchical"
+HIERARCHICAL = "hierarchical"
 """Names no set, but a team that sees two."""
 
 ContextOption = Annotated[
@@ -64,7 +64,7 @@ def sees_two(set_name: str, n_contexts: int, leader: Path | None) -> bool:
     UsageError
         If there are contexts where no team looks at them, or none where one does.
     """
-    if set_name == _HIERARCHICAL:
+    if set_name == HIERARCHICAL:
         if n_contexts != 1:
             raise UsageError(
                 "a hierarchical team looks at one store of coarser bars: give "

@@ -92,7 +92,8 @@ def walk_forward(
     embargo: Annotated[str, typer.Option(help="Time left out before each test, e.g. 1D.")] = "0",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over each training split.")] = 1,
     batch_size: Annotated[
-        str | None, typer.Option(help="Windows in a batch, or auto (32, tactical 64).")
+        str | None,
+        typer.Option(help="Windows in a batch, or auto (32, tactical 64, with a context 256)."),
     ] = None,
     run_length: Annotated[
         int, typer.Option(help="Consecutive windows kept together as a trajectory.")
@@ -118,17 +119,18 @@ def walk_forward(
 
     opened = MatrixStore.open(store)
     learning = opened if learn_from is None else MatrixStore.open(learn_from)
+    pairs = open_contexts(context)
     result = judge_walk_forward(
         learning,
         opened,
-        make_config(learning, batch_size, None, seed=0),
+        make_config(learning, batch_size, None, seed=0, is_paired=bool(pairs)),
         out,
         folds=folds,
         seeds=seeds,
         embargo=embargo,
         cost=cost,
         draws=draws,
-        context=open_contexts(context) or None,
+        context=pairs or None,
         max_age=max_age,
         epochs=epochs,
         run_length=run_length,

@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from grandbatch.cli import contexts as c
 from grandbatch.cli import options as o
-from grandbatch.cli.contexts import ContextOption, Leader, MaxAge, open_contexts, sees_two
 from grandbatch.cli.output import show
 from grandbatch.cli.running.loading import loading
 from grandbatch.cli.running.progress import Stages
@@ -34,8 +34,12 @@ from grandbatch.values.times import moment, to_nanoseconds
 if TYPE_CHECKING:
     from grandbatch.processor import BatchProcessor
 
-_BATCHES = {"strategic": BatchConfig.strategic, "tactical": BatchConfig.tactical}
-"""Settings for batches of the sets that have their own."""
+_BATCHES = {
+    "strategic": BatchConfig.strategic,
+    "tactical": BatchConfig.tactical,
+    c.HIERARCHICAL: BatchConfig.hierarchical,
+}
+"""Settings for batches of the sets that have their own, and of the team that sees two."""
 
 _log = logging.getLogger("grandbatch")
 
@@ -46,7 +50,7 @@ _CheckpointDir = Annotated[
 _Epochs = Annotated[int, typer.Option(min=1, help="Epochs of the whole training.")]
 _BatchSize = Annotated[
     str | None,
-    typer.Option(help="Windows in a batch, or auto (32, tactical 64)."),
+    typer.Option(help="Windows in a batch, or auto (32, tactical 64, hierarchical 256)."),
 ]
 _Resume = Annotated[
     bool, typer.Option("--resume/--no-resume", help="Go on from the last checkpoint.")
@@ -119,10 +123,10 @@ class LearningFlags:
     max_memory_percent: _MaxMemoryPercent = None
     threads: _Threads = 1
 
-    def config(self, store: MatrixStore) -> BatchConfig:
+    def config(self, store: MatrixStore, *, is_paired: bool = False) -> BatchConfig:
         """Make the settings for a store's batches."""
-        frequency = self.checkpoint_frequency
-        return make_config(store, self.batch_size, frequency, self.seed, self.max_memory_percent)
+        asked = self.batch_size, self.checkpoint_frequency, self.seed, self.max_memory_percent
+        return make_config(store, *asked, is_paired=is_paired)
 
     def options(self) -> dict[str, Any]:
         """Return what else `wire_training` takes of them."""
@@ -154,9 +158,9 @@ def train(
     memory_limit: o.MemoryLimitOption = None,
     metrics_port: _MetricsPort = None,
     init_from: _InitFrom = None,
-    context: ContextOption = None,
-    max_age: MaxAge = None,
-    leader: Leader = None,
+    context: c.ContextOption = None,
+    max_age: c.MaxAge = None,
+    leader: c.Leader = None,
     trace: _Trace = None,
     store_cache: o.StoreCache = None,
     store_cache_bytes: o.StoreCacheBytes = CACHE_BYTES,
@@ -176,8 +180,9 @@ def train(
     that of each process.
     """
     opened = MatrixStore.open(store, store_cache, store_cache_bytes)
-    pairs = open_contexts(context)
-    if not sees_two(set_name, len(pairs), leader):
+    pairs = c.open_contexts(context)
+    is_paired = c.sees_two(set_name, len(pairs), leader)
+    if not is_paired:
         check_holds(opened, set_name)
     if trace is not None:
         refuse_inside_store(trace, "the trace (--trace)")
@@ -188,7 +193,7 @@ def train(
     with join_ranks() as ranks:
         processor, trainer = wire_training(
             opened,
-            learning.config(opened),
+            learning.config(opened, is_paired=is_paired),
             checkpoint_dir,
             splits,
             ranks=ranks,
@@ -387,9 +392,11 @@ def make_config(
     checkpoint_frequency: int | None,
     seed: int,
     max_memory_percent: float | None = None,
+    *,
+    is_paired: bool = False,
 ) -> BatchConfig:
-    """Take the set's settings for batches, and the store's for windows."""
-    base = _BATCHES.get(store.attrs["feature_set"], BatchConfig)()
+    """Take the set's settings for batches, or a hierarchical team's, and the store's windows."""
+    base = _BATCHES.get(c.HIERARCHICAL if is_paired else store.attrs["feature_set"], BatchConfig)()
     return BatchConfig(
         batch_size=base.batch_size if batch_size is None else o.parse_batch_size(batch_size),
         sequence_length=store.sequence_length,

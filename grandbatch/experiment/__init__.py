@@ -9,12 +9,19 @@
 
 from grandbatch.experiment.judging import Candidate, Judgement, hardly_trained, judge_trainings
 from grandbatch.experiment.walking import judge_walk_forward
-from grandbatch.experiment.wiring import VALIDATION, kind_of, take_weights, wire_training
+from grandbatch.experiment.wiring import (
+    VALIDATION,
+    coarser_split,
+    kind_of,
+    take_weights,
+    wire_training,
+)
 
 __all__ = [
     "VALIDATION",
     "Candidate",
     "Judgement",
+    "coarser_split",
     "hardly_trained",
     "judge_trainings",
     "judge_walk_forward",

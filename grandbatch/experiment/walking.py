@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grandbatch.config import BatchConfig
+from grandbatch.errors import UsageError
 from grandbatch.evaluation import Evaluation, evaluate_walk_forward
-from grandbatch.experiment.wiring import take_weights, wire_training
+from grandbatch.experiment.wiring import coarser_split, take_weights, wire_training
 from grandbatch.mappo import MappoTrainer
 from grandbatch.ranks import Ranks
 from grandbatch.splits import Split, walk_forward
@@ -38,6 +39,7 @@ def judge_walk_forward(
     draws: int = 999,
     context: Mapping[str, MatrixStore] | None = None,
     max_age: Duration | None = None,
+    leading: BatchConfig | None = None,
     ranks: Ranks | None = None,
     init_from: str | os.PathLike[str] | None = None,
     callbacks: Callable[[str], Sequence[Callback]] = lambda training: (),
@@ -68,6 +70,9 @@ def judge_walk_forward(
     context : mapping of str to MatrixStore, optional
     max_age : str or timedelta, optional
         As of `wire_training`.
+    leading : BatchConfig, optional
+        Of a team that learns from the context's store first, as a leader, on the same stretch of
+        time; its checkpoints lie in `OUT/fold-N/seed-N/leader`.
     ranks : Ranks, optional
         The processes that learn each training together; all get the same result.
     init_from : path, optional
@@ -90,21 +95,20 @@ def judge_walk_forward(
         `BatchProcessor`.
     """
     ranks = ranks or Ranks()
+    if leading is not None and not context:
+        raise UsageError("a leader decides on a context: give context= as well")
     pairs = walk_forward(every_bar, folds, embargo=embargo)
     numbers = {split: number for number, (split, _) in enumerate(pairs)}
 
-    def train(split: Split, seed: int) -> MappoTrainer:
-        name = f"fold-{numbers[split]}/seed-{seed}"
+    def learn(name: str, store: MatrixStore, config: BatchConfig, **given: Any) -> MappoTrainer:
         processor, trainer = wire_training(
-            learning,
-            replace(config, seed=seed),
+            store,
+            config,
             Path(out) / name,
-            {TRAIN: split, TEST: dict(pairs)[split]},
             ranks=ranks,
             callbacks=callbacks(name),
             trainer_options={"cost": cost, **(trainer_options or {})},
-            context=context,
-            max_age=max_age,
+            **given,
             **options,
         )
         if init_from is not None and processor.checkpoints.latest() is None:
@@ -114,6 +118,17 @@ def judge_walk_forward(
         for _ in processor.process_batches(trainer):
             pass
         return trainer
+
+    def train(split: Split, seed: int) -> MappoTrainer:
+        name = f"fold-{numbers[split]}/seed-{seed}"
+        given: dict[str, Any] = {"context": context, "max_age": max_age}
+        if leading is not None:
+            ((which, slow),) = (context or {}).items()
+            first = coarser_split(split, every_bar, {which: slow})[which]
+            learn(f"{name}/leader", slow, replace(leading, seed=seed), splits={TRAIN: first})
+            given["leader"] = Path(out) / name / "leader"
+        splits = {TRAIN: split, TEST: dict(pairs)[split]}
+        return learn(name, learning, replace(config, seed=seed), splits=splits, **given)
 
     return evaluate_walk_forward(
         train,

@@ -6,6 +6,7 @@ Covers what wires a store, a trainer and a processor; not what is done with the 
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -44,6 +45,7 @@ _log = logging.getLogger("grandbatch")
 
 _KINDS = {"strategic": BatchStrategicTrainer, "tactical": BatchTacticalTrainer}
 _JUDGED_WINDOWS = 1024
+_HALF_AN_HOUR = 1_800_000_000_000
 _CALIBRATED_BATCHES = 16
 
 
@@ -155,18 +157,59 @@ def wire_training(
     return processor, trainer
 
 
+def coarser_split(
+    split: Split, store: MatrixStore, context: Mapping[str, MatrixStore]
+) -> dict[str, Split]:
+    """Say which windows of contexts read no bar but those that a split may read.
+
+    Parameters
+    ----------
+    split : Split
+        Of the windows of `store`.
+    store : MatrixStore
+    context : mapping of str to MatrixStore
+        As of `SlidingWindowDataLoader`.
+
+    Returns
+    -------
+    dict of str to Split
+        Of each context's store, to train a leader on.
+
+    Raises
+    ------
+    UsageError
+        If the stores don't go together, or the split is shorter than a coarser bar.
+    """
+    found = {}
+    for name, slow in context.items():
+        pairing = Pairing(name, store, slow, None)
+        reads_from = split.reads_from - int(pairing.first_shared(np.zeros(1, np.int64))[0])
+        reads_until = split.reads_until - (pairing.slow_delay - pairing.fast_delay)
+        found[name] = Split(split.start, reads_until, reads_from, reads_until, 0, 0, 0)
+    return found
+
+
 def _in_finer_bars(known: Provenance, pairing: Pairing) -> Provenance:
     """Return what a training on coarser bars has seen, as times of the finer bars in them."""
-    slow = pairing.slow
-    length, first = int(slow.attrs["bar_duration"]), int(slow.attrs["first_time"])
 
     def finer(stretch: tuple[int, int]) -> tuple[int, int]:
         begin, stop = stretch
-        last = first + (stop - 1 - first) // length * length
+        last = _last_bar(pairing.slow, stop)
         behind = last + pairing.slow_delay - pairing.fast_delay + 1
         return int(pairing.first_shared(np.array([begin]))[0]), behind
 
     return replace(known, seen=tuple(map(finer, known.seen)), splits={})
+
+
+def _last_bar(store: MatrixStore, stop: int) -> int:
+    """Return a time at or after that of the last bar before `stop`."""
+    if store.stride == 1:
+        ends = store.end_time[:]
+        return int(ends.max(where=ends < stop, initial=store.attrs["first_time"]))
+    # where clocks are set, the bars of a day begin on another multiple of half an hour
+    step = math.gcd(int(store.attrs["bar_duration"]), _HALF_AN_HOUR)
+    first = int(store.attrs["first_time"])
+    return first + (stop - 1 - first) // step * step
 
 
 def take_weights(

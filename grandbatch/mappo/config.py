@@ -217,8 +217,14 @@ class HierarchicalConfig(MappoConfig):
 
     @classmethod
     def hierarchical(cls, **changes: Any) -> HierarchicalConfig:
-        """Return the settings of a tactical team that sees strategic windows, changed as given."""
-        base = MappoConfig.tactical()
+        """Return the settings of a tactical team that sees strategic windows, changed as given.
+
+        What it does in one bar of the finer scale changes little of what later bars bring, so that
+        rewards are counted over few of them: those of others would be noise.
+        """
+        base = MappoConfig.tactical(
+            learning_rate=3e-3, entropy_coefficient=0.03, gamma=0.9, lambda_=0.3
+        )
         own = {field.name: getattr(base, field.name) for field in fields(base)}
         return cls(**{**own, **changes})
 

@@ -89,25 +89,39 @@ def observe(summary: torch.Tensor, exposure: torch.Tensor, n_agents: int) -> tor
 
 
 class Digest(NamedTuple):
-    """Which inputs of a network become a few numbers, by a layer of their own (tanh).
+    """Which inputs of a network are the rows of a matrix, that become a few numbers.
+
+    Each number is what one weighting of the features gives, over one weighting of the rows (tanh):
+    much fewer weights than one for each element, which a few thousand windows could not tell apart.
 
     Parameters
     ----------
-    first, inputs : int
-        They are the inputs `[first, first + inputs)`.
+    first : int
+        The matrix begins with this input.
+    rows, features : int
+        Of it.
     size : int
-        How many numbers they become.
+        How many numbers it becomes.
     """
 
     first: int
-    inputs: int
+    rows: int
+    features: int
     size: int
 
-    def put(self, seen: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Replace them: (..., n, D) to (..., n, D - inputs + size)."""
+    @property
+    def inputs(self) -> int:
+        """How many inputs the matrix has."""
+        return self.rows * self.features
+
+    def put(
+        self, seen: torch.Tensor, when: torch.Tensor, what: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
+        """Replace it: (..., n, D) to (..., n, D - inputs + size)."""
         before, meant, behind = torch.split(
             seen, [self.first, self.inputs, seen.shape[-1] - self.first - self.inputs], dim=-1
         )
+        weight = torch.einsum("nlo,nfo->nlfo", when, what).flatten(1, 2)
         made = (torch.einsum("...ni,nio->...no", meant, weight) + bias).tanh()
         return torch.cat([before, made, behind], dim=-1)
 
@@ -144,14 +158,19 @@ class AgentNetworks(nn.Module):
         self.digest = digest
         self.hidden_sizes = list(sizes[1:-1])
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        layers = list(pairwise(sizes))
+
+        def draw(inputs: int, *shape: int) -> nn.Parameter:
+            drawn = torch.rand((n_agents, *shape), generator=generator)
+            return nn.Parameter((2 * drawn - 1) / math.sqrt(inputs))
+
+        self.digest_weights = nn.ParameterList()
         if digest is not None:
-            layers.insert(0, (digest.inputs, digest.size))
-        for inputs, outputs in layers:
-            bound = 1 / math.sqrt(inputs)
-            for where, shape in ((self.weights, (inputs, outputs)), (self.biases, (outputs,))):
-                drawn = torch.rand((n_agents, *shape), generator=generator)
-                where.append(nn.Parameter(bound * (2 * drawn - 1)))
+            for inputs in (digest.rows, digest.features):
+                self.digest_weights.append(draw(inputs, inputs, digest.size))
+            self.digest_weights.append(draw(digest.inputs, digest.size))
+        for inputs, outputs in pairwise(sizes):
+            self.weights.append(draw(inputs, inputs, outputs))
+            self.biases.append(draw(inputs, outputs))
 
     def forward(self, seen: torch.Tensor, kept: torch.Tensor | None = None) -> torch.Tensor:
         """Compute (..., n, outputs) float32 from what the agents see, (..., n, inputs).
@@ -161,10 +180,9 @@ class AgentNetworks(nn.Module):
         factors = None if kept is None else torch.split(kept, self.hidden_sizes, dim=-1)
         hidden, last = seen, len(self.hidden_sizes)
         with self._precision(seen.device.type):
-            layers = list(zip(self.weights, self.biases, strict=True))
             if self.digest is not None:
-                hidden = self.digest.put(hidden, *layers.pop(0))
-            for layer, (weight, bias) in enumerate(layers):
+                hidden = self.digest.put(hidden, *self.digest_weights)
+            for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
                 hidden = torch.einsum("...ni,nio->...no", hidden, weight) + bias
                 if layer < last:
                     hidden = hidden.tanh()

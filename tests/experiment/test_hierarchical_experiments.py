@@ -13,8 +13,16 @@ import grandbatch as gb
 from grandbatch.checkpoint import CheckpointManager
 from grandbatch.cli.main import app
 from grandbatch.errors import CheckpointError, StoreMismatchError, UsageError
-from grandbatch.experiment import judge_trainings, judge_walk_forward, wire_training
+from grandbatch.experiment import (
+    coarser_split,
+    judge_trainings,
+    judge_walk_forward,
+    wire_training,
+    wiring,
+)
+from grandbatch.loader.context.pairing import Pairing
 from grandbatch.mappo import BatchStrategicTrainer
+from grandbatch.training.provenance import Provenance
 
 
 def said(*arguments):
@@ -128,6 +136,34 @@ def test_walk_forward_of_a_hierarchical_team(stores, tmp_path):
         context={"strategic": slow}, max_age="2h",
     )  # fmt: skip
     assert len(result.seeds) == 2
+
+
+def test_a_leader_that_has_seen_what_is_walked_over_is_refused(stores, tmp_path):
+    fast, slow = stores
+    train(slow, tmp_path / "slow", gb.split_store(slow, {"train": 1.0}))
+    with pytest.raises(UsageError, match="the same splits"):
+        judge_walk_forward(
+            fast, fast, config_of(fast), tmp_path / "walk", folds=1, seeds=1, draws=9,
+            context={"strategic": slow}, leader=tmp_path / "slow",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("cut", ["2020-01-08 06:10", "2020-01-08 06:25", "2020-01-08 06:30"])
+def test_a_leader_reads_no_bar_but_those_of_the_training_that_it_leads(stores, cut):
+    fast, slow = stores
+    minute = 60 * 10**9
+    split, _ = gb.split_store(fast, {"train": (None, cut), "test": (cut, None)}).values()
+    led = coarser_split(split, fast, {"strategic": slow})["strategic"]
+    config = config_of(slow)
+    last = max(
+        int(batch.end_time.max())
+        for batch in gb.SlidingWindowDataLoader(slow, config, shuffle=False, subset=led)
+    )
+    # the bar after the last begins at + 30, and its own last bar at + 55
+    assert last + 55 * minute < split.reads_until <= last + 85 * minute
+    seen = Provenance.of(slow, {"train": led}, None)
+    finer = wiring._in_finer_bars(seen, Pairing("strategic", fast, slow, None))
+    assert finer.seen_until <= split.reads_until
 
 
 def test_the_commands_train_and_judge_a_hierarchical_team(stores, tmp_path, monkeypatch):

@@ -99,9 +99,9 @@ def test_a_leader_is_seen_as_what_it_expects_to_hold_and_learns_nothing_more():
 
 
 def test_what_only_the_context_tells_is_found_by_the_team_that_sees_it():
-    settings = {"schedule_batches": 40, "minibatch_windows": 256, "learning_rate": 3e-3}
+    settings = {"schedule_batches": 60, "minibatch_windows": 256, "learning_rate": 3e-3}
     sees, does_not = build(**settings), BatchTacticalTrainer(MappoConfig.tactical(**settings))
-    for seed in range(40):
+    for seed in range(60):
         for trainer in (sees, does_not):
             trainer.train_batch(pair_batch(256, seed, told=2.0))
     judged = [pair_batch(1000, 10_000 + seed, told=2.0) for seed in range(3)]

@@ -72,9 +72,9 @@ class PairSummary(nn.Module):
         self.register_buffer("context_mean", torch.zeros(config.context_n_features))
         self.register_buffer("context_std", torch.ones(config.context_n_features))
         first = self.own.size + len(config.leader_agents)
-        inputs = config.context_length * config.context_n_features
-        self.digest = Digest(first, inputs, config.digest_size)
-        self.size = first + inputs
+        rows = config.context_length, config.context_n_features
+        self.digest = Digest(first, *rows, config.digest_size)
+        self.size = first + self.digest.inputs
 
     @property
     def mean(self) -> torch.Tensor:
