@@ -14,6 +14,7 @@ from grandbatch.errors import UsageError
 from grandbatch.evaluation import Evaluation, evaluate_walk_forward
 from grandbatch.experiment.wiring import coarser_split, take_weights, wire_training
 from grandbatch.mappo import MappoTrainer
+from grandbatch.processor import BatchProcessor
 from grandbatch.ranks import Ranks
 from grandbatch.splits import Split, walk_forward
 from grandbatch.store import MatrixStore
@@ -101,7 +102,7 @@ def judge_walk_forward(
     numbers = {split: number for number, (split, _) in enumerate(pairs)}
 
     def learn(name: str, store: MatrixStore, config: BatchConfig, **given: Any) -> MappoTrainer:
-        processor, trainer = wire_training(
+        wired = wire_training(
             store,
             config,
             Path(out) / name,
@@ -111,13 +112,7 @@ def judge_walk_forward(
             **given,
             **options,
         )
-        if init_from is not None and processor.checkpoints.latest() is None:
-            take_weights(processor, trainer, init_from)
-        if ranks.rank == 0:
-            _log.info("%s: %s windows to train on", name, f"{processor.loader.n_windows:,}")
-        for _ in processor.process_batches(trainer):
-            pass
-        return trainer
+        return _trained(name, *wired, ranks, init_from)
 
     def train(split: Split, seed: int) -> MappoTrainer:
         name = f"fold-{numbers[split]}/seed-{seed}"
@@ -140,3 +135,19 @@ def judge_walk_forward(
         context=context,
         max_age=max_age,
     )
+
+
+def _trained(
+    name: str,
+    processor: BatchProcessor,
+    trainer: MappoTrainer,
+    ranks: Ranks,
+    init_from: str | os.PathLike[str] | None,
+) -> MappoTrainer:
+    if init_from is not None and processor.checkpoints.latest() is None:
+        take_weights(processor, trainer, init_from)
+    if ranks.rank == 0:
+        _log.info("%s: %s windows to train on", name, f"{processor.loader.n_windows:,}")
+    for _ in processor.process_batches(trainer):
+        pass
+    return trainer
