@@ -34,11 +34,7 @@ from grandbatch.values.times import moment, to_nanoseconds
 if TYPE_CHECKING:
     from grandbatch.processor import BatchProcessor
 
-_BATCHES = {
-    "strategic": BatchConfig.strategic,
-    "tactical": BatchConfig.tactical,
-    c.HIERARCHICAL: BatchConfig.hierarchical,
-}
+_BATCHES = {one: getattr(BatchConfig, one) for one in ("strategic", "tactical", c.HIERARCHICAL)}
 """Settings for batches of the sets that have their own, and of the team that sees two."""
 
 _log = logging.getLogger("grandbatch")

@@ -90,7 +90,7 @@ def test_a_led_team_is_trained_and_judged_on_what_neither_has_seen(stores, tmp_p
     judged = judge_trainings(fast, [tmp_path / "led"], [tmp_path / "alone"], context, draws=19)
     assert set(judged.evaluation.others) == {str(tmp_path / "alone")}
     assert judged.candidates[0].team.config.leader_agents == ("mlmi", "nwrqk", "regime")
-    with pytest.raises(UsageError, match="--context strategic=STORE"):
+    with pytest.raises(UsageError, match=r"--context strategic=slow\.zarr"):
         judge_trainings(fast, [tmp_path / "led"])
     with pytest.raises(StoreMismatchError, match="trained with a context"):
         judge_trainings(fast, [tmp_path / "led"], context={"strategic": fast})
