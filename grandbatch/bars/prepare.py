@@ -31,7 +31,9 @@ from grandbatch.bars.inputs.files import (
 )
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import DamagedBarsError, UsageError
+from grandbatch.files.locations import is_remote, location_of
 from grandbatch.files.refusals import refuse_planted, refuse_url
+from grandbatch.files.verbs import is_in_objects
 
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
@@ -65,17 +67,19 @@ def find_bars(
     InputError
         If a path is wrong.
     """
-    return _find(resolve_inputs(inputs), Path(cache_dir), rules or BarRules())
+    return _find(resolve_inputs(inputs), location_of(cache_dir), rules or BarRules())
 
 
 def _find(
     files: tuple[InputFile, ...], cache_dir: Path, rules: BarRules, *, mend: bool = False
 ) -> Bars | None:
     """Open the cache of some files; to `mend` is to throw it away if it can't be opened."""
-    if not cache_dir.is_dir():
+    if not is_remote(cache_dir) and not cache_dir.is_dir():
         return None
     digests = [known_digest(file, cache_dir) for file in files]
     if None in digests:
+        if is_remote(cache_dir):
+            return None  # each digest is on record beside a cache that is published
         cached = cached_sources(cache_dir)
         if not all((file.name, file.size) in cached for file in files):
             return None
@@ -136,11 +140,11 @@ def prepare_bars(
     """
     if block_bytes is not None and block_bytes < 1:
         raise UsageError(f"block_bytes must be at least 1, got {block_bytes}")
-    refuse_url(str(cache_dir), "the bars cache (--cache)")
+    refuse_url(str(cache_dir), "the bars cache (--cache)", but=is_in_objects)
     rules = rules or BarRules()
-    folder = Path(cache_dir)
+    folder = location_of(cache_dir)
     refuse_planted(folder)
-    if folder.absolute().parent.name == BESIDE:
+    if not is_remote(folder) and folder.absolute().parent.name == BESIDE:
         refuse_planted(folder.absolute().parent)
     files = resolve_inputs(inputs, tell=True)
     remove_abandoned(folder)

@@ -14,6 +14,7 @@
 | `extend` | what of a store stays when its inputs have grown |
 | `workers` | what is asked of a cluster's workers before the first task |
 | `growth` | what of a store's history each growth corrected, beside it |
+| `records` | the records of all files, read by tasks: which are finished, all joined |
 | `history` | what builds took, beside their stores |
 | `builder` | the whole way |
 

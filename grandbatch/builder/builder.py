@@ -9,8 +9,6 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from grandbatch.bars import Bars, prepare_bars, with_bars
 from grandbatch.bars.building.memory import bytes_of_workers
 from grandbatch.bars.cache.durations import time_attributes
@@ -27,12 +25,14 @@ from grandbatch.builder.growth import record_growth
 from grandbatch.builder.history import BuildClock, keep_records, record_build, remember_files
 from grandbatch.builder.labels import KeptLabels, label_jobs, write_label_chunk
 from grandbatch.builder.plan import BuildPlan
+from grandbatch.builder.records import find_finished, join_records
 from grandbatch.builder.reuse import Extension, Request, survey
 from grandbatch.builder.workers import prepare_workers
 from grandbatch.errors import UsageError
+from grandbatch.files.leases import Lease
 from grandbatch.files.locations import is_remote
+from grandbatch.files.verbs import is_in_objects
 from grandbatch.files.whole import remove_temporaries, room_for
-from grandbatch.kernels.statistics import merge_moments
 from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.memory.allocator import kept_memory
 from grandbatch.scheduling import Schedule
@@ -41,6 +41,7 @@ from grandbatch.store.format import FORMAT, NEXT_RETURN_VERSION
 from grandbatch.store.manifest import ChunkDigests, Manifest
 from grandbatch.store.notes import tell_notes
 from grandbatch.store.publish import (
+    begin_at_url,
     builder_lock,
     clean_staging,
     finish_replacement,
@@ -107,7 +108,7 @@ def build(
         if progress is not None:
             progress(stage, done, total)
 
-    if is_remote(request.path):
+    if is_remote(request.path) and not is_in_objects(request.path):
         return _build_remote(request, options, progress)
     if not has_leftovers(request.path):
         found = survey(request, overwrite=options.overwrite)
@@ -118,7 +119,9 @@ def build(
         ExitStack() as stack,
         kept_memory() if schedule.is_local else nullcontext(),
         room_for(request.path),
-        builder_lock(request.path, wait=options.wait, on_wait=lambda message: told(message, 0, 0)),
+        builder_lock(
+            request.path, wait=options.wait, on_wait=lambda message: told(message, 0, 0)
+        ) as lease,
     ):
         finish_replacement(request.path, durable=options.durable)
         found = survey(request, overwrite=options.overwrite)
@@ -143,7 +146,8 @@ def build(
             plan = plan_build(request, bars, options, schedule)
             if options.check:
                 check_on_bars(request.settings, bars, plan.segments)
-            result = _build_locked(request, options, schedule, bars, plan, found.extension, told)
+            held = _Held(request, options, schedule, lease)
+            result = _build_locked(held, bars, plan, found.extension, told)
             _record(request, plan, result, clock, memory_limit(options.memory_limit_bytes))
             return result
 
@@ -212,30 +216,62 @@ def plan_build(
     )
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What is built, how and where, under the lock of the store."""
+
+    request: Request
+    options: BuildOptions
+    schedule: Schedule
+    lease: Lease | None
+    """The lock, where the store is to be in an object store."""
+
+    def staging(self, plan: BuildPlan, fingerprint: str) -> Staging:
+        """Make the place to write in ready; what other builds left there goes."""
+        path = self.request.path
+        folder = staging_folder(path, fingerprint)
+        clean_staging(path, keep=folder)
+        if self.lease is not None:
+            begin_at_url(path)
+            return Staging(folder, plan.spec, self.options.durable, path, self.lease.fence)
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(folder)
+        return Staging(folder, plan.spec, self.options.durable)
+
+    def publish(self, staging: Staging, manifest: Manifest) -> None:
+        """Make what is staged the store, in one step."""
+        if self.lease is not None:
+            self.lease.renew()
+            staging.write_manifest(manifest)
+            staging.remove_others()
+            return
+        staging.write_manifest(manifest)
+        remember_files(staging)
+        publish(staging.store, self.request.path, durable=self.options.durable)
+        keep_records(staging, self.request.path)
+
+
 def _build_locked(
-    request: Request,
-    options: BuildOptions,
-    schedule: Schedule,
+    held: _Held,
     bars: Bars,
     plan: BuildPlan,
     extension: Extension | None,
     told: StageProgress,
 ) -> BuildResult:
+    request, options, schedule = held.request, held.options, held.schedule
     admitted = plan.admitted(memory_limit(options.memory_limit_bytes))
     if schedule.is_local:
         schedule = Schedule(workers=admitted)
     fingerprint = request.settings.fingerprint(bars.fingerprint)
-    folder = staging_folder(request.path, fingerprint)
-    staging = Staging(folder, plan.spec, options.durable)
-    clean_staging(request.path, keep=folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_temporaries(folder)
-    finished = staging.finished()
+    staging = held.staging(plan, fingerprint)
+    finished = find_finished(staging, schedule)
     resumed = sum(finished.values())
     done, total = resumed, plan.grid.n_chunks
 
     def heard(result: Any) -> None:
         nonlocal done
+        if held.lease is not None:
+            held.lease.check()
         if isinstance(result, int):
             done += result
             told("chunks", done, total)
@@ -265,58 +301,30 @@ def _build_locked(
     results = schedule.run_graph({**graph, **labels}, [*writes, *labels], heard)
     labelled = results[len(writes) :]
     attributes = _attributes(request, bars, plan, fingerprint)
-    _finish(staging, attributes, labelled)
-    remember_files(staging)
-    publish(staging.store, request.path, durable=options.durable)
-    keep_records(staging, request.path)
+    held.publish(staging, _finish(staging, attributes, labelled, schedule))
     clean_staging(request.path)
     tell_notes(request.path, attributes)
     return BuildResult(MatrixStore.open(request.path), False, resumed, kept)
 
 
 def _finish(
-    staging: Staging, attributes: dict[str, Any], labelled: Sequence[dict[str, ChunkDigests]]
-) -> None:
-    """Write the metadata and, last, the manifest. `labelled` are the per-window arrays' digests."""
+    staging: Staging,
+    attributes: dict[str, Any],
+    labelled: Sequence[dict[str, ChunkDigests]],
+    schedule: Schedule,
+) -> Manifest:
+    """Write the metadata; return the manifest. `labelled` are the per-window arrays' digests."""
     arrays = {
         array.name: join_digests([digests[array.name] for digests in labelled])
         for array in staging.spec.labels
     }
-    arrays[staging.spec.data.name], stats = _summarise(staging)
+    arrays[staging.spec.data.name], stats = join_records(staging, schedule)
     staging.check_files(arrays)
     names = attributes["feature_names"]
     attributes["feature_stats"] = {
         name: {key: values[f] for key, values in stats.items()} for f, name in enumerate(names)
     }
-    staging.write_manifest(Manifest(arrays, staging.write_metadata(attributes)))
-
-
-def _summarise(
-    staging: Staging,
-) -> tuple[ChunkDigests, dict[str, list[float] | list[int]]]:
-    """Join the digests of all chunks, and their statistics in chunk order."""
-    spec = staging.spec
-    digests = []
-    count = 0
-    mean = m2 = np.zeros(spec.n_features)
-    low, high = np.full(spec.n_features, np.inf), np.full(spec.n_features, -np.inf)
-    for number in range(spec.data.n_files):
-        record = staging.read_record(number)
-        kept = (record.length, record.crc32c, record.sha256)
-        digests.append(ChunkDigests(*kept, np.empty(0, np.uint32)))
-        for chunk, n in enumerate(record.count):
-            count, mean, m2 = merge_moments(
-                count, mean, m2, int(n), record.mean[chunk], record.m2[chunk]
-            )
-        low, high = np.minimum(low, record.low.min(0)), np.maximum(high, record.high.max(0))
-    stats: dict[str, list[float] | list[int]] = {
-        "count": [count] * spec.n_features,
-        "mean": mean.tolist(),
-        "std": np.sqrt(m2 / count).tolist(),
-        "min": low.tolist(),
-        "max": high.tolist(),
-    }
-    return join_digests(digests), stats
+    return Manifest(arrays, staging.write_metadata(attributes))
 
 
 def _attributes(request: Request, bars: Bars, plan: BuildPlan, fingerprint: str) -> dict[str, Any]:

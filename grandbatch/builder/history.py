@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from grandbatch.errors import DamagedStoreError
 from grandbatch.files import digested
+from grandbatch.files.locations import is_remote, read_location
 from grandbatch.files.ordinary import read_whole
+from grandbatch.files.verbs import sizes_below
 from grandbatch.files.whole import write_whole
 from grandbatch.memory import peak_bytes
 from grandbatch.store.file_records import read_record
@@ -67,7 +69,7 @@ def record_build(store: Path, facts: dict[str, Any]) -> None:
 def read_build(store: Path, fingerprint: str) -> dict[str, Any] | None:
     """Return what building this very store took; None where it was built elsewhere."""
     try:
-        facts = digested.load(read_whole(_path(store), _MAX_BYTES))
+        facts = digested.load(read_location(_path(store), _MAX_BYTES))
     except (OSError, ValueError):
         return None
     return facts if facts.get("fingerprint") == fingerprint else None
@@ -76,15 +78,22 @@ def read_build(store: Path, fingerprint: str) -> dict[str, Any] | None:
 def rates_beside(store: Path) -> list[float]:
     """Bars per second of the builds that were recorded beside a store, lowest first."""
     rates = []
-    for path in sorted(_path(store).parent.glob("*.json")):
+    folder = _path(store).parent
+    names = sizes_below(folder) if is_remote(folder) else [p.name for p in folder.glob("*.json")]
+    for name in sorted(names):
         with suppress(OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
-            facts = digested.load(read_whole(path, _MAX_BYTES))
+            facts = digested.load(read_location(folder / name, _MAX_BYTES))
             rates.append(float(facts["n_rows"]) / float(facts["seconds"]))
     return sorted(rates)
 
 
 def keep_records(staging: Staging, store: Path) -> None:
-    """Keep the records of a store's files beside it, where a later extension finds them."""
+    """Keep the records of a store's files beside it, where a later extension finds them.
+
+    At a URL no store is extended.
+    """
+    if is_remote(store):
+        return
     kept = _records(store)
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -113,8 +122,10 @@ def remember_files(staging: Staging) -> None:
     """Note how the files of a finished store stand, so that they needn't be read again.
 
     A file written in the last moments isn't among them: where a disk counts its times in steps,
-    a change just after would not show.
+    a change just after would not show. At a URL no store is extended.
     """
+    if is_remote(staging.store):
+        return
     latest = time.time_ns() - _TIME_STEP_NS
     arrays = staging.spec.arrays
     names = [array.file(number) for array in arrays for number in range(array.n_files)]

@@ -26,12 +26,13 @@ from grandbatch.builder.differences import difference
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import DamagedStoreError, StoreMismatchError
 from grandbatch.features.inputs import BAR_INPUTS, require_inputs
-from grandbatch.files.locations import is_occupied, is_remote, location_of
+from grandbatch.files.locations import is_occupied, is_remote, location_of, reaching
 from grandbatch.files.refusals import refuse_inside_store, refuse_planted, refuse_url
+from grandbatch.files.verbs import exists, is_in_objects, objects_of
 from grandbatch.store.format import MANIFEST_NAME
-from grandbatch.store.publish import beside
+from grandbatch.store.publish import beside, has_leftovers
 from grandbatch.store.reader import MatrixStore
-from grandbatch.store.upload import has_mark
+from grandbatch.store.upload import LOCK_MARK, has_mark
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Request:
     ) -> Request:
         """Make the paths absolute, and see that kernels read only what the bars will have.
 
-        The cache of bars lies beside the store by default; in the current folder where the store
-        is to be at a URL.
+        The cache of bars lies beside the store by default, in an object store, too; in the current
+        folder where the store is to be at another URL.
 
         Raises
         ------
@@ -68,10 +69,11 @@ class Request:
         known = *BAR_INPUTS, *rules.extra
         require_inputs(settings.feature_set.features, known)
         require_inputs(settings.targets, known, kind="target")
-        refuse_url(cache, "the bars cache (--cache)")
+        refuse_url(cache, "the bars cache (--cache)", but=is_in_objects)
         store = location_of(path)
-        cache_folder = Path(cache).absolute() if cache else beside(store) / "bars"
-        refuse_inside_store(cache_folder, "the bars cache (--cache)")
+        cache_folder = location_of(cache) if cache else beside(store) / "bars"
+        if not is_remote(cache_folder):
+            refuse_inside_store(cache_folder, "the bars cache (--cache)")
         if not is_remote(store):
             refuse_inside_store(store.parent, "a store")
             refuse_planted(beside(store))
@@ -84,16 +86,23 @@ class Request:
 
 
 def is_free(path: Path) -> bool:
-    """Whether nothing stands at a path yet, or only an upload that is not finished.
+    """Whether nothing stands at a path yet, or only what was never finished, at a URL.
 
     Raises
     ------
     StoreMismatchError
         If what stands there is no store.
     """
-    if not is_occupied(path) or (is_remote(path) and has_mark(path)):
+    if is_in_objects(path):
+        with reaching(path):
+            if exists(path / MANIFEST_NAME):
+                return False
+            is_ours = has_leftovers(path) or exists(path / LOCK_MARK)
+            if is_ours or not objects_of(path).list():
+                return True
+    elif not is_occupied(path) or (is_remote(path) and has_mark(path)):
         return True
-    if not (path / MANIFEST_NAME).exists():
+    if is_in_objects(path) or not (path / MANIFEST_NAME).exists():
         raise StoreMismatchError(
             f"{path} exists and is no grandbatch store; it is left as it is: choose another path"
         )

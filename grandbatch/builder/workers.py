@@ -6,25 +6,42 @@ them from numba's cache, and looks at the files that the build shares.
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from grandbatch.bars.inputs.files import resolve_inputs
+from grandbatch.bars.inputs.opening import bucket_of, open_raw
 from grandbatch.builder.reuse import Request
 from grandbatch.builder.settings import StoreSettings
-from grandbatch.errors import StoreError
+from grandbatch.errors import GrandbatchError, InputError, StoreError
 from grandbatch.features import compute_rows
 from grandbatch.features.inputs import dtype_of
+from grandbatch.files.locations import is_remote
+from grandbatch.files.objects import Patience
+from grandbatch.files.verbs import objects_of, remove_below
 from grandbatch.kernels.statistics import row_moments
-from grandbatch.scheduling import Origin, Schedule, bit_versions, look_at
+from grandbatch.scheduling import (
+    Access,
+    Origin,
+    Schedule,
+    bit_versions,
+    look_at,
+    problems_of,
+    unreachable,
+)
 from grandbatch.store.publish import beside
 from grandbatch.targets import target_values
 from grandbatch.version import __version__
+
+_PATIENCE = Patience(request_seconds=5, total_seconds=15)
+"""With a place that a worker tries to reach for the first time."""
 
 
 @contextmanager
@@ -41,7 +58,8 @@ def prepare_workers(schedule: Schedule, request: Request) -> Iterator[Schedule]:
     Raises
     ------
     StoreError
-        If a worker runs another version, or can't see the store's folder, the cache or the inputs.
+        If a worker runs another version, or can't see the store's folder, the cache or the inputs;
+        all workers that can't reach a URL are named at once.
     """
     if schedule.is_local:
         yield schedule
@@ -53,10 +71,14 @@ def prepare_workers(schedule: Schedule, request: Request) -> Iterator[Schedule]:
     send_kernels(schedule, request.settings)
     schedule.run_on_workers(warm_worker, request.settings)
     watch_memory(schedule)
-    with _signs(request) as paths:
-        origin = Origin.here(paths)
+    with _signs(request) as (paths, reaches):
+        origin = Origin.here(paths, reaches)
         for address, seen in sorted(schedule.run_on_workers(look_at, paths).items()):
             origin.compare(address, versions.get(address, ()), seen)
+        found = schedule.run_on_workers(problems_of, reaches)
+        problems = {address: ", ".join(told) for address, told in found.items() if told}
+        if problems:
+            raise unreachable(problems)
         yield replace(schedule, origin=origin)
 
 
@@ -125,19 +147,96 @@ def warm_worker(settings: StoreSettings) -> None:
         target_values(target, {x: np.ones(target.horizon + 1, dtype_of(x)) for x in target.inputs})
 
 
+@dataclass(frozen=True)
+class InputAccess:
+    """An input at a URL, which each worker must be able to read."""
+
+    location: str
+
+    def problem(self) -> str:
+        """Read a byte of it; say what goes wrong, or nothing."""
+        try:
+            with open_raw(self.location, 1) as file:
+                file.read(1)
+        except (InputError, OSError) as error:
+            return f"can't read {error}"
+        return ""
+
+
+@dataclass(frozen=True)
+class FolderAccess:
+    """A folder at a URL, which each worker must be able to read and to write."""
+
+    sign: str
+    """URL of an object that this build has put there."""
+    says: bytes
+
+    def problem(self) -> str:
+        """Read the sign, put one beside it; say what goes wrong, or nothing."""
+        sign = replace(objects_of(self.sign), patience=_PATIENCE)
+        try:
+            if sign.read("") != self.says:
+                return f"{self.sign} is not what this build put there: another server answers"
+            sign.at("seen").write(secrets.token_hex(8), self.says)
+        except (OSError, GrandbatchError) as error:
+            return f"can't reach {self.sign}: {error.args[1] if len(error.args) > 1 else error}"
+        return ""
+
+
 @contextmanager
-def _signs(request: Request) -> Iterator[list[str]]:
-    """Files that only a worker with the same disks can see: one for each folder that is shared."""
+def _signs(request: Request) -> Iterator[tuple[list[str], list[Access]]]:
+    """Put a sign in each folder that is shared; only workers that share it see that.
+
+    They are files that only a worker with the same disks can see, and, of what is at URLs, what
+    each worker must reach.
+    """
     folder = beside(request.path)
-    paths = [folder / "locks" / f"{request.path.name}.lock"]
-    paths += [file.path for file in resolve_inputs(request.inputs)[:1] if not file.is_remote]
-    if request.cache.is_relative_to(folder):
-        yield [str(path) for path in paths]
-        return
-    request.cache.mkdir(parents=True, exist_ok=True)
-    probe = request.cache / f".probe-{secrets.token_hex(8)}"
+    paths: list[str] = []
+    reaches: list[Access] = []
+    of_inputs: dict[str, InputAccess] = {}
+    for file in resolve_inputs(request.inputs):
+        if file.is_remote:
+            # one of each bucket: what opens one opens all
+            of_inputs.setdefault(bucket_of(file.location), InputAccess(file.location))
+        elif not paths:
+            paths.append(str(file.path))
+    reaches += of_inputs.values()
+    is_apart = is_remote(request.cache) != is_remote(folder)
+    inside = not is_apart and request.cache.is_relative_to(folder)
+    places = [folder] if inside else [folder, request.cache]
+    with ExitStack() as stack:
+        for place in places:
+            if is_remote(place):
+                reaches.append(stack.enter_context(_sign_at_url(place, request.path)))
+            elif place == folder:
+                paths.append(str(folder / "locks" / f"{request.path.name}.lock"))
+            else:
+                paths.append(stack.enter_context(_probe(place)))
+        yield paths, reaches
+
+
+@contextmanager
+def _probe(folder: Path) -> Iterator[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".probe-{secrets.token_hex(8)}"
     try:
         probe.write_text(probe.name)
-        yield [str(path) for path in (*paths, probe)]
+        yield str(probe)
     finally:
         probe.unlink(missing_ok=True)
+
+
+@contextmanager
+def _sign_at_url(folder: Path, store: Path) -> Iterator[FolderAccess]:
+    """Put an object that tells this build from others; all that workers put beside it goes, too.
+
+    And what an earlier build of the store left that was killed: the caller holds the store's lock.
+    """
+    of_store = folder / "probes" / hashlib.sha256(str(store).encode()).hexdigest()[:16]
+    remove_below(of_store)
+    sign = FolderAccess(f"{of_store}/{secrets.token_hex(8)}", secrets.token_bytes(16))
+    objects_of(sign.sign).write("", sign.says)
+    try:
+        yield sign
+    finally:
+        remove_below(of_store)

@@ -10,9 +10,10 @@
 | `object_errors` | what goes wrong there, told apart by what can be done |
 | `patience` | requests made again, with growing pauses and an end |
 | `kept_files` | files of an object store, kept on a local disk |
+| `verbs` | one set of verbs for a file or a folder, on a disk or in an object store |
+| `leases` | one holder at a time, for hosts that share no disk |
 | `refusals` | where nothing is written: URLs, what others may have planted, inside a store |
 | `whole` | files that are whole or absent, no room, what puts them on the disk |
-| `shared` | what tasks wrote, seen by the process that sent them |
 | `digested` | JSON with its sha256 |
 | `json_lines` | logs of JSON lines, each with its sha256 |
 | `deferred` | what a pickle names by its location only, opened when it is used |

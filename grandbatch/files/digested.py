@@ -9,7 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from grandbatch.files.locations import is_remote
 from grandbatch.files.ordinary import overwrite
+from grandbatch.files.verbs import objects_of
 
 KEY = "sha256"
 
@@ -67,6 +69,9 @@ def note(path: Path, value: Mapping[str, Any]) -> None:
     In place: what is half-written has no such digest, and what is written aside stays after a kill.
     """
     with suppress(OSError):
+        if is_remote(path):
+            objects_of(path).write("", dump(value))
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink():
             path.unlink()

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from grandbatch.errors import StoreError, UsageError
-from grandbatch.files.locations import URL
+from grandbatch.files.locations import URL, is_remote
 from grandbatch.files.system import user_id
 
 _OF_A_STORE = ("manifest.json", "zarr.json")
 
 
-def refuse_url(place: str | os.PathLike[str] | None, what: str) -> None:
+def refuse_url(
+    place: str | os.PathLike[str] | None, what: str, but: Callable[[str], bool] | None = None
+) -> None:
     """Refuse a URL where only a local path is taken: it would become a folder of that name here.
+
+    Where some are taken, `but` tells which.
 
     Raises
     ------
     UsageError
         Naming it.
     """
-    if URL.match(str(place)):
+    if URL.match(str(place)) and not (but and but(str(place))):
         raise UsageError(
             f"{what} can't be at a URL, got {place}; give a folder on a disk (on a cluster, one "
             "that all workers share)"
@@ -36,6 +41,8 @@ def refuse_planted(folder: Path) -> None:
     StoreError
         If it, or a folder or link in it, belongs to someone else who lets everybody write there.
     """
+    if is_remote(folder):
+        return
     for place in (folder, *(folder.iterdir() if folder.is_dir() else ())):
         try:
             status = place.lstat()

@@ -1,21 +1,25 @@
-"""Files that are whole or absent: written aside, synced, renamed.
+"""Files that are whole or absent: written aside, synced, renamed; at a URL, put as one object.
 
-Covers single files and folders on a local disk. Does not cover what is in them.
+Covers single files and folders. Does not cover what is in them.
 """
 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from grandbatch.errors import DiskFullError
+from grandbatch.files.locations import is_remote
 from grandbatch.files.system import WRITING, sync_file, sync_folder
+from grandbatch.files.verbs import objects_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY_SUFFIX = ".partial"
@@ -91,6 +95,9 @@ def write_whole(
         If there is no room; the half-written file is removed.
     """
     view = memoryview(data).cast("B")
+    if is_remote(path):
+        objects_of(path).write("", view)
+        return
     with (
         room_for(path, len(view)),
         written_aside(path, shared=shared) as aside,
@@ -109,9 +116,16 @@ def written_aside(path: Path, *, shared: bool) -> Iterator[Path]:
     Parameters
     ----------
     path : Path
+        Where it is a URL, what is written lies on this host's disk until then.
     shared : bool
         As in `write_whole`.
     """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="grandbatch-") as folder:
+            aside = Path(folder) / "aside"
+            yield aside
+            _put_file(path, aside)
+        return
     own = f".{secrets.token_hex(4)}" if shared else ""
     aside = path.with_name(f"{path.name}{own}{TEMPORARY_SUFFIX}")
     try:
@@ -120,6 +134,17 @@ def written_aside(path: Path, *, shared: bool) -> Iterator[Path]:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def _put_file(location: Path, file: Path) -> None:
+    """Put a file of this host's disk where a URL says."""
+    if not file.stat().st_size:
+        objects_of(location).write("", b"")
+        return
+    with file.open("rb") as opened:
+        # not closed by name: an error that is told later may still refer to it
+        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    objects_of(location).write("", memoryview(mapped))
 
 
 def _create(path: Path) -> int:
@@ -180,7 +205,9 @@ class Syncer:
         self._pool.shutdown(wait=True, cancel_futures=error is not None)
 
     def add(self, path: Path) -> None:
-        """Make a file durable soon."""
+        """Make a file durable soon; an object is as soon as it is put."""
+        if is_remote(path):
+            return
         self._pending.append(self._pool.submit(sync_file, path))
 
     def wait(self) -> None:

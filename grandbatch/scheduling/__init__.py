@@ -13,7 +13,23 @@ memory, or stop. Does not cover what tasks do, or what they need.
 """
 
 from grandbatch.scheduling.opening import open_schedule
-from grandbatch.scheduling.origin import Origin, bit_versions, look_at
+from grandbatch.scheduling.origin import (
+    Access,
+    Origin,
+    bit_versions,
+    look_at,
+    problems_of,
+    unreachable,
+)
 from grandbatch.scheduling.schedule import Schedule
 
-__all__ = ["Origin", "Schedule", "bit_versions", "look_at", "open_schedule"]
+__all__ = [
+    "Access",
+    "Origin",
+    "Schedule",
+    "bit_versions",
+    "look_at",
+    "open_schedule",
+    "problems_of",
+    "unreachable",
+]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Protocol
 
 from grandbatch.errors import StoreError
 from grandbatch.files.ordinary import open_regular
@@ -25,6 +25,16 @@ _BEGINNING_BYTES = 128
 
 PathSight = tuple[int, bytes] | None
 """Size and beginning of a file; None where it can't be read."""
+
+
+class Access(Protocol):
+    """A place that every process must reach, as a value that can be a key."""
+
+    def problem(self) -> str:
+        """Try; say what goes wrong, or nothing."""
+        ...
+
+    def __hash__(self) -> int: ...
 
 
 @lru_cache(maxsize=1)
@@ -60,11 +70,13 @@ class Origin:
     versions: tuple[tuple[str, str], ...]
     paths: tuple[str, ...] = ()
     sights: tuple[PathSight, ...] = ()
+    reaches: tuple[Access, ...] = ()
+    """Asked once in each process: what they look at doesn't change for it."""
 
     @classmethod
-    def here(cls, paths: Sequence[str] = ()) -> Origin:
+    def here(cls, paths: Sequence[str] = (), reaches: Sequence[Access] = ()) -> Origin:
         """Describe this process."""
-        return cls(bit_versions(), tuple(paths), tuple(look_at(paths)))
+        return cls(bit_versions(), tuple(paths), tuple(look_at(paths)), tuple(reaches))
 
     def check(self, where: str) -> None:
         """Compare with the process that this is called in.
@@ -75,6 +87,10 @@ class Origin:
             If it isn't the same; names the process by `where`.
         """
         self.compare(where, bit_versions(), look_at(self.paths))
+        for reach in self.reaches:
+            problem = _problem_of(reach)
+            if problem:
+                raise unreachable({where: problem})
 
     def compare(
         self, where: str, versions: Sequence[tuple[str, str]], sights: Sequence[PathSight]
@@ -102,6 +118,26 @@ class Origin:
                     "reach the inputs, the bars cache and the store's folder under the same "
                     "paths: use a shared disk, or build with --scheduler threads"
                 )
+
+
+def problems_of(reaches: Sequence[Access]) -> list[str]:
+    """Say what keeps this process from places, a line for each that it can't reach."""
+    return [problem for reach in reaches if (problem := _problem_of(reach))]
+
+
+@lru_cache(maxsize=256)
+def _problem_of(reach: Access) -> str:
+    return reach.problem()
+
+
+def unreachable(problems: Mapping[str, str]) -> StoreError:
+    """Say which workers can't reach a place, and why, by their addresses."""
+    told = "; ".join(f"worker {where}: {what}" for where, what in sorted(problems.items()))
+    return StoreError(
+        f"{told}. Every worker reads and writes these places itself: give it the credentials and "
+        "the endpoint in its own environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+        "AWS_ENDPOINT_URL …), start it again and run the same command"
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import DamagedStoreError
-from grandbatch.files.ordinary import read_whole
+from grandbatch.files.locations import read_location
 from grandbatch.store.codecs import shard_index
 from grandbatch.store.format import ArraySpec
 from grandbatch.store.manifest import SHA256_BYTES, ChunkDigests
@@ -87,7 +87,7 @@ def read_record(path: Path) -> FileRecord:
     DamagedStoreError
         If it is not what was written.
     """
-    data = read_whole(path, _MAX_RECORD_BYTES)
+    data = read_location(path, _MAX_RECORD_BYTES)
     content = memoryview(data)[:-SHA256_BYTES]
     if hashlib.sha256(content).digest() != data[-SHA256_BYTES:]:
         raise DamagedStoreError(
@@ -120,7 +120,7 @@ def is_whole(
     """
     expected_bytes = int(length.sum(dtype=np.int64)) + spec.index_bytes
     try:
-        data = read_whole(path, expected_bytes)
+        data = read_location(path, expected_bytes)
     except OSError as error:
         if error.errno == errno.EOVERFLOW:
             return False

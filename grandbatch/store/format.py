@@ -21,6 +21,11 @@ CRC_BYTES = 4
 
 MANIFEST_NAME = "manifest.json"
 LABEL_CHUNK_WINDOWS = 65_536
+ARRAY_NAMES = (
+    "matrices", "features", "end_time", "symbol", "close_price", "next_return", "first_row",
+    "start", "targets",
+)  # fmt: skip
+"""Of all arrays that a store of any settings may have."""
 NEXT_RETURN_VERSION = 2
 """Raised whenever `next_return` means another value."""
 # a file costs two folders and a rename: below this size that is a tenth of a build's time

@@ -22,23 +22,29 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from grandbatch.errors import StoreBusyError, StoreError
+from grandbatch.files.leases import Lease, hold_lease
 from grandbatch.files.locations import is_remote, reaching
 from grandbatch.files.ordinary import overwrite, read_whole
 from grandbatch.files.system import sync_folder
+from grandbatch.files.verbs import exists, is_in_objects, objects_of, remove_objects_but
 from grandbatch.files.whole import sync_tree, write_whole
 from grandbatch.store.format import MANIFEST_NAME
 from grandbatch.values.texts import read_json
 
 BESIDE = ".grandbatch"
+WORK_MARK = "mark"
+"""In the work folder of a store in an object store: put first and removed last."""
+
 _MAX_NOTE_BYTES = 2**16
 
 
 def beside(store: Path) -> Path:
     """Return the folder next to a store that holds what builds need.
 
-    For a store at a URL that is the one in the current folder.
+    For a store at a URL of no object store that is the one in the current folder.
     """
-    return Path(BESIDE).absolute() if is_remote(store) else store.parent / BESIDE
+    is_elsewhere = is_remote(store) and not is_in_objects(store)
+    return Path(BESIDE).absolute() if is_elsewhere else store.parent / BESIDE
 
 
 def staging_folder(store: Path, fingerprint: str) -> Path:
@@ -49,8 +55,8 @@ def staging_folder(store: Path, fingerprint: str) -> Path:
 @contextmanager
 def builder_lock(
     store: Path, *, wait: bool = True, on_wait: Callable[[str], None] | None = None
-) -> Iterator[None]:
-    """Hold a store's lock: it dies with its holder.
+) -> Iterator[Lease | None]:
+    """Hold a store's lock: it dies with its holder. In an object store it is a lease.
 
     Raises
     ------
@@ -60,6 +66,10 @@ def builder_lock(
     from filelock import FileLock, Timeout
 
     path = beside(store) / "locks" / f"{store.name}.lock"
+    if is_remote(path):
+        with hold_lease(path, str(store), wait=wait, on_wait=on_wait) as lease:
+            yield lease
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     seconds, told = 0, ""
@@ -79,7 +89,7 @@ def builder_lock(
         since = time.strftime("%H:%M:%S")
         # the second line is of this build alone: workers tell by it whether they see this very file
         overwrite(path, f"process {os.getpid()} since {since}\n{secrets.token_hex(8)}\n".encode())
-        yield
+        yield None
     finally:
         lock.release()
 
@@ -113,7 +123,7 @@ def publish(staged: Path, store: Path, *, durable: bool) -> None:
 def finish_replacement(store: Path, *, durable: bool = True) -> None:
     """Carry out the replacement that the journal tells of, from wherever a crash cut it off."""
     journal, retired = _journal(store), _retired(store)
-    if not journal.exists():
+    if is_remote(store) or not journal.exists():
         return
     try:
         staged = store.parent / read_json(read_whole(journal, _MAX_NOTE_BYTES))["staged"]
@@ -136,6 +146,8 @@ def finish_replacement(store: Path, *, durable: bool = True) -> None:
 def has_leftovers(store: Path) -> bool:
     """Whether a build of this store was cut off, and left something behind."""
     with reaching(store):
+        if is_in_objects(store):
+            return exists(_work_folder(store) / WORK_MARK)
         return _work_folder(store).exists()
 
 
@@ -145,6 +157,9 @@ def clean_staging(store: Path, *, keep: Path | None = None) -> None:
     The caller holds the lock, and has finished what the journal tells of.
     """
     work = _work_folder(store)
+    if is_in_objects(store):
+        remove_objects_but(work, f"{keep.name}/" if keep else None, last=WORK_MARK)
+        return
     if not work.exists():
         return
     for left in work.iterdir():
@@ -154,6 +169,15 @@ def clean_staging(store: Path, *, keep: Path | None = None) -> None:
             left.unlink()
     if not any(work.iterdir()):
         work.rmdir()
+
+
+def begin_at_url(store: Path) -> None:
+    """Mark a place in an object store as being written: what has no manifest there is ours.
+
+    From here on there is no store, old or new. The caller holds the lock.
+    """
+    objects_of(_work_folder(store)).write(WORK_MARK, b"grandbatch builds here\n")
+    objects_of(store).delete([MANIFEST_NAME])
 
 
 def _work_folder(store: Path) -> Path:

@@ -8,18 +8,23 @@ coming `store` and, apart from it, the `records`.
 from __future__ import annotations
 
 import errno
+import re
 import secrets
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.errors import DamagedStoreError
-from grandbatch.files.shared import not_here, see
+from grandbatch.errors import DamagedStoreError, StoreError
+from grandbatch.files.leases import Fence
+from grandbatch.files.locations import is_remote
+from grandbatch.files.objects import Patience
+from grandbatch.files.verbs import not_here, objects_of, see, sizes_below
 from grandbatch.files.whole import TEMPORARY_SUFFIX, remove_temporaries, write_whole
 from grandbatch.store.codecs import BLOSC_LEVEL, BLOSC_TYPESIZE, ZSTD_LEVEL, encode
 from grandbatch.store.file_records import (
@@ -29,9 +34,15 @@ from grandbatch.store.file_records import (
     is_whole,
     read_record,
 )
-from grandbatch.store.format import MANIFEST_NAME, ArraySpec, Codec, StoreSpec
+from grandbatch.store.format import ARRAY_NAMES, MANIFEST_NAME, ArraySpec, Codec, StoreSpec
 from grandbatch.store.manifest import ChunkDigests, Manifest, sha256_hex
 from grandbatch.values.checksums import crc32c
+
+_PATIENCE = Patience(request_seconds=20, total_seconds=40)
+"""With what is put in an object store under a lease: less than that holds."""
+
+_OF_A_STORE = re.compile(rf"({'|'.join(ARRAY_NAMES)})/(zarr\.json|c/[0-9/]+)|uploading\.json")
+"""What a store of any settings, and an upload of a version before, puts beside its manifest."""
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
 
@@ -51,16 +62,22 @@ class Staging:
         What is written.
     durable : bool
         Whether a file is on the disk before its name appears.
+    final : Path, optional
+        Where the store is to be, in an object store: nothing is renamed there.
+    fence : Fence, optional
+        The lease by which nobody else writes there.
     """
 
     folder: Path
     spec: StoreSpec
     durable: bool
+    final: Path | None = None
+    fence: Fence | None = None
 
     @property
     def store(self) -> Path:
-        """The folder that becomes the store."""
-        return self.folder / "store"
+        """The folder that becomes, or at a URL is, the store."""
+        return self.folder / "store" if self.final is None else self.final
 
     def record_path(self, number: int) -> Path:
         """Where the record of a file of chunks lies."""
@@ -135,16 +152,20 @@ class Staging:
             # it is still there, too, where both were links to the same file: rename does nothing
             aside.unlink(missing_ok=True)
 
-    def finished(self) -> dict[int, int]:
+    def recorded(self) -> list[int]:
+        """Numbers of the files that have a record, whole or not, in order."""
+        there = sizes_below(self.record_path(0).parent)
+        return [n for n in range(self.spec.data.n_files) if self.record_name(n) in there]
+
+    def finished(self, numbers: Sequence[int] | None = None) -> dict[int, int]:
         """Files that an interrupted build left whole: number → chunks in it.
 
-        A file counts when its record reads and the file's bytes give every digest in it.
+        Of some with a record, or of all. A file counts when its record reads and the file's bytes
+        give every digest in it.
         """
         finished = {}
         data = self.spec.data
-        for number in range(data.n_files):
-            if not self.record_path(number).exists():
-                continue
+        for number in self.recorded() if numbers is None else numbers:
             try:
                 record = read_record(self.record_path(number))
                 path = self.store / data.file(number)
@@ -164,10 +185,13 @@ class Staging:
         StoreError
             If one isn't here, or not all of it.
         """
+        there = sizes_below(self.store) if is_remote(self.store) else None
         for array in self.spec.arrays:
             for number in range(array.n_files):
                 expected = array.file_bytes(arrays[array.name].length, number)
-                see(self.store / array.file(number), expected)
+                name = array.file(number)
+                if there is None or there.get(name) != expected:
+                    see(self.store / name, expected)
 
     def read_record(self, number: int) -> FileRecord:
         """Read the record of a file that a task has told to be written.
@@ -187,6 +211,13 @@ class Staging:
 
     def write_metadata(self, attributes: dict[str, Any]) -> dict[str, str]:
         """Write every `zarr.json` with zarr itself; return the sha256 of each by its path."""
+        if is_remote(self.store):
+            with TemporaryDirectory(prefix="grandbatch-") as folder:
+                here = Staging(Path(folder), self.spec, durable=False)
+                digests = here.write_metadata(attributes)
+                for name in digests:
+                    self._write(self.store / name, (here.store / name).read_bytes())
+            return digests
         import zarr
 
         remove_temporaries(self.store)
@@ -217,10 +248,38 @@ class Staging:
         return {name: sha256_hex((self.store / name).read_bytes()) for name in names}
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Write the manifest, the last file of a store."""
+        """Write the manifest, the last file of a store: at a URL it publishes the store.
+
+        Raises
+        ------
+        StoreError
+            If another store was published at the URL meanwhile.
+        """
+        if is_remote(self.store):
+            place = replace(objects_of(self.store), patience=_PATIENCE)
+            try:
+                place.create(MANIFEST_NAME, manifest.to_bytes())
+            except FileExistsError:
+                raise StoreError(
+                    f"{self.store}: another store was published there meanwhile; it is left as it "
+                    "is: run the same command again"
+                ) from None
+            return
         write_whole(self.store / MANIFEST_NAME, manifest.to_bytes(), durable=self.durable)
 
+    def remove_others(self) -> None:
+        """Remove what a store before left at a URL beside this one's files; nothing foreign."""
+        kept = {f"{array.name}/zarr.json" for array in self.spec.arrays}
+        kept |= {array.file(n) for array in self.spec.arrays for n in range(array.n_files)}
+        place = objects_of(self.store)
+        names = [found.name for found in place.list()]
+        place.delete([name for name in names if _OF_A_STORE.fullmatch(name) and name not in kept])
+
     def _write(self, path: Path, data: bytes) -> None:
+        if self.fence is not None:
+            self.fence.check()
+            replace(objects_of(path), patience=_PATIENCE).write("", data)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         # a cluster may run a task twice at once: it takes a worker for lost that still writes
         write_whole(path, data, durable=self.durable, shared=True)

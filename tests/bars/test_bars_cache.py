@@ -13,6 +13,7 @@ import pytest
 from grandbatch.bars import BarRules, find_bars, open_bars, prepare_bars, read_bars
 from grandbatch.bars.building import build as building
 from grandbatch.bars.building import making
+from grandbatch.bars.cache import keeping
 from grandbatch.errors import DiskFullError, InputError, UsageError
 from grandbatch.scheduling import Schedule
 
@@ -88,7 +89,7 @@ def test_leftovers_of_a_killed_build_are_replaced(csv, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(making.shutil, "rmtree", lambda *args, **kwargs: None)
+        patch.setattr(keeping.shutil, "rmtree", lambda *args, **kwargs: None)
         patch.setattr(building, "plan_parts", die)
         with pytest.raises(KeyboardInterrupt):
             prepare(csv)

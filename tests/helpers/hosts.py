@@ -158,10 +158,13 @@ def _in_net(holder: subprocess.Popen[bytes], *command: str) -> None:
 class Cluster:
     """A scheduler, two workers, an S3 server and hosts to build from, that share no disk."""
 
+    folder: Path
     hosts: dict[str, Host]
     scheduler: str
     """Its address."""
     endpoint: str
+    preload: Path | None = None
+    """A module that workers load when they start."""
 
     def keys(self) -> dict[str, str]:
         """Return the environment that reaches the S3 server."""
@@ -191,9 +194,15 @@ class Cluster:
             sys.executable, "-m", "distributed.cli.dask_worker", self.scheduler,
             "--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "2GiB",
             "--local-directory", host.disk / "dask",
+            *(("--preload", self.preload) if self.preload else ()),
             environment=self.keys() if environment is None else environment,
             log=name,
         )  # fmt: skip
+
+    def wait_for_workers(self, n: int) -> None:
+        """Wait until the scheduler knows so many workers, and no others."""
+        done = self.hosts["sched"].run(sys.executable, "-c", _WORKERS, self.scheduler, n)
+        assert done.returncode == 0, done.stderr
 
     def grandbatch(self, host: str, *arguments: object, **options: object):
         """Run the command line on a host to its end."""
@@ -205,12 +214,31 @@ class Cluster:
         assert found.returncode == 0, found.stderr
         return json.loads(found.stdout)
 
+    def names(self, prefix: str) -> list[str]:
+        """Return the names of the objects of the bucket that begin so."""
+        found = self.hosts["s3"].run(sys.executable, "-c", _NAMES, prefix)
+        assert found.returncode == 0, found.stderr
+        return json.loads(found.stdout)
+
+    def told(self, log: str) -> str:
+        """Return what a process said that was started with a log."""
+        return (self.folder / f"{log}.log").read_text()
+
     def put(self, key: str, path: Path) -> None:
         """Put a file into the bucket."""
         done = self.hosts["s3"].run(sys.executable, "-c", _PUT, key, path)
         assert done.returncode == 0, done.stderr
 
 
+_WORKERS = """
+import sys, time
+from distributed import Client
+with Client(sys.argv[1], timeout=60) as client:
+    deadline = time.monotonic() + 120
+    while len(client.nthreads()) != int(sys.argv[2]):
+        assert time.monotonic() < deadline, client.nthreads()
+        time.sleep(0.1)
+"""
 _CLIENT = """
 import hashlib, json, os, sys
 import boto3
@@ -223,6 +251,10 @@ for page in client.get_paginator("list_objects_v2").paginate(Bucket="bkt", Prefi
         data = client.get_object(Bucket="bkt", Key=entry["Key"])["Body"].read()
         found[entry["Key"].removeprefix(prefix)] = hashlib.sha256(data).hexdigest()
 print(json.dumps(found))
+"""
+_NAMES = f"""{_CLIENT}
+pages = client.get_paginator("list_objects_v2").paginate(Bucket="bkt", Prefix=sys.argv[1])
+print(json.dumps([entry["Key"] for page in pages for entry in page.get("Contents", ())]))
 """
 _PUT = f"""{_CLIENT}
 client.upload_file(sys.argv[2], "bkt", sys.argv[1])
@@ -256,7 +288,10 @@ def shared_nothing(folder: Path, more: Sequence[str] = ()) -> Iterator[Cluster]:
     """Make hosts `s3`, `sched`, `w1`, `w2` and `cli`, and more, and start all but workers."""
     with network(folder, ["s3", "sched", "w1", "w2", "cli", *more]) as hosts:
         cluster = Cluster(
-            hosts, f"tcp://{hosts['sched'].address}:8786", f"http://{hosts['s3'].address}:8333"
+            folder,
+            hosts,
+            f"tcp://{hosts['sched'].address}:8786",
+            f"http://{hosts['s3'].address}:8333",
         )
         for host in hosts.values():
             host.environment |= cluster.keys()

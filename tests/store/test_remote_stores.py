@@ -27,6 +27,9 @@ from grandbatch.errors import (
 from grandbatch.files.locations import location_of
 from grandbatch.store import upload
 
+# only what is no object store is uploaded to
+elsewhere = pytest.mark.parametrize("place", ["memory"], indirect=True)
+
 SETTINGS = {"overlap": 40, "chunk_windows": 16, "durable": False}
 
 
@@ -90,7 +93,9 @@ def test_a_url_without_credentials_is_one_line(bars, tmp_path):
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == f"error: {url} can't be reached: Unable to locate credentials\n"
+    assert done.stderr.startswith(f"error: {url} can't be reached: ")
+    assert "no credentials are found; set AWS_ACCESS_KEY_ID" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_training_batches_come_from_a_url(url, build, tmp_path):
@@ -163,6 +168,7 @@ def cut_off(system, monkeypatch, after):
     monkeypatch.setattr(system, "put", failing)
 
 
+@elsewhere
 @pytest.mark.parametrize("after", [0, 3])
 def test_an_upload_that_is_cut_off_is_no_store_and_starts_again(
     place, url, build, monkeypatch, after
@@ -177,6 +183,7 @@ def test_an_upload_that_is_cut_off_is_no_store_and_starts_again(
     assert upload.LOCK_MARK not in names(place[0], url)
 
 
+@elsewhere
 def test_a_replacement_that_is_cut_off_leaves_no_mixture(place, url, build, monkeypatch):
     build(url)
     with monkeypatch.context() as patch:
@@ -193,6 +200,7 @@ def mark_of(process, host=None):
     return json.dumps(value).encode()
 
 
+@elsewhere
 def test_one_uploads_at_a_time(place, url, build):
     mark = f"{url}/{upload.LOCK_MARK}"
     for held in (mark_of(os.getppid()), mark_of(1, host="elsewhere"), b"?"):

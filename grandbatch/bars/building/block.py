@@ -33,6 +33,8 @@ from grandbatch.bars.rules import BarRules
 from grandbatch.bars.timestamps.evidence import Evidence
 from grandbatch.bars.timestamps.scales import epoch_days
 from grandbatch.bars.timestamps.texts import TimeForm
+from grandbatch.files.locations import location_of
+from grandbatch.files.verbs import local_copy
 from grandbatch.files.whole import written_aside
 from grandbatch.kernels.bars.bar_rules import (
     ACCEPTED,
@@ -254,7 +256,7 @@ def _write_bars(
     task: BlockJob, judged: Judged, beside: Mapping[str, tuple[tuple[str, ...], ...]]
 ) -> tuple[tuple[SymbolRows, ...], PartDigests | None]:
     """Write a block's bars in bars order; `beside` are the texts to tell."""
-    folder, rows = Path(task.folder), judged.rows
+    folder, rows = location_of(task.folder), judged.rows
     times, numbers, codes = rows.times, [*rows.numbers, *rows.extras], rows.codes
     sort, holders = task.rules.sort, judged.holders
     order = _bars_order(rows, judged.n_bad, sort=sort)
@@ -329,7 +331,7 @@ def _add_bad_rows(
     opened = open_block(task.block, task.dialect, groups)
     table = describe_rows(task, opened, bad, np.full(len(bad), reason, np.uint8))
     if record.n_bad:
-        before = pq.ParquetFile(bad_path(task)).read()
+        before = read_bad_rows(task)
         # without what another run of this very task has added
         before = before.filter(pc.invert(pc.is_in(before["line"], table["line"])))
         table = pa.concat_tables([before, table]).sort_by("line")
@@ -342,7 +344,13 @@ def _add_bad_rows(
 
 def bad_path(task: BlockJob) -> Path:
     """Where a block's bad rows are."""
-    return block_path(Path(task.folder), task.index, "bad")
+    return block_path(location_of(task.folder), task.index, "bad")
+
+
+def read_bad_rows(task: BlockJob) -> Any:
+    """Read a block's bad rows, as a table."""
+    with local_copy(bad_path(task)) as path, pq.ParquetFile(path) as file:
+        return file.read()
 
 
 def write_bad_rows(task: BlockJob, table: Any) -> None:

@@ -59,7 +59,13 @@ from grandbatch.bars.building.settling import (
 from grandbatch.bars.cache import bars as cache
 from grandbatch.bars.cache.digests import file_crc
 from grandbatch.bars.cache.joining import Base, join_caches
-from grandbatch.bars.cache.manifest import FORMAT, MANIFEST, QUARANTINE, Part, bars_fingerprint
+from grandbatch.bars.cache.manifest import (
+    FORMAT,
+    QUARANTINE,
+    Part,
+    bars_fingerprint,
+    write_manifest,
+)
 from grandbatch.bars.inputs.files import (
     InputFile,
     describe_source,
@@ -70,10 +76,9 @@ from grandbatch.bars.inputs.files import (
 from grandbatch.bars.inputs.joined import numbers_apart, refuse_apart
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.errors import InputError
-from grandbatch.files import digested
-from grandbatch.files.shared import see
-from grandbatch.files.system import sync_folder
-from grandbatch.files.whole import Syncer, remove_temporaries
+from grandbatch.files.locations import is_remote
+from grandbatch.files.verbs import make_folder, remove, see, size_of
+from grandbatch.files.whole import Syncer
 from grandbatch.memory import MemoryLimit, own_bytes
 from grandbatch.memory.allocator import give_back
 from grandbatch.scheduling import Schedule
@@ -101,7 +106,8 @@ class CacheBuild:
         self.base = base
         self.staging = staging
         self.blocks_folder = staging / "pieces"
-        self.target = staging / "cache"
+        # in an object store nothing is renamed: what is made of blocks stays where it is
+        self.target = staging if is_remote(staging) else staging / "cache"
         self.rules = rules
         self.reading = schedule.limited_to(plan.at_once(plan.read_bytes, limit))
         self.joining = schedule.limited_to(plan.at_once(plan.join_bytes, limit))
@@ -116,8 +122,8 @@ class CacheBuild:
 
     def run(self, cache_dir: Path, on_progress: BytesProgress | None) -> cache.Bars:
         """Read, settle, join and publish."""
-        self.blocks_folder.mkdir()
-        self.target.mkdir()
+        make_folder(self.blocks_folder)
+        make_folder(self.target)
         self.sources, self.tasks = plan_reading(
             self.files, self.rules, self.reading, self.staging, self.block_bytes
         )
@@ -210,7 +216,7 @@ class CacheBuild:
         """Read some blocks again, under what the first reading has shown."""
         for task in tasks:
             for suffix in ("parquet", "raw", "bad"):
-                block_path(self.blocks_folder, task.index, suffix).unlink(missing_ok=True)
+                remove(block_path(self.blocks_folder, task.index, suffix))
         tasks = [replace(task, hashed=False) for task in tasks]
         runs = in_runs(tasks, self.reading.workers)
         for records in self.reading.run([partial(read_blocks, run) for run in runs]):
@@ -219,14 +225,15 @@ class CacheBuild:
                 self.records[record.index] = record
 
     def _sync_block(self, record: BlockRecord) -> None:
-        if record.n_bad:
+        if record.n_bad and not is_remote(self.staging):
             see(block_path(self.blocks_folder, record.index, "bad"))
         if record.is_part:
             self._sync_part(block_path(self.blocks_folder, record.index, "parquet"))
 
     def _sync_part(self, path: Path) -> None:
-        see(path)
-        self.syncer.add(path)
+        if not is_remote(path):  # objects are all seen at once, before they are published
+            see(path)
+            self.syncer.add(path)
 
     # settling what spans blocks
 
@@ -381,21 +388,14 @@ class CacheBuild:
             "differing_duplicates": self.n_differing
             + sum(record.n_differing for record in self.records),
             "quarantine": {
-                "bytes": quarantine.stat().st_size,
+                "bytes": size_of(quarantine),
                 "crc32c": file_crc(self.target, QUARANTINE),
             },
             "parts": [part.to_json() for part in parts],
         }
         if self.base is not None:
             add_base(self.base, manifest)
-        path = self.target / MANIFEST
-        path.write_bytes(digested.dump(manifest))
-        self.syncer.add(path)
-        self.syncer.wait()
-        remove_temporaries(self.target)  # of tasks that a cluster ran twice
-        for folder in {(self.target / part.path).parent for part in parts}:
-            sync_folder(folder)
-        sync_folder(self.target)
+        write_manifest(self.target, manifest, parts, self.syncer)
 
 
 def give_back_where_tight(limit: MemoryLimit) -> None:

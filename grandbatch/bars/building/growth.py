@@ -32,6 +32,7 @@ from grandbatch.bars.inputs.files import InputFile, describe_source, digest_of
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.timestamps.evidence import NOTHING
 from grandbatch.errors import DamagedBarsError
+from grandbatch.files.locations import is_remote
 
 
 class EntangledError(Exception):
@@ -42,6 +43,8 @@ def find_base(files: Sequence[InputFile], cache_dir: Path, rules: BarRules) -> B
     """Find the cache that has the most of some files, was made by the same rules, and may grow."""
     if rules.max_jump is not None or rules.session_start is not None or rules.extra:
         return None  # there bars depend on later ones, on other files' days, on values carried on
+    if is_remote(cache_dir):
+        return None  # parts would have to be copied: all inputs are read again
     found = None
     described: dict[InputFile, dict[str, Any]] = {}
     for manifest in sorted(cache_dir.glob(f"*/{MANIFEST}")):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import secrets
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,10 +15,16 @@ from grandbatch.bars.building.problems import disk_full
 from grandbatch.bars.building.quarantine import HopelessError
 from grandbatch.bars.cache.bars import Bars
 from grandbatch.bars.cache.joining import Base
-from grandbatch.bars.cache.keeping import STAGING, build_lock, put_aside_unused
+from grandbatch.bars.cache.keeping import (
+    build_lock,
+    fresh_staging,
+    put_aside_unused,
+    remove_staging,
+)
 from grandbatch.bars.inputs.files import InputFile
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import DamagedBarsError, InputError
+from grandbatch.files.verbs import make_folder
 from grandbatch.files.whole import Syncer, is_full
 from grandbatch.memory import MemoryLimit
 from grandbatch.scheduling import Schedule
@@ -43,7 +47,7 @@ def build_bars(
     One process builds: another that wants the same files under the same rules waits, and builds
     anew only if `find` finds no cache then.
     """
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(cache_dir)
     seen = [[file.location, file.size, file.mtime_ns] for file in files]
     text = json.dumps([seen, rules.identity()], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -51,10 +55,8 @@ def build_bars(
         bars = find()
         if bars is not None:
             return bars
-        for left in cache_dir.glob(f"{STAGING}{key}.*/"):  # of a build that was killed
-            shutil.rmtree(left, ignore_errors=True)
         # a name of its own: a cluster's tasks may outlive the build that they belonged to
-        staging = cache_dir / f"{STAGING}{key}.{secrets.token_hex(4)}"
+        staging = fresh_staging(cache_dir, key)
         shared = files, rules, schedule, block_bytes, limit, on_progress
         base = find_base(files, cache_dir, rules)
         if base is not None:
@@ -89,7 +91,7 @@ def _build(
     )
     plan.check(limit)
     try:
-        staging.mkdir()
+        make_folder(staging)
         with Syncer() as syncer:
             build = CacheBuild(files, staging, rules, schedule, syncer, plan, limit, base)
             bars = build.run(cache_dir, on_progress)
@@ -98,7 +100,7 @@ def _build(
             raise
         raise disk_full(read, cache_dir) from None
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        remove_staging(staging)
         give_back_where_tight(limit)
     if base is not None:
         told = f"{len(read):,} of {len(files):,} inputs are read"

@@ -25,6 +25,7 @@ from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.bars.rules.flags import offer_list
 from grandbatch.bars.timestamps.evidence import NOTHING, UNSETTLED, Evidence, Meaning, total
 from grandbatch.bars.timestamps.texts import TimeForm
+from grandbatch.files.verbs import size_of
 from grandbatch.kernels.bars.csv_rows import PADDING
 from grandbatch.scheduling import Schedule
 from grandbatch.store.notes import named
@@ -158,7 +159,7 @@ def _look_into(
             file, dialect, sniff_parquet(parquet_blocks[0], dialect, rules)
         ), parquet_blocks
     location = file.location if unpacked is None else str(unpacked)
-    size = file.size if unpacked is None else unpacked.stat().st_size
+    size = file.size if unpacked is None else size_of(unpacked)
     with open_raw(location, SAMPLE_BYTES + 1) as raw:
         ending = read_ending(raw, size) if size > SAMPLE_BYTES else b""
         named = file.full_name, rules, file.path_columns

@@ -17,9 +17,9 @@ from grandbatch.bars.building.beside import TextsWatch
 from grandbatch.bars.building.block import (
     BlockJob,
     BlockRecord,
-    bad_path,
     block_path,
     describe_rows,
+    read_bad_rows,
     read_rows,
     write_bad_rows,
 )
@@ -32,6 +32,8 @@ from grandbatch.bars.reading.rows import Rows
 from grandbatch.bars.rules import REASONS, BarRules
 from grandbatch.bars.rules.flags import offer
 from grandbatch.errors import InputError
+from grandbatch.files.verbs import local_copy
+from grandbatch.files.whole import written_aside
 from grandbatch.kernels.bars.bar_rules import (
     ACCEPTED,
     DUPLICATE_TIMESTAMP,
@@ -244,7 +246,7 @@ def quarantine_bars(task: BlockJob, record: BlockRecord, reason: int, find: Find
         table = describe_rows(task, opened, bad, reasons, of_bad)
     n_bad = len(table)
     if record.n_bad:
-        before = pq.ParquetFile(bad_path(task)).read()
+        before = read_bad_rows(task)
         # without what another run of this very task has added
         is_again = pc.and_(
             pc.is_in(before["line"], table["line"]), pc.equal(before["reason"], reason)
@@ -290,12 +292,13 @@ def merge_bad_rows(
     if extra:
         schema = schema.append(pa.field("column", pa.string()))
     file, line = -1, 0
-    with pq.ParquetWriter(target, schema) as writer:
+    with written_aside(target, shared=False) as aside, pq.ParquetWriter(aside, schema) as writer:
         for record in records:
             if record.file != file:
                 file, line = record.file, first_line(record.file)
             if record.n_bad:
-                with pq.ParquetFile(block_path(blocks_folder, record.index, "bad")) as bad:
+                path = block_path(blocks_folder, record.index, "bad")
+                with local_copy(path) as copy, pq.ParquetFile(copy) as bad:
                     for batch in bad.iter_batches():
                         columns = [
                             pa.array([names[file]] * batch.num_rows, pa.string()),

@@ -11,5 +11,6 @@
 | `joining` | a cache joined with the bars of files that were added to its inputs |
 | `comparing` | which bars of one cache are those of another |
 | `keeping` | who builds or uses the caches of a folder, and removing what nobody needs |
+| `published` | caches in object stores: published by their manifest |
 | `upkeep` | a folder of caches: list, clear, whose they are, their bad rows |
 """

@@ -20,9 +20,11 @@ import numpy.typing as npt
 
 from grandbatch.bars.cache.digests import check_part, damaged, file_crc, read_part
 from grandbatch.bars.cache.keeping import Use, put_aside
-from grandbatch.bars.cache.manifest import QUARANTINE, Part, read_manifest
+from grandbatch.bars.cache.manifest import QUARANTINE, Part, files_folder, read_manifest
+from grandbatch.bars.cache.published import publish_objects
 from grandbatch.errors import DamagedBarsError, UsageError
 from grandbatch.files.deferred import Deferred, Opening
+from grandbatch.files.locations import is_remote, location_of
 from grandbatch.files.system import sync_folder
 from grandbatch.grid import Segments, Stretches
 from grandbatch.values.columns import BAR_COLUMNS
@@ -46,8 +48,10 @@ class Bars(Deferred):
     """
 
     def __init__(self, path: Path, manifest: Mapping[str, Any], use: Use | None = None) -> None:
-        self.path: Path = path.absolute()
+        self.path: Path = path if is_remote(path) else path.absolute()
         """The cache's folder."""
+        self.files = files_folder(self.path, manifest)
+        """Where its files lie: the same, but in an object store."""
         self.fingerprint: str = manifest["fingerprint"]
         self.symbols: tuple[str, ...] = tuple(manifest["symbols"])
         """Names, sorted."""
@@ -132,7 +136,7 @@ class Bars(Deferred):
 
         Where there are extra columns, also `column`: the one that is at fault, if one is.
         """
-        return self.path / QUARANTINE
+        return self.files / QUARANTINE
 
     def _deferral(self) -> tuple[dict[str, Any], Opening]:
         known = {"path": self.path, "fingerprint": self.fingerprint, "_sha256": self._sha256}
@@ -201,7 +205,7 @@ class Bars(Deferred):
             values = [array[low - start : high - start] for array in out]
             rows = low - base, high - base
             try:
-                read_part(self.path, part.path, part.digests, rows, columns, values)
+                read_part(self.files, part.path, part.digests, rows, columns, values)
             except DamagedBarsError:
                 if self._use is not None:
                     self._use.end()  # it may be cleared now
@@ -215,14 +219,14 @@ class Bars(Deferred):
         DamagedBarsError
             If it is not the same.
         """
-        found = file_crc(self.path, QUARANTINE)
+        found = file_crc(self.files, QUARANTINE)
         if found != self._quarantine["crc32c"]:
             raise damaged(self.path, f"{QUARANTINE} is not what was written")
 
     def problems(self) -> Iterator[DamagedBarsError]:
         """Read everything, and tell what is not as it was written."""
         for part in self.parts:
-            yield from check_part(self.path, part.path, part.digests)
+            yield from check_part(self.files, part.path, part.digests)
         try:
             self.check_quarantine()
         except DamagedBarsError as error:
@@ -348,6 +352,9 @@ def publish(built: Path, target: Path) -> Bars:
     """Give a finished cache its name, unless one of that name is whole already."""
     with suppress(FileNotFoundError, DamagedBarsError):
         return load_bars(target, use=True)
+    if is_remote(target):
+        publish_objects(built, target)
+        return load_bars(target)
     claim = Use(target)  # from before it is there to be cleared
     try:
         throw_away_unreadable(target)
@@ -398,7 +405,7 @@ def _throw_away(path: Path, problem: DamagedBarsError) -> None:
 @lru_cache(maxsize=64)
 def _reopen(path: str, sha256: str) -> Bars:
     """Open the bars of a pickle, once in each process."""
-    bars = open_bars(Path(path))
+    bars = open_bars(location_of(path))
     if bars is None or bars._sha256 != sha256:
         raise DamagedBarsError(
             f"{path}: the bars cache of this run is not there; it was cleared or built anew, or "

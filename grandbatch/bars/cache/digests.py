@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import base64
 import errno
-import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import DamagedBarsError
-from grandbatch.files.ordinary import NO_ORDINARY_FILE, open_regular
-from grandbatch.files.system import read_at, read_into
+from grandbatch.files.locations import File, is_remote, open_location
+from grandbatch.files.ordinary import NO_ORDINARY_FILE
+from grandbatch.files.verbs import RangesOfObject, objects_of
 from grandbatch.values.checksums import crc32c
 from grandbatch.values.columns import BAR_COLUMNS
 
@@ -104,17 +104,19 @@ def read_part(
     """
     start, stop = rows
     checksums = digests.checksums()
-    with _opened(cache, name) as file:
-        for group in range(start // GROUP_ROWS, -(-stop // GROUP_ROWS)):
+    groups = range(start // GROUP_ROWS, -(-stop // GROUP_ROWS))
+    numbers = [digests.columns.index(column) for column in columns]
+    wanted = (digests.place(group, number) for group in groups for number in numbers)
+    with _opened(cache, name, wanted) as file:
+        for group in groups:
             first = group * GROUP_ROWS
-            for column, target in zip(columns, out, strict=True):
-                number = digests.columns.index(column)
+            for column, number, target in zip(columns, numbers, out, strict=True):
                 place, n_rows = digests.place(group, number)
                 low, high = max(start, first), min(stop, first + n_rows)
                 is_whole = high - low == n_rows
                 rest = target[low - start : high - start]
                 values = rest if is_whole else np.empty(n_rows, target.dtype)
-                n_bytes = read_into(file, [values.data], place)
+                n_bytes = file.read_into([values.data], place)
                 if n_bytes != values.nbytes or _crc(values) != checksums[group, number]:
                     where = f"{column} of rows {first} to {first + n_rows}"
                     raise damaged(cache, f"{name}: {where} is not what was written")
@@ -143,26 +145,42 @@ def others_crc(path: Path, digests: PartDigests) -> int:
         for group in range(digests.n_groups):
             for column in range(len(digests.columns)):
                 place, n_rows = digests.place(group, column)
-                found = crc32c(read_at(file, place - at, at), found)
+                found = crc32c(_read_at(file, place - at, at), found)
                 at = place + n_rows * _VALUE_BYTES
-        return crc32c(read_at(file, digests.bytes - at, at), found)
+        return crc32c(_read_at(file, digests.bytes - at, at), found)
 
 
 def file_crc(cache: Path, name: str) -> int:
     """Digest a file, a piece at a time."""
     found = at = 0
     with _opened(cache, name) as file:
-        while piece := read_at(file, _STEP_BYTES, at):
+        while piece := _read_at(file, _STEP_BYTES, at):
             found = crc32c(piece, found)
             at += len(piece)
     return found
 
 
+def _read_at(file: File, n_bytes: int, offset: int) -> bytes:
+    buffer = bytearray(n_bytes)
+    return bytes(buffer[: file.read_into([buffer], offset)])
+
+
 @contextmanager
-def _opened(cache: Path, name: str) -> Iterator[int]:
-    """Open a file of a cache; what can't be read of it is damage."""
+def _opened(
+    cache: Path, name: str, wanted: Iterable[tuple[int, int]] | None = None
+) -> Iterator[File]:
+    """Open a file of a cache; what can't be read of it is damage.
+
+    `wanted` are the places, and the numbers, of the values that will be read, if nothing else is:
+    from an object store they come together.
+    """
     try:
-        file = open_regular(cache / name)
+        if is_remote(cache):
+            ranges = RangesOfObject(objects_of(cache / name))
+            ranges.fetch([(at, at + n * _VALUE_BYTES) for at, n in wanted or ()])
+            file: File = ranges
+        else:
+            file = open_location(cache / name)
     except (FileNotFoundError, NotADirectoryError):
         raise DamagedBarsError(
             f"{cache / name}: the bars cache was cleared while it was in use, or lies on a disk "
@@ -170,21 +188,26 @@ def _opened(cache: Path, name: str) -> Iterator[int]:
             "run the same command again",
         ) from None
     except OSError as error:
-        if error.errno not in NO_ORDINARY_FILE:
+        if error.errno not in NO_ORDINARY_FILE or is_remote(cache):
             raise
         raise damaged(cache, f"{name}: {error.strerror}") from None
     try:
         yield file
     except OSError as error:
-        if error.errno != errno.EIO:
+        if error.errno != errno.EIO or is_remote(cache):
             raise
         raise damaged(cache, f"{name}: {error.strerror}") from None
     finally:
-        os.close(file)
+        file.close()
 
 
 def damaged(cache: Path, problem: str) -> DamagedBarsError:
     """Say what is wrong with a cache, and how its bars come back."""
+    if is_remote(cache):
+        return DamagedBarsError(
+            f"{cache}: the bars cache is damaged: {problem}",
+            "run the same command again: it reads the inputs again",
+        )
     return DamagedBarsError(
         f"{cache}: the bars cache is damaged: {problem}",
         f"run: grandbatch cache clear --cache {shlex.quote(str(cache.parent))} "

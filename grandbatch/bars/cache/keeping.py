@@ -20,6 +20,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from filelock import FileLock
 
+from grandbatch.bars.cache.published import remove_objects, sweep, sweep_others
+from grandbatch.files.leases import hold_lease
+from grandbatch.files.locations import is_remote
+
 STAGING = ".staging-"
 """What is being built: ``.staging-<key>.<random>``, under the lock of its key."""
 
@@ -40,6 +44,10 @@ def locks_folder(cache_dir: Path) -> Path:
 @contextmanager
 def build_lock(cache_dir: Path, key: str) -> Iterator[None]:
     """Hold the lock of whoever builds the cache of a key; wait for it."""
+    if is_remote(cache_dir):
+        with hold_lease(cache_dir / "locks" / f"{_BUILD}{key}.lease", f"bars in {cache_dir}"):
+            yield
+        return
     pause, longest = _LOOK_SECONDS
     while True:
         with _gate(cache_dir):
@@ -55,16 +63,40 @@ def build_lock(cache_dir: Path, key: str) -> Iterator[None]:
             _let_go(lock)
 
 
+def fresh_staging(cache_dir: Path, key: str) -> Path:
+    """Name a folder to build the cache of a key in; those of builds that were killed go.
+
+    The caller holds the lock of the key.
+    """
+    staging = cache_dir / f"{STAGING}{key}.{secrets.token_hex(4)}"
+    if is_remote(cache_dir):
+        sweep_others(cache_dir, f"{STAGING}{key}.", staging)
+    else:
+        for left in cache_dir.glob(f"{STAGING}{key}.*/"):
+            shutil.rmtree(left, ignore_errors=True)
+    return staging
+
+
+def remove_staging(staging: Path) -> None:
+    """Remove what a build leaves; in an object store, but for the files of what it published."""
+    if is_remote(staging):
+        sweep(staging)
+    else:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 class Use:
     """A claim on a cache: as long as it lasts nobody clears it.
 
     It ends with `end`, when nobody has it any more, or with its process. Where no lock can be
-    written there is none: such a cache can't be cleared from here either.
+    written, and in an object store, there is none: such a cache can't be cleared from here either.
     """
 
     def __init__(self, cache: Path) -> None:
         self.end: Callable[[], object] = lambda: None
         cache_dir = cache.parent
+        if is_remote(cache_dir):
+            return
         path = locks_folder(cache_dir) / f"{_USE}{cache.name[:32]}-{secrets.token_hex(6)}.lock"
         if not cache_dir.is_dir():
             return
@@ -77,6 +109,8 @@ class Use:
 
 def put_aside(cache: Path) -> bool:
     """Remove a cache, used or not; return whether there was one."""
+    if is_remote(cache):
+        return remove_objects(cache)
     aside = cache.with_name(f"{REMOVED}{secrets.token_hex(6)}")
     try:
         cache.rename(aside)
@@ -99,8 +133,11 @@ def put_aside_unused(cache: Path) -> bool:
 
 
 def remove_abandoned(cache_dir: Path) -> None:
-    """Remove what processes that were killed left: half-built and half-removed caches, locks."""
-    if not cache_dir.is_dir():
+    """Remove what processes that were killed left: half-built and half-removed caches, locks.
+
+    In an object store each build does so itself, of those before it of the same bars.
+    """
+    if is_remote(cache_dir) or not cache_dir.is_dir():
         return
     with suppress(OSError), _gate(cache_dir):  # on a read-only disk nothing is abandoned
         _is_free(cache_dir, "bars-*")

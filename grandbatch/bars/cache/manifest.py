@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,11 @@ from typing import Any
 from grandbatch.bars.cache.digests import PartDigests, damaged
 from grandbatch.bars.rules import BarRules
 from grandbatch.files import digested
+from grandbatch.files.locations import is_remote, read_location
 from grandbatch.files.ordinary import NO_ORDINARY_FILE, read_whole
+from grandbatch.files.system import sync_folder
+from grandbatch.files.verbs import sizes_below
+from grandbatch.files.whole import Syncer, remove_temporaries, write_whole
 
 FORMAT = 4
 MANIFEST = "bars.json"
@@ -78,6 +82,26 @@ class Part:
         return {**vars(self), "digests": digests}
 
 
+def write_manifest(
+    folder: Path, manifest: Mapping[str, Any], parts: Iterable[Part], syncer: Syncer
+) -> None:
+    """Write the manifest of a cache where it is built, and see that all of it is on the disk.
+
+    In an object store it says where that is.
+    """
+    path = folder / MANIFEST
+    if is_remote(folder):
+        write_whole(path, digested.dump({**manifest, "folder": folder.name}))
+        return
+    path.write_bytes(digested.dump(manifest))
+    syncer.add(path)
+    syncer.wait()
+    remove_temporaries(folder)  # of tasks that a cluster ran twice
+    for of_symbol in {(folder / part.path).parent for part in parts}:
+        sync_folder(of_symbol)
+    sync_folder(folder)
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read the manifest of a cache, and see that its files are there.
 
@@ -89,11 +113,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
         If it is not what was written.
     """
     try:
-        raw = read_whole(path / MANIFEST, _MAX_BYTES)
+        raw = read_location(path / MANIFEST, _MAX_BYTES)
     except NotADirectoryError as error:
         raise FileNotFoundError(path) from error
     except OSError as error:
-        if error.errno not in NO_ORDINARY_FILE:
+        if error.errno not in NO_ORDINARY_FILE or is_remote(path):
             raise
         raise damaged(path, f"{MANIFEST}: {error.strerror}") from None
     try:
@@ -106,10 +130,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
         files[QUARANTINE] = manifest["quarantine"]["bytes"]
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(path, f"{MANIFEST}: {error}") from None
+    find = _sizes(files_folder(path, manifest))
     for name, size in files.items():
         try:
-            found = (path / name).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
+            found = find(name)
+        except (FileNotFoundError, NotADirectoryError, KeyError):
             raise damaged(path, f"{name} is missing") from None
         if found != size:
             raise damaged(path, f"{name} has {found:,} bytes, not {size:,}")
@@ -133,6 +158,22 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     if manifest["format"] == FORMAT:  # those of others may be digested otherwise
         digested.check(manifest)
     return manifest
+
+
+def files_folder(path: Path, manifest: Mapping[str, Any]) -> Path:
+    """Return where the files of a cache lie: in it, or, in an object store, where they were made.
+
+    There nothing is renamed: the manifest is put last, and says where the files are.
+    """
+    made = manifest.get("folder")
+    return path if made is None else path.parent / made
+
+
+def _sizes(folder: Path) -> Callable[[str], int]:
+    """Return what tells the bytes of a file of a cache: one listing, where each is a request."""
+    if is_remote(folder):
+        return sizes_below(folder).__getitem__
+    return lambda name: (folder / name).stat().st_size
 
 
 def cached_sources(cache_dir: Path) -> set[tuple[str, int]]:

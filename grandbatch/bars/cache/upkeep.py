@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from grandbatch.bars.cache.bars import Bars, load_bars, open_bars
-from grandbatch.bars.cache.keeping import put_aside_unused, remove_abandoned
-from grandbatch.bars.cache.manifest import MANIFEST, QUARANTINE
+from grandbatch.bars.cache.keeping import STAGING, put_aside_unused, remove_abandoned
+from grandbatch.bars.cache.manifest import MANIFEST
 from grandbatch.errors import DamagedBarsError, InputError, UsageError
+from grandbatch.files.locations import is_remote
 from grandbatch.files.refusals import refuse_url
+from grandbatch.files.verbs import local_copy, sizes_below
 
 _BATCH_ROWS = 4096
 
@@ -57,7 +59,8 @@ class BadRow:
 
 def list_caches(cache_dir: Path) -> list[CacheEntry]:
     """List the caches in a folder, by name; none where there is no such folder."""
-    refuse_url(cache_dir, "the bars cache (--cache)")
+    if is_remote(cache_dir):
+        return _list_objects(cache_dir)
     return [
         CacheEntry(manifest.parent, _size(manifest.parent), open_bars(manifest.parent))
         for manifest in sorted(cache_dir.glob(f"*/{MANIFEST}"))
@@ -87,6 +90,11 @@ def clear_caches(
     UsageError
         If a beginning fits no cache.
     """
+    refuse_url(
+        cache_dir,
+        "a bars cache that is cleared (nobody could tell from here who uses one there; remove it "
+        "with the store's own tools while nothing is built)",
+    )
     entries = list_caches(cache_dir)
     for beginning in chosen:
         if not any(entry.path.name.startswith(beginning) for entry in entries):
@@ -139,14 +147,15 @@ def iter_bad_rows(cache: Path) -> Iterator[BadRow]:
     import pyarrow.parquet as pq
 
     try:
-        load_bars(cache).check_quarantine()
+        bars = load_bars(cache)
+        bars.check_quarantine()
     except FileNotFoundError:
         raise InputError(
             f"{cache}: no bars cache of this version is there, and bad rows are in nothing else; "
             "build again to see them"
         ) from None
 
-    with pq.ParquetFile(cache / QUARANTINE) as file:
+    with local_copy(bars.quarantine_path) as path, pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS):
             for row in batch.to_pylist():
                 yield BadRow(**row)
@@ -162,6 +171,21 @@ def sample_bad_rows(bars: Bars, per_reason: int) -> dict[str, list[BadRow]]:
             found[row.reason].append(row)
             if not missing.total():
                 break
+    return found
+
+
+def _list_objects(cache_dir: Path) -> list[CacheEntry]:
+    """List the caches in a folder of an object store, by name."""
+    sizes = sizes_below(cache_dir)
+    found = []
+    for name in sorted(sizes):
+        folder, _, rest = name.partition("/")
+        if rest != MANIFEST or folder.startswith(STAGING):
+            continue
+        bars = open_bars(cache_dir / folder)
+        inside = {f"{folder}/"} if bars is None else {f"{folder}/", f"{bars.files.name}/"}
+        n_bytes = sum(n for file, n in sizes.items() if file.startswith(tuple(inside)))
+        found.append(CacheEntry(cache_dir / folder, n_bytes, bars))
     return found
 
 

@@ -24,7 +24,7 @@ from grandbatch.bars.inputs.packing import PACKINGS, SUFFIXES, has_known_form, m
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import InputError
 from grandbatch.files import digested
-from grandbatch.files.ordinary import read_whole
+from grandbatch.files.locations import location_of, read_location
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -289,7 +289,7 @@ def join_leaves(leaves: Iterable[bytes]) -> str:
 def known_digest(file: InputFile, cache_dir: Path) -> str | None:
     """Return the digest on record for a file of this path, size and modification time."""
     try:
-        record = digested.load(read_whole(_record_path(file, cache_dir), _MAX_RECORD_BYTES))
+        record = digested.load(read_location(_record_path(file, cache_dir), _MAX_RECORD_BYTES))
         seen = (record["path"], record["size"], record["mtime_ns"])
         digest = str(record["digest"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -374,7 +374,7 @@ def input_digests(
     InputError
         If a path is wrong.
     """
-    folder, rules = Path(cache_dir), rules or BarRules()
+    folder, rules = location_of(cache_dir), rules or BarRules()
     return [
         describe_source(file, digest_of(file, folder), rules) for file in resolve_inputs(inputs)
     ]

@@ -31,6 +31,12 @@ def local_path(entry: str) -> str:
     return entry.removeprefix(f"file{_MARK}") if entry.startswith(f"file{_MARK}") else entry
 
 
+def bucket_of(location: str) -> str:
+    """Return the part of a URL that credentials are for."""
+    scheme, _, rest = location.partition(_MARK)
+    return f"{scheme}{_MARK}{rest.partition('/')[0]}"
+
+
 def open_raw(location: str, n_bytes: int = _AHEAD_BYTES, size: int | None = None) -> BinaryIO:
     """Open a file for reading, unbuffered where it is local.
 

@@ -18,6 +18,7 @@ from typing import BinaryIO, cast
 
 from grandbatch.bars.inputs.opening import open_raw
 from grandbatch.errors import InputError
+from grandbatch.files.whole import written_aside
 
 PACKINGS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zip": "zip"}
 """What a suffix says of how text is packed."""
@@ -170,10 +171,15 @@ def unpack(location: str, kind: str, member: str, encoding: str | None, target: 
     InputError
         As `open_text`, or if it is empty.
     """
-    with open_text(location, kind, member, encoding) as source, target.open("wb") as out:
+    n_bytes = 0
+    with (
+        open_text(location, kind, member, encoding) as source,
+        written_aside(target, shared=True) as aside,
+        aside.open("wb") as out,
+    ):
         while data := source.read(_STEP_BYTES):
-            out.write(data)
-    if not target.stat().st_size:
+            n_bytes += out.write(data)
+    if not n_bytes:
         inside = f" ({member})" if member else ""
         raise InputError(f"{location}{inside}: the file is empty; it needs a header and bars")
 

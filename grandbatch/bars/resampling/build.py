@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,13 +9,13 @@ from pathlib import Path
 from grandbatch.bars.cache.bars import Bars, publish
 from grandbatch.bars.cache.digests import damaged, file_crc
 from grandbatch.bars.cache.durations import commonest_distance
-from grandbatch.bars.cache.keeping import STAGING, build_lock
+from grandbatch.bars.cache.keeping import build_lock, fresh_staging, remove_staging
 from grandbatch.bars.cache.manifest import (
-    MANIFEST,
     QUARANTINE,
     Part,
     bars_fingerprint,
     read_manifest,
+    write_manifest,
 )
 from grandbatch.bars.cache.parts import folder_of, write_part
 from grandbatch.bars.resampling.gathering import (
@@ -29,9 +27,9 @@ from grandbatch.bars.resampling.gathering import (
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.rules.timeframe import Timeframe
 from grandbatch.errors import DiskFullError, InputError, MemoryLimitError
-from grandbatch.files import digested
-from grandbatch.files.system import sync_folder
-from grandbatch.files.whole import Syncer, is_full, remove_temporaries
+from grandbatch.files.locations import location_of
+from grandbatch.files.verbs import copy_file, make_folder
+from grandbatch.files.whole import Syncer, is_full
 from grandbatch.memory import MemoryLimit
 from grandbatch.memory.costs import BASE_BYTES
 from grandbatch.scheduling import Schedule
@@ -81,11 +79,9 @@ def resample_bars(finer: Bars, rules: BarRules, schedule: Schedule, limit: Memor
     fingerprint = bars_fingerprint(finer.source, rules)
     key = fingerprint[:24]
     with build_lock(cache_dir, key):
-        for left in cache_dir.glob(f"{STAGING}{key}.*/"):  # of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        staging = cache_dir / f"{STAGING}{key}.{secrets.token_hex(4)}"
+        staging = fresh_staging(cache_dir, key)
         try:
-            staging.mkdir()
+            make_folder(staging)
             _fill(staging, fingerprint, finer, rules, schedule, limit)
             return publish(staging, cache_dir / fingerprint)
         except OSError as error:
@@ -97,7 +93,7 @@ def resample_bars(finer: Bars, rules: BarRules, schedule: Schedule, limit: Memor
                 "another folder for the cache"
             ) from None
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            remove_staging(staging)
 
 
 def _fill(
@@ -115,7 +111,7 @@ def _fill(
         duration_ns = _duration(finer, timeframe, rules.bar_duration_ns)
         jobs, n_incomplete = _jobs(finer, timeframe, duration_ns, target)
         for folder in {(target / job.path).parent for job in jobs}:
-            folder.mkdir()
+            make_folder(folder)
         made: list[tuple[Part | None, int]] = _admitted(schedule, finer, limit).run(
             [partial(write_gathered, job) for job in jobs]
         )
@@ -127,7 +123,7 @@ def _fill(
             )
         codes = sorted({part.symbol for part in parts})
         finer_manifest = read_manifest(finer.path)
-        shutil.copyfile(finer.quarantine_path, target / QUARANTINE)
+        copy_file(finer.quarantine_path, target / QUARANTINE)
         if file_crc(target, QUARANTINE) != finer_manifest["quarantine"]["crc32c"]:
             raise damaged(finer.path, f"{QUARANTINE} is not what was written")
         manifest = {
@@ -143,14 +139,9 @@ def _fill(
             ],
             "parts": [replace(part, symbol=codes.index(part.symbol)).to_json() for part in parts],
         }
-        (target / MANIFEST).write_bytes(digested.dump(manifest))
-        for name in (MANIFEST, QUARANTINE, *(part.path for part in parts)):
+        for name in (QUARANTINE, *(part.path for part in parts)):
             syncer.add(target / name)
-        syncer.wait()
-    remove_temporaries(target)  # of tasks that a cluster ran twice
-    for folder in {(target / part.path).parent for part in parts}:
-        sync_folder(folder)
-    sync_folder(target)
+        write_manifest(target, manifest, parts, syncer)
 
 
 def _cut(n_cut: int, duration_ns: int, timeframe: Timeframe) -> list[str]:
@@ -210,7 +201,7 @@ def write_gathered(job: GatherJob) -> tuple[Part | None, int]:
         return None, gathered.n_cut
     times, values = gathered.times[:n], gathered.values[:, :n]
     refuse_overflow(times, values, job.bars.extra)
-    path = Path(job.target) / job.path
+    path = location_of(job.target) / job.path
     digests = write_part(path, times, list(values), job.bars.extra)
     part = Part(job.symbol, job.path, int(times[0]), int(times[-1]), digests)
     return part, gathered.n_cut

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,8 @@ from grandbatch.bars.building.raw import open_raw_bars
 from grandbatch.bars.cache.digests import STORED, PartDigests
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.cache.parts import folder_of, write_part
+from grandbatch.files.locations import is_remote, location_of
+from grandbatch.files.verbs import make_folder
 from grandbatch.scheduling import Schedule
 
 PART_ROWS = 524_288
@@ -124,6 +126,21 @@ def _plan_symbol(
         )
 
 
+def take_its_name(part: PlannedPart, blocks_folder: Path, target: Path) -> PlannedPart:
+    """Make a part's folder, and give one that a block was written as its name.
+
+    At a URL that keeps the name it has.
+    """
+    make_folder((target / part.path).parent)
+    if part.finished is None:
+        return part
+    finished = block_path(blocks_folder, part.finished, "parquet")
+    if is_remote(finished):
+        return replace(part, path=f"{blocks_folder.name}/{finished.name}")
+    finished.replace(target / part.path)
+    return part
+
+
 def group_parts(
     parts: Iterable[PlannedPart], part_rows: int = PART_ROWS
 ) -> list[list[PlannedPart]]:
@@ -166,12 +183,10 @@ def join_bars(
         Told of each part that a task has written, as soon as it is.
     """
     blocks_folder, target = folders
-    digests = {}
-    for part in parts:
-        (target / part.path).parent.mkdir(exist_ok=True)
-        if part.finished is not None:
-            digests[part.path] = records[part.finished].part
-            block_path(blocks_folder, part.finished, "parquet").replace(target / part.path)
+    parts = [take_its_name(part, blocks_folder, target) for part in parts]
+    digests = {
+        part.path: records[part.finished].part for part in parts if part.finished is not None
+    }
     shared = str(blocks_folder), str(target), extra
 
     def heard(group: list[tuple[PlannedPart, PartDigests]]) -> None:
@@ -196,8 +211,9 @@ def join_parts(
     starts = np.cumsum([0, *(part.rows for part in parts)])
     n_columns = len(STORED) + len(extra)
     columns = np.empty((n_columns, starts[-1]), np.int64)
+    blocks = location_of(blocks_folder)
     for record, places in _by_record(parts, starts).items():
-        path = block_path(Path(blocks_folder), record, "raw")
+        path = block_path(blocks, record, "raw")
         with open_raw_bars(path, places[0][0].n_rows) as raw:
             # symbols that follow each other in the parts do so in a block, too
             low, high = places[0][0].start, places[-1][0].stop
@@ -213,7 +229,7 @@ def join_parts(
     written = []
     for part, start in zip(parts, starts.tolist(), strict=False):
         times, *numbers = columns[:, start : start + part.rows]
-        path = Path(target) / part.path
+        path = location_of(target) / part.path
         values = [n.view(np.float64) for n in numbers]
         written.append((part, write_part(path, times, values, extra)))
     return written

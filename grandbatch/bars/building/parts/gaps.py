@@ -25,6 +25,8 @@ from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.cache.parts import write_part
 from grandbatch.bars.reading.rows import Rows
 from grandbatch.bars.rules import BarRules
+from grandbatch.files.locations import location_of
+from grandbatch.files.verbs import remove, remove_empty
 from grandbatch.kernels.bars.bar_rules import MISSING, NEVER
 
 Int64 = npt.NDArray[np.int64]
@@ -90,13 +92,12 @@ def fill_gaps(made: PartsMade, rules: BarRules) -> tuple[PartsMade, dict[str, in
         jobs, made.joining.run([task for _, task in jobs]), strict=True
     ):
         written[part.path] = left
-        (target / part.path).unlink()
+        remove(target / part.path)
         for name, count in zip(columns, n_filled, strict=True):
             counts[name] += count
     kept = [left for part in parts if (left := written.get(part.path, part)) is not None]
     for folder in {(target / part.path).parent for part in parts}:
-        if not any(folder.iterdir()):
-            folder.rmdir()
+        remove_empty(folder)
     left_symbols = sorted({symbols[part.symbol] for part in kept})
     place = {name: code for code, name in enumerate(left_symbols)}
     kept = [replace(part, symbol=place[symbols[part.symbol]]) for part in kept]
@@ -113,8 +114,9 @@ def look_at_parts(
     target: str, parts: Sequence[Part], columns: Sequence[str], zeros: Sequence[str]
 ) -> list[tuple[KnownValues, ...]]:
     """Look for the values of some columns of some parts; those in `zeros` need none."""
+    folder = location_of(target)
     return [
-        tuple(_look_at(Path(target), part, name, is_needed=name not in zeros) for name in columns)
+        tuple(_look_at(folder, part, name, is_needed=name not in zeros) for name in columns)
         for part in parts
     ]
 
@@ -165,7 +167,8 @@ def fill_part(
     """
     path, names = f"{part.path.removesuffix('.parquet')}-filled.parquet", part.digests.columns
     times, numbers = np.empty(part.rows, np.int64), np.empty((len(names) - 1, part.rows))
-    read_part(Path(target), part.path, part.digests, (0, part.rows), names, [times, *numbers])
+    folder, out = location_of(target), [times, *numbers]
+    read_part(folder, part.path, part.digests, (0, part.rows), names, out)
     start = int(np.searchsorted(times, begin))
     n_filled = []
     for name, before in zip(columns, carry, strict=True):
@@ -178,7 +181,7 @@ def fill_part(
     if start == part.rows:
         return None, tuple(n_filled)
     own, left = times[start:], [values[start:] for values in numbers]
-    digests = write_part(Path(target) / path, own, left, part.digests.extra)
+    digests = write_part(folder / path, own, left, part.digests.extra)
     kept = replace(part, path=path, first_time=int(own[0]), digests=digests)
     return kept, tuple(n_filled)
 

@@ -19,6 +19,7 @@ from grandbatch.bars.building.parts.assembly import PART_ROWS
 from grandbatch.bars.cache.digests import read_part
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.rules import BarRules
+from grandbatch.files.locations import location_of
 from grandbatch.kernels.bars.looks import LOWEST_POWER, N_BINS, count_volumes, find_leaps
 from grandbatch.scheduling import Schedule
 from grandbatch.store.notes import shown_name
@@ -122,7 +123,7 @@ def runs_of_parts(parts: Sequence[Part]) -> Iterator[list[Part]]:
 
 def look_at_parts(target: str, parts: Sequence[Part]) -> list[Extremes]:
     """Extremes at some parts of a cache."""
-    return [_look_at(Path(target), part) for part in parts]
+    return [_look_at(location_of(target), part) for part in parts]
 
 
 def _look_at(target: Path, part: Part) -> Extremes:

@@ -37,6 +37,8 @@ from grandbatch.bars.cache.digests import STORED, PartDigests
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.cache.parts import write_part
 from grandbatch.bars.rules import BarRules
+from grandbatch.files.locations import location_of
+from grandbatch.files.verbs import make_folder
 from grandbatch.kernels.bars.bar_rules import DUPLICATE_TIMESTAMP, NEVER
 from grandbatch.scheduling import Schedule
 
@@ -119,7 +121,7 @@ def merge_parts(
     extra: Sequence[str],
 ) -> list[MergedPart]:
     """Write parts, with some extra columns, from what their slices hold of their time."""
-    where = Path(blocks_folder), Path(target)
+    where = location_of(blocks_folder), location_of(target)
     return [_merge_part(part, *where, keeps_last, extra) for part in parts]
 
 
@@ -154,7 +156,7 @@ def sort_bars(
     blocks_folder, target = folders
     symbols, planned = plan_sorted_parts(records, part_rows)
     for plan in planned:
-        (target / plan.path).parent.mkdir(exist_ok=True)
+        make_folder((target / plan.path).parent)
     shared = str(blocks_folder), str(target), rules.duplicates == "last", rules.extra
     merged: list[MergedPart] = []
     groups = group_parts(planned, part_rows)
@@ -191,7 +193,7 @@ def _merge_part(
     differs = (one.view(np.int64) != other.view(np.int64)).any(axis=0)  # a gap is like another
     times = columns[0][kept]
     path = target / part.path
-    path.parent.mkdir(exist_ok=True)
+    make_folder(path.parent)
     digests = write_part(path, times, [values[kept] for values in numbers], extra)
     records = origins[again]
     return MergedPart(

@@ -22,6 +22,8 @@ from grandbatch.bars.cache.digests import read_part
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.cache.parts import write_part
 from grandbatch.bars.reading.rows import Rows
+from grandbatch.files.locations import location_of
+from grandbatch.files.verbs import remove
 from grandbatch.kernels.bars.bar_rules import SPIKE
 
 Int64 = npt.NDArray[np.int64]
@@ -88,7 +90,7 @@ def _neighbours(parts: Sequence[Part]) -> dict[str, Neighbours]:
 
 def find_spikes(target: str, parts: Sequence[Neighbours], max_jump: float) -> list[Int64]:
     """Find the times of the spikes of some parts, each between its neighbours."""
-    return [_find_spikes(Path(target), *of, max_jump) for of in parts]
+    return [_find_spikes(location_of(target), *of, max_jump) for of in parts]
 
 
 def _find_spikes(
@@ -125,13 +127,13 @@ def _are_spikes(
 
 def write_without(target: str, part: Part, times: Int64) -> Part | None:
     """Write a part anew without the bars of some times; return what it is then, if anything."""
-    path = Path(target) / part.path
+    path = location_of(target) / part.path
     names = part.digests.columns
     values = [np.empty(part.rows, np.int64), *np.empty((len(names) - 1, part.rows))]
-    read_part(Path(target), part.path, part.digests, (0, part.rows), names, values)
+    read_part(location_of(target), part.path, part.digests, (0, part.rows), names, values)
     kept = ~np.isin(values[0], times)
     if not kept.any():
-        path.unlink()
+        remove(path)
         return None
     own, *numbers = (column[kept] for column in values)
     digests = write_part(path, own, numbers, part.digests.extra)

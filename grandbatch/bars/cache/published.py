@@ -1,0 +1,63 @@
+"""Caches in object stores: published by their manifest, which says where their files were made.
+
+A build writes everything below a folder of its own, its manifest last. Copied to the name of the
+cache, the manifest publishes the files: from then on no sweep takes them.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from grandbatch.bars.cache.manifest import MANIFEST, QUARANTINE
+from grandbatch.files import digested
+from grandbatch.files.verbs import objects_of, remove_below
+
+
+def publish_objects(built: Path, target: Path) -> None:
+    """Give the cache that was built in a folder its name."""
+    objects_of(target).write(MANIFEST, objects_of(built).read(MANIFEST))
+
+
+def sweep(built: Path) -> None:
+    """Remove what a build left in its folder, but for the files of a cache that it published."""
+    place = objects_of(built)
+    with suppress(OSError):
+        kept = _published(built)
+        place.delete([found.name for found in place.list() if found.name not in kept])
+
+
+def sweep_others(cache_dir: Path, beginning: str, own: Path) -> None:
+    """Sweep the folders that begin so, those of builds that are gone, but for one's own."""
+    place = objects_of(cache_dir)
+    with suppress(OSError):
+        names = {found.name.partition("/")[0] for found in place.list()}
+        for name in names:
+            if name.startswith(beginning) and name != own.name:
+                sweep(cache_dir / name)
+
+
+def remove_objects(cache: Path) -> bool:
+    """Remove a cache, its manifest first; return whether there was one."""
+    place = objects_of(cache)
+    try:
+        folder = digested.parse(place.read(MANIFEST)).get("folder")
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        folder = None
+    place.delete([MANIFEST])
+    if isinstance(folder, str):
+        remove_below(cache.parent / folder)
+    return True
+
+
+def _published(built: Path) -> set[str]:
+    """Names of the files in a folder that are those of a cache."""
+    try:
+        manifest = digested.load(objects_of(built).read(MANIFEST))
+        there = digested.load(objects_of(built.parent / manifest["fingerprint"]).read(MANIFEST))
+        parts = {str(part["path"]) for part in there["parts"]}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return set()
+    return {MANIFEST, QUARANTINE, *parts} if there.get("folder") == built.name else set()

@@ -1,0 +1,115 @@
+"""Records of the files of a store, read by tasks: which files are finished, and all of them joined.
+
+Between the record that a task reads and what this process keeps of it lie the digests, which the
+manifest holds anyway; the moments of each chunk go as soon as they are merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.kernels.statistics import merge_moments
+from grandbatch.scheduling import Schedule
+from grandbatch.store.file_records import join_digests
+from grandbatch.store.manifest import ChunkDigests
+from grandbatch.store.staging import Staging
+
+_FILES_PER_TASK = 64
+_TASKS_PER_WAVE = 256
+
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class FilesJob:
+    """Some files of a store, by their numbers, for one task to look at."""
+
+    staging: Staging
+    numbers: Sequence[int]
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedRecords:
+    """Records of consecutive files: digests and moments of each chunk, extremes of all."""
+
+    digests: ChunkDigests
+    count: npt.NDArray[np.int64]
+    mean: Float64
+    m2: Float64
+    low: Float64
+    high: Float64
+
+
+def find_finished(staging: Staging, schedule: Schedule) -> dict[int, int]:
+    """Find the files that an interrupted build left whole: number → chunks in it."""
+    finished: dict[int, int] = {}
+    for found in _run(schedule, look_for_finished, staging, staging.recorded()):
+        finished |= found
+    return finished
+
+
+def look_for_finished(job: FilesJob) -> dict[int, int]:
+    """Find those of some files that are whole."""
+    return job.staging.finished(job.numbers)
+
+
+def join_records(
+    staging: Staging, schedule: Schedule
+) -> tuple[ChunkDigests, dict[str, list[float] | list[int]]]:
+    """Join the digests of all chunks, and their statistics in chunk order.
+
+    Raises
+    ------
+    StoreError, DamagedStoreError
+        If a record isn't there, or not what was written.
+    """
+    spec = staging.spec
+    digests = []
+    count = 0
+    mean = m2 = np.zeros(spec.n_features)
+    low, high = np.full(spec.n_features, np.inf), np.full(spec.n_features, -np.inf)
+    step = _FILES_PER_TASK * _TASKS_PER_WAVE
+    for first in range(0, spec.data.n_files, step):
+        numbers = range(first, min(first + step, spec.data.n_files))
+        for joined in _run(schedule, read_records, staging, numbers):
+            digests.append(joined.digests)
+            low, high = np.minimum(low, joined.low), np.maximum(high, joined.high)
+            for n, of_chunk, m2_of_chunk in zip(joined.count, joined.mean, joined.m2, strict=True):
+                count, mean, m2 = merge_moments(count, mean, m2, int(n), of_chunk, m2_of_chunk)
+    stats: dict[str, list[float] | list[int]] = {
+        "count": [count] * spec.n_features,
+        "mean": mean.tolist(),
+        "std": np.sqrt(m2 / count).tolist(),
+        "min": low.tolist(),
+        "max": high.tolist(),
+    }
+    return join_digests(digests), stats
+
+
+def read_records(job: FilesJob) -> JoinedRecords:
+    """Read the records of consecutive files."""
+    records = [job.staging.read_record(number) for number in job.numbers]
+    none = np.empty(0, np.uint32)
+    return JoinedRecords(
+        join_digests([ChunkDigests(r.length, r.crc32c, r.sha256, none) for r in records]),
+        count=np.concatenate([record.count for record in records]),
+        mean=np.concatenate([record.mean for record in records]),
+        m2=np.concatenate([record.m2 for record in records]),
+        low=np.min([record.low.min(0) for record in records], axis=0),
+        high=np.max([record.high.max(0) for record in records], axis=0),
+    )
+
+
+def _run(schedule: Schedule, function: Any, staging: Staging, numbers: Sequence[int]) -> list[Any]:
+    """Call a function for some files at a time; results in order."""
+    # a graph as it is: `delayed` would walk through every number
+    graph = {
+        (function.__name__, at): (function, FilesJob(staging, numbers[at : at + _FILES_PER_TASK]))
+        for at in range(0, len(numbers), _FILES_PER_TASK)
+    }
+    return schedule.run_graph(graph, list(graph))

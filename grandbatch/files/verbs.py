@@ -1,0 +1,227 @@
+"""Verbs for files that several hosts share: in a folder of a disk, or in an object store.
+
+| verb | in a folder | in an object store |
+|---|---|---|
+| `make_folder` | makes it | nothing: names there need none |
+| `size_of` | looks at the file | asks for it |
+| `sizes_below` | walks the folder | one listing |
+| `remove`, `remove_below` | removes a file, all of a folder | the same |
+| `see` | looks whether a task's file is there | the same |
+| `local_copy` | the file itself | a copy, as long as it is needed |
+
+Whole files are written by `grandbatch.files.whole`, and read by `grandbatch.files.locations`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from grandbatch.errors import StoreError
+from grandbatch.files.locations import File, is_remote, objects_at, open_location
+from grandbatch.files.objects import REQUEST_BYTES, Objects
+
+
+def is_in_objects(location: Path | str) -> bool:
+    """Whether a location is a URL of an object store."""
+    return objects_at(location) is not None
+
+
+def objects_of(location: Path | str) -> Objects:
+    """Return the objects at and below a URL of an object store; the empty name is the URL's own."""
+    objects = objects_at(location)
+    assert objects is not None, location
+    return objects
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where there is none."""
+    if not is_remote(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def size_of(location: Path) -> int:
+    """Return the bytes of a file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    OSError
+    """
+    if is_remote(location):
+        return objects_of(location).head("").n_bytes
+    return location.stat().st_size
+
+
+def exists(location: Path) -> bool:
+    """Whether there is a file.
+
+    Raises
+    ------
+    OSError
+        If that can't be found out.
+    """
+    try:
+        size_of(location)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def sizes_below(folder: Path) -> dict[str, int]:
+    """Return the bytes of each file below a folder, by its name from there; none without one."""
+    if is_remote(folder):
+        return {found.name: found.n_bytes for found in objects_of(folder).list()}
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file to another place of the same kind.
+
+    Raises
+    ------
+    OSError
+    """
+    if is_remote(source):
+        objects_of(target).write("", objects_of(source).read(""))
+    else:
+        shutil.copyfile(source, target)
+
+
+def remove(location: Path) -> None:
+    """Remove a file, if it is there."""
+    if is_remote(location):
+        objects_of(location).delete([""])
+    else:
+        location.unlink(missing_ok=True)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder that nothing is in any more."""
+    if not is_remote(folder) and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def remove_below(folder: Path) -> None:
+    """Remove a folder with all that is in it, as far as that can be done."""
+    if is_remote(folder):
+        with suppress(OSError):
+            place = objects_of(folder)
+            place.delete([found.name for found in place.list()])
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_objects_but(folder: Path, kept: str | None, *, last: str) -> None:
+    """Remove the objects below a URL, but for those whose names begin with what is kept.
+
+    `last` goes after all others, and stays where some are kept.
+    """
+    place = objects_of(folder)
+    names = [found.name for found in place.list()]
+    place.delete([name for name in names if name != last and not (kept and name.startswith(kept))])
+    if kept is None and last in names:
+        place.delete([last])
+
+
+def see(path: Path, n_bytes: int | None = None) -> None:
+    """Look at a file that a task has told of.
+
+    Raises
+    ------
+    StoreError
+        If it isn't here, or hasn't the bytes it should have.
+    """
+    try:
+        found = size_of(path)
+    except OSError as error:
+        raise not_here(path, f"can't be seen ({error.strerror})") from None
+    if n_bytes is not None and found != n_bytes:
+        raise not_here(path, f"has {found:,} bytes instead of {n_bytes:,}")
+
+
+def not_here(path: Path, what: str) -> StoreError:
+    """Say that a file isn't where a task has written it."""
+    return StoreError(
+        f"{path} {what}, though the task that wrote it has ended: its worker may write to a disk "
+        "of its own. Nothing is published; see to it that all workers share the disk, and run the "
+        "same command again: what is whole is kept"
+    )
+
+
+class RangesOfObject:
+    """An object, read by ranges: some are fetched together beforehand, others one by one."""
+
+    step_bytes = REQUEST_BYTES
+    n_bytes: int | None = None
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._fetched: dict[int, memoryview] = {}
+
+    def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Fetch ranges of bytes, each ``[start, stop)``, which will be read next."""
+        found = self._objects.read_ranges("", ranges) if ranges else []
+        self._fetched = {start: data for (start, _), data in zip(ranges, found, strict=True)}
+
+    def read_into(self, buffers: Sequence[Any], offset: int) -> int:
+        """Fill buffers of bytes one after the other; return how many bytes there were."""
+        data = self._fetched.get(offset)
+        n_bytes = sum(memoryview(buffer).nbytes for buffer in buffers)
+        if data is None or len(data) < n_bytes:
+            data = self._objects.read_range("", offset, offset + n_bytes)
+        at = 0
+        for buffer in buffers:
+            view = memoryview(buffer).cast("B")
+            part = data[at : at + len(view)]
+            view[: len(part)] = part
+            at += len(part)
+        return at
+
+    def discard(self) -> bool:
+        """Tell that this is no copy that could be forgotten."""
+        return False
+
+    def close(self) -> None:
+        """Let go of what was fetched."""
+        self._fetched.clear()
+
+
+def open_ranges(location: Path) -> File:
+    """Open a file for reading ranges of it; an object is asked for only then.
+
+    Raises
+    ------
+    OSError
+    """
+    return RangesOfObject(objects_of(location)) if is_remote(location) else open_location(location)
+
+
+@contextmanager
+def local_copy(location: Path) -> Iterator[Path]:
+    """Give the path of a file on this host's disk: itself, or a copy that goes at the end.
+
+    Raises
+    ------
+    OSError
+    """
+    if not is_remote(location):
+        yield location
+        return
+    place = objects_of(location)
+    with tempfile.TemporaryDirectory(prefix="grandbatch-") as folder:
+        copy = Path(folder) / "copy"
+        n_bytes = place.head("").n_bytes
+        with copy.open("wb") as file:
+            for start in range(0, n_bytes, REQUEST_BYTES):
+                file.write(place.read_range("", start, min(start + REQUEST_BYTES, n_bytes)))
+        yield copy

@@ -1,0 +1,313 @@
+"""Builds whose bars, staging and store are in an object store: the same as on a disk."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+
+import numpy as np
+import pytest
+from simulated import write_bars
+from typer.testing import CliRunner
+
+import grandbatch as gb
+from grandbatch.bars import BarRules, prepare_bars
+from grandbatch.bars.cache.upkeep import clear_caches, iter_bad_rows, list_caches
+from grandbatch.cli.main import app
+from grandbatch.errors import (
+    DamagedBarsError,
+    StoreError,
+    StoreMismatchError,
+    StoreNotFoundError,
+    UsageError,
+)
+from grandbatch.files import leases
+from grandbatch.files.objects import Objects
+
+SETTINGS = {"overlap": 40, "chunk_windows": 4, "codec": "none", "durable": False}
+
+
+@pytest.fixture
+def url(s3, request):
+    """An empty folder of a bucket."""
+    return f"s3://bars/{request.node.name.split('[')[0]}/{id(request)}"
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A file of bars of two symbols, and an own working folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return write_bars(tmp_path / "bars.csv", 1_500, symbols=2)
+
+
+def objects(url):
+    return {found.name: Objects(url).read(found.name) for found in Objects(url).list()}
+
+
+def files(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def rows_of(bars):
+    return {name: values.tobytes() for name, values in bars.read(0, len(bars)).items()}
+
+
+def text_of(n_rows, *, bad=0, extra=False, step=60):
+    """Bars of one symbol as text: some with a high below the low, some columns with gaps."""
+    random = np.random.default_rng(0)
+    close = 100 + random.normal(0, 0.1, n_rows).cumsum()
+    lines = ["timestamp,symbol,open,high,low,close,volume" + (",oi,iv" if extra else "")]
+    for at in range(n_rows):
+        high = close[at] - 1 if bad and at % bad == 5 else close[at] + 0.5
+        more = f",{at if at % 7 else ''},{0.5 if at % 5 else ''}" if extra else ""
+        numbers = f"{close[at]:.4f},{high:.4f},{close[at] - 0.5:.4f},{close[at]:.4f},{at % 90 + 1}"
+        lines.append(f"{1_600_000_000 + step * at},A{at % 2},{numbers}{more}")
+    return lines
+
+
+CASES = {
+    "bad rows": ({"max_bad_fraction": 0.5}, lambda: text_of(3_000, bad=11)),
+    "sorted": (
+        {"sort": True, "duplicates": "last", "max_bad_fraction": 0.5},
+        lambda: [(text := text_of(3_000))[0], *text[:0:-1], *text[1:300]],
+    ),
+    "columns with gaps": (
+        {"extra": ("oi", "iv"), "fill": {"oi": "zero", "iv": "last"}},
+        lambda: text_of(3_000, extra=True),
+    ),
+    "leaps": (
+        {"max_jump": 0.5, "max_bad_fraction": 0.5},
+        lambda: [
+            line if at % 500 != 250 else line.replace(",1", ",9", 1)
+            for at, line in enumerate(text_of(3_000))
+        ],
+    ),
+    "coarser": ({"resample": "30min"}, lambda: text_of(3_000)),
+    "large blocks": ({"symbol": "X"}, lambda: text_of(20_000)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bars_in_an_object_store_are_those_on_a_disk(case, url, source, tmp_path):
+    fields, text = CASES[case]
+    path = tmp_path / "in.csv"
+    path.write_text("\n".join(text()) + "\n")
+    rules = BarRules(**fields)
+    blocks = None if case == "large blocks" else 40_000
+    here = prepare_bars(path, tmp_path / "cache", rules, block_bytes=blocks)
+    there = prepare_bars(path, f"{url}/cache", rules, block_bytes=blocks)
+    assert rows_of(there) == rows_of(here)
+    assert there.fingerprint == here.fingerprint
+    assert there.quarantined == here.quarantined
+    assert list(iter_bad_rows(there.path)) == list(iter_bad_rows(here.path))
+    assert not list(there.problems())
+    assert rows_of(prepare_bars(path, f"{url}/cache", rules)) == rows_of(here)
+    # nothing is left but what caches are made of, and nothing was written in the working folder
+    kinds = {name.rpartition(".")[2] for name in objects(f"{url}/cache")}
+    assert kinds == {"json", "parquet", "lease"}
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_packed_inputs_are_unpacked_by_a_task(url, source, tmp_path):
+    packed = tmp_path / "bars.csv.gz"
+    packed.write_bytes(gzip.compress(source.read_bytes()))
+    there = prepare_bars(packed, f"{url}/cache")
+    assert rows_of(there) == rows_of(prepare_bars(source, tmp_path / "cache"))
+    assert not [name for name in objects(f"{url}/cache") if name.endswith(".csv")]
+
+
+def test_damaged_bars_in_an_object_store_are_read_again(url, source, tmp_path):
+    first = prepare_bars(source, f"{url}/cache")
+    part = str(first.files / first.parts[0].path)
+    data = Objects(part).read("")
+    Objects(part).write("", data[:1000] + bytes(8) + data[1008:])
+    with pytest.raises(DamagedBarsError, match="is not what was written"):
+        prepare_bars(source, f"{url}/cache").read(0, 100)
+    built = gb.build_store(source, f"{url}/s.zarr", cache=f"{url}/cache", **SETTINGS)
+    assert objects(f"{url}/s.zarr") == files(
+        gb.build_store(source, tmp_path / "s.zarr", **SETTINGS).path
+    )
+    assert built.verify().ok
+    Objects(part).delete([""])
+    again = prepare_bars(source, f"{url}/cache")
+    assert rows_of(again) == rows_of(prepare_bars(source, tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("layout", ["windows", "rows"])
+def test_a_store_built_there_is_the_one_built_here(layout, url, source, tmp_path):
+    here = gb.build_store(source, tmp_path / "s.zarr", layout=layout, **SETTINGS)
+    there = gb.build_store(source, f"{url}/s.zarr", layout=layout, **SETTINGS)
+    assert objects(f"{url}/s.zarr") == files(here.path)
+    assert there.verify() == here.verify()
+    assert not list((tmp_path / "here").iterdir())
+    left = {name.partition("/")[0] for name in objects(f"{url}/.grandbatch")}
+    assert left == {"bars", "builds", "locks"}
+
+
+class CutOff:
+    """Lets all writes into an object store fail from some one on."""
+
+    def __init__(self, patch, after):
+        self.n, self.write = 0, Objects.write
+        patch.setattr(Objects, "write", lambda *args: self.count(after, *args))
+
+    def count(self, after, objects, name, data):
+        if self.n >= after:
+            raise ConnectionError("the line is dead")
+        self.n += 1
+        return self.write(objects, name, data)
+
+
+def test_a_build_that_is_cut_off_anywhere_goes_on(url, source, tmp_path, monkeypatch):
+    here = files(gb.build_store(source, tmp_path / "s.zarr", **SETTINGS).path)
+    with monkeypatch.context() as patch:
+        whole = CutOff(patch, 10**9)
+        gb.build_store(source, f"{url}/whole.zarr", **SETTINGS)
+    resumed = []
+    for after in range(1, whole.n - 1, whole.n // 5):
+        store = f"{url}/{after}/s.zarr"
+        with monkeypatch.context() as patch:
+            CutOff(patch, after)
+            with pytest.raises(OSError, match="the line is dead"):
+                gb.build_store(source, store, **SETTINGS)
+        with pytest.raises(StoreNotFoundError):
+            gb.MatrixStore.open(store)
+        told = []
+        gb.build_store(
+            source, store, progress=lambda *what, told=told: told.append(what), **SETTINGS
+        )
+        resumed.append(next(done for stage, done, _ in told if stage == "chunks"))
+        assert objects(store) == here
+        assert not [name for name in objects(f"{url}/{after}") if ".building" in name]
+    assert max(resumed) > 0
+    assert resumed[0] == 0
+
+
+def test_a_replacement_that_is_cut_off_leaves_no_mixture(url, source, tmp_path, monkeypatch):
+    store = f"{url}/s.zarr"
+    gb.build_store(source, store, layout="rows", **SETTINGS)
+    reader = gb.MatrixStore.open(store)
+    changed = {**SETTINGS, "overlap": 30}
+    with pytest.raises(StoreMismatchError, match="overlap"):
+        gb.build_store(source, store, layout="rows", **changed)
+    with monkeypatch.context() as patch:
+        CutOff(patch, 12)
+        with pytest.raises(OSError, match="the line is dead"):
+            gb.build_store(source, store, overwrite=True, **changed)
+    with pytest.raises(StoreNotFoundError):
+        gb.MatrixStore.open(store)
+    # of other settings again: what the second left is not taken for the third's
+    last = {**SETTINGS, "overlap": 20}
+    gb.build_store(source, store, **last)
+    assert objects(store) == files(gb.build_store(source, tmp_path / "s.zarr", **last).path)
+    with pytest.raises(gb.errors.StoreChangedError):
+        reader.matrices[:]
+
+
+def test_what_is_not_ours_is_never_removed(url, source):
+    Objects(url).write("s.zarr/notes.txt", b"mine")
+    for overwrite in (False, True):
+        with pytest.raises(StoreMismatchError, match="no grandbatch store"):
+            gb.build_store(source, f"{url}/s.zarr", overwrite=overwrite, **SETTINGS)
+    assert objects(f"{url}/s.zarr") == {"notes.txt": b"mine"}
+    # put beside a store's own files, it stays when that is replaced
+    gb.build_store(source, f"{url}/t.zarr", **SETTINGS)
+    Objects(url).write("t.zarr/notes.txt", b"mine")
+    Objects(url).write("t.zarr/matrices/c/notes", b"mine")
+    gb.build_store(source, f"{url}/t.zarr", overwrite=True, **{**SETTINGS, "overlap": 30})
+    kept = objects(f"{url}/t.zarr")
+    assert kept["notes.txt"] == kept["matrices/c/notes"] == b"mine"
+    assert gb.MatrixStore.open(f"{url}/t.zarr").verify().ok
+
+
+def test_a_builder_that_lost_its_lease_publishes_nothing(url, source, monkeypatch):
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 2.0)
+    lock = Objects(f"{url}/.grandbatch/locks/s.zarr.lock")
+
+    def steal(stage, done, total):
+        if stage == "chunks" and done == total:
+            value = {"owner": "other", "who": "process 1 on elsewhere", "seconds": 2, "count": 1}
+            lock.write("", json.dumps({**value, "held": True}).encode())
+
+    with pytest.raises(StoreError, match=r"no longer.*process 1 on elsewhere"):
+        gb.build_store(source, f"{url}/s.zarr", progress=steal, **SETTINGS)
+    with pytest.raises(StoreNotFoundError):
+        gb.MatrixStore.open(f"{url}/s.zarr")
+    assert gb.build_store(source, f"{url}/s.zarr", **SETTINGS).verify().ok
+
+
+def test_a_store_that_came_meanwhile_is_not_replaced(url, source, tmp_path):
+    other = gb.build_store(source, f"{url}/other.zarr", **{**SETTINGS, "overlap": 30})
+    manifest = Objects(str(other.path)).read("manifest.json")
+
+    def publish(stage, done, total):
+        if stage == "chunks" and done == total:
+            Objects(f"{url}/s.zarr").write("manifest.json", manifest)
+
+    with pytest.raises(StoreError, match="another store was published there meanwhile"):
+        gb.build_store(source, f"{url}/s.zarr", progress=publish, **SETTINGS)
+    assert Objects(f"{url}/s.zarr").read("manifest.json") == manifest
+
+
+def test_what_is_left_of_a_build_of_bars_goes_with_the_next_of_the_same(url, source):
+    cache = f"{url}/cache"
+    prepare_bars(source, cache)
+    key = next(name for name in objects(cache) if name.endswith(".lease"))
+    key = key.removeprefix("locks/bars-build-").removesuffix(".lease")
+    Objects(cache).write(f".staging-{key}.dead/pieces/0000000.raw", b"left")
+    Objects(cache).write(".staging-of-another.dead/pieces/0000000.raw", b"another's")
+    first = prepare_bars(source, cache)
+    Objects(cache).delete([f"{first.fingerprint}/bars.json"])
+    second = prepare_bars(source, cache)
+    left = {name.split("/")[0] for name in objects(cache) if name.startswith(".staging-")}
+    assert left == {second.files.name, ".staging-of-another.dead"}
+    assert second.files != first.files
+
+
+def test_commands_take_bars_in_an_object_store(url, source, tmp_path):
+    lines = source.read_text().splitlines()
+    lines[5] = lines[5].replace(",", ",x", 2)
+    source.write_text("\n".join(lines) + "\n")
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout.splitlines()[-1])
+
+    build = ["strategic", source, "--store", f"{url}/s.zarr", "--overlap", 40]
+    assert run("plan", *build)["fits"]
+    assert not run("build", *build)["reused"]
+    assert run("build", *build)["reused"]
+    assert run("plan", *build)["exact"]
+    (entry,) = run("cache", "list", "--cache", f"{url}/.grandbatch/bars")["caches"]
+    assert entry["n_rows"] == 2_999
+    assert entry["bytes"] > 2_999 * 48
+    with pytest.raises(UsageError, match="can't be at a URL"):
+        clear_caches(
+            list_caches(gb.MatrixStore.open(f"{url}/s.zarr").path.parent / ".grandbatch/bars")[
+                0
+            ].path.parent
+        )
+
+
+def test_a_cache_at_a_url_of_no_object_store_is_refused(source):
+    with pytest.raises(UsageError, match="can't be at a URL"):
+        prepare_bars(source, "memory://cache")
+
+
+def test_bars_there_are_named_by_their_url_in_a_pickle_and_opened_when_used(url, source):
+    bars = prepare_bars(source, f"{url}/cache")
+    copy = pickle.loads(pickle.dumps(bars))
+    manifest = Objects(str(bars.path)).read("bars.json")
+    Objects(str(bars.path)).delete(["bars.json"])
+    assert copy.fingerprint == bars.fingerprint
+    with pytest.raises(DamagedBarsError, match="is not there"):
+        copy.read(0, 10)
+    Objects(str(bars.path)).write("bars.json", manifest)
+    assert rows_of(pickle.loads(pickle.dumps(bars))) == rows_of(bars)
