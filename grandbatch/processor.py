@@ -149,7 +149,7 @@ class BatchProcessor:
             self.config.max_memory_percent,
             None if memory_limit is None else parse_bytes(memory_limit),
         )
-        self.resume = resume
+        self.resume, self._since_last = resume, since_last
         loader_options = with_training_split(loader_options, splits)
         self.provenance = Provenance.of(self.store, splits or {}, loader_options.get("subset"))
         self._beginning = Beginning(None, Lineage.first(self.store), None)
@@ -362,7 +362,9 @@ class BatchProcessor:
 
     def _load(self, trainer: Trainer) -> None:
         begun, self._beginning = self._beginning, replace(self._beginning, checkpoint=None)
-        checkpoint = begun.checkpoint or read_latest(self.checkpoints, self.monitor)
+        checkpoint = begun.checkpoint or read_latest(
+            self.checkpoints, self.monitor, of_any_store=self._since_last
+        )
         if checkpoint is None:
             return
         seen, lineage = Provenance.of_checkpoint(checkpoint), Lineage.of_checkpoint(checkpoint)

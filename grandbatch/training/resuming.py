@@ -132,7 +132,7 @@ def begin_since_last(
             found.path,
             store.path,
         )
-    over = int(found.loader_state["loader"]["position"]["epoch"])
+    over = Position.from_json(found.loader_state["loader"].get("position", {})).epoch
     lineage = saved.next(store, found.step, over, changed or {})
     new = lineage.new_windows(store)
     count = len(store) if new is None else int(new.sum())

@@ -196,6 +196,8 @@ def test_a_store_that_grew_by_no_window_leaves_a_training_as_it_is(tmp_path):
     seen, again = days.train()
     assert seen == []
     assert again.summary == processor.summary
+    assert list(again.process_batches(Recorder())) == []
+    assert again.summary == processor.summary
 
 
 def test_filters_hold_for_what_is_new_and_for_what_was_had(tmp_path):
