@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from grandbatch.errors import GrandbatchError, StoreError, UsageError
+from grandbatch.errors import GrandbatchError, StoreUnreachableError, UsageError
 from grandbatch.files.object_clients import SCHEMES
 from grandbatch.files.objects import Objects
 from grandbatch.files.ordinary import open_regular, read_whole
@@ -191,11 +191,25 @@ def is_occupied(location: Path) -> bool:
 
     Raises
     ------
-    StoreError
+    StoreUnreachableError
         If a remote location can't be reached.
     """
     with reaching(location):
         return location.exists() and not (location.is_dir() and not any(location.iterdir()))
+
+
+def file_sizes(location: Path) -> dict[str, int] | None:
+    """Return the bytes of all files below a location in an object store; None for any other.
+
+    Raises
+    ------
+    StoreUnreachableError
+    """
+    objects = objects_at(location)
+    if objects is None:
+        return None
+    with reaching(location):
+        return {one.name: one.n_bytes for one in objects.list()}
 
 
 @contextmanager
@@ -204,13 +218,13 @@ def reaching(location: Path) -> Iterator[None]:
 
     Raises
     ------
-    StoreError
+    StoreUnreachableError
     """
     try:
         with as_os_errors():
             yield
     except OSError as error:
-        raise StoreError(f"{location} can't be reached: {told(error)}") from error
+        raise StoreUnreachableError(f"{location} can't be reached: {told(error)}") from error
 
 
 def version_of(location: Any) -> str:

@@ -8,7 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from grandbatch.errors import DamagedStoreError, StoreMismatchError, StoreUnreachableError
+from grandbatch.errors import (
+    DamagedStoreError,
+    StoreError,
+    StoreMismatchError,
+    StoreUnreachableError,
+)
 from grandbatch.files.locations import is_remote, read_location, told
 from grandbatch.store.format import (
     CRC_BYTES,
@@ -34,17 +39,11 @@ def checked_metadata(folder: Path, digests: Mapping[str, str]) -> dict[str, byte
 
 def _check_metadata(folder: Path, name: str, digest: str) -> bytes:
     path = folder / name
-    if is_remote(folder):
-        problem = None
-    elif not path.resolve().is_relative_to(folder.resolve()):
+    if not path.resolve().is_relative_to(folder.resolve()):
         problem = "leads out of the store"
-    elif not path.exists():
-        problem = "is missing"
-    elif not path.is_file():
+    elif not is_remote(folder) and path.exists() and not path.is_file():
         problem = f"is {'a folder' if path.is_dir() else 'no ordinary file'}"
     else:
-        problem = None
-    if problem is None:
         try:
             data = _read_metadata(path)
         except FileNotFoundError:
@@ -60,11 +59,12 @@ def _read_metadata(path: Path) -> bytes:
     try:
         return read_location(path, MAX_METADATA_BYTES)
     except OSError as error:
-        if is_remote(path) and not isinstance(error, FileNotFoundError):
-            raise StoreUnreachableError(f"{path} can't be read: {told(error)}") from None
+        kind: type[StoreError] = DamagedStoreError
         if error.errno != errno.EOVERFLOW:
-            raise
-        raise DamagedStoreError(f"{path} can't be read: {told(error)}") from None
+            if not is_remote(path) or isinstance(error, FileNotFoundError):
+                raise
+            kind = StoreUnreachableError
+        raise kind(f"{path} can't be read: {told(error)}") from None
 
 
 def read_attributes(folder: Path, metadata: Mapping[str, bytes]) -> dict[str, Any]:

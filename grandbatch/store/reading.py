@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -261,10 +261,9 @@ class ArrayReader:
 
     def check(self, chunk: int) -> None:
         """Read a chunk and check its sha256 too, and that it decodes."""
-        original = replace(self, kept=None)
         with OpenFiles() as files:
-            data = np.empty(original._payload_bytes(chunk, files), np.uint8)
-            original._read_payload(chunk, data, files)
+            data = np.empty(self._payload_bytes(chunk, files), np.uint8)
+            self._read_payload(chunk, data, files)
         trailer = int(self.digests.crc32c[chunk]).to_bytes(CRC_BYTES, "little")
         if sha256_hex(data.tobytes() + trailer) != bytes(self.digests.sha256[chunk]).hex():
             raise self._damaged(chunk, "its sha256 is not the manifest's")
