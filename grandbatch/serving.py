@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from grandbatch.checkpoint import read_checkpoint
+from grandbatch.checkpoint import Checkpoint, read_checkpoint
 from grandbatch.checkpoint.encoding import encode
 from grandbatch.errors import CheckpointError, UsageError
 from grandbatch.features import FeatureSet, resolve_feature_set
 from grandbatch.features.built_in import BUILT_IN
 from grandbatch.files.whole import write_whole
-from grandbatch.live import LiveFeatures
+from grandbatch.live import LiveContext, LiveFeatures
 from grandbatch.live.features import symbol_of
 from grandbatch.mappo.config import HierarchicalConfig
 from grandbatch.mappo.saving import chosen
@@ -47,16 +47,11 @@ class LiveTeam:
     CheckpointError
         If the team was trained on other features.
     UsageError
-        If it looks at a context.
+        If it looks at a context that `live` doesn't have.
     """
 
     def __init__(self, team: Team, live: LiveFeatures) -> None:
         made, config = live.identity, team.config
-        if isinstance(config, HierarchicalConfig):
-            raise UsageError(
-                f"the team looks at a context {config.context!r}, which bars taken one by one "
-                "don't come with; ask it by Team.act(windows, exposure, context)"
-            )
         known = list(config.features), config.sequence_length
         if known != (made["features"], made["sequence_length"]):
             raise CheckpointError(
@@ -64,6 +59,8 @@ class LiveTeam:
                 f"{live.feature_set.name} gives {made['sequence_length']} of "
                 f"{', '.join(made['features'])}; give the set that it was trained on"
             )
+        if isinstance(config, HierarchicalConfig):
+            _check_context(config, made.get("context", {}).get(config.context))
         self.team, self.live = team, live
         self.origin = "a team made in Python"
         """Where the team comes from."""
@@ -87,7 +84,8 @@ class LiveTeam:
         feature_set : str or FeatureSet, optional
             The set trained on, where it is one of your own.
         **options
-            Of `LiveFeatures`. `max_gap` is that of the store learnt from unless it is given.
+            Of `LiveFeatures`. `max_gap` is that of the store learnt from unless it is given; so are
+            `context`, `max_age`, `bar_time` and `bar_duration` where the team looks at a context.
 
         Raises
         ------
@@ -113,8 +111,10 @@ class LiveTeam:
                 )
         if provenance is not None:
             options = {"max_gap": provenance.max_gap_ns, **options}
-        whole = resolve_feature_set(feature_set)
-        made = cls(team, LiveFeatures(whole.with_window(team.config.sequence_length), **options))
+        if isinstance(team.config, HierarchicalConfig) and "context" not in options:
+            options = {**_contexts_of(checkpoint), **options}
+        chosen_set = _of_length(feature_set, team.config.sequence_length)
+        made = cls(team, LiveFeatures(chosen_set, **options))
         made.origin = str(checkpoint.path)
         return made
 
@@ -132,8 +132,8 @@ class LiveTeam:
         -------
         dict
             symbol and timestamp as they came; exposure (-1 to 1, None while the segment is too
-            short) and actions (agent → exposure), or bars_missing; confidence and level where asked
-            for.
+            short, or a context has no window for it) and actions (agent → exposure), or
+            bars_missing, and with contexts contexts_missing; confidence and level where asked for.
 
         Raises
         ------
@@ -141,18 +141,26 @@ class LiveTeam:
             If the bar is none: nothing has changed then.
         """
         bar = self.live.named(bar)
-        matrix = self.live.push(bar)
+        window = self.live.pair(bar)
         self.n_bars += 1
         symbol = symbol_of(bar)
         if self.live.is_first(symbol):
             self._held.pop(symbol, None)
         told = {name: bar[name] for name in ("symbol", "timestamp") if name in bar}
-        if matrix is None:
-            missing = self.live.bars_missing(symbol)
-            return {**told, "exposure": None, "bars_missing": missing}
-        window = torch.from_numpy(matrix)[None]
+        if window is None:
+            # as in an evaluation: what is held is sold where there is a bar without a window
+            self._held.pop(symbol, None)
+            contexts = self.live.contexts_missing(symbol)
+            return {
+                **told,
+                "exposure": None,
+                "bars_missing": self.live.bars_missing(symbol),
+                **({"contexts_missing": contexts} if contexts else {}),
+            }
+        matrices = torch.from_numpy(window.matrix)[None]
+        context = {n: torch.from_numpy(one.matrix)[None] for n, one in window.context.items()}
         held = torch.tensor([self._held.get(symbol, _FLAT)], dtype=torch.float64)
-        decision = self.team.act(window, held)
+        decision = self.team.act(matrices, held, context)
         self._held[symbol] = float(decision.exposure)
         answer = {
             **told,
@@ -160,7 +168,7 @@ class LiveTeam:
             "actions": dict(zip(self.team.agents, decision.actions[0].tolist(), strict=True)),
         }
         if confidence:
-            found = self.team.predict(window, held)
+            found = self.team.predict(matrices, held, context)
             answer |= {
                 "confidence": float(found.confidence[0]),
                 "level": found.levels[0],
@@ -228,6 +236,56 @@ class LiveTeam:
                 "the state that belongs to it, another file to begin anew, or go on from what that "
                 "one held (--take-over)"
             )
+
+
+def _of_length(feature_set: str | FeatureSet, length: int) -> FeatureSet:
+    whole = resolve_feature_set(feature_set)
+    return whole.with_window(length, min(whole.overlap, length - 1))
+
+
+def _contexts_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a training's loader had as contexts, as `LiveFeatures` is given them.
+
+    Raises
+    ------
+    UsageError
+        If live bars can't be gathered in them without being told more.
+    """
+    contexts: dict[str, LiveContext] = {}
+    timing: dict[str, Any] = {}
+    for name, saved in checkpoint.loader_state.get("loader", {}).get("context", {}).items():
+        known, timeframe = saved.get("feature_set"), saved.get("resample")
+        if known not in BUILT_IN or timeframe is None:
+            was = f"of {known}, a set of your own" if timeframe else "of bars that weren't gathered"
+            raise UsageError(
+                f"{checkpoint.path}: the context {name!r} was {was}; say which it is "
+                f"(LiveTeam.from_checkpoint(..., context={{{name!r}: (SET, '30min')}}) in Python)"
+            )
+        chosen_set = _of_length(known, saved["sequence_length"])
+        contexts[name] = LiveContext.of_store(chosen_set, timeframe, saved["max_gap_ns"])
+        timing = {
+            "max_age": saved["max_age"],
+            "bar_time": "open" if saved["delay"] else "close",
+            "bar_duration": saved["delay"] or None,
+        }
+    return {"context": contexts, **timing} if contexts else {}
+
+
+def _check_context(config: HierarchicalConfig, made: Mapping[str, Any] | None) -> None:
+    """Refuse live windows without the context that a team looks at.
+
+    Raises
+    ------
+    UsageError
+    """
+    name, wanted = config.context, (list(config.context_features), config.context_length)
+    if made is None or (made["features"], made["sequence_length"]) != wanted:
+        has = f"{made['sequence_length']} rows of {', '.join(made['features'])}" if made else "none"
+        raise UsageError(
+            f"the team looks at a context {name!r} of {wanted[1]} rows of {', '.join(wanted[0])}, "
+            f"the live bars have {has}; give LiveFeatures context={{{name!r}: (SET, '30min')}} as "
+            "it was trained with"
+        )
 
 
 def _as_tensors(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import UsageError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from grandbatch.values.times import Duration
 
 _CONTEXT = "context"
+_MINUTE_NS = 60 * 10**9
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,23 @@ class LiveContext:
     """As of `BarRules`: extra column → what a coarser bar has of it, "last" unless named."""
     max_gap: Duration | None = None
     """As of `build_store`: a larger distance of coarser bars starts a new segment."""
+
+    @classmethod
+    def of_store(
+        cls, feature_set: str | FeatureSet, timeframe: Mapping[str, Any], max_gap_ns: int | None
+    ) -> Self:
+        """Return what a store was built with, by its attributes ``resample`` and ``max_gap_ns``."""
+        ahead = int(timeframe["ahead_ns"]) // _MINUTE_NS
+        hours, minutes = divmod(abs(ahead), 60)
+        clock = f"{'-' if ahead < 0 else '+'}{hours:02}:{minutes:02}" if ahead else ""
+        return cls(
+            feature_set,
+            int(timeframe["length_ns"]),
+            int(timeframe["shift_ns"]) or None,
+            timeframe["zone"] + clock,
+            dict(timeframe["aggregates"]),
+            max_gap_ns,
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -128,13 +128,20 @@ class Pairing:
             )
 
     @property
-    def identity(self) -> dict[str, str | int | None]:
-        """What decides which windows go together, as JSON types."""
+    def identity(self) -> dict[str, Any]:
+        """What decides which windows go together, as JSON types.
+
+        And from which finer bars the coarser store's windows can be made again.
+        """
         return {
             "content_id": self.slow.content_id,
             "max_age": self.max_age,
             "delay": self.fast_delay,
             "context_delay": self.slow_delay,
+            "feature_set": self.slow.attrs["feature_set"],
+            "sequence_length": self.slow.sequence_length,
+            "max_gap_ns": self.slow.attrs["max_gap_ns"],
+            "resample": self.slow.attrs.get("resample"),
         }
 
     def first_shared(self, time: Int64) -> Int64:
