@@ -352,10 +352,11 @@ def first_texts(column: TextColumn, names: Sequence[str]) -> tuple[str, ...]:
     Those are a few that tell instruments apart, and so many others that one knows whether these are
     too many to stand for instruments.
     """
+    all_tell = is_telling_name(column.name)
     room = {True: _MOST_TEXTS, False: _MOST_CODES + 1}
     kept: list[str] = []
     for name in names:
-        is_word = tells(column, name)
+        is_word = all_tell or is_text(name)
         if name and room[is_word] and (is_word or name.lower() not in _GAPS):
             room[is_word] -= 1
             kept.append(name)
