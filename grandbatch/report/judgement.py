@@ -104,7 +104,7 @@ def _equity(result: Evaluation) -> str:
         result.times[result.curve_bars],
         shown,
         result.chance,
-        "the same exposures at random times: middle, 5 to 95 %",
+        "the same at random times: middle, 5 to 95 %",
     )
     seeds = "" if len(result.seeds) == 1 else f", the mean of {len(result.seeds)} seeds"
     caption = f"After costs{seeds}. {result.context()}."
