@@ -125,9 +125,15 @@ def problems_of(reaches: Sequence[Access]) -> list[str]:
     return [problem for reach in reaches if (problem := _problem_of(reach))]
 
 
-@lru_cache(maxsize=256)
+_reached: set[Access] = set()
+"""What this process has reached; what it couldn't is tried anew by the next build."""
+
+
 def _problem_of(reach: Access) -> str:
-    return reach.problem()
+    problem = "" if reach in _reached else reach.problem()
+    if not problem:
+        _reached.add(reach)
+    return problem
 
 
 def unreachable(problems: Mapping[str, str]) -> StoreError:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -73,6 +73,32 @@ def test_each_task_of_any_graph_refuses_another_version_and_a_missing_place(kind
         put()
         with pytest.raises(StoreError, match=r"worker .* can't see .*sign as this process does"):
             schedule.run_graph(*GRAPHS[kind]())
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A place that is reached only once a file is there; counts how often it was tried."""
+
+    folder: Path
+
+    def problem(self):
+        with (self.folder / "tries").open("a") as file:
+            file.write("x")
+        return "" if (self.folder / "open").exists() else "can't reach s3://x/y: refused"
+
+
+def test_each_worker_is_asked_for_its_reach_until_it_has_it(here, tmp_path):
+    schedule = Schedule(client=here, origin=Origin.here(reaches=[Counted(tmp_path)]))
+    for _ in range(2):  # that it couldn't is not remembered
+        with pytest.raises(
+            StoreError, match=r"worker .*: can't reach s3://x/y: refused\. Every wo"
+        ):
+            schedule.run([partial(pow, 2, 3)])
+    (tmp_path / "open").touch()
+    (tmp_path / "tries").unlink()
+    assert schedule.run([partial(pow, 2, n) for n in range(5)]) == [1, 2, 4, 8, 16]
+    # two threads of the process may both be first
+    assert len((tmp_path / "tries").read_text()) <= 2
 
 
 def test_an_origin_tells_what_another_process_lacks():
