@@ -183,6 +183,10 @@ ANY = st.text(st.sampled_from("0123456789.,:-+ eEtTzZkKmMaApPnNfFjJuU/#%$é"), m
 
 @given(st.lists(ANY, min_size=1, max_size=4))
 @example(["4Z"])
+@example(["91+30M"])
+@example(["1E4T88,"])
+@example(["+.t"])
+@example(["0-9E+"])
 @example(["4T4", "4Z4"])
 @example(["1E5", "2E7", "2F7"])
 @example(["Mar 24"])

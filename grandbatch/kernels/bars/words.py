@@ -64,16 +64,39 @@ def _lower(start, stop):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _writes_number(at, start, stop):  # type: ignore[no-untyped-def]
-    """Whether a single letter is an exponent, thousands or millions, or parts a time."""
-    letter = byte_at(at) | 32
-    if at == start or not (_is_digit(byte_at(at - 1)) or byte_at(at - 1) == 46):
+def _is_amount(start, stop):  # type: ignore[no-untyped-def]
+    """Whether a text is a number, perhaps with marks between thousands or a letter behind it."""
+    at = start
+    at += at < stop and byte_at(at) == 36
+    at += at < stop and (byte_at(at) == 43 or byte_at(at) == 45)
+    begin, has_digits = at, False
+    while at < stop and (_is_digit(byte_at(at)) or 44 <= byte_at(at) <= 46 or byte_at(at) == 32):
+        if byte_at(at) == 45:
+            return False
+        has_digits |= _is_digit(byte_at(at))
+        at += 1
+    if at == begin or not has_digits:
         return False
+    if at < stop and byte_at(at) | 32 == _E:
+        at += 1
+        at += at < stop and (byte_at(at) == 43 or byte_at(at) == 45)
+        begin = at
+        while at < stop and _is_digit(byte_at(at)):
+            at += 1
+        if at == begin:
+            return False
+    letter = byte_at(at) | 32
+    at += at < stop and letter in (_K, _M, _B, _T)
+    return at == stop
+
+
+@compiled
+def _parts_time(at, stop):  # type: ignore[no-untyped-def]
+    """Whether a single letter behind a digit parts a date from a time, or ends both."""
+    letter = byte_at(at) | 32
     if at + 1 == stop:
-        return letter == _K or letter == _M or letter == _B or letter == _T  # noqa: PLR1714
-    following = byte_at(at + 1)
-    is_exponent = _is_digit(following) or following == 43 or following == 45  # noqa: PLR1714
-    return (letter == _E and is_exponent) or (letter == _T and _is_digit(following))
+        return letter == _Z
+    return letter == _T and _is_digit(byte_at(at + 1))
 
 
 @compiled
@@ -91,8 +114,11 @@ def _may_be_word(start, stop):  # type: ignore[no-untyped-def]
             return True
         has_letters |= _is_letter(byte)
         n_numbers += _is_digit(byte) and (at == start or not _is_digit(byte_at(at - 1)))
-    if not has_letters or (stop - start <= 8 and _is_one_of(_lower(start, stop), _GAPS)):
+    is_gap = stop - start <= 8 and _is_one_of(_lower(start, stop), _GAPS)
+    if not has_letters or is_gap or _is_amount(start, stop):
         return False
+    if n_numbers < 2:
+        return True
     at = start
     while at < stop:
         if not _is_letter(byte_at(at)):
@@ -102,14 +128,10 @@ def _may_be_word(start, stop):  # type: ignore[no-untyped-def]
         while at < stop and _is_letter(byte_at(at)):
             at += 1
         if at - begin == 1:
-            ends_time = at == stop and byte_at(begin) | 32 == _Z and n_numbers > 1
-            is_told = _writes_number(begin, start, stop) or (
-                ends_time and _is_digit(byte_at(begin - 1))
-            )
+            is_told = begin > start and _is_digit(byte_at(begin - 1)) and _parts_time(begin, stop)
         else:
-            is_told = n_numbers > 1 and (
-                _is_one_of(_lower(begin, at), _OF_TIMES)
-                or _is_one_of(_lower(begin, begin + 3), _MONTHS)
+            is_told = _is_one_of(_lower(begin, at), _OF_TIMES) or _is_one_of(
+                _lower(begin, begin + 3), _MONTHS
             )
         if not is_told:
             return True
