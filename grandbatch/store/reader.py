@@ -297,9 +297,10 @@ class MatrixStore(Deferred):
         """
         data = self._readers[self._spec.data.name]
         runs: list[list[tuple[int, int]]] = []
-        joins = not self.is_near
+        if self.is_near:
+            return [[one] for one in chunks]
         for one in chunks:
-            if joins and runs and data.may_join(runs[-1][0][1], runs[-1][-1][1], one[1]):
+            if runs and data.may_join(runs[-1][0][1], runs[-1][-1][1], one[1]):
                 runs[-1].append(one)
             else:
                 runs.append([one])

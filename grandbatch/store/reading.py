@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -74,6 +75,11 @@ class OpenFiles:
             raise
         self._files[reader] = (number, file)
         return file
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether anything was read ahead."""
+        return bool(self._ahead)
 
     def read_ahead(self, reader: ArrayReader, chunk: int, start: int, stop: int) -> None:
         """Read bytes `[start, stop)` of the file that a chunk is in, for reads of parts of them."""
@@ -182,13 +188,14 @@ class ArrayReader:
         if length != len(out) + CRC_BYTES:
             raise self._damaged(chunk, f"{len(out) + CRC_BYTES} bytes wanted, {length} announced")
         file, offset = files.get(self, chunk), self._offset(chunk)
+        read = partial(files.read_into, self, chunk) if files.reads_ahead else file.read_into
         trailer = bytearray(CRC_BYTES)
         n_read = crc = 0
         for first in range(0, len(out), file.step_bytes):
             piece = out[first : first + file.step_bytes]
             last = [trailer] if first + len(piece) == len(out) else []
             try:
-                n_read += files.read_into(self, chunk, [piece.data, *last], offset + first)
+                n_read += read([piece.data, *last], offset + first)
             except OSError as error:
                 raise self._unreadable(chunk, error) from None
             crc = crc32c(piece, crc)
