@@ -21,7 +21,7 @@ from grandbatch.experiment import (
     wiring,
 )
 from grandbatch.loader.context.pairing import Pairing
-from grandbatch.mappo import BatchStrategicTrainer
+from grandbatch.mappo import BatchStrategicTrainer, HierarchicalConfig
 from grandbatch.training.provenance import Provenance
 
 
@@ -164,6 +164,40 @@ def test_a_leader_reads_no_bar_but_those_of_the_training_that_it_leads(stores, c
     seen = Provenance.of(slow, {"train": led}, None)
     finer = wiring._in_finer_bars(seen, Pairing("strategic", fast, slow, None))
     assert finer.seen_until <= split.reads_until
+
+
+@pytest.mark.slow
+def test_a_planted_slow_signal_is_found_by_the_team_that_sees_its_scale_alone(tmp_path):
+    """`benchmarks/timeframes.py` has it over seeds, at the size that it takes."""
+    bars = tmp_path / "bars.csv"
+    gb.create_large_dataset_simulation(bars, 24_000, seed=5, signal=0.5, signal_timeframe="30min")
+    sets = {"fast": ("tactical", 59, {}), "slow": ("strategic", 47, {"resample": "30min"})}
+    fast, slow = (
+        gb.build_store(bars, tmp_path / f"{name}.zarr", feature_set=one, overlap=overlap, **more)
+        for name, (one, overlap, more) in sets.items()
+    )
+    splits, context = gb.split_store(fast, {"train": 0.7, "test": 0.3}), {"strategic": slow}
+    settings = HierarchicalConfig.hierarchical(schedule_batches=260).to_plain()
+    learning = ("learning_rate", "entropy_coefficient", "gamma", "lambda_", "schedule_batches")
+    teams = {}
+    for name, seen in (("both", context), ("alone", None)):
+        config = gb.BatchConfig(256, fast.sequence_length, fast.overlap)
+        processor, teams[name] = wire_training(
+            fast, config, tmp_path / name, splits, context=seen, epochs=4, run_length=4,
+            trainer_options={key: settings[key] for key in learning},
+        )  # fmt: skip
+        for _ in processor.process_batches(teams[name]):
+            pass
+
+    def rule(windows, held, contexts):
+        return np.sign(contexts["strategic"][:, -24, 0])
+
+    others = {"alone": teams["alone"], "rule": rule}
+    result = gb.evaluate(teams["both"], fast, splits["test"], context=context, against=others)
+    alone, best = (result.others[name].performance.mean_return for name in others)
+    assert result.verdict.beats_random
+    assert result.verdict.mean_return > 0.4 * best > 0
+    assert alone < 0.1 * best
 
 
 def test_the_commands_train_and_judge_a_hierarchical_team(stores, tmp_path, monkeypatch):
