@@ -91,6 +91,8 @@ class OpenFiles:
         self, reader: ArrayReader, chunk: int, buffers: Sequence[Any], offset: int
     ) -> int:
         """Fill buffers from the file that a chunk is in, or from what was read of it ahead."""
+        if not self._ahead:
+            return self.get(reader, chunk).read_into(buffers, offset)
         number, start, data = self._ahead.get(reader, _NOTHING)
         stop = offset + sum(map(len, buffers))
         if number != reader.file_number(chunk) or not start <= offset <= stop <= start + len(data):
