@@ -396,8 +396,8 @@ def test_local_workers_listen_on_loopback_only_and_come_warm(tmp_path, caplog):
         assert holds_nothing(schedule.client)
     assert {place.ip for place in opened} == {"127.0.0.1"}
     assert [set(answers.values()) for answers in loaded] == [{True}]
-    # what comes back to the driver: records, never rows
-    assert max(sizes) < 4096
+    # what comes back to the driver: digests and statistics, never rows
+    assert max(sizes) < 8192 < gb.MatrixStore.open(store).matrices.nbytes / 10
     ours = (record for record in caplog.records if record.name.startswith("grandbatch"))
     text = "\n".join(record.getMessage() for record in ours)
     assert "1 local workers started in" in text
