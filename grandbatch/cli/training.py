@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -26,7 +26,7 @@ from grandbatch.files.whole import room_for
 from grandbatch.ranks import join_ranks
 from grandbatch.splits import Split, split_store
 from grandbatch.store.reader import CACHE_BYTES, MatrixStore
-from grandbatch.training.interrupts import HeldInterrupts
+from grandbatch.training.interrupts import Ending, HeldInterrupts
 from grandbatch.training.provenance import TEST, TRAIN
 from grandbatch.values.texts import strict_json
 from grandbatch.values.times import moment, to_nanoseconds
@@ -186,7 +186,8 @@ def train(
     with loading():
         from grandbatch.experiment import take_weights, wire_training
 
-    with join_ranks() as ranks:
+    # of several ranks, one that SIGTERM is to end waits for the others
+    with join_ranks() as ranks, Ending() if ranks.size == 1 else nullcontext():
         processor, trainer = wire_training(
             opened,
             learning.config(opened, is_paired=is_paired),

@@ -6,7 +6,6 @@ Covers when to build, and what is told of it. Does not cover how: that is `build
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -43,6 +41,7 @@ from grandbatch.errors import (
 from grandbatch.files.refusals import refuse_url
 from grandbatch.store.notes import named
 from grandbatch.store.reader import MatrixStore
+from grandbatch.training.interrupts import Ending
 from grandbatch.values.checks import number
 from grandbatch.values.texts import one_line
 from grandbatch.values.times import iso_time
@@ -68,33 +67,6 @@ _CheckpointDir = Annotated[Path | None, typer.Option(help="Of --train: where che
 _Settle = Annotated[
     float, typer.Option(help="Seconds that no file may change before they are read.")
 ]
-
-
-class Ending:
-    """Has SIGTERM end the process as Ctrl-C does, and whatever holds back the one the other."""
-
-    def __init__(self) -> None:
-        self._before: dict[int, Any] = {}
-        self._is_asked = False
-
-    def __enter__(self) -> Ending:
-        # a shell's script starts what it puts in the background with Ctrl-C ignored
-        self._is_deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
-        self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminate)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number_, handler in self._before.items():
-            signal.signal(number_, handler)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._is_asked or not self._is_deaf:
-            raise KeyboardInterrupt
-
-    def _terminate(self, number: int, frame: FrameType | None) -> None:
-        self._is_asked = True
-        signal.raise_signal(signal.SIGINT)
 
 
 class Settling:

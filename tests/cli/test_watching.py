@@ -18,7 +18,7 @@ from grandbatch.bars.inputs.files import standing_of_folder
 from grandbatch.builder.reuse import Request
 from grandbatch.cli.building import BuildFlags
 from grandbatch.cli.options import SettingFlags
-from grandbatch.cli.watching import Ending, Retrying, Settling, Watcher
+from grandbatch.cli.watching import Retrying, Settling, Watcher
 from grandbatch.errors import (
     BadRowsError,
     DiskFullError,
@@ -251,22 +251,6 @@ def test_files_are_at_rest_once_none_has_changed_for_as_long_as_asked(tmp_path):
     assert settling.look(standing_of_folder(tmp_path), 170)
     (tmp_path / "b.csv").touch()
     assert not settling.look(standing_of_folder(tmp_path), 171)
-
-
-@pytest.mark.parametrize("ignored", [False, True])
-def test_sigterm_ends_as_ctrl_c_does_also_where_that_is_ignored(ignored):
-    before = signal.getsignal(signal.SIGINT)
-    handler = signal.SIG_IGN if ignored else before
-    signal.signal(signal.SIGINT, handler)
-    try:
-        with Ending():
-            if ignored:
-                signal.raise_signal(signal.SIGINT)
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGTERM)
-        assert signal.getsignal(signal.SIGINT) is handler
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(

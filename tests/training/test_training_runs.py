@@ -81,8 +81,11 @@ def uninterrupted(store, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_after_ctrl_c_the_very_next_batch_comes(store, tmp_path, uninterrupted):
-    code, errors = end_early(store, tmp_path, 21, signal.SIGINT)
+@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM])
+def test_after_ctrl_c_or_sigterm_the_very_next_batch_comes(
+    store, tmp_path, uninterrupted, with_signal
+):
+    code, errors = end_early(store, tmp_path, 21, with_signal)
     assert code == 130
     assert "run the same command again to go on" in errors
     assert "Traceback" not in errors
