@@ -25,6 +25,7 @@ from simulated import write_bars
 import grandbatch as gb
 from grandbatch import errors
 from grandbatch.builder.builder import BuildOptions, build
+from grandbatch.builder.records import JoinedRecords
 from grandbatch.builder.reuse import Request
 from grandbatch.builder.settings import make_settings
 from grandbatch.errors import (
@@ -370,7 +371,7 @@ def test_local_workers_listen_on_loopback_only_and_come_warm(tmp_path, caplog):
     caplog.set_level(logging.INFO, "grandbatch")
     source = write_bars(tmp_path / "b.csv", 600)
     store = tmp_path / "s.zarr"
-    sizes = []
+    sizes, joined = [], []
     before = listening()
     with open_schedule(None, 1) as schedule:
         opened = listening() - before
@@ -388,7 +389,9 @@ def test_local_workers_listen_on_loopback_only_and_come_warm(tmp_path, caplog):
 
         def weigh(futures):
             results = gather(futures)
-            sizes.extend(len(pickle.dumps(result)) for result in results)
+            for result in results:
+                kind = joined if isinstance(result, JoinedRecords) else sizes
+                kind.append(len(pickle.dumps(result)))
             return results
 
         schedule.client.gather = weigh
@@ -396,8 +399,11 @@ def test_local_workers_listen_on_loopback_only_and_come_warm(tmp_path, caplog):
         assert holds_nothing(schedule.client)
     assert {place.ip for place in opened} == {"127.0.0.1"}
     assert [set(answers.values()) for answers in loaded] == [{True}]
-    # what comes back to the driver: digests and statistics, never rows
-    assert max(sizes) < 8192 < gb.MatrixStore.open(store).matrices.nbytes / 10
+    # what comes back to the driver: records, never rows
+    assert max(sizes) < 4096
+    built = gb.MatrixStore.open(store)
+    of_chunk = 2 * 8 * len(built.feature_names) + 64  # moments, count, digests
+    assert sum(joined) < built.n_chunks * of_chunk + 2048
     ours = (record for record in caplog.records if record.name.startswith("grandbatch"))
     text = "\n".join(record.getMessage() for record in ours)
     assert "1 local workers started in" in text

@@ -31,7 +31,6 @@ def test_hosts_share_an_object_store_and_nothing_else(tmp_path):
         assert one.run(*reach).returncode != 0
         assert other.run(*reach).returncode == 0
         one.plug_in()
-        # hosts find each other again within seconds
-        assert any(one.run(*reach).returncode == 0 for _ in range(10))
+        assert one.run(*reach).returncode == 0
         # nothing of it is in the machine's own network
         assert one.run("ip", "-o", "link").stdout.count("eth0") == 1

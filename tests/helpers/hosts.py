@@ -84,6 +84,8 @@ class Host:
     def plug_in(self) -> None:
         """Put it in again."""
         self._link("up")
+        # a search for a neighbour that began without the cable still fails with it
+        self.run("ip", "neigh", "flush", "all")
 
     def _link(self, state: str) -> None:
         assert self.switch is not None
