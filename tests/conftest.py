@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,20 @@ multiprocessing.set_start_method("fork")
 # tests start and interrupt
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def own_modules_are_forgotten(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Forget what a test imported of folders of its own: another's files have the same names."""
+    known, path = set(sys.modules), list(sys.path)
+    yield
+    folder = str(tmp_path_factory.getbasetemp())
+    for name in sys.modules.keys() - known:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(folder):
+            del sys.modules[name]
+    for entry in set(sys.path) - set(path):
+        sys.path_importer_cache.pop(entry, None)
+    sys.path[:] = path
 
 
 @pytest.fixture

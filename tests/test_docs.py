@@ -106,11 +106,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(work)
-    yield work
-    # what pages wrote and imported: others have modules of these names
-    for name, module in list(sys.modules.items()):
-        if Path(getattr(module, "__file__", None) or "/").is_relative_to(work):
-            del sys.modules[name]
+    return work
 
 
 @pytest.fixture

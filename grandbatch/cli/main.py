@@ -88,6 +88,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    sys.unraisablehook = _tell_unraisable
     try:
         code = app(prog_name="grandbatch", standalone_mode=False)
         sys.stdout.flush()
@@ -132,6 +133,15 @@ def _is_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(one in str(error) for one in said)
 
 
+def _tell_unraisable(unraisable: Any) -> None:
+    """Say in one line what ran out of memory where Python can't raise, instead of a traceback."""
+    error = unraisable.exc_value
+    if error is not None and _is_memory(error):
+        _say(f"warning: no memory could be had in {unraisable.object!r:.200}")
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:200]
 
@@ -147,6 +157,10 @@ def _remedy(error: Any) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    with suppress(OSError):  # a full disk, or nobody at the other end
-        print(f"error: {printable(message)}", file=sys.stderr)
+    _say(f"error: {message}")
     return code
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # a full disk, or nobody at the other end
+        print(printable(line), file=sys.stderr)

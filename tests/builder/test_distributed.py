@@ -237,7 +237,6 @@ def test_a_worker_without_the_kernels_module_is_told_what_to_do_and_then_builds_
             far = build_far(tmp_path / "far.zarr", client=client)
             near = build_far(tmp_path / "near.zarr")
     assert contents(far.path) == contents(near.path)
-    sys.modules.pop("far_kernels")
 
 
 def hoard(step_bytes, n_steps):

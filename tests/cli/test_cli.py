@@ -15,7 +15,7 @@ from crash_server import CrashServer
 from simulated import write_bars
 
 import grandbatch as gb
-from grandbatch.cli.main import _Plain
+from grandbatch.cli.main import _Plain, main
 
 SERVER = CrashServer("grandbatch.mappo")
 
@@ -308,3 +308,26 @@ def test_another_librarys_traceback_is_not_shown():
         "lost by grandbatch.build",
         "Traceback (most recent call last):",
     ]
+
+
+def test_memory_that_runs_out_where_python_can_not_raise_takes_one_line(monkeypatch, capsys):
+    class Held:
+        def __init__(self, error):
+            self.error = error
+
+        def __del__(self):
+            raise self.error
+
+    def ends(**options):
+        Held(MemoryError())
+        Held(ValueError("another fault"))
+        return 0
+
+    monkeypatch.setattr("sys.unraisablehook", sys.unraisablehook)
+    monkeypatch.setitem(main.__globals__, "app", ends)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told, other = capsys.readouterr().err.split("\n", 1)
+    assert (ended.value.code, told[:38]) == (0, "warning: no memory could be had in <fu")
+    assert "Held.__del__" in told
+    assert "ValueError: another fault" in other

@@ -42,13 +42,6 @@ def run(*arguments, folder):
     return json.loads(done.stdout)
 
 
-@pytest.fixture
-def forgotten():
-    """Forget the folder's module afterwards: others have one of that name."""
-    yield
-    sys.modules.pop("features", None)
-
-
 @pytest.mark.slow
 def test_a_set_of_ones_own_is_planned_built_trained_and_reported_by_its_name(folder):
     bars = ("bars.csv", "--store", "mine.zarr", "--json")
@@ -73,7 +66,7 @@ def test_worker_processes_find_a_module_of_the_working_folder(folder):
 
 
 def test_a_training_says_what_the_store_holds_where_that_is_another_set(
-    folder, make_store, monkeypatch, forgotten
+    folder, make_store, monkeypatch
 ):
     monkeypatch.chdir(folder)
     own = gb.FeatureSet("mine", [gb.ema(3), gb.ema(4)], 20, 10)

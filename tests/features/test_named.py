@@ -30,17 +30,11 @@ HELPERS = """
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A working folder with modules in it; what was imported of it is forgotten."""
+    """A working folder with modules in it."""
     monkeypatch.chdir(tmp_path)
-    known, path = dict(sys.modules), list(sys.path)
     write("own_helpers.py", HELPERS)
     write("own_features.py", MODULE)
-    yield tmp_path
-    for name in sys.modules.keys() - known.keys():
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
-            del sys.modules[name]
-    sys.path[:] = path
-    sys.path_importer_cache.pop(str(tmp_path), None)
+    return tmp_path
 
 
 def write(path, text):
