@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from grandbatch.errors import GrandbatchError, StoreError
-from grandbatch.scheduling.origin import Origin, guard
+from grandbatch.scheduling.origin import Origin, PackedError, guard
 from grandbatch.scheduling.watch import Watch
 
 Wave = tuple[Mapping[Any, Any], Sequence[Any]]
@@ -97,11 +97,13 @@ def run_on_cluster(
     return run.results
 
 
-def _explain(error: BaseException, client: Any, watch: Watch) -> GrandbatchError | None:
-    """Say what an error of the cluster itself means; None for any other, a task's own."""
+def _explain(error: BaseException, client: Any, watch: Watch) -> BaseException | None:
+    """Return a task's own error, or say what one of the cluster itself means; None for others."""
     from distributed import CancelledError, KilledWorker
     from distributed.comm import CommClosedError
 
+    if isinstance(error, PackedError):
+        return error.unpack()
     if isinstance(error, KilledWorker):
         return watch.explain_lost_task(error)
     lost = isinstance(error, (CancelledError, CommClosedError))

@@ -8,13 +8,16 @@ to a cluster looks for itself, at each call.
 from __future__ import annotations
 
 import os
+import pickle
+import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
-from grandbatch.errors import StoreError
+from grandbatch.errors import GrandbatchError, StoreError
 from grandbatch.files.ordinary import open_regular
 from grandbatch.version import __version__
 
@@ -155,7 +158,53 @@ class _Guarded:
 
     def __call__(self, *values: Any, **named: Any) -> Any:
         self.origin.check(_address())
-        return self.function(*values, **named)
+        try:
+            return self.function(*values, **named)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (a worker is to live on)
+            failed = packed(error, _address())
+        # outside: it would take the error along, as its context
+        raise failed
+
+
+class PackedError(Exception):
+    """An error of a task on its way to who sent it.
+
+    As itself it may not get there: what can't be read back ends the connection that it comes by,
+    and whoever waits then waits for ever. This one is made of nothing but text and bytes.
+    """
+
+    def __init__(self, told: str, pickled: bytes | None) -> None:
+        super().__init__(told, pickled)
+        self.told, self.pickled = told, pickled
+
+    def unpack(self) -> BaseException:
+        """Return the task's own error, or one of ours that says what it was."""
+        with suppress(Exception):
+            found = pickle.loads(self.pickled or b"")  # noqa: S301 (of a worker, as all)
+            if isinstance(found, BaseException):
+                return found
+        return GrandbatchError(self.told)
+
+
+def packed(error: BaseException, where: str) -> PackedError:
+    """Pack an error of a task that runs in a process, which `where` names."""
+    try:
+        said = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 (it is somebody's)
+        said = ""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    told = (
+        f"worker {where}: {type(error).__name__}{': ' if said else ''}{said} "
+        f"({frame.filename}, line {frame.lineno})"
+    )
+    pickled = None
+    if isinstance(error, Exception):  # what ends a process is told, and ends no other
+        error.__cause__ = error.__context__ = error.__traceback__ = None
+        with suppress(Exception):
+            pickled = pickle.dumps(error)
+    return PackedError(told, pickled)
 
 
 def _address() -> str:

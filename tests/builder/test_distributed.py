@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -96,6 +97,17 @@ def here():
         LocalCluster(
             n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
         ) as made,
+        Client(made) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def by_wire():
+    """A client of a cluster inside this process, to which all goes as bytes."""
+    options = {"processes": False, "protocol": "tcp://", "host": "127.0.0.1"}
+    with (
+        LocalCluster(n_workers=1, dashboard_address="127.0.0.1:0", **options) as made,
         Client(made) as client,
     ):
         yield client
@@ -338,6 +350,71 @@ def test_the_error_of_a_task_comes_out_of_a_cluster_as_it_is(here):
     with pytest.raises(DamagedStoreError, match="got this, wanted that"):
         schedule.run([partial(make_error, "DamagedStoreError")])
     assert holds_nothing(here)
+
+
+class TakesTwo(Exception):
+    def __init__(self, what, where):
+        super().__init__(f"{what} at {where}")
+
+
+class HoldsALock(Exception):
+    def __init__(self):
+        super().__init__("held")
+        self.lock = threading.Lock()
+
+
+class ComesFromALock(StoreError):
+    pass
+
+
+class HasNoWords(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class Ends(BaseException):
+    pass
+
+
+def fail(kind):
+    if kind == "takes two":
+        raise TakesTwo("a price", "row 7")
+    if kind == "holds a lock":
+        raise HoldsALock
+    if kind == "local":
+        raise type("Local", (ValueError,), {})("made here\nin a task")
+    if kind == "no words":
+        raise HasNoWords
+    if kind == "ends":
+        raise Ends("a panic")
+    if kind == "exits":
+        sys.exit(3)
+    raise ComesFromALock("ours stays ours") from HoldsALock()
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "told"),
+    [
+        ("takes two", GrandbatchError, "TakesTwo: a price at row 7"),
+        ("holds a lock", GrandbatchError, "HoldsALock: held"),
+        ("local", GrandbatchError, "Local: made here in a task"),
+        ("no words", HasNoWords, ""),
+        ("ends", GrandbatchError, "Ends: a panic"),
+        ("exits", GrandbatchError, "SystemExit: 3"),
+        ("comes from one", ComesFromALock, "ours stays ours"),
+    ],
+)
+def test_an_error_that_can_not_travel_is_told_and_nobody_waits(kind, error, told, by_wire):
+    with pytest.raises(error) as raised:
+        Schedule.on_cluster(by_wire).run([partial(fail, kind)])
+    if error is GrandbatchError:
+        assert type(raised.value) is GrandbatchError
+        assert told in str(raised.value)
+        assert str(raised.value).startswith("worker ")
+        assert "test_distributed.py, line " in str(raised.value)
+        assert "\n" not in str(raised.value)
+    # the worker lives on
+    assert Schedule.on_cluster(by_wire).run([partial(pow, 2, 3)]) == [8]
 
 
 def test_many_tasks_go_to_the_scheduler_in_waves_and_results_come_in_order(here, monkeypatch):
