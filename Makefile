@@ -7,7 +7,7 @@ PIP = $(VENV)/bin/pip --disable-pip-version-check install --quiet --constraint c
 RUN_READY = $(VENV)/.ready-to-run
 TEST_READY = $(VENV)/.ready-to-test
 
-.PHONY: demo test test-all lint docs notebooks bench peers clean
+.PHONY: demo test test-all lint docs notebooks bench bench-quick peers clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/grandbatch demo
@@ -30,8 +30,14 @@ docs: $(TEST_READY)
 notebooks: $(TEST_READY)
 	$(VENV)/bin/python notebooks/make.py
 
+# what all of them share, and what compares two trees
+BENCHMARKS = $(filter-out benchmarks/measuring.py benchmarks/quick.py, $(wildcard benchmarks/*.py))
+
 bench: $(TEST_READY)
-	for script in benchmarks/*.py; do $(VENV)/bin/python $$script || exit 1; done
+	for script in $(BENCHMARKS); do echo $$script; $(VENV)/bin/python $$script || exit 1; done
+
+bench-quick: $(TEST_READY)
+	$(VENV)/bin/python benchmarks/quick.py $(if $(BEFORE),--before $(BEFORE))
 
 PEERS = $(VENV)/peers
 PIP_PEERS = $(PEERS)/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt

@@ -8,7 +8,11 @@ page cache (`--no-durable`); `durable` waits until all is on the disk.
 
 The limit is arithmetic over parts measured alone on one thread in the same run: reading the file,
 parsing it with pyarrow.csv, hashing it, computing the features, and writing bars and windows to
-the page cache. A build on c cores can't be faster than c over their sum.
+the page cache. A build on c cores can't be faster than c over their sum. Goals are shares of the
+limit from CSV, also those from cached bars, which have a higher limit of their own: they neither
+read, parse nor hash a file, but read the bars.
+
+User and system seconds are those of all processes in the timed part alone.
 
 A virtual machine may get memory from its host only as it is first touched, which here can cost ten
 times the write itself. So right before each timing as many bytes as it may need are written to a
@@ -20,33 +24,34 @@ a first write and of a second one is printed.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
-import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+from measuring import Row, answer, in_turns, metered, options_of, report, run_apart
 
-SAMPLE_SECONDS = 0.1
-"""Each look at the process tree takes milliseconds of a core from the build."""
-
-GOALS = {
-    "csv, codec none": 3.5,
-    "csv, default codec": 3.0,
-    "cached bars, codec none": 6.0,
+SHARES = {
+    "csv, codec none": 0.6,
+    "cached bars, codec none": 0.7,
 }
+"""Goals, of the limit from CSV."""
+PEER = "polars in RAM"
+BAR_BYTES = 48
+WRITE_WINDOWS = "write windows to the page cache"
+FROM_CSV = ("read the file", "parse", "sha256 of the file", "features",
+            "write bars to the page cache", WRITE_WINDOWS)  # fmt: skip
+FROM_CACHE = ("read cached bars", "features", WRITE_WINDOWS)
 
 
-def run_build(csv: str, folder: str, variant: dict[str, Any]) -> dict[str, float]:
+def run_build(csv: str, folder: str, variant: dict[str, Any]) -> dict[str, Any]:
     """Build once small, to load everything; then time the build."""
     import pandas as pd
 
@@ -61,13 +66,15 @@ def run_build(csv: str, folder: str, variant: dict[str, Any]) -> dict[str, float
         options = {"durable": False, "client": schedule.client, **variant}
         gb.build_store(small, Path(folder) / "small.zarr", **options)
         write_pages(Path(folder), int(4.5 * Path(csv).stat().st_size))
-        begin = time.perf_counter()
-        store = gb.build_store(csv, Path(folder) / "big.zarr", **options)
-        seconds = time.perf_counter() - begin
-    return {"seconds": seconds, "rows": store.attrs["n_rows"]}
+
+        def build() -> dict[str, int]:
+            store = gb.build_store(csv, Path(folder) / "big.zarr", **options)
+            return {"rows": store.attrs["n_rows"]}
+
+        return metered(build, family=True)
 
 
-def run_polars(csv: str, folder: str, variant: dict[str, Any]) -> dict[str, float]:
+def run_polars(csv: str, folder: str, variant: dict[str, Any]) -> dict[str, Any]:
     """The same features and windows as a person would write them with polars and numpy.
 
     Run lazily, polars computes what expressions share once, and parses only close and volume.
@@ -79,22 +86,25 @@ def run_polars(csv: str, folder: str, variant: dict[str, Any]) -> dict[str, floa
     from polars_features import features
 
     write_pages(Path(folder), int(4.5 * Path(csv).stat().st_size))
-    begin = time.perf_counter()
-    frame = features(pl.scan_csv(csv, try_parse_dates=True)).collect()
-    rows = np.ascontiguousarray(frame.to_numpy())
-    n = (len(rows) - 40 - 48) // 36 + 1
-    windows = np.lib.stride_tricks.as_strided(
-        rows[40:], (n, 48, 13), (36 * 52, 52, 4), writeable=False
-    )
-    array = zarr.create_array(
-        store=Path(folder) / "polars.zarr",
-        shape=windows.shape,
-        chunks=(1024, 48, 13),
-        dtype="float32",
-        compressors=None,
-    )
-    array[:] = windows
-    return {"seconds": time.perf_counter() - begin, "rows": len(rows)}
+
+    def build() -> dict[str, int]:
+        frame = features(pl.scan_csv(csv, try_parse_dates=True)).collect()
+        rows = np.ascontiguousarray(frame.to_numpy())
+        n = (len(rows) - 40 - 48) // 36 + 1
+        windows = np.lib.stride_tricks.as_strided(
+            rows[40:], (n, 48, 13), (36 * 52, 52, 4), writeable=False
+        )
+        array = zarr.create_array(
+            store=Path(folder) / "polars.zarr",
+            shape=windows.shape,
+            chunks=(1024, 48, 13),
+            dtype="float32",
+            compressors=None,
+        )
+        array[:] = windows
+        return {"rows": len(rows)}
+
+    return metered(build)
 
 
 def write_pages(folder: Path, n_bytes: int) -> float:
@@ -110,7 +120,7 @@ def write_pages(folder: Path, n_bytes: int) -> float:
     return seconds / n_bytes * 1e9
 
 
-def measure_limits(csv: str, n_rows: int) -> dict[str, float]:
+def measure_limits(csv: str) -> dict[str, float]:
     """Nanoseconds per bar of each unavoidable part, one thread."""
     import pyarrow as pa
     import pyarrow.csv as pc
@@ -143,23 +153,22 @@ def measure_limits(csv: str, n_rows: int) -> dict[str, float]:
     table = parse()
     columns = {n: table[n].combine_chunks().to_numpy()[:131_072] for n in types}
     features = compute_rows(STRATEGIC, columns, np.empty(0, np.int64), 40)
-    written_bytes = 48 + 48 / 36 * 52
 
     def read() -> None:
         with Path(csv).open("rb", buffering=0) as file:
             file.readinto(bytearray(len(head)))
 
+    writing = min(write_pages(Path(csv).parent, 2**29) for _ in range(2))
     parts = {
         "read the file": timed(read, rows),
         "parse": timed(parse, rows),
+        "read cached bars": timed(read, rows) * BAR_BYTES * rows / len(head),
         "sha256 of the file": timed(lambda: hashlib.sha256(head).digest(), rows),
         "features": timed(
             lambda: compute_rows(STRATEGIC, columns, np.empty(0, np.int64), 40), len(features)
         ),
-        "write bars and windows to the page cache": min(
-            write_pages(Path(csv).parent, 2**29) for _ in range(2)
-        )
-        * written_bytes,
+        "write bars to the page cache": writing * BAR_BYTES,
+        WRITE_WINDOWS: writing * 48 / 36 * 52,
     }
     return {name: round(value, 1) for name, value in parts.items()}
 
@@ -171,15 +180,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "csv, codec none, 2 processes": ("run_build", {"codec": "none", "processes": 2}),
     "cached bars, codec none": ("run_build", {"codec": "none", "cached": True}),
     "cached bars, default codec": ("run_build", {"cached": True}),
+    "cached bars, layout rows, stride 36": ("run_build", {"cached": True, "layout": "rows"}),
     "cached bars, layout rows, stride 1": (
         "run_build", {"cached": True, "layout": "rows", "overlap": 47},
     ),
     "cached bars, windows, stride 1": ("run_build", {"cached": True, "overlap": 47}),
-    "polars in RAM": ("run_polars", {}),
+    PEER: ("run_polars", {}),
 }  # fmt: skip
 
 
-def run_case(name: str, csv: str, folder: Path, cache: Path) -> dict[str, float]:
+def run_case(name: str, csv: str, folder: Path, cache: Path) -> dict[str, Any]:
     """Run a case in a process of its own and sample its memory."""
     kind, variant = CASES[name]
     variant = dict(variant)
@@ -187,48 +197,49 @@ def run_case(name: str, csv: str, folder: Path, cache: Path) -> dict[str, float]
         variant["cache"] = str(cache)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    call = [sys.executable, __file__, "--case", json.dumps([kind, csv, str(folder), variant])]
-    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as child:
-        peak, process = 0, psutil.Process(child.pid)
-        while child.poll() is None:
-            peak = max(peak, tree_bytes(process))
-            time.sleep(SAMPLE_SECONDS)
-        out = child.stdout.read() if child.stdout else ""
-    if child.returncode:
-        raise SystemExit(f"{name} failed")
+    case = {"kind": kind, "csv": csv, "folder": str(folder), "variant": variant}
+    found = run_apart(__file__, case, tree=True)
     shutil.rmtree(folder, ignore_errors=True)
-    found = json.loads(out.splitlines()[-1])
-    return {**found, "peak_bytes": max(peak, found["peak_bytes"])}
+    return {**found, "mbars_per_second": found["rows"] / found["seconds"] / 1e6}
 
 
-def peak_bytes() -> int:
-    """Peak memory of this process, without what it inherited."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
-
-
-def tree_bytes(process: psutil.Process) -> int:
-    total = 0
-    try:
-        for member in (process, *process.children(recursive=True)):
-            total += member.memory_info().rss
-    except psutil.NoSuchProcess:
-        pass
-    return total
+def rows_of(runs: dict[str, dict[str, Any]], limits: dict[str, float]) -> list[Row]:
+    """Rates beside what all cores could do at most, and beside polars."""
+    cores = psutil.cpu_count() or 1
+    from_csv, from_cache = (
+        cores / sum(limits[name] for name in parts) * 1e3 for parts in (FROM_CSV, FROM_CACHE)
+    )
+    rows = []
+    for name, run in runs.items():
+        share = SHARES.get(name)
+        rows.append(
+            Row(
+                name,
+                run["mbars_per_second"],
+                "M bars/s",
+                run,
+                goal=None if share is None else share * from_csv,
+                limit=from_cache if name.startswith("cached") else from_csv,
+                peer=None if name == PEER else runs[PEER]["mbars_per_second"],
+                note=(
+                    f"peak {run['peak_bytes'] / 1e6:.0f} MB, "
+                    f"{run['processor'] / run['rows'] * 1e9:.0f} ns of processor time per bar"
+                ),
+            )
+        )
+    whole, wide = (
+        runs[f"cached bars, layout rows, stride {n}"]["mbars_per_second"] for n in (1, 36)
+    )
+    rows.append(Row("layout rows: stride 1 of stride 36", whole / wide, "", goal=0.7))
+    return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", default="bench-results/build.json")
+    parser = options_of(__file__, __doc__, rounds=3)
     parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.case:
-        kind, *rest = json.loads(arguments.case)
-        found = globals()[kind](*rest)
-        found["peak_bytes"] = peak_bytes()
-        print(json.dumps(found))
+    options = parser.parse_args()
+    if options.case:
+        answer(options.case, {"run_build": run_build, "run_polars": run_polars})
         return
     import grandbatch as gb
 
@@ -236,34 +247,13 @@ def main() -> None:
         csv, cache = str(Path(work) / "bars.csv"), Path(work) / "cache"
         first, second = (write_pages(Path(work), 2**30) for _ in range(2))
         print(f"page cache: {1 / first:.2f} GB/s first, {1 / second:.2f} GB/s second\n")
-        gb.create_large_dataset_simulation(csv, arguments.rows)
+        gb.create_large_dataset_simulation(csv, options.rows)
         gb.build_store(csv, Path(work) / "first" / "x.zarr", cache=cache, durable=False)
-        limits = measure_limits(csv, arguments.rows)
-        runs: dict[str, list[dict[str, float]]] = {name: [] for name in CASES}
-        for _ in range(arguments.rounds):
-            for name in CASES:
-                runs[name].append(run_case(name, csv, Path(work) / "case", cache))
-    total = sum(limits.values())
-    cores = psutil.cpu_count() or 1
-    print(f"limit, ns of one thread per bar: {limits}")
-    print(f"sum {total:.0f} ns: {cores / total * 1e3:.1f} M bars/s on {cores} cores\n")
-    print(f"{'case':38} {'M bars/s':>9} {'goal':>5} {'of polars':>9} {'peak MB':>8}")
-    rates = {
-        name: statistics.median(r["rows"] / r["seconds"] / 1e6 for r in found)
-        for name, found in runs.items()
-    }
-    result: dict[str, Any] = {"machine": platform.processor(), "limits_ns": limits, "cases": {}}
-    for name, found in runs.items():
-        peak = statistics.median(r["peak_bytes"] for r in found)
-        goal = GOALS.get(name)
-        print(
-            f"{name:38} {rates[name]:9.2f} {goal or '':>5} "
-            f"{rates[name] / rates['polars in RAM']:9.2f} {peak / 1e6:8.0f}"
-        )
-        result["cases"][name] = {"mbars_per_second": rates[name], "peak_bytes": peak, "runs": found}
-    path = Path(arguments.json)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1))
+        limits = measure_limits(csv)
+        cases = {name: partial(run_case, name, csv, Path(work) / "case", cache) for name in CASES}
+        runs = in_turns(cases, options.rounds)
+    print(f"limit, ns of one thread per bar: {limits}\n")
+    report(__file__, rows_of(runs, limits), options, limits_ns=limits, runs=runs)
 
 
 if __name__ == "__main__":

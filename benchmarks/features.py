@@ -1,6 +1,7 @@
 """Nanoseconds of processor time per bar on one thread: feature sets, Alpha158, window functions.
 
-The strategic and tactical sets run beside a plain loop, the obvious way to write the same features
+The strategic and tactical sets run beside their floor, a copy of the bytes that they read and
+write, and a plain loop, the obvious way to write the same features
 in numba: for each bar, for each feature, over its window. Alpha158 runs beside polars, KunQuant
 where it is installed, and the floor: what it takes to write so many bytes, and to do its additions,
 divisions and roots. Window functions run beside TA-Lib and pandas. All of one table run in one
@@ -11,18 +12,13 @@ process, in turns; medians are told.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import numba
 import numpy as np
+from measuring import Figures, Row, in_turns, metered, options_of, report
 from peers import features as peers
 
 from grandbatch.features import (
@@ -38,6 +34,8 @@ from grandbatch.features.rows import _write_run as write_run
 ROWS = (65_536, 262_144)
 GOALS_NS = {"strategic": 80.0, "tactical": 40.0}
 NO_STARTS = np.empty(0, np.int64)
+
+Work = Callable[[], object]
 
 
 def simulated_bars(n: int) -> dict[str, np.ndarray]:
@@ -176,30 +174,14 @@ ALPHA158_GOAL_NS = 240.0
 OPERATIONS, SLOW_OPERATIONS = 2_000, 90
 
 
-def seconds(work: Callable[[], object]) -> float:
-    began = time.thread_time()
-    work()
-    return time.thread_time() - began
+def per_item(works: dict[str, Work], rounds: int, n: int) -> dict[str, Figures]:
+    """Medians of each work's costs, with the ns of processor time an item as `ns`."""
 
+    def run(work: Work) -> Figures:
+        found = metered(work)
+        return {**found, "ns": found["processor"] / n * 1e9}
 
-def process_seconds(work: Callable[[], object]) -> float:
-    """Of all threads: what peers start counts too."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began
-
-
-def in_turns(
-    works: dict[str, Callable[[], object]], rounds: int, n: int, clock: Any = process_seconds
-) -> dict[str, float]:
-    """Return the median ns an item of each work."""
-    taken: dict[str, list[float]] = {name: [] for name in works}
-    for work in works.values():
-        work()
-    for _ in range(rounds):
-        for name, work in works.items():
-            taken[name].append(clock(work) / n * 1e9)
-    return {name: round(statistics.median(values), 2) for name, values in taken.items()}
+    return in_turns({name: partial(run, work) for name, work in works.items()}, rounds, warm=1)
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -220,48 +202,55 @@ def slow_arithmetic(x, y, rounds):
             y[i] = math.sqrt(x[i]) / 3.7
 
 
-def measure_alpha158(rounds: int) -> dict[str, Any]:
+def alpha158_rows(rounds: int) -> list[Row]:
     """Time Alpha158's whole route from bars to rows, its floor, and peers."""
     n = ALPHA158_ROWS
     bars = simulated_bars(n)
     width = ALPHA158.n_features
     out, copy = np.ones((n, width), np.float32), np.empty((n, width), np.float32)
     x, y = np.ones(1_000), np.ones(1_000)
-    works: dict[str, Callable[[], object]] = {
-        "grandbatch": lambda: write_run(ALPHA158, bars, ALPHA158.lookback, out),
-        "grandbatch, fresh memory": lambda: compute_rows(ALPHA158, bars, NO_STARTS),
+    floors: dict[str, Work] = {
         "floor: bytes": lambda: np.copyto(copy, out),
         "floor: additions": lambda: arithmetic(x, y, OPERATIONS // 8 * n // 1_000 // 10),
         "floor: divisions and roots": lambda: slow_arithmetic(
             x, y, SLOW_OPERATIONS // 2 * n // 1_000 // 10
         ),
-        "polars, 142 columns": peers.polars(bars),
-        "KunQuant, float64": peers.kunquant(bars),
     }
-    present = {name: work for name, work in works.items() if work is not None}
-    found = in_turns(present, rounds, n)
+    ours: dict[str, Work] = {
+        "grandbatch": lambda: write_run(ALPHA158, bars, ALPHA158.lookback, out),
+        "grandbatch, fresh memory": lambda: compute_rows(ALPHA158, bars, NO_STARTS),
+    }
+    others = {"polars, 142 columns": peers.polars(bars), "KunQuant, float64": peers.kunquant(bars)}
+    there = {name: work for name, work in others.items() if work is not None}
+    found = per_item({**ours, **floors, **there}, rounds, n)
     for name in ("floor: additions", "floor: divisions and roots"):
-        found[name] = round(found[name] * 10, 2)
-    return {
-        "rows": n, "columns": width, "goal_ns": ALPHA158_GOAL_NS, "ns_per_bar": found,
-        "absent": sorted(set(works) - set(present)),
-        "reached": found["grandbatch"] <= ALPHA158_GOAL_NS,
-    }  # fmt: skip
+        found[name]["ns"] *= 10
+    limit = sum(found[name]["ns"] for name in floors)
+    peer = min((found[name]["ns"] for name in there), default=None)
+    rows = []
+    for name, run in found.items():
+        goal = ALPHA158_GOAL_NS if name == "grandbatch" else None
+        beside = {"goal": goal, "limit": limit, "peer": peer} if name in ours else {}
+        what = f"Alpha158, {width} columns: {name}"
+        rows.append(Row(what, run["ns"], "ns a bar", run, is_cost=True, **beside))
+    return rows
 
 
-def measure_windows(rounds: int) -> list[dict[str, Any]]:
-    """Time window functions beside TA-Lib's and pandas'."""
+def window_rows(rounds: int) -> list[Row]:
+    """Time window functions beside TA-Lib's, where it has them, else pandas'."""
     n = ALPHA158_ROWS
-    results = []
+    rows = []
     for name, works in peers.indicators(simulated_bars(n)).items():
-        ours, talib, pandas = works
-        present = {"grandbatch": ours, "TA-Lib": talib, "pandas": pandas}
-        found = in_turns({k: work for k, work in present.items() if work is not None}, rounds, n)
-        results.append({"operation": name, "ns_per_value": found})
-    return results
+        named = dict(zip(("grandbatch", "TA-Lib", "pandas"), works, strict=True))
+        found = per_item({k: work for k, work in named.items() if work is not None}, rounds, n)
+        run = found.pop("grandbatch")
+        note = ", ".join(f"{other}: {figures['ns']:.2f}" for other, figures in found.items())
+        peer = next((figures["ns"] for figures in found.values()), None)
+        rows.append(Row(name, run["ns"], "ns a value", run, peer=peer, is_cost=True, note=note))
+    return rows
 
 
-def measure(feature_set: FeatureSet, n: int, rounds: int) -> dict[str, Any]:
+def set_rows(feature_set: FeatureSet, n: int, rounds: int) -> list[Row]:
     """Time the kernel, the route that checks and lays out its arrays, and the plain loop."""
     bars = simulated_bars(n)
     first = feature_set.lookback
@@ -269,65 +258,47 @@ def measure(feature_set: FeatureSet, n: int, rounds: int) -> dict[str, Any]:
     arrays = [bars[name] for name in PRICES_AND_VOLUME]
     ours = np.empty((feature_set.n_features, n - first), np.float32)
     loops = np.empty((n - first, feature_set.n_features), np.float32)
-    works: dict[str, Callable[[], object]] = {
-        "kernel_ns": lambda: producer.write(bars, first, n, ours),
-        "compute_rows_ns": lambda: compute_rows(feature_set, bars, NO_STARTS),
-        "plain_loop_ns": lambda: LOOPS[feature_set.name](*arrays, first, loops),
+    read = np.ones((len(arrays), n))
+    sink, written = np.empty_like(read[0]), np.empty_like(ours)
+
+    def touch_bytes() -> None:
+        for column in read:
+            np.copyto(sink, column)
+        np.copyto(written, ours)
+
+    works: dict[str, Work] = {
+        "kernel": lambda: producer.write(bars, first, n, ours),
+        "compute_rows": lambda: compute_rows(feature_set, bars, NO_STARTS),
+        "floor: bytes": touch_bytes,
+        "plain loop": lambda: LOOPS[feature_set.name](*arrays, first, loops),
     }
-    for work in works.values():
-        work()
+    found = per_item(works, rounds, n)
     np.testing.assert_allclose(ours.T, loops, atol=2e-6, rtol=2e-6)
+    beside = {"limit": found["floor: bytes"]["ns"], "peer": found["plain loop"]["ns"]}
     goal = GOALS_NS[feature_set.name]
-    result: dict[str, Any] = {"feature_set": feature_set.name, "rows": n, "goal_ns": goal}
-    result |= in_turns(works, rounds, n, seconds)
-    result["reached"] = result["kernel_ns"] <= goal
-    result["times_plain_loop"] = round(result["plain_loop_ns"] / result["kernel_ns"], 2)
-    return result
+    return [
+        Row(
+            f"{feature_set.name}, {n:,} bars: {name}",
+            run["ns"],
+            "ns a bar",
+            run,
+            goal=goal if name == "kernel" else None,
+            is_cost=True,
+            **(beside if name in {"kernel", "compute_rows"} else {}),
+        )
+        for name, run in found.items()
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, default=Path("bench-results/features.json"))
-    parser.add_argument("--rounds", type=int, default=9, help="the median of so many is reported")
-    options = parser.parse_args()
-    results = []
-    print(
-        f"{'set':<10} {'rows':>8} {'kernel':>8} {'rows()':>8} {'loop':>8} {'goal':>6}   ns per bar"
-    )
+    options = options_of(__file__, __doc__, rounds=9).parse_args()
+    rows = []
     for feature_set in (STRATEGIC, TACTICAL):
         for n in ROWS:
-            result = measure(feature_set, n, options.rounds)
-            results.append(result)
-            print(
-                f"{result['feature_set']:<10} {n:>8} {result['kernel_ns']:>8.1f} "
-                f"{result['compute_rows_ns']:>8.1f} {result['plain_loop_ns']:>8.1f} "
-                f"{result['goal_ns']:>6.0f}   {'reached' if result['reached'] else 'MISSED'}"
-            )
-    alpha = measure_alpha158(options.rounds)
-    print(f"\nAlpha158, {alpha['columns']} columns, {alpha['rows']:,} bars     ns per bar   ratio")
-    ours = alpha["ns_per_bar"]["grandbatch"]
-    for name, taken in alpha["ns_per_bar"].items():
-        print(f"  {name:<32} {taken:>10.1f} {taken / ours:>7.2f}")
-    for name in alpha["absent"]:
-        print(f"  {name:<32} not installed")
-    print(f"  goal: {ALPHA158_GOAL_NS:.0f}: {'reached' if alpha['reached'] else 'MISSED'}")
-    windows = measure_windows(options.rounds)
-    print("\nwindow            grandbatch   TA-Lib   pandas   ns per value")
-    for result in windows:
-        taken = result["ns_per_value"]
-        shown = (f"{taken[k]:>8.2f}" if k in taken else f"{'-':>8}" for k in ("TA-Lib", "pandas"))
-        print(f"{result['operation']:<17} {taken['grandbatch']:>10.2f} {' '.join(shown)}")
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    record = {
-        "benchmark": "features",
-        "unit": "ns of processor time per bar, one thread, median",
-        "rounds": options.rounds,
-        "machine": {"cpu": platform.processor() or platform.machine(), "numba": numba.__version__},
-        "results": results,
-        "alpha158": alpha,
-        "windows": windows,
-    }
-    options.json.write_text(json.dumps(record, indent=2) + "\n")
+            rows += set_rows(feature_set, n, options.rounds)
+    rows += alpha158_rows(options.rounds)
+    rows += window_rows(options.rounds)
+    report(__file__, rows, options)
 
 
 if __name__ == "__main__":

@@ -13,20 +13,18 @@ Kernels are loaded by a small build before; files are left in the page cache (`-
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
-import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from measuring import Row, metered, options_of, report
 
 import grandbatch as gb
 
 BARS_A_DAY = 48
 GOAL, FLAT = 0.05, 1.15
-TIMES = "seconds", "processor"
 
 
 def simulate(folder: Path, symbols: int, years: int, days: int) -> list[Path]:
@@ -68,18 +66,16 @@ def counters() -> tuple[int, int]:
 
 def timed(folder: Path) -> dict[str, float]:
     """Build the store of what lies in the folder."""
-    before, began, busy = counters(), time.perf_counter(), time.process_time()
-    store = gb.build_store(
-        folder / "in", folder / "s.zarr", order="period", period="1M", durable=False
-    )
-    seconds, after = time.perf_counter() - began, counters()
-    return {
-        "seconds": seconds,
-        "processor": time.process_time() - busy,
-        "read": after[0] - before[0],
-        "written": after[1] - before[1],
-        "rows": store.attrs["n_rows"],
-    }
+    before = counters()
+
+    def build() -> dict[str, float]:
+        store = gb.build_store(
+            folder / "in", folder / "s.zarr", order="period", period="1M", durable=False
+        )
+        read, written = (late - early for late, early in zip(counters(), before, strict=True))
+        return {"rows": store.attrs["n_rows"], "read": read, "written": written}
+
+    return metered(build)
 
 
 def grow(folder: Path, symbols: int, years: int, days: int) -> list[dict[str, float]]:
@@ -97,9 +93,7 @@ def grow(folder: Path, symbols: int, years: int, days: int) -> list[dict[str, fl
 
 
 def main() -> None:
-    """Measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, default=Path("bench-results/growth.json"))
+    parser = options_of(__file__, __doc__, rounds=1)
     parser.add_argument("--symbols", type=int, default=200)
     parser.add_argument("--years", type=int, default=5)
     parser.add_argument("--days", type=int, default=100)
@@ -108,26 +102,31 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         whole, *days = grow(Path(folder), options.symbols, options.years, options.days)
     quarter = max(1, len(days) // 4)
-    first = statistics.median(day["seconds"] for day in days[:quarter])
-    last = statistics.median(day["seconds"] for day in days[-quarter:])
-    share, of_processor = (
-        statistics.median(day[kind] for day in days) / whole[kind] for kind in TIMES
+    first, last = (
+        statistics.median(day["seconds"] for day in some)
+        for some in (days[:quarter], days[-quarter:])
     )
-    print(f"{'':>12} {'seconds':>8} {'processor':>9} {'MB read':>9} {'MB written':>10}")
     middle = sorted(days, key=lambda day: day["seconds"])[len(days) // 2]
-    for name, row in (("whole", whole), ("median day", middle), ("last day", days[-1])):
-        mb = [row[side] / 1e6 for side in ("read", "written")]
-        times = f"{row['seconds']:8.2f} {row['processor']:9.2f}"
-        print(f"{name:>12} {times} {mb[0]:9.1f} {mb[1]:10.1f}")
-    print(
-        f"{whole['rows']:,} bars: a day takes {share:.1%} of the whole build, "
-        f"{of_processor:.1%} of its processor time (goal {GOAL:.0%})"
+    share, of_processor = (
+        statistics.median(day[kind] for day in days) / whole[kind]
+        for kind in ("seconds", "processor")
     )
-    print(f"the last quarter of {len(days)} days takes {last / first:.2f} of the first ({FLAT})")
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    shares = {"share": share, "processor_share": of_processor, "flat": last / first, "goal": GOAL}
-    result = {"whole": whole, "days": days, **shares}
-    options.json.write_text(json.dumps(result, indent=1))
+    rows = [
+        Row(name, run["seconds"], "s", run, is_cost=True, note=moved(run))
+        for name, run in ((f"whole, {whole['rows']:,} bars", whole), ("median day", middle),
+                          ("last day", days[-1]))
+    ]  # fmt: skip
+    rows += [
+        Row("a day, of the whole", 100 * share, "%", goal=100 * GOAL, is_cost=True),
+        Row("the same, processor time", 100 * of_processor, "%", is_cost=True),
+        Row(f"last quarter of {len(days)} days", last, "s", goal=FLAT * first, peer=first,
+            is_cost=True, note="its peer is the first quarter"),
+    ]  # fmt: skip
+    report(__file__, rows, options, whole=whole, days=days)
+
+
+def moved(run: dict[str, float]) -> str:
+    return f"{run['read'] / 1e6:.1f} MB read, {run['written'] / 1e6:.1f} MB written"
 
 
 if __name__ == "__main__":

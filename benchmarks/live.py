@@ -9,9 +9,6 @@ computes four of the strategic features only.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import statistics
 import tempfile
 import time
@@ -21,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from measuring import Row, metered, options_of, report
 
 import grandbatch as gb
 from grandbatch.mappo import BatchStrategicTrainer, BatchTacticalTrainer
@@ -58,71 +56,74 @@ def by_pandas(bars: pd.DataFrame) -> np.ndarray:
 
 def spread(taken: list[float]) -> dict[str, float]:
     return {
-        "median_us": round(statistics.median(taken) * 1e6, 1),
-        "p99_us": round(float(np.percentile(taken, 99)) * 1e6, 1),
+        "median_us": statistics.median(taken) * 1e6,
+        "p99_us": float(np.percentile(taken, 99)) * 1e6,
     }
 
 
 def measure(name: str, source: Path, bars: list[dict[str, Any]]) -> dict[str, Any]:
     team = trained_team(name, source)
     live = gb.LiveFeatures(name)
-    taken: dict[str, list[float]] = {"push": [], "push_and_act": []}
-    exposure = torch.zeros(1, dtype=torch.float64)
-    for bar in bars:
-        began = time.perf_counter()
-        matrix = live.push(bar)
-        pushed = time.perf_counter()
-        if matrix is None:
-            continue
-        exposure = team.act(torch.from_numpy(matrix)[None], exposure).exposure
-        taken["push"].append(pushed - began)
-        taken["push_and_act"].append(time.perf_counter() - began)
+    taken: dict[str, list[float]] = {"push": [], "push and act": []}
+
+    def serve() -> None:
+        exposure = torch.zeros(1, dtype=torch.float64)
+        for bar in bars:
+            began = time.perf_counter()
+            matrix = live.push(bar)
+            pushed = time.perf_counter()
+            if matrix is None:
+                continue
+            exposure = team.act(torch.from_numpy(matrix)[None], exposure).exposure
+            taken["push"].append(pushed - began)
+            taken["push and act"].append(time.perf_counter() - began)
+
+    cost = metered(serve)
     # the first calls warm the libraries up
-    return {"feature_set": name, **{k: spread(v[50:]) for k, v in taken.items()}}
+    return {**cost, **{name: spread(times[50:]) for name, times in taken.items()}}
 
 
 def measure_pandas(bars: list[dict[str, Any]]) -> dict[str, Any]:
     frame, taken = pd.DataFrame(bars), []
-    for last in range(100, 400):
-        began = time.perf_counter()
-        by_pandas(frame.iloc[last - 88 : last])
-        taken.append(time.perf_counter() - began)
-    return {"feature_set": "pandas, 4 features", "push": spread(taken)}
+
+    def recompute() -> None:
+        for last in range(100, 400):
+            began = time.perf_counter()
+            by_pandas(frame.iloc[last - 88 : last])
+            taken.append(time.perf_counter() - began)
+
+    return {**metered(recompute), "push": spread(taken)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, default=Path("bench-results/live.json"))
+    parser = options_of(__file__, __doc__, rounds=1)
     parser.add_argument("--bars", type=int, default=3_000, help="bars that arrive")
     options = parser.parse_args()
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "bars.csv"
         gb.create_large_dataset_simulation(source, HISTORY + options.bars)
         frame = pd.read_csv(source, parse_dates=[0]).iloc[HISTORY:]
         bars = frame.rename(columns=str.lower).to_dict("records")
-        results = [measure(name, source, bars) for name in TEAMS]
-    results.append(measure_pandas(bars))
-    print(f"{'set':<20} {'push: median':>14} {'p99':>8} {'and act: median':>17} {'p99':>8}   us")
-    for result in results:
-        line = f"{result['feature_set']:<20} {result['push']['median_us']:>14.1f} "
-        line += f"{result['push']['p99_us']:>8.1f}"
-        if "push_and_act" in result:
-            both = result["push_and_act"]
-            result["reached"] = both["median_us"] <= GOAL_US
-            line += f" {both['median_us']:>17.1f} {both['p99_us']:>8.1f}   "
-            line += "reached" if result["reached"] else "MISSED"
-        print(line)
-    record = {
-        "benchmark": "live",
-        "unit": "microseconds, one thread",
-        "bars": options.bars,
-        "goal_us": GOAL_US,
-        "machine": {"cpu": platform.processor() or platform.machine(), "torch": torch.__version__},
-        "results": results,
-    }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(record, indent=2) + "\n")
+        found = {name: measure(name, source, bars) for name in TEAMS}
+    peer = measure_pandas(bars)
+    rows = [
+        Row(
+            f"{name}, {what}, {kind.removesuffix('_us')}",
+            run[what][kind],
+            "us",
+            run,
+            goal=GOAL_US if what == "push and act" else None,
+            peer=peer["push"][kind] if what == "push" else None,
+            is_cost=True,
+        )
+        for name, run in found.items()
+        for what in ("push", "push and act")
+        for kind in ("median_us", "p99_us")
+    ]
+    rows.append(
+        Row("pandas, 4 features, median", peer["push"]["median_us"], "us", peer, is_cost=True)
+    )
+    report(__file__, rows, options, runs={**found, "pandas": peer})
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ it computes, `DataStreamer` gathers meanwhile.
 
 With a context, each window comes with one of half-hour bars. The rate in bytes is to be at least
 0.6 of that without. With weights, windows are drawn by a number of their own each; the rate is to
-be at least half of that without. Both are printed behind the table, by the clock and in processor
-time, from runs in turns: on a busy machine the latter counts.
+be at least half of that without. Both have rows of their own, with shares of processor time in
+their notes: on a busy machine those count.
 
 At stride 36 every window is read anew. The `limit` there is what two cores could do at most: one
 process reads and decodes chunks all the time, another only copies windows from a table of decoded
@@ -21,22 +21,30 @@ ones, at the same time, with nothing between; their costs per window, added and 
 
 from __future__ import annotations
 
-import argparse
 import gc
 import itertools
-import json
 import multiprocessing
-import platform
-import statistics
-import subprocess
-import sys
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from measuring import (
+    Figures,
+    Row,
+    answer,
+    in_turns,
+    medians,
+    metered,
+    options_of,
+    processor_seconds,
+    report,
+    run_apart,
+)
 from numpy.lib.stride_tricks import as_strided
 
 import grandbatch as gb
@@ -53,41 +61,42 @@ L, F, LOOKBACK = 48, 13, 40
 WINDOW_BYTES = L * F * 4
 EPOCHS = 4
 WITH_CONTEXT, WITH_WEIGHTS = ", context", ", weights"
+MEMCPY, PEER, LIMIT = "memcpy, 1 thread", "DataLoader over memmap", "limit of two cores"
 GOALS = {WITH_CONTEXT: 0.6, WITH_WEIGHTS: 0.5}
 
 
-def peak_rss_bytes() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+def epoch_figures(batches: Any) -> Figures:
+    """Costs of an epoch, with its rate by the clock and that of processor time."""
+
+    def go_through() -> Figures:
+        return {"windows": sum(len(batch) for batch in batches)}
+
+    found = metered(go_through)
+    rates = {"rate": found["windows"] / found["seconds"]}
+    return {**found, **rates, "of_processor": found["windows"] / found["processor"]}
 
 
-def epoch_rates(batches: Any) -> tuple[float, float]:
-    """Windows per second of an epoch by the clock, and of processor time."""
-    windows, begin, used = 0, time.perf_counter(), time.process_time()
-    for batch in batches:
-        windows += len(batch)
-    return windows / (time.perf_counter() - begin), windows / (time.process_time() - used)
-
-
-def first_and_later(batches: Any) -> dict[str, float]:
-    (first, *later) = (epoch_rates(batches) for _ in range(EPOCHS))
-    clock, processor = (statistics.median(rates) for rates in zip(*later, strict=True))
+def first_and_later(batches: Any) -> Figures:
+    """Figures of the first epoch, and medians of the later ones, whose costs are told."""
+    (first, *later) = (epoch_figures(batches) for _ in range(EPOCHS))
+    found = medians(later)
     return {
-        "first": first[0],
-        "later": clock,
-        "first_of_processor": first[1],
-        "later_of_processor": processor,
+        **found,
+        "first": first["rate"],
+        "later": found["rate"],
+        "first_of_processor": first["of_processor"],
+        "later_of_processor": found["of_processor"],
     }
 
 
-def run_memcpy() -> dict[str, float]:
+def run_memcpy() -> Figures:
     source, target = np.ones(2**24, np.float32), np.ones(2**24, np.float32)
-    rates = []
-    for _ in range(12):
-        begin = time.perf_counter()
+
+    def copy() -> None:
         target[:] = source
-        rates.append(source.nbytes / (time.perf_counter() - begin))
-    return {"later": statistics.median(rates[2:]) / WINDOW_BYTES}
+
+    found = medians([metered(copy) for _ in range(12)][2:])
+    return {**found, "later": source.nbytes / found["seconds"] / WINDOW_BYTES}
 
 
 def run_loader(
@@ -97,7 +106,7 @@ def run_loader(
     context: str | None = None,
     weighted: bool = False,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
-) -> dict[str, float]:
+) -> Figures:
     opened = gb.MatrixStore.open(store)
     contexts = {} if context is None else {"slow": gb.MatrixStore.open(context)}
     weights = np.random.default_rng(0).random(len(opened)) if weighted else None
@@ -121,7 +130,7 @@ def run_loader(
     }
 
 
-def run_dataloader(path: str, batch_size: int) -> dict[str, float]:
+def run_dataloader(path: str, batch_size: int) -> Figures:
     import torch
     from torch.utils.data import DataLoader, Dataset
 
@@ -177,7 +186,7 @@ def repeat_half(half: Half, path: str, start: Barrier, costs: Queue[float]) -> N
     costs.put((time.perf_counter() - begin) / windows)
 
 
-def run_limit(store: str) -> dict[str, float]:
+def run_limit(store: str) -> Figures:
     context = multiprocessing.get_context("spawn")
     start, costs = context.Barrier(2), context.Queue()
     halves = [
@@ -189,25 +198,16 @@ def run_limit(store: str) -> dict[str, float]:
     total = sum(costs.get() for _ in halves)
     for process in halves:
         process.join()
-    return {"later": 2 / total}
+    user, system = processor_seconds(family=True)
+    return {"later": 2 / total, "user": user, "system": system, "load": os.getloadavg()[0]}
 
 
-def run_case(case: dict[str, Any]) -> dict[str, float]:
-    kinds = {
-        "memcpy": run_memcpy,
-        "loader": run_loader,
-        "dataloader": run_dataloader,
-        "limit": run_limit,
-    }
-    result = kinds[case.pop("kind")](**case)
-    return {**result, "peak_rss_bytes": peak_rss_bytes()}
-
-
-def in_own_process(case: dict[str, Any]) -> dict[str, float]:
-    command = [sys.executable, __file__, "--case", json.dumps(case)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
+WORKS = {
+    "memcpy": run_memcpy,
+    "loader": run_loader,
+    "dataloader": run_dataloader,
+    "limit": run_limit,
+}
 
 
 def build_stores(folder: Path, windows: int, wide_windows: int) -> dict[str, str]:
@@ -236,10 +236,10 @@ def build_stores(folder: Path, windows: int, wide_windows: int) -> dict[str, str
 
 
 def cases(stores: dict[str, str]) -> dict[str, dict[str, Any]]:
-    chosen: dict[str, dict[str, Any]] = {"memcpy, 1 thread": {"kind": "memcpy"}}
+    chosen: dict[str, dict[str, Any]] = {MEMCPY: {"kind": "memcpy"}}
     for batch in (1024, 64):
         peer = {"kind": "dataloader", "path": stores["npy"], "batch_size": batch}
-        chosen[f"DataLoader over memmap, batch {batch}"] = peer
+        chosen[f"{PEER}, batch {batch}"] = peer
         for layout in ("rows", "windows"):
             store = stores[f"{layout}, stride 1, auto"]
             for chunks, label in ((64, "blocks of 64"), (None, "default blocks")):
@@ -267,76 +267,73 @@ def cases(stores: dict[str, str]) -> dict[str, dict[str, Any]]:
                 "batch_size": 1024,
                 "shuffle_chunks": None,
             }
-            chosen[f"{name}, limit of two cores"] = {"kind": "limit", "store": store}
+            chosen[f"{name}, {LIMIT}"] = {"kind": "limit", "store": store}
     return chosen
 
 
-def median_results(rounds: list[dict[str, float]]) -> dict[str, float]:
-    return {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
-
-
-def print_table(results: dict[str, dict[str, float]]) -> None:
-    memcpy = results["memcpy, 1 thread"]["later"]
-    print(f"{'':44}{'first M/s':>10}{'later M/s':>10}{'of memcpy':>10}{'VIF':>8}{'RSS MB':>8}")
+def rows_of(results: dict[str, Figures]) -> list[Row]:
+    """Later epochs of each case, and what contexts and weights leave of the rate without."""
+    memcpy = results[MEMCPY]["later"] / 1e6
+    rows = []
     for name, result in results.items():
-        first = f"{result['first'] / 1e6:.2f}" if "first" in result else ""
-        vif = f"{result['vif']:.2f}" if "vif" in result else ""
-        print(
-            f"{name:44}{first:>10}{result['later'] / 1e6:>10.2f}{result['later'] / memcpy:>10.2f}"
-            f"{vif:>8}{result['peak_rss_bytes'] / 1e6:>8.0f}"
-        )
-
-
-def print_shares(results: dict[str, dict[str, Any]]) -> None:
-    """Print the rates with a context, in bytes of windows, or weights, over those without."""
-    for name, result in results.items():
-        for ending, goal in GOALS.items():
-            if not name.endswith(ending):
-                continue
-            plain = results[name.removesuffix(ending)]
-            more = result["window_bytes"] / plain["window_bytes"]
-            shares = {
-                rate: result[rate] * more / plain[rate]
-                for rate in ("first", "later", "first_of_processor", "later_of_processor")
-            }
-            result["shares"] = shares
-            first, later, *processor = shares.values()
-            verdict = "reached" if min(processor) >= goal else f"MISSED ({goal})"
-            print(
-                f"{name}: {first:.2f} (first) and {later:.2f} (later) of the rate without, in "
-                f"processor time {processor[0]:.2f} and {processor[1]:.2f}: {verdict}; opened in "
-                f"{result['opening_s']:.2f} s, buffers of {result['buffer_bytes'] / 1e6:.0f} MB"
+        kind = name.split(", batch ")[0]
+        peer = results.get(f"{PEER}, batch {64 if name.endswith('batch 64') else 1024}")
+        limit = results.get(f"{kind}, {LIMIT}")
+        is_ours = "vif" in result and not name.startswith(PEER)
+        notes = [f"peak {result['peak_bytes'] / 1e6:.0f} MB"]
+        if "vif" in result:
+            first = result["first"] / result["later"]
+            notes = [f"first epoch {first:.2f} of it", f"VIF {result['vif']:.2f}", *notes]
+        rows.append(
+            Row(
+                name,
+                result["later"] / 1e6,
+                "M windows/s",
+                result,
+                limit=memcpy if limit is None else limit["later"] / 1e6,
+                peer=peer["later"] / 1e6 if peer and is_ours else None,
+                note=", ".join(notes),
             )
+        )
+    return rows + [
+        share_row(name, result, results[name.removesuffix(ending)], goal)
+        for name, result in results.items()
+        for ending, goal in GOALS.items()
+        if name.endswith(ending)
+    ]
+
+
+def share_row(name: str, result: Figures, plain: Figures, goal: float) -> Row:
+    """The least share of processor time, of the rate in bytes without a context or weights."""
+    more = result["window_bytes"] / plain["window_bytes"]
+    first, later, *processor = (
+        result[rate] * more / plain[rate]
+        for rate in ("first", "later", "first_of_processor", "later_of_processor")
+    )
+    note = (
+        f"first epoch {processor[0]:.2f}, later {processor[1]:.2f}; by the clock {first:.2f}, "
+        f"{later:.2f}; opened in {result['opening_s']:.2f} s, "
+        f"buffers of {result['buffer_bytes'] / 1e6:.0f} MB"
+    )
+    return Row(f"{name}: of the rate without", min(processor), "", result, goal=goal, note=note)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=Path("bench-results/loader.json"))
+    parser = options_of(__file__, __doc__, rounds=3)
     parser.add_argument("--windows", type=int, default=1_000_000)
     parser.add_argument("--wide-windows", type=int, default=250_000)
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where stores are kept and reused")
-    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case is not None:
-        print(json.dumps(run_case(options.case)))
+        answer(options.case, WORKS)
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         stores = build_stores(folder, options.windows, options.wide_windows)
-        todo = cases(stores)
-        measured: dict[str, list[dict[str, float]]] = {name: [] for name in todo}
-        for _ in range(options.rounds):
-            for name, case in todo.items():
-                measured[name].append(in_own_process(case))
-    results = {name: median_results(rounds) for name, rounds in measured.items()}
-    print_table(results)
-    print_shares(results)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"processor": platform.processor() or platform.machine(), **vars(options)}
-    machine = {k: v for k, v in machine.items() if isinstance(v, str | int)}
-    options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+        todo = {name: partial(run_apart, __file__, case) for name, case in cases(stores).items()}
+        results = in_turns(todo, options.rounds)
+    report(__file__, rows_of(results), options, results=results)
 
 
 if __name__ == "__main__":

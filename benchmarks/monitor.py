@@ -8,19 +8,18 @@ as a trainer has. Its figures are held against those that psutil reads from /pro
 
 from __future__ import annotations
 
-import argparse
-import json
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
+from measuring import Row, metered, options_of, report
 
 from grandbatch.memory import MemoryMonitor, own_bytes
 
 GOAL_SHARE = 0.005
 GOAL_DIFFERENCE = 0.02
+LOOKS = 1000
 
 
 def work(stop: threading.Event) -> None:
@@ -37,8 +36,7 @@ def difference() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, default=Path("bench-results/monitor.json"))
+    parser = options_of(__file__, __doc__, rounds=1)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--threads", type=int, default=16, help="idle threads beside the monitor")
     options = parser.parse_args()
@@ -50,38 +48,23 @@ def main() -> None:
     samples: list[float] = []
     monitor = MemoryMonitor()
     monitor.heard = lambda sample: samples.append(sample.time)
-    began = time.perf_counter()
     with monitor:
-        time.sleep(options.seconds)
-        seconds = time.perf_counter() - began
-        share = monitor.cpu_seconds / seconds
-        began = time.perf_counter()
-        for _ in range(1000):
-            monitor.look()
-        look_us = (time.perf_counter() - began) * 1e3
+        watched = metered(lambda: time.sleep(options.seconds))
+        share = monitor.cpu_seconds / watched["seconds"]
+        looked = metered(lambda: [monitor.look() for _ in range(LOOKS)])
     differs = max(difference() for _ in range(20))
     stop.set()
     for thread in threads:
         thread.join()
-    record = {
-        "benchmark": "monitor",
-        "seconds": round(seconds, 2),
-        "samples": len(samples),
-        "thread_share_of_a_core": round(share, 5),
-        "goal_share": GOAL_SHARE,
-        "look_us": round(look_us, 1),
-        "difference_from_proc": round(differs, 5),
-        "goal_difference": GOAL_DIFFERENCE,
-        "reached": share < GOAL_SHARE and differs < GOAL_DIFFERENCE,
-    }
-    print(
-        f"{len(samples)} samples in {seconds:.1f} s: the thread took {share:.2%} of a core "
-        f"(goal: below {GOAL_SHARE:.1%}); a look takes {look_us:.0f} us; figures differ from "
-        f"/proc by at most {differs:.2%} (goal: {GOAL_DIFFERENCE:.0%})   "
-        f"{'reached' if record['reached'] else 'MISSED'}"
-    )
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(record, indent=2) + "\n")
+    note = f"{len(samples)} samples"
+    rows = [
+        Row("the monitor's thread, of a core", 100 * share, "%", watched, goal=100 * GOAL_SHARE,
+            is_cost=True, note=note),
+        Row("a look before a batch", looked["seconds"] / LOOKS * 1e6, "us", looked, is_cost=True),
+        Row("figures differ from /proc by", 100 * differs, "%", goal=100 * GOAL_DIFFERENCE,
+            is_cost=True),
+    ]  # fmt: skip
+    report(__file__, rows, options)
 
 
 if __name__ == "__main__":

@@ -5,29 +5,26 @@ and on all cores, in turns; medians. `pyarrow.csv` reads the same columns, times
 it checks nothing and keeps everything. `a bad line in each block` has a line of too few fields
 every 100,000 bars, `17 digits` prices as a program prints doubles.
 
-The limit is the newline index: what it costs to look at every byte once.
+The limit is the newline index: what it costs to look at every byte once. The peer is pyarrow.csv
+on as many threads.
 
     python benchmarks/parse.py [--json PATH] [--rows N] [--rounds R]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+from measuring import Figures, Row, in_turns, metered, options_of, report
 
 import grandbatch as gb
 from grandbatch.bars.building.block import BlockJob, read_block
@@ -43,6 +40,7 @@ from grandbatch.scheduling import Schedule
 CORES = psutil.cpu_count() or 1
 GOAL = 0.8
 """Of pyarrow's rate on all cores, with all rules on."""
+LIMIT, PEER, CHECKED = "newline index", "pyarrow.csv", "columns, all rules on"
 NUMBERS = ("open", "high", "low", "close", "volume")
 
 Work = Callable[[BlockJob], object]
@@ -97,11 +95,9 @@ def over_blocks(work: Work, tasks: list[BlockJob]) -> Callable[[int], None]:
     return run
 
 
-def measure(run: Callable[[int], None], threads: int, rows: int) -> dict[str, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    run(threads)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"mbars_per_second": rows / wall / 1e6, "cpu_ns_per_bar": cpu / rows * 1e9}
+def measure(run: Callable[[int], None], threads: int, rows: int) -> Figures:
+    found = metered(partial(run, threads))
+    return {**found, "mbars_per_second": rows / found["seconds"] / 1e6}
 
 
 def write_variants(csv: Path, rows: int) -> dict[str, Path]:
@@ -121,10 +117,8 @@ def write_variants(csv: Path, rows: int) -> dict[str, Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=Path("bench-results/parse.json"))
+    parser = options_of(__file__, __doc__, rounds=5)
     parser.add_argument("--rows", type=int, default=4_000_000)
-    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     rows = options.rows
     with tempfile.TemporaryDirectory() as work:
@@ -135,57 +129,31 @@ def main() -> None:
         bad = plan(others["bad"], Path(work) / "bad")
         digits = plan(others["digits"], Path(work) / "digits")
         unhashed = [replace(task, hashed=False) for task in tasks]
-        cases: dict[str, tuple[Callable[[int], None], int]] = {
-            "newline index": (over_blocks(index_newlines, tasks), rows),
-            "pyarrow.csv": (lambda threads: read_with_pyarrow(csv, threads), rows),
+        works: dict[str, tuple[Callable[[int], None], int]] = {
+            LIMIT: (over_blocks(index_newlines, tasks), rows),
+            PEER: (partial(read_with_pyarrow, csv), rows),
             "columns": (over_blocks(to_columns, tasks), rows),
-            "columns, all rules on": (over_blocks(to_checked_columns, tasks), rows),
+            CHECKED: (over_blocks(to_checked_columns, tasks), rows),
             "  a bad line in each block": (over_blocks(to_checked_columns, bad), rows),
             "  17 digits": (over_blocks(to_checked_columns, digits), rows // 4),
             "sha256 alone": (over_blocks(digested, tasks), rows),
             "task: read, check, write a part": (over_blocks(read_block, unhashed), rows),
             "  with sha256, as a build does": (over_blocks(read_block, tasks), rows),
         }
-        found: dict[str, dict[int, list[dict[str, float]]]] = {}
-        for _ in range(options.rounds + 1):  # the first compiles
-            for name, (run, n) in cases.items():
-                for threads in (1, CORES):
-                    result = measure(run, threads, n)
-                    found.setdefault(name, {}).setdefault(threads, []).append(result)
-    report(found, options)
-
-
-def report(found: dict[str, dict[int, list[dict[str, float]]]], options: Any) -> None:
-    results: dict[str, Any] = {}
-    for name, by_threads in found.items():
-        results[name.strip()] = {
-            str(threads): {key: statistics.median(run[key] for run in runs[1:]) for key in runs[1]}
-            for threads, runs in by_threads.items()
+        cases = {
+            f"{name}, {threads} threads": partial(measure, run, threads, n)
+            for name, (run, n) in works.items()
+            for threads in (1, CORES)
         }
-    peer = results["pyarrow.csv"][str(CORES)]["mbars_per_second"]
-    print(f"{'work':34} {'M bars/s, threads':>18}{'':>9} {'CPU ns/bar':>10} {'of pyarrow':>10}")
-    print(f"{'':34} {1:>18} {CORES:>8}")
-    for name in found:
-        one, many = (results[name.strip()][str(threads)] for threads in (1, CORES))
-        print(
-            f"{name:34} {one['mbars_per_second']:>18.2f} {many['mbars_per_second']:>8.2f} "
-            f"{one['cpu_ns_per_bar']:>10.1f} {many['mbars_per_second'] / peer:>10.2f}"
-        )
-    ours = results["columns, all rules on"][str(CORES)]["mbars_per_second"]
-    reached = ours >= GOAL * peer
-    print(f"\nall rules on: {ours / peer:.2f} of pyarrow.csv, goal {GOAL}: ", end="")
-    print("reached" if reached else "MISSED")
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    record = {
-        "benchmark": "parse",
-        "machine": {"cpu": platform.processor() or platform.machine(), "pyarrow": pa.__version__},
-        "rows": options.rows,
-        "rounds": options.rounds,
-        "goal_of_pyarrow": GOAL,
-        "reached": reached,
-        "results": results,
-    }
-    options.json.write_text(json.dumps(record, indent=2) + "\n")
+        found = in_turns(cases, options.rounds, warm=1)  # which compiles
+    table = []
+    for name, run in found.items():
+        work_name, threads = name.rsplit(", ", 1)
+        peer, limit = (found[f"{other}, {threads}"]["mbars_per_second"] for other in (PEER, LIMIT))
+        goal = GOAL * peer if work_name == CHECKED and threads.startswith(str(CORES)) else None
+        figures = {"goal": goal, "limit": limit, "peer": peer}
+        table.append(Row(name, run["mbars_per_second"], "M bars/s", run, **figures))
+    report(__file__, table, options, runs=found)
 
 
 if __name__ == "__main__":

@@ -10,20 +10,14 @@ that a task of no work takes, in all processes together, over that of the groups
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import shutil
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import dask
-import distributed
 import psutil
+from measuring import Figures, Row, in_turns, medians, metered, options_of, report
 
 import grandbatch as gb
 from grandbatch.builder.engines import MOST_JOBS_PER_TASK
@@ -40,26 +34,9 @@ def nothing(number: int) -> int:
     return number
 
 
-def cpu_seconds() -> float:
-    """Processor time of this process and its children so far."""
-    me = psutil.Process()
-    total = 0.0
-    for process in (me, *me.children(recursive=True)):
-        times = process.cpu_times()
-        total += times.user + times.system
-    return total
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds on the clock, and of processors, that a call takes."""
-    cpu, began = cpu_seconds(), time.perf_counter()
-    work()
-    return time.perf_counter() - began, cpu_seconds() - cpu
-
-
-def run_empty(schedule: Schedule, n: int, round_: int) -> dict[str, float]:
+def run_empty(schedule: Schedule, n: int) -> Figures:
     """Run n tasks of no work; cost per task, and the most that this process grew by."""
-    name = f"nothing-{n}-{round_}"
+    name = f"nothing-{n}-{time.monotonic_ns()}"
     graph = {(name, i): (nothing, i) for i in range(n)}
     me = psutil.Process()
     before = peak = me.memory_info().rss
@@ -71,16 +48,17 @@ def run_empty(schedule: Schedule, n: int, round_: int) -> dict[str, float]:
         if heard % 500 == 1:
             peak = max(peak, me.memory_info().rss)
 
-    clock, cpu = timed(lambda: schedule.run_graph(graph, list(graph), watch))
+    found = metered(lambda: schedule.run_graph(graph, list(graph), watch), family=True)
     assert heard == n
     return {
-        "clock_ms": clock / n * 1e3,
-        "cpu_ms": cpu / n * 1e3,
+        **found,
+        "clock_ms": found["seconds"] / n * 1e3,
+        "cpu_ms": found["processor"] / n * 1e3,
         "grown_mb": (peak - before) / 1e6,
     }
 
 
-def measure_task(folder: Path) -> dict[str, float]:
+def measure_task(folder: Path) -> Figures:
     """Time the direct engine's tasks of a small build from cached bars, one after the other."""
     source = folder / "bars.csv"
     gb.create_large_dataset_simulation(str(source), num_rows=TASK_ROWS)
@@ -91,77 +69,51 @@ def measure_task(folder: Path) -> dict[str, float]:
         gb.build_store(source, store, engine="direct", scheduler="sync", durable=False)
 
     build()
-    taken = [timed(build) for _ in range(3)]
-    n_tasks = TASK_ROWS / DEFAULT_PARTITION_BARS
-    clock, cpu = (statistics.median(values) / n_tasks * 1e3 for values in zip(*taken, strict=True))
-    return {"bars": DEFAULT_PARTITION_BARS, "clock_ms": round(clock, 2), "cpu_ms": round(cpu, 2)}
+    taken = medians([metered(build) for _ in range(3)])
+    return {**taken, "cpu_ms": taken["processor"] / (TASK_ROWS / DEFAULT_PARTITION_BARS) * 1e3}
 
 
-def measure(
-    name: str, schedule: Schedule, sizes: list[int], rounds: int, work_cpu_ms: float
-) -> list[dict[str, Any]]:
-    run_empty(schedule, 100, -1)
-    results = []
-    for n in sizes:
-        taken = [run_empty(schedule, n, round_) for round_ in range(1 if n >= FULL else rounds)]
-        result: dict[str, Any] = {"schedule": name, "tasks": n}
-        for key, digits in (("clock_ms", 4), ("cpu_ms", 4), ("grown_mb", 1)):
-            result[key] = round(statistics.median(run[key] for run in taken), digits)
-        result["overhead"] = round(result["cpu_ms"] / work_cpu_ms, 4)
-        result["reached"] = result["overhead"] <= GOAL
-        results.append(result)
-        print(
-            f"{name:<14} {n:>8,} {result['clock_ms']:>10.3f} {result['cpu_ms']:>10.3f} "
-            f"{result['grown_mb']:>8.1f} {result['overhead']:>9.1%}   "
-            f"{'reached' if result['reached'] else 'MISSED'}",
-            flush=True,
+def rows_of(name: str, schedule: Schedule, sizes: list[int], rounds: int, task: Row) -> list[Row]:
+    """One row for each number of tasks; the peer is the work that a real task does."""
+    run_empty(schedule, 100)
+    found = in_turns({str(n): partial(run_empty, schedule, n) for n in sizes}, rounds)
+    return [
+        Row(
+            f"{name}, {int(n):,} tasks of no work",
+            run["cpu_ms"],
+            "ms a task",
+            run,
+            goal=GOAL * task.figure,
+            peer=task.figure,
+            is_cost=True,
+            note=f"{run['clock_ms']:.3f} ms by the clock, grown by {run['grown_mb']:.1f} MB",
         )
-    return results
+        for n, run in found.items()
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, default=Path("bench-results/scheduler.json"))
+    parser = options_of(__file__, __doc__, rounds=3)
     parser.add_argument("--full", action="store_true", help=f"also {FULL:,} tasks")
     parser.add_argument("--workers", type=int, default=2, help="processes of the LocalCluster")
-    parser.add_argument("--rounds", type=int, default=3, help="the median of so many is reported")
     options = parser.parse_args()
     sizes = [*SIZES, FULL] if options.full else [*SIZES]
     with tempfile.TemporaryDirectory() as folder:
-        task = measure_task(Path(folder))
-    print(
-        f"a group of {task['bars']:,} bars takes {task['cpu_ms']:.1f} ms of processor time, and a "
-        f"cluster's task writes {MOST_JOBS_PER_TASK}; goal: an overhead of at most {GOAL:.0%}"
+        found = measure_task(Path(folder))
+    one, many = (
+        Row(what, times * found["cpu_ms"], "ms a task", found if times == 1 else {}, is_cost=True)
+        for what, times in (
+            (f"work of a group, {DEFAULT_PARTITION_BARS:,} bars", 1),
+            (f"work of a cluster's task, {MOST_JOBS_PER_TASK} groups", MOST_JOBS_PER_TASK),
+        )
     )
-    print(
-        f"{'schedule':<14} {'tasks':>8} {'ms a task':>10} {'cpu ms':>10} {'+MB':>8} {'overhead':>9}"
-    )
-    results = measure("threads", Schedule.local(), sizes, options.rounds, task["cpu_ms"])
+    rows = [one, many, *rows_of("threads", Schedule.local(), sizes, options.rounds, one)]
     began = time.perf_counter()
     with open_schedule(None, options.workers) as schedule:
-        start_seconds = round(time.perf_counter() - began, 2)
+        started = Row("a LocalCluster starts", time.perf_counter() - began, "s", is_cost=True)
         name = f"cluster {options.workers}x1"
-        work_cpu_ms = MOST_JOBS_PER_TASK * task["cpu_ms"]
-        results += measure(name, schedule, sizes, options.rounds, work_cpu_ms)
-    print(f"the LocalCluster started in {start_seconds} s")
-    record = {
-        "benchmark": "scheduler",
-        "unit": "ms per task of no work, median",
-        "rounds": options.rounds,
-        "goal": GOAL,
-        "group": task,
-        "groups_per_task_on_a_cluster": MOST_JOBS_PER_TASK,
-        "cluster_start_seconds": start_seconds,
-        "machine": {
-            "cpu": platform.processor() or platform.machine(),
-            "cores": Schedule.local().workers,
-            "dask": dask.__version__,
-            "distributed": distributed.__version__,
-        },
-        "results": results,
-    }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(record, indent=2) + "\n")
+        rows += rows_of(name, schedule, sizes, options.rounds, many)
+    report(__file__, [*rows, started], options)
 
 
 if __name__ == "__main__":

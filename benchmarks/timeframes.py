@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import Row, metered, options_of, report
 
 import grandbatch as gb
 from grandbatch.evaluation import Evaluation
@@ -88,34 +89,39 @@ def judge(folder: Path, options: argparse.Namespace, signal: float) -> dict[str,
     return found
 
 
+def row_of(label: str, name: str, found: dict[str, Evaluation], cost: dict[str, float]) -> Row:
+    """What a team earns a bar; the limit is the oracle, where there is something to know."""
+    verdict = found[name].verdict
+    each = ", ".join(f"{1e4 * track.performance.mean_return:+.2f}" for track in found[name].seeds)
+    oracle_earns = 1e4 * found["oracle"].verdict.mean_return
+    return Row(
+        f"{label}, {name}",
+        1e4 * verdict.mean_return,
+        "bp a bar",
+        cost,
+        limit=oracle_earns if label == "signal" else None,
+        note=f"beats random: {'yes' if verdict.beats_random else 'no'}; seeds {each}",
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=Path("bench-results/timeframes.json"))
+    parser = options_of(__file__, __doc__, rounds=1)
     parser.add_argument("--rows", type=int, default=40_000)
     parser.add_argument("--market", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--signal", type=float, default=0.5)
     options = parser.parse_args()
-    results = {}
+    rows, verdicts = [], {}
     with tempfile.TemporaryDirectory() as temporary:
         for label, signal in (("signal", options.signal), ("noise", 0.0)):
-            found = judge(Path(temporary) / label, options, signal)
-            best = found["oracle"].verdict.mean_return
-            for name, one in found.items():
-                verdict = one.verdict
-                each = [1e4 * track.performance.mean_return for track in one.seeds]
-                row = {**dataclasses.asdict(verdict), "beats_random": verdict.beats_random,
-                       "each_bp": each}  # fmt: skip
-                said = ""
-                if signal:
-                    row["of_oracle"] = verdict.mean_return / best
-                    said = f"{row['of_oracle']:6.2f} of the oracle"
-                results[f"{label}, {name}"] = row
-                print(f"{label + ', ' + name:24}{1e4 * verdict.mean_return:+7.3f} bp a bar {said}")
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    machine = {name: getattr(options, name) for name in ("rows", "market", "epochs")}
-    options.json.write_text(json.dumps({"settings": machine, "results": results}, indent=2) + "\n")
+            cost = metered(partial(judge, Path(temporary) / label, options, signal))
+            found = {name: cost.pop(name) for name in ("hierarchical", "tactical alone", "oracle")}
+            rows += [row_of(label, name, found, cost) for name in found]
+            verdicts |= {
+                f"{label}, {name}": dataclasses.asdict(one.verdict) for name, one in found.items()
+            }
+    report(__file__, rows, options, verdicts=verdicts)
 
 
 if __name__ == "__main__":
