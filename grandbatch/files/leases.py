@@ -25,7 +25,7 @@ from pathlib import Path
 from grandbatch.errors import StoreBusyError, StoreError
 from grandbatch.files import digested
 from grandbatch.files.locations import told
-from grandbatch.files.objects import ObjectChangedError, Objects, Patience
+from grandbatch.files.objects import ObjectChangedError, Objects, Patience, WireError
 from grandbatch.files.verbs import objects_of
 
 LEASE_SECONDS = 60.0
@@ -241,7 +241,60 @@ _seen_at: dict[Fence, float] = {}
 @lru_cache
 def _check_conditions(place: str, endpoint: str | None) -> None:
     """See, once in a process for each server, that it does what leases need."""
-    objects_of(place).check_conditions()
+    check_conditions(objects_of(place))
+
+
+def check_conditions(objects: Objects) -> None:
+    """Try on an object of its own what builds rely on, and take it away again.
+
+    Raises
+    ------
+    StoreError
+        Naming what the server doesn't do.
+    """
+    name = f".grandbatch-check-{secrets.token_hex(8)}"
+    try:
+        lacks = [what for what, works in _checks(objects, name).items() if not works]
+    finally:
+        objects.delete([name])
+    if lacks:
+        raise StoreError(
+            f"{objects.url}: the server there doesn't {', nor does it '.join(lacks)}; "
+            "builders rely on that to keep out of each other's way: take another server, or "
+            "build in a local folder and copy it there"
+        )
+
+
+def _checks(objects: Objects, name: str) -> dict[str, bool]:
+    """Try each of the conditions, in an order in which each leaves what the next needs."""
+
+    def refused(kind: type[OSError], verb: Callable[[], object]) -> bool:
+        try:
+            verb()
+        except kind:
+            return True
+        except OSError as error:
+            if isinstance(error, WireError | PermissionError):
+                raise
+        return False
+
+    def works(verb: Callable[[], object]) -> bool:
+        return not refused(OSError, verb)
+
+    first = objects.create(name, b"first")
+    wrong = f'"{"0" * 32}"'
+    return {
+        "refuse to create what is there (PUT with If-None-Match)": refused(
+            FileExistsError, lambda: objects.create(name, b"second")
+        ),
+        "refuse to replace another version (PUT with If-Match)": refused(
+            ObjectChangedError, lambda: objects.replace(name, b"third", wrong)
+        ),
+        "replace a version that is named": works(lambda: objects.replace(name, b"fourth", first)),
+        "list what was just written": name in {one.name for one in objects.list()},
+        "give what was just written": objects.read(name) == b"fourth",
+        "give ranges of bytes": objects.read_range(name, 1, 3).tobytes() == b"ou",
+    }
 
 
 @contextmanager

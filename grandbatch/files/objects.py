@@ -17,13 +17,11 @@ says. What went wrong is told by the system's own kinds of errors, each with the
 from __future__ import annotations
 
 import errno
-import secrets
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
-from grandbatch.errors import StoreError
 from grandbatch.files import patience
 from grandbatch.files.object_clients import Client, open_client, split_url
 from grandbatch.files.object_errors import (
@@ -38,6 +36,8 @@ __all__ = ["ListedObject", "ObjectChangedError", "Objects", "Patience", "WireErr
 
 REQUEST_BYTES = 16 * 2**20
 """Larger objects are read and written by several requests, so that each ends in time."""
+_KEPT_BYTES = 64 * 2**10
+"""Of an answer that is cut so many at most are asked for again."""
 _PARTS_AT_ONCE = 4
 _LISTED_AT_ONCE = 1_000
 T = TypeVar("T")
@@ -100,6 +100,49 @@ class Objects:
 
         return self._ask(name, request)
 
+    def read_on(
+        self, name: str, start: int, stop: int, version: str = ""
+    ) -> tuple[memoryview, str]:
+        """Read bytes ``[start, stop)`` of one version of an object, of any size.
+
+        What came before an answer was cut is kept: the next request goes on behind it.
+
+        Parameters
+        ----------
+        name : str
+        start, stop : int
+        version : str
+            The one that is read; by default whichever is there, which no other may follow.
+
+        Returns
+        -------
+        tuple of memoryview and str
+            The bytes, fewer where the object ends before, and their version.
+
+        Raises
+        ------
+        ObjectChangedError
+            If another version stands there.
+        """
+        data, there = bytearray(), version
+
+        def request(client: Client) -> None:
+            nonlocal there
+            options: dict[str, Any] = {"range": (start + len(data), step)}
+            if there:
+                options["if_match"] = there
+            found = client.obstore.get(client.store, self._key(name), options=options)
+            there = there or _version(found.meta)
+            for part in found.stream(min_chunk_size=_KEPT_BYTES):
+                data.extend(part)
+
+        for first in range(start, stop, REQUEST_BYTES):
+            step = min(first + REQUEST_BYTES, stop)
+            self._ask(name, request)
+            if len(data) < step - start:
+                break
+        return memoryview(data), there
+
     def read_range(self, name: str, start: int, stop: int) -> memoryview:
         """Read bytes ``[start, stop)``; fewer where the object ends before."""
         return self.read_ranges(name, [(start, stop)])[0]
@@ -140,10 +183,26 @@ class Objects:
             lambda client: _listed(name, client.obstore.head(client.store, self._key(name))),
         )
 
+    def children(self, folder: str = "") -> tuple[list[str], list[ListedObject]]:
+        """List the folders and the objects in a folder, not deeper; sorted by name."""
+        key = self._key(folder)
+        below = f"{split_url(self.url)[1]}/".lstrip("/")
+
+        def request(client: Client) -> tuple[list[str], list[ListedObject]]:
+            found = client.obstore.list_with_delimiter(client.store, key or None)
+            folders = [one.removeprefix(below).rstrip("/") for one in found["common_prefixes"]]
+            # a folder's own object, which some tools put, is nothing in it
+            there = [one for one in found["objects"] if one["path"].strip("/") != key]
+            return sorted(folders), sorted(
+                _listed(one["path"].removeprefix(below), one) for one in there
+            )
+
+        return self._ask(folder, request)
+
     def list(self, folder: str = "") -> list[ListedObject]:
         """List all objects below a folder, however deep, by name; none where there is none.
 
-        What was written before is in it, where the store keeps what `check_conditions` asks.
+        What was written before is in it, where the store keeps what `leases.check_conditions` asks.
         """
         found: list[ListedObject] = []
         below = f"{split_url(self.url)[1]}/".lstrip("/")
@@ -244,26 +303,6 @@ class Objects:
             ),
         )
 
-    def check_conditions(self) -> None:
-        """Try on an object of its own what builds rely on, and take it away again.
-
-        Raises
-        ------
-        StoreError
-            Naming what the server doesn't do.
-        """
-        name = f".grandbatch-check-{secrets.token_hex(8)}"
-        try:
-            lacks = [what for what, works in _checks(self, name).items() if not works]
-        finally:
-            self.delete([name])
-        if lacks:
-            raise StoreError(
-                f"{self.url}: the server there doesn't {', nor does it '.join(lacks)}; "
-                "builders rely on that to keep out of each other's way: take another server, or "
-                "build in a local folder and copy it there"
-            )
-
     def at(self, folder: str) -> Objects:
         """Return the objects below a folder of these."""
         return replace(self, url=f"{self.url.rstrip('/')}/{folder}")
@@ -332,35 +371,3 @@ def _delete_one(client: Client, key: str) -> None:
         client.obstore.delete(client.store, key)
     except FileNotFoundError:
         return
-
-
-def _checks(objects: Objects, name: str) -> dict[str, bool]:
-    """Try each of the conditions, in an order in which each leaves what the next needs."""
-
-    def refused(kind: type[OSError], verb: Callable[[], object]) -> bool:
-        try:
-            verb()
-        except kind:
-            return True
-        except OSError as error:
-            if isinstance(error, WireError | PermissionError):
-                raise
-        return False
-
-    def works(verb: Callable[[], object]) -> bool:
-        return not refused(OSError, verb)
-
-    first = objects.create(name, b"first")
-    wrong = f'"{"0" * 32}"'
-    return {
-        "refuse to create what is there (PUT with If-None-Match)": refused(
-            FileExistsError, lambda: objects.create(name, b"second")
-        ),
-        "refuse to replace another version (PUT with If-Match)": refused(
-            ObjectChangedError, lambda: objects.replace(name, b"third", wrong)
-        ),
-        "replace a version that is named": works(lambda: objects.replace(name, b"fourth", first)),
-        "list what was just written": name in {one.name for one in objects.list()},
-        "give what was just written": objects.read(name) == b"fourth",
-        "give ranges of bytes": objects.read_range(name, 1, 3).tobytes() == b"ou",
-    }

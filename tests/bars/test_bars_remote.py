@@ -10,7 +10,11 @@ import pytest
 import grandbatch as gb
 from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.bars.inputs.files import resolve_inputs
+from grandbatch.bars.inputs.in_objects import expand_objects
+from grandbatch.bars.inputs.opening import open_raw
 from grandbatch.errors import InputError
+from grandbatch.files import patience
+from grandbatch.files.objects import Objects, Patience
 from grandbatch.scheduling import Schedule
 
 HEADER = "timestamp,open,high,low,close,volume"
@@ -95,7 +99,8 @@ def test_a_store_is_built_from_s3_and_reused(s3, tmp_path):
     ("url", "text"),
     [
         ("s3://bars/none.csv", "no such file"),
-        ("s3://nowhere/*.csv", "no file matches"),
+        ("s3://nowhere/*.csv", "no such bucket"),
+        ("s3://bars/none*.csv", "no file matches"),
         ("memory://none.csv", "no such file"),
         ("nothing://x.csv", "Protocol not known"),
     ],
@@ -109,3 +114,56 @@ def test_a_file_url_is_a_local_path(tmp_path):
     (tmp_path / "x.csv").write_bytes(TEXT)
     url = f"file://{tmp_path}/x.csv"
     assert resolve_inputs(url) == resolve_inputs(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("bucket", ["seaweed"], indirect=True)
+def test_an_input_is_read_on_where_the_wire_was_cut(bucket, wire, tmp_path, monkeypatch):
+    text = f"{HEADER}\n{rows_text(12_000)}".encode()
+    Objects(bucket).write("x.csv", text)
+    wire.cut_after = 200_000
+    bars = read(f"{bucket}/x.csv", tmp_path, workers=1)
+    np.testing.assert_array_equal(bars.read(0, len(bars))["volume"], np.arange(12_000))
+    monkeypatch.setattr(patience, "PATIENCE", Patience(1, 0.3))
+    wire.cut_after = 10
+    with pytest.raises(InputError, match=r"x.csv: no whole answer .*try again") as told:
+        read(f"{bucket}/x.csv", tmp_path / "other")
+    assert "credentials" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "names"),
+    [
+        ("in", ["a.csv", "b[1].csv", "symbol=ES/year=2024/c.csv"]),
+        ("in/", ["a.csv", "b[1].csv", "symbol=ES/year=2024/c.csv"]),
+        ("in/*.csv", ["a.csv", "b[1].csv"]),
+        ("in/?.csv", ["a.csv"]),
+        ("in/[b-c]*", ["b[1].csv"]),
+        ("in/*/*/c.csv", ["deep/er/c.csv", "symbol=ES/year=2024/c.csv"]),
+        ("i*/deep/*/*.csv", ["deep/er/c.csv"]),
+        ("in/**/c.csv", ["deep/c.csv", "deep/er/c.csv", "symbol=ES/year=2024/c.csv"]),
+        ("in/a.csv", ["a.csv"]),
+    ],
+)
+def test_what_a_url_stands_for_in_an_object_store(bucket, entry, names):
+    # `memory` is none of the kinds that inputs are read from by the store's own client
+    for name in (
+        "in/a.csv", "in/b[1].csv", "in/empty.csv", "in/deep/c.csv", "in/deep/er/c.csv",
+        "in/symbol=ES/year=2024/c.csv", "in-beside/a.csv",
+    ):  # fmt: skip
+        Objects(bucket).write(name, b"" if "empty" in name else TEXT)
+    found, is_folder = expand_objects(f"{bucket}/{entry}")
+    expected = [f"{bucket}/in/{name}" for name in names]
+    if entry == "in/*.csv":
+        expected.append(f"{bucket}/in/empty.csv")
+    assert found == sorted(expected)
+    assert is_folder == (entry.strip("/") == "in")
+
+
+@pytest.mark.parametrize("bucket", ["seaweed"], indirect=True)
+def test_an_input_that_is_replaced_while_it_is_read_is_told(bucket):
+    Objects(bucket).write("x.csv", TEXT)
+    with open_raw(f"{bucket}/x.csv", 100) as file:
+        assert file.read(100) == TEXT[:100]
+        Objects(bucket).write("x.csv", TEXT[::-1])
+        with pytest.raises(InputError, match=r"x.csv: the file was replaced while it was read"):
+            file.read(100)

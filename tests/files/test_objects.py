@@ -11,12 +11,14 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from object_servers import free_ports
 
 from grandbatch.errors import DiskFullError, StoreError, UsageError
 from grandbatch.files import patience
+from grandbatch.files.leases import check_conditions
 from grandbatch.files.objects import ObjectChangedError, Objects, Patience, WireError
 
 SHORT = Patience(request_seconds=1, total_seconds=1.5)
@@ -102,13 +104,13 @@ def test_a_missing_object_and_a_missing_bucket_are_told(bucket):
 
 
 def test_the_conditions_that_builders_need_are_checked_and_nothing_stays(bucket):
-    Objects(f"{bucket}/x").check_conditions()
+    check_conditions(Objects(f"{bucket}/x"))
     assert Objects(bucket).list() == []
 
 
 def test_a_server_without_conditions_is_told_what_it_lacks(tmp_path):
     with pytest.raises(StoreError, match=r"replace a version that is named"):
-        Objects(f"file://{tmp_path}").check_conditions()
+        check_conditions(Objects(f"file://{tmp_path}"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -281,3 +283,45 @@ def test_a_port_that_nobody_listens_on_is_the_wires(monkeypatch):
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     with pytest.raises(WireError, match=r"s3://a/b: no whole answer in \d+ s and \d+ tries"):
         Objects("s3://a", Patience(1, 0.3)).read("b")
+
+
+@on_a_server
+def test_a_long_read_goes_on_where_its_answer_was_cut(bucket, wire):
+    objects, data = Objects(bucket), os.urandom(3 * 2**20)
+    version = objects.write("a", data)
+    wire.cut_after = 700_000
+    before, at_once = wire.requests, wire.answered_bytes
+    assert objects.read_on("a", 100, len(data)) == (data[100:], version)
+    assert 4 < wire.requests - before < 8
+    # of each answer a little is lost
+    assert wire.answered_bytes - at_once < len(data) + 8 * 100_000
+    wire.cut_after = None
+    assert objects.read_on("a", 5, 2**30) == (data[5:], version)
+    assert objects.read_on("a", 7, 7, version) == (b"", version)
+
+
+@on_a_server
+def test_a_long_read_never_joins_two_versions(bucket, wire, monkeypatch):
+    objects, data = Objects(bucket), os.urandom(2**20)
+    version = objects.write("a", data)
+    objects.write("a", data[::-1])
+    with pytest.raises(ObjectChangedError):
+        objects.read_on("a", 0, 100, version)
+
+    def replaced(_seconds):
+        wire.well()
+        objects.write("a", data)
+
+    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=time.monotonic, sleep=replaced))
+    wire.cut_after = 300_000
+    wire.drop()
+    with pytest.raises(ObjectChangedError):
+        objects.read_on("a", 0, len(data))
+
+
+@on_a_server
+def test_a_long_read_gives_up_in_its_time(bucket, wire):
+    Objects(bucket).write("a", b"1" * 10**6)
+    wire.cut_after = 10  # not even a head
+    with pytest.raises(WireError, match=r"/a: no whole answer in .* tries .*try again"):
+        Objects(bucket, SHORT).read_on("a", 0, 10**6)

@@ -9,6 +9,8 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 VERBS = (b"GET ", b"PUT ", b"POST ", b"HEAD ", b"DELETE ")
+SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\n\r\n"
+LATER = b"HTTP/1.1 503 Later\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class Wire:
@@ -28,21 +30,17 @@ class Wire:
         What is answered in the server's place, to every request.
     connections, requests : int
         How many there were; a request is counted by its first line.
+    answered_bytes : int
+        Of answers, heads included.
     """
 
-    def __init__(self, server: str):
+    def __init__(self, server: str, address: str = "127.0.0.1"):
         parts = urlsplit(server)
         self._to = (parts.hostname, parts.port)
-        self.hold, self.cut_after, self.down, self.stalled, self.answer = (
-            0.0,
-            None,
-            False,
-            False,
-            None,
-        )
-        self.connections = self.requests = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.well()
+        self.connections = self.requests = self.answered_bytes = 0
+        self._listener = socket.create_server((address, 0))
+        self.url = f"http://{address}:{self._listener.getsockname()[1]}"
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -89,16 +87,18 @@ class Wire:
 
     def _requests(self, near: socket.socket, far: socket.socket) -> None:
         try:
+            answered = False
             while data := near.recv(2**18):
                 self._wait()
-                self.requests += any(
-                    data.startswith(verb)
-                    for verb in (b"GET ", b"PUT ", b"POST ", b"HEAD ", b"DELETE ")
-                )
+                begins = data.startswith(VERBS)
+                self.requests += begins
                 if self.down:
                     break
-                if self.answer is not None:
-                    near.sendall(self.answer)
+                if self.answer is not None or answered:
+                    # the server never sees what follows of a request that it saw no beginning of
+                    answered = True
+                    if begins:
+                        near.sendall(self.answer or LATER)
                     continue
                 if self.hold:
                     time.sleep(self.hold)
@@ -116,6 +116,7 @@ class Wire:
                 if self.cut_after is not None:
                     data = data[: max(0, self.cut_after - n_bytes)]
                 n_bytes += len(data)
+                self.answered_bytes += len(data)
                 near.sendall(data)
                 if self.cut_after is not None and n_bytes >= self.cut_after:
                     break

@@ -1,7 +1,8 @@
-"""Files by path or fsspec URL: finding them, looking at them, opening them.
+"""Files by path or URL: finding them, looking at them, opening them.
 
-A URL has ``://``; everything else is a local path. Credentials and endpoints are those that fsspec
-takes from the environment.
+A URL has ``://``; everything else is a local path. What is in object stores is found and read by
+`grandbatch.files.objects`, which waits for a wire that fails, and goes on where an answer was cut;
+what is elsewhere by fsspec, with the credentials and endpoints that it takes from the environment.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from grandbatch.bars.inputs.hive import is_hive_folder
+from grandbatch.bars.inputs.in_objects import expand_objects
 from grandbatch.errors import InputError
+from grandbatch.files.locations import objects_at, told
+from grandbatch.files.objects import ObjectChangedError, WireError
 
 _MARK = "://"
 _AHEAD_BYTES = 1024 * 1024
@@ -70,8 +74,11 @@ class _RangedFile(io.RawIOBase):
         self._at = 0
         self._start = 0
         self._fetched = memoryview(b"")
-        with _plain_errors(location):
-            self._system, self._path = _system_of(location)
+        self._version = ""
+        self._objects = objects_at(location)
+        if self._objects is None:
+            with _plain_errors(location):
+                self._system, self._path = _system_of(location)
 
     def readable(self) -> bool:
         return True
@@ -101,12 +108,18 @@ class _RangedFile(io.RawIOBase):
     def _fetch(self, n_bytes: int) -> None:
         stop = min(self._at + n_bytes, self._size)
         with _plain_errors(self._location):
-            data = self._system.cat_file(self._path, start=self._at, end=stop)
+            data = self._read(stop)
         if len(data) != stop - self._at:
             raise InputError(
                 f"{self._location}: the file became shorter while it was read; run again"
             )
         self._start, self._fetched = self._at, memoryview(data)
+
+    def _read(self, stop: int) -> memoryview:
+        if self._objects is None:
+            return memoryview(self._system.cat_file(self._path, start=self._at, end=stop))
+        data, self._version = self._objects.read_on("", self._at, stop, self._version)
+        return data
 
 
 def look_at_url(location: str) -> tuple[int, int]:
@@ -114,6 +127,11 @@ def look_at_url(location: str) -> tuple[int, int]:
 
     That is its ETag; where it has none, the time at which it was last changed.
     """
+    objects = objects_at(location)
+    if objects is not None:
+        with _plain_errors(location):
+            found = objects.head("")
+        return found.n_bytes, _number_of(found.version)
     with _plain_errors(location):
         system, path = _system_of(location)
         system.invalidate_cache()  # of listings, which would tell what was there before
@@ -123,7 +141,11 @@ def look_at_url(location: str) -> tuple[int, int]:
         raise InputError(f"{location}: not a file of known size; name a file, folder or pattern")
     known = (info.get(key) for key in ("ETag", "etag", "LastModified", "mtime", "created"))
     version = str(next((value for value in known if value is not None), ""))
-    return size, int.from_bytes(hashlib.sha256(version.encode()).digest()[:7])
+    return size, _number_of(version)
+
+
+def _number_of(version: str) -> int:
+    return int.from_bytes(hashlib.sha256(version.encode()).digest()[:7])
 
 
 def expand_url(entry: str) -> tuple[list[str], bool]:
@@ -137,6 +159,8 @@ def expand_url(entry: str) -> tuple[list[str], bool]:
         If the place can't be reached.
     """
     with _plain_errors(entry):
+        if objects_at(entry) is not None:
+            return expand_objects(entry)
         system, path = _system_of(entry)
         is_folder = False
         if any(mark in path for mark in "*?["):
@@ -171,12 +195,20 @@ def _plain_errors(location: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError(f"{location}: there is no such file; check the URL") from None
+    except FileNotFoundError as error:
+        missing = "bucket" if "bucket" in told(error) else "file"
+        raise InputError(f"{location}: there is no such {missing}; check the URL") from None
+    except ObjectChangedError:
+        raise InputError(
+            f"{location}: the file was replaced while it was read; run again"
+        ) from None
+    except WireError as error:
+        raise InputError(f"{error}") from None
     except ImportError as error:
         raise InputError(f"{location}: {error}; for S3, install grandbatch[s3]") from None
     except Exception as error:  # noqa: BLE001 (each kind of place has errors of its own)
+        what = told(error) if isinstance(error, OSError) else error
         raise InputError(
-            f"{location}: can't be reached ({error}); check the URL, the credentials and the "
+            f"{location}: can't be reached ({what}); check the URL, the credentials and the "
             "endpoint in the environment"
         ) from None
