@@ -19,6 +19,7 @@ Every message says what was got, what was wanted, where, and what to do:
     │   ├── StoreUnreachableError no answer from where it is; its bytes may be well
     │   └── DamagedStoreError     bytes that are not those written
     ├── CheckpointError       a checkpoint can't be used
+    │   ├── CheckpointNotFoundError nothing there; wrong usage, too (exit 2)
     │   └── DamagedCheckpointError  bytes that are not those written
     ├── KernelError           a kernel that does not keep what a feature promises
     ├── TrainingError         a batch that can't be learnt from
@@ -33,6 +34,7 @@ from grandbatch.values.texts import printable
 __all__ = [
     "BadRowsError",
     "CheckpointError",
+    "CheckpointNotFoundError",
     "ColumnError",
     "DamagedBarsError",
     "DamagedCheckpointError",
@@ -140,6 +142,12 @@ class DamagedStoreError(StoreError):
 
 class CheckpointError(GrandbatchError):
     """A checkpoint that is damaged, foreign, or unsafe to read."""
+
+
+class CheckpointNotFoundError(CheckpointError, UsageError):
+    """There is no checkpoint at the path, so that it can't be read."""
+
+    exit_code = 2
 
 
 class DamagedCheckpointError(CheckpointError):

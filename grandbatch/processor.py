@@ -40,7 +40,7 @@ from grandbatch.training.resuming import (
     take_up,
 )
 from grandbatch.training.source import open_store
-from grandbatch.training.totals import Means, Totals, check_best
+from grandbatch.training.totals import Goal, Means, Totals, check_best
 from grandbatch.training.trainer import Trainer
 from grandbatch.training.validation import Validation
 from grandbatch.values.checks import parse_bytes
@@ -179,6 +179,11 @@ class BatchProcessor:
     def steps(self) -> int:
         """Batches trained on so far, in this run and those before it."""
         return self._totals.steps
+
+    @property
+    def goal(self) -> Goal:
+        """How far the training is to go."""
+        return Goal(self.epochs, len(self.loader))
 
     @property
     def summary(self) -> dict[str, float]:
@@ -409,6 +414,7 @@ class BatchProcessor:
                         "batch_size": self.config.batch_size,
                         **self.provenance.to_state(),
                         **self.lineage.to_state(),
+                        **self.goal.to_state(),
                     },
                     rating,
                 )

@@ -15,7 +15,7 @@ from grandbatch.checkpoint.manager import (
     CheckpointManager,
     read_checkpoint,
 )
-from grandbatch.checkpoint.shelves import is_shelf
+from grandbatch.checkpoint.shelves import is_shelf, require
 
 __all__ = [
     "FORMAT",
@@ -25,4 +25,5 @@ __all__ = [
     "CheckpointManager",
     "is_shelf",
     "read_checkpoint",
+    "require",
 ]

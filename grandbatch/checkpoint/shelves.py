@@ -12,7 +12,13 @@ from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Protocol
 
 from grandbatch.checkpoint.encoding import NAME
-from grandbatch.errors import CheckpointError, DamagedCheckpointError, DiskFullError, UsageError
+from grandbatch.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    DamagedCheckpointError,
+    DiskFullError,
+    UsageError,
+)
 from grandbatch.files.locations import is_remote, location_of, objects_at, told
 from grandbatch.files.objects import REQUEST_BYTES, Objects
 from grandbatch.files.ordinary import open_regular
@@ -147,6 +153,20 @@ def step_of(path: Path) -> int:
 def is_shelf(path: Path) -> bool:
     """Whether checkpoints lie there, and it is not one itself."""
     return not NAME.fullmatch(path.name) if is_remote(path) else path.is_dir()
+
+
+def require(path: Path) -> None:
+    """Refuse a place where nothing is, as far as that is known without asking an object store.
+
+    Raises
+    ------
+    CheckpointNotFoundError
+    """
+    if not is_remote(path) and not path.exists():
+        raise CheckpointNotFoundError(
+            f"{path} can't be read: there is no folder, nor a checkpoint; name the folder that a "
+            "training saved into"
+        )
 
 
 @contextmanager

@@ -70,8 +70,8 @@ def evaluate(
         seed=seed,
         level=level,
     )
-    if judged.warning:
-        _log.warning("%s", judged.warning)
+    for warning in judged.warnings:
+        _log.warning("%s", warning)
     if out is not None:
         write_page(judged, store, out)
     show_lines(_as_json(judged, out), _lines(judged.evaluation, out), as_json=as_json)
@@ -152,7 +152,7 @@ def write_page(judged: Judgement, store: Path, out: Path) -> None:
         "traded from": shown(int(result.times[0])),
         "cost": f"{1e4 * result.cost:g} bp per unit of exposure changed",
     }
-    write_judgement(result, out, f"{own[0].folder.name} on {store.name}", facts, judged.warning)
+    write_judgement(result, out, f"{own[0].folder.name} on {store.name}", facts, judged.warnings)
 
 
 def _as_json(judged: Judgement, out: Path | None) -> dict[str, Any]:
@@ -160,6 +160,7 @@ def _as_json(judged: Judgement, out: Path | None) -> dict[str, Any]:
         **judged.evaluation.to_json(),
         "checkpoints": [str(candidate.path) for candidate in judged.candidates],
         "hardly_trained": judged.warning is not None,
+        "stopped": any(candidate.stopped for candidate in judged.candidates),
         "path": out and str(out),
     }
 

@@ -111,9 +111,15 @@ def _answer_all(
     *,
     confidence: bool,
 ) -> None:
-    """Answer each line of stdin; keep the state where one is kept."""
+    """Answer each line of stdin; keep the state where one is kept.
+
+    Raises
+    ------
+    BadRowsError
+        If lines came, and not one of them was a bar.
+    """
     seconds: deque[float] = deque(maxlen=_TIMED_BARS)
-    bad = 0
+    bad, is_decided, first_error = 0, False, ""
     try:
         for line in _Lines(sys.stdin.buffer):
             began = time.perf_counter()
@@ -122,15 +128,22 @@ def _answer_all(
             sys.stdout.flush()
             if "error" in answer:
                 bad += 1
+                first_error = first_error or answer["error"]
                 continue
             seconds.append(time.perf_counter() - began)
+            is_decided = is_decided or answer["exposure"] is not None
             if state is not None and team.n_bars % save_every == 0:
                 team.save(state)
         # not where an answer could not be given: the bar is sent again then
         if state is not None:
             team.save(state)
     finally:
-        _tell(team, seconds, bad)
+        _tell(team, seconds, bad, is_decided=is_decided)
+    if bad and not seconds:
+        raise BadRowsError(
+            f"not one of {bad:,} lines was a bar, so nothing was decided; of the first: "
+            f"{first_error}"
+        )
 
 
 def _behind_links(state: Path) -> Path:
@@ -245,10 +258,16 @@ def _no_time(text: str) -> BadRowsError:
     return error
 
 
-def _tell(team: LiveTeam, seconds: deque[float], bad: int) -> None:
+def _tell(team: LiveTeam, seconds: deque[float], bad: int, *, is_decided: bool) -> None:
     if not seconds:
-        _log.info("no bar was answered; %d lines were no bars", bad)
+        if not bad:
+            _log.info("no bar came")
         return
+    if not is_decided:
+        _log.info(
+            "nothing was decided yet: a segment's first decision comes with its bar number %d",
+            team.live.bars_needed,
+        )
     ranked = sorted(seconds)
     half, most = (1e3 * ranked[int(share * (len(ranked) - 1))] for share in (0.5, 0.99))
     _log.info(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 from collections.abc import Callable
 from contextlib import ExitStack, closing, nullcontext
@@ -33,11 +34,14 @@ from grandbatch.values.times import moment, to_nanoseconds
 
 if TYPE_CHECKING:
     from grandbatch.processor import BatchProcessor
+    from grandbatch.training.totals import Goal
 
 _BATCHES = {one: getattr(BatchConfig, one) for one in ("strategic", "tactical", c.HIERARCHICAL)}
 """Settings for batches of the sets that have their own, and of the team that sees two."""
 
 _log = logging.getLogger("grandbatch")
+
+_ROUNDING = 1e-9
 
 _Store = Annotated[Path, typer.Option("--store", help="A finished store.")]
 _CheckpointDir = Annotated[
@@ -250,7 +254,7 @@ def _show_result(processor: BatchProcessor, schedule: int, *, is_new: bool, as_j
             "nothing was left to train on; --epochs %d would go on, --no-resume start again",
             processor.loader.epoch - stage.epoch + 1,
         )
-    hardly = hardly_trained(processor.steps, schedule)
+    hardly = hardly_trained(processor.steps, schedule, _goal_of(processor))
     if not as_json and hardly:
         _log.warning("%s", hardly)
     if not splits:
@@ -273,11 +277,16 @@ def _describe(processor: BatchProcessor, schedule: int) -> dict[str, Any]:
         **processor.summary,
         # more than asked for, where an earlier run did more
         "epochs": processor.loader.epoch,
-        "hardly_trained": bool(hardly_trained(processor.steps, schedule)),
+        "hardly_trained": bool(hardly_trained(processor.steps, schedule, None)),
         "splits": {name: part.to_json() for name, part in splits.items()},
         "best_checkpoint": best and str(best),
         "checkpoint_dir": str(processor.checkpoints.directory),
     }
+
+
+def _goal_of(processor: BatchProcessor) -> Goal | None:
+    """Return how far a training is to go; None where --epochs counts only those of what is new."""
+    return processor.goal if len(processor.lineage.stages) == 1 else None
 
 
 def _period(split: Split) -> str:
@@ -305,14 +314,24 @@ def make_splits(
     if shares is not None:
         if train_until is not None or test_from is not None:
             raise UsageError("--split gives shares, --train-until and --test-from times; give one")
-        return split_store(store, _read_shares(shares), embargo=embargo)
+        parts = _read_shares(shares)
+        made = split_store(store, parts, embargo=embargo)
+        left = 1.0 - math.fsum(parts.values())
+        if left > _ROUNDING:
+            _log.warning(
+                "--split %s leaves the last %.3g %% of the windows out: nothing learns from them, "
+                "and nothing is judged by them",
+                shares,
+                100 * left,
+            )
+        return made
     if train_until is None or test_from is None:
         raise UsageError("--train-until and --test-from belong together; give both")
-    parts: dict[str, tuple[str | None, str | None]] = {TRAIN: (None, train_until)}
+    bounds: dict[str, tuple[str | None, str | None]] = {TRAIN: (None, train_until)}
     between = to_nanoseconds(train_until, "--train-until"), to_nanoseconds(test_from, "--test-from")
     if between[0] < between[1]:
-        parts["validation"] = (train_until, test_from)
-    return split_store(store, {**parts, TEST: (test_from, None)}, embargo=embargo)
+        bounds["validation"] = (train_until, test_from)
+    return split_store(store, {**bounds, TEST: (test_from, None)}, embargo=embargo)
 
 
 def _read_shares(text: str) -> dict[str, float]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +21,7 @@ import typer
 
 from grandbatch.bars.inputs.files import standing_of_folder
 from grandbatch.bars.rules import BarRules
+from grandbatch.bars.rules.flags import offer
 from grandbatch.builder.reuse import Request, is_free
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.cli import options as o
@@ -64,6 +67,13 @@ _Train = Annotated[
     bool, typer.Option("--train", help="Train on what is new after each build (MAPPO).")
 ]
 _CheckpointDir = Annotated[Path | None, typer.Option(help="Of --train: where checkpoints lie.")]
+_LeaveOut = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Files in the folder that hold no bars, by name or pattern, e.g. 'notes*'; may be "
+        "repeated."
+    ),
+]
 _Settle = Annotated[
     float, typer.Option(help="Seconds that no file may change before they are read.")
 ]
@@ -123,6 +133,8 @@ class Watcher:
         Seconds until what failed for another reason than its files is tried again.
     train : callable
         Trains on what is new in a store, and says what came of it; None where nothing was new.
+    leave_out : sequence of str
+        Names, or patterns of them, of files that aren't looked at.
     as_json : bool
         Whether to print JSON lines.
     """
@@ -134,11 +146,12 @@ class Watcher:
         how: BuildFlags,
         every: float,
         train: Train | None = None,
+        leave_out: Sequence[str] = (),
         *,
         as_json: bool,
     ) -> None:
         self._request, self._folder, self._how = request, folder, how
-        self._train, self._as_json = train, as_json
+        self._train, self._leave_out, self._as_json = train, leave_out, as_json
         self._retrying = Retrying(every)
         self._tried: State | None = None
         self._has_succeeded = False
@@ -147,10 +160,14 @@ class Watcher:
     def look(self) -> State | None:
         """Look at the folder; None where it can't be read now."""
         try:
-            return standing_of_folder(self._folder)
+            state = standing_of_folder(self._folder)
         except OSError as error:
             self._fail(error)
             return None
+        return {path: at for path, at in state.items() if not self._is_left_out(path)}
+
+    def _is_left_out(self, path: str) -> bool:
+        return any(fnmatch(Path(path).name, pattern) for pattern in self._leave_out)
 
     def follow(self, state: State) -> None:
         """Make the store that of some files, unless it is, or they failed and stand as they did.
@@ -178,7 +195,7 @@ class Watcher:
             if not self._has_succeeded and not _may_pass(error):
                 raise
             failed = error
-            self._fail(error)
+            self._fail(error, state)
         self._retrying.after(failed, time.monotonic())
 
     def _build(self, state: State) -> None:
@@ -238,9 +255,15 @@ class Watcher:
         )
         self._tell(event, line)
 
-    def _fail(self, error: GrandbatchError | OSError) -> None:
-        """Say what failed, once."""
+    def _fail(self, error: GrandbatchError | OSError, state: State | None = None) -> None:
+        """Say what failed, once, and how to go on without a file that holds no bars."""
         text = one_line(error if isinstance(error, GrandbatchError) else explain(error))
+        named = [path for path in state or () if text.startswith(f"{path}:")]
+        if isinstance(error, InputError) and named:
+            text = (
+                f"{text.rstrip('.')}; mend it or take it away, and it goes on; if it holds no "
+                f"bars, begin again with {offer('--leave-out', escape(Path(named[0]).name))}"
+            )
         if text == self._told:
             return
         self._told = text
@@ -268,6 +291,7 @@ def watch(
     settle: _Settle = 30.0,
     train: _Train = False,
     checkpoint_dir: _CheckpointDir = None,
+    leave_out: _LeaveOut = None,
     how: BuildFlags = BuildFlags(),  # noqa: B008 (frozen)
     learning: LearningFlags = LearningFlags(),  # noqa: B008 (frozen)
     cache: o.Cache = None,
@@ -300,7 +324,9 @@ def watch(
         import grandbatch.experiment  # noqa: F401
 
         learn = partial(train_since_last, checkpoint_dir, learning, how.memory_limit)
-    watcher = Watcher(request, folder.absolute(), how, every, learn, as_json=as_json)
+    watcher = Watcher(
+        request, folder.absolute(), how, every, learn, leave_out or (), as_json=as_json
+    )
     settling = Settling(settle)
     with Ending():
         while True:

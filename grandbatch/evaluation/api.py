@@ -10,7 +10,13 @@ import numpy as np
 from grandbatch.errors import UsageError
 from grandbatch.evaluation.chance import curves_of_chance, judge
 from grandbatch.evaluation.performance import Market
-from grandbatch.evaluation.results import Evaluation, SymbolResult, Track, thinned
+from grandbatch.evaluation.results import (
+    BUY_AND_HOLD,
+    Evaluation,
+    SymbolResult,
+    Track,
+    thinned,
+)
 from grandbatch.evaluation.walking import Tape, decide, read_tape
 from grandbatch.splits.split import Split
 from grandbatch.store import MatrixStore
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
     from grandbatch.values.times import Duration
 
 BASIS_POINT = 1e-4
-_TAKEN = ("team", "mean", "buy and hold", "flat", "random")
+_TAKEN = ("team", "mean", BUY_AND_HOLD, "flat", "random")
 
 
 def evaluate(

@@ -14,6 +14,9 @@ from grandbatch.evaluation.performance import FIGURES, Market, Performance, equi
 from grandbatch.values.arrays import Float64, Int64
 from grandbatch.values.times import shown
 
+BUY_AND_HOLD = "buy and hold"
+"""What holding the market is called beside teams."""
+
 _CURVE_POINTS = 500
 _SHOWN_SYMBOLS = 20
 
@@ -129,7 +132,7 @@ class Evaluation:
         rows = {f"seed {n}": track.performance for n, track in enumerate(self.seeds)}
         rows["mean"] = self.performance
         rows |= {name: track.performance for name, track in self.others.items()}
-        rows["buy and hold"] = self.buy_and_hold.performance
+        rows[BUY_AND_HOLD] = self.buy_and_hold.performance
         rows["flat"], rows["random"] = self.flat.performance, self.random
         return {name: asdict(row) for name, row in rows.items()}
 
@@ -137,7 +140,7 @@ class Evaluation:
     def curves(self) -> dict[str, Float64]:
         """Equity at `curve_bars`, (P,) each: the seeds' mean, the others, buy and hold."""
         mean = np.mean([track.equity[self.curve_bars] for track in self.seeds], axis=0)
-        beside = {**self.others, "buy and hold": self.buy_and_hold}
+        beside = {**self.others, BUY_AND_HOLD: self.buy_and_hold}
         return {
             "team": mean,
             **{name: track.equity[self.curve_bars] for name, track in beside.items()},
@@ -147,7 +150,7 @@ class Evaluation:
         """Return all as JSON types, equity curves thinned to some 500 points."""
         kept = self.curve_bars
         tracks = {f"seed {n}": track for n, track in enumerate(self.seeds)}
-        tracks |= {**self.others, "buy and hold": self.buy_and_hold}
+        tracks |= {**self.others, BUY_AND_HOLD: self.buy_and_hold}
         equity = {name: track.equity[kept].tolist() for name, track in tracks.items()}
         bounds = zip(("random, 5 %", "random", "random, 95 %"), self.chance.tolist(), strict=True)
         verdict = {**asdict(self.verdict), "beats_random": self.verdict.beats_random}

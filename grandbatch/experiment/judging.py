@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grandbatch.checkpoint import read_checkpoint
+from grandbatch.checkpoint import Checkpoint, CheckpointManager, is_shelf, read_checkpoint
 from grandbatch.errors import CheckpointError, StoreMismatchError, UsageError
 from grandbatch.evaluation import Evaluation, evaluate
 from grandbatch.files.locations import is_remote, location_of
 from grandbatch.mappo.config import HierarchicalConfig
 from grandbatch.mappo.saving import chosen
 from grandbatch.mappo.team import Team
+from grandbatch.position import Position
 from grandbatch.store import MatrixStore
 from grandbatch.training.provenance import Provenance
+from grandbatch.training.totals import Goal
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,12 @@ class Candidate:
     team : Team
     provenance : Provenance
         What was learnt from.
+    trained : int
+        Steps of the whole training, those behind the checkpoint too.
+    goal : Goal or None
+        How far the training was to go, if it says.
+    stopped : str or None
+        What must be known of a training that was stopped before its end.
     """
 
     folder: Path
@@ -39,6 +47,9 @@ class Candidate:
     step: int
     team: Team
     provenance: Provenance
+    trained: int
+    goal: Goal | None
+    stopped: str | None
 
     @classmethod
     def read(
@@ -57,8 +68,6 @@ class Candidate:
             If the store has other features.
         """
         folder = location_of(folder) if is_remote(folder) else Path(folder)
-        if not is_remote(folder) and not folder.exists():
-            raise UsageError(f"{folder}: there is no such folder; name that of a training")
         checkpoint = read_checkpoint(chosen(folder))
         team = Team.from_checkpoint(checkpoint.trainer_state)
         provenance = Provenance.of_checkpoint(checkpoint)
@@ -69,7 +78,38 @@ class Candidate:
             )
         check_features(team, store)
         check_context(team, context)
-        return cls(folder, checkpoint.path, checkpoint.step, team, provenance)
+        last = _last_of(folder, checkpoint)
+        goal = Goal.of_checkpoint(last)
+        return cls(
+            folder,
+            checkpoint.path,
+            checkpoint.step,
+            team,
+            provenance,
+            last.step,
+            goal,
+            _stopped(folder, last, goal),
+        )
+
+
+def _last_of(folder: Path, taken: Checkpoint) -> Checkpoint:
+    """Return the last good checkpoint of a folder's training; the one taken if it was named."""
+    if not is_shelf(folder):
+        return taken
+    last = CheckpointManager(folder, content_id="").load(of_any_store=True)
+    return last or taken
+
+
+def _stopped(folder: Path, last: Checkpoint, goal: Goal | None) -> str | None:
+    """Say so if a training has not come to its end, as far as its last checkpoint says."""
+    over = Position.from_json(last.loader_state["loader"]["position"]).epoch
+    if goal is None or not is_shelf(folder) or over >= goal.epochs:
+        return None
+    return (
+        f"{folder}: the training was stopped before its end, after {last.step:,} steps, in epoch "
+        f"{over + 1:,} of {goal.epochs:,} of {goal.epoch_steps:,} steps each; the same grandbatch "
+        "train command goes on"
+    )
 
 
 @dataclass(frozen=True)
@@ -82,12 +122,18 @@ class Judgement:
     candidates : sequence of Candidate
         A seed each.
     warning : str or None
-        What must be known before all else.
+        That hardly anything was learnt, where that is so.
     """
 
     evaluation: Evaluation
     candidates: Sequence[Candidate]
     warning: str | None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What must be known before all else."""
+        told = [one.stopped for one in self.candidates]
+        return tuple(text for text in (self.warning, *told) if text is not None)
 
 
 def judge_trainings(
@@ -139,17 +185,34 @@ def judge_trainings(
         context=context,
         **options,
     )
-    steps = min(candidate.step for candidate in own)
-    return Judgement(found, own, hardly_trained(steps, own[0].team.config.schedule_batches))
+    least = min(own, key=lambda candidate: candidate.trained)
+    schedule = least.team.config.schedule_batches
+    return Judgement(found, own, hardly_trained(least.trained, schedule, least.goal))
 
 
-def hardly_trained(steps: int, schedule: int) -> str | None:
-    """Say so of a training with fewer steps than a tenth of what its schedule is made for."""
+def hardly_trained(steps: int, schedule: int, goal: Goal | None) -> str | None:
+    """Say so of a training with fewer steps than a tenth of what its schedule is made for.
+
+    Parameters
+    ----------
+    steps : int
+    schedule : int
+        Steps over which the step size falls.
+    goal : Goal, optional
+        Its epochs, to say how many of them make as many steps.
+    """
     if 10 * steps >= schedule:
         return None
+    remedy = "more epochs or smaller batches give more"
+    if goal is not None:
+        epochs = -(-schedule // max(1, goal.epoch_steps))
+        remedy = (
+            f"aim at {schedule:,}: train with --epochs {epochs} of {goal.epoch_steps:,} steps "
+            "each, or with smaller batches"
+        )
     return (
         f"hardly trained: {steps:,} steps, where the step size falls over {schedule:,}; what it "
-        "earns says little yet; more epochs or smaller batches give more"
+        f"earns says little yet; {remedy}"
     )
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from grandbatch.checkpoint import CheckpointManager, is_shelf, read_checkpoint
-from grandbatch.errors import CheckpointError
+from grandbatch.checkpoint import CheckpointManager, is_shelf, read_checkpoint, require
+from grandbatch.errors import CheckpointError, CheckpointNotFoundError
 from grandbatch.files.locations import is_remote, location_of
 from grandbatch.mappo.config import HierarchicalConfig, MappoConfig
 
@@ -45,16 +45,19 @@ def chosen(source: str | os.PathLike[str]) -> Path:
 
     Raises
     ------
-    CheckpointError
+    CheckpointNotFoundError
         If there is none.
     """
     path = location_of(source) if is_remote(source) else Path(source)
+    require(path)
     if not is_shelf(path):
         return path
     manager = CheckpointManager(path, content_id="", metric="rating")
     found = manager.best() or manager.latest()
     if found is None:
-        raise CheckpointError(f"{path} holds no checkpoint to take weights from; give another")
+        raise CheckpointNotFoundError(
+            f"{path} holds no checkpoint; name the folder that a training saved into"
+        )
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from grandbatch.evaluation import Evaluation, SymbolResult
 from grandbatch.evaluation.performance import written
+from grandbatch.evaluation.results import BUY_AND_HOLD
 from grandbatch.files.whole import write_whole
 from grandbatch.report import charts, html
 from grandbatch.report.page import document, publish, refuse_folder
@@ -23,7 +24,7 @@ _CONTENTS = {
 
 
 def write_judgement(
-    result: Evaluation, path: Path, name: str, facts: Mapping[str, object], warning: str | None
+    result: Evaluation, path: Path, name: str, facts: Mapping[str, object], warnings: Sequence[str]
 ) -> None:
     """Write a page about an evaluation: one HTML file that needs nothing else.
 
@@ -36,7 +37,7 @@ def write_judgement(
         What was evaluated.
     facts : mapping of str to object
         Where it comes from.
-    warning : str, optional
+    warnings : sequence of str
         What stands before all else.
 
     Raises
@@ -46,7 +47,7 @@ def write_judgement(
     """
     refuse_folder(path)
     body = "".join(
-        (_verdict(result, warning), _equity(result), _figures(result), _symbols(result.symbols,
+        (_verdict(result, warnings), _equity(result), _figures(result), _symbols(result.symbols,
          result), html.section("made-of", "What it is made of", html.facts(facts)))
     )  # fmt: skip
     publish(path, document(name, body, _CONTENTS))
@@ -69,18 +70,17 @@ def keep_walk_forward(
     """
     write_whole(out / "evaluation.json", strict_json(result.to_json()).encode())
     page = out / "evaluation.html"
-    write_judgement(result, page, f"walk-forward on {name}", facts, None)
+    write_judgement(result, page, f"walk-forward on {name}", facts, ())
     return page
 
 
-def _verdict(result: Evaluation, warning: str | None) -> str:
+def _verdict(result: Evaluation, warnings: Sequence[str]) -> str:
     found = result.performance
-    said = str(result.verdict)
+    said = (*warnings, str(result.verdict))
     return html.section(
         "verdict",
         "Verdict",
-        html.words(f"{warning[0].upper()}{warning[1:]}.", "verdict") if warning else "",
-        html.words(said[0].upper() + said[1:] + ".", "verdict"),
+        *(html.words(f"{text[0].upper()}{text[1:]}.", "verdict") for text in said),
         html.tiles(
             {
                 "return after costs": written("total_return", found.total_return),
@@ -96,9 +96,11 @@ def _verdict(result: Evaluation, warning: str | None) -> str:
 
 
 def _equity(result: Evaluation) -> str:
-    curves = result.curves
-    shown = dict(list(curves.items())[: _MOST_CURVES - 1])
-    shown |= {"buy and hold": curves["buy and hold"]}
+    curves = dict(result.curves)
+    held = {BUY_AND_HOLD: curves.pop(BUY_AND_HOLD)}
+    team, *others = curves.items()
+    # whatever else is shown, the team and holding keep their colours
+    shown = {**dict([team]), **held, **dict(others[: _MOST_CURVES - 2])}
     drawing = charts.equity(
         "what a capital of 1 becomes, beside buying and holding and chance",
         result.times[result.curve_bars],

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from grandbatch.checkpoint import require
 from grandbatch.errors import CheckpointError, UsageError
 from grandbatch.memory.records import read_records
 from grandbatch.report import charts, html
@@ -41,6 +42,7 @@ def training(store: MatrixStore, folder: Path | None) -> str:
     if folder is None:
         said = "No training was given: a report that is given its folder shows its curves here."
         return html.section("training", "Training", html.words(said))
+    require(folder)
     checkpoints = _checkpoints(store, folder)
     metrics = [line for line in read_metrics(folder) if line["rank"] == 0]
     records = read_records(folder)

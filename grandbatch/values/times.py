@@ -167,7 +167,13 @@ def moment(ns: int) -> str:
 
 
 def shown(time: int) -> str:
-    """Write ns since 1970 UTC for people."""
+    """Write ns since 1970 UTC for people.
+
+    The end of a stretch, which is no part of it, is often the nanosecond behind its last bar: that
+    bar's time is written.
+    """
     whole, rest = divmod(time, 10**9)
+    if rest % 1000 == 1:
+        rest -= 1
     text = str(np.datetime64(whole, "s"))
-    return f"{text}.{rest:09d}Z" if rest else f"{text}Z"
+    return f"{text}.{rest:09d}".rstrip("0") + "Z" if rest else f"{text}Z"

@@ -369,3 +369,38 @@ def test_thousands_parted_by_blanks_may_have_decimal_commas(tmp_path, blank):
     [rules] = follow(refused(path, tmp_path))
     closes = prepare(path, tmp_path, rules).read(0, N, ("close",))["close"]
     assert set(closes.tolist()) == {1011.5}
+
+
+@pytest.mark.parametrize("name", ["Contracts", "TotalTraded", "Vlm", "Units", "KonTrakte"])
+def test_a_volume_of_another_name_is_offered_before_none(tmp_path, name):
+    path = write(tmp_path, lines("{day},{0},{1},{2},{3},{4}", HEADER.replace("volume", name)))
+    text = refused(path, tmp_path)
+    assert offers(text)[0] == f"--columns volume={name}"
+    rules = next(follow(text))
+    assert_bars(prepare(path, tmp_path, rules))
+
+
+@pytest.mark.parametrize("name", ["Adj Close", "Change %", "Bid", "VWAP", "Number of trades"])
+def test_what_is_no_volume_is_not_offered_as_one(tmp_path, name):
+    path = write(tmp_path, lines("{day},{0},{1},{2},{3},{4}", HEADER.replace("volume", name)))
+    assert offers(refused(path, tmp_path)) == ["--no-volume"]
+
+
+def test_a_mistyped_header_is_told_what_was_meant(tmp_path):
+    path = write(tmp_path, lines("{day},{0},{1},{2},{3},{4}", HEADER))
+    wrong = BarRules(columns={"volume": "Volum"})
+    text = refused(path, tmp_path, rules=wrong)
+    assert offers(text) == ["--columns volume=volume"]
+    [rules] = follow(text, wrong)
+    assert_bars(prepare(path, tmp_path, rules))
+
+
+def test_columns_without_a_header_are_told_once_until_they_are_named(tmp_path, caplog):
+    path = write(tmp_path, lines("{day},{0},{1},{2},{3},{4}", None))
+    assert_bars(prepare(path, tmp_path))
+    (said,) = [one.getMessage() for one in caplog.records if "no header" in one.getMessage()]
+    assert "columns read as timestamp, open, high, low, close, volume" in said
+    caplog.clear()
+    [rules] = follow(said)
+    assert_bars(prepare(path, tmp_path, rules))
+    assert "no header" not in caplog.text

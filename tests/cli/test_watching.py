@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from advice import offers, words
 from simulated import write_bars
 
 import grandbatch as gb
@@ -137,13 +138,13 @@ def test_a_watch_trains_on_what_is_new_and_goes_on_where_it_was_killed(tmp_path,
 class Watch:
     """A watcher in this process, of which each look is one call."""
 
-    def __init__(self, folder, store, capsys):
+    def __init__(self, folder, store, capsys, leave_out=()):
         self.folder, self.capsys = folder, capsys
         request = Request.of(
             folder, store, SettingFlags(set_name="strategic").settings(), gb.BarRules()
         )
         how = BuildFlags(scheduler="sync", durable=False)
-        self.watcher = Watcher(request, folder, how, 10.0, as_json=True)
+        self.watcher = Watcher(request, folder, how, 10.0, None, leave_out, as_json=True)
 
     def look(self):
         """Return what one look tells."""
@@ -272,3 +273,19 @@ def test_times_that_make_no_sense_are_wrong_usage(tmp_path, flags, words):
     error = CliRunner().invoke(app, arguments).exception
     assert isinstance(error, UsageError)
     assert words in str(error)
+
+
+@pytest.mark.parametrize("name", ["notes.csv", "a [1] 'b'.csv"])
+def test_a_file_that_holds_no_bars_is_told_once_with_what_leaves_it_out(
+    watch, tmp_path, caplog, name
+):
+    caplog.set_level("INFO")
+    assert events(watch.look()) == ["built"]
+    caplog.clear()
+    (watch.folder / name).write_text("hello\nworld\n")
+    (failed,) = watch.look()
+    assert caplog.text.count("have one field only") == 1
+    flag, pattern = words(next(one for one in offers(failed["error"]) if "leave" in one))
+    assert flag == "--leave-out"
+    (again,) = Watch(watch.folder, tmp_path / "s.zarr", watch.capsys, [pattern]).look()
+    assert (again["event"], again["new_windows"]) == ("reused", 0)

@@ -14,9 +14,10 @@ from simulated import write_bars
 import grandbatch as gb
 from grandbatch.checkpoint import CheckpointManager, read_checkpoint
 from grandbatch.errors import CheckpointError, StoreMismatchError, UsageError
-from grandbatch.experiment import judge_trainings, wire_training
+from grandbatch.experiment import hardly_trained, judge_trainings, wire_training
 from grandbatch.mappo import BatchStrategicTrainer
 from grandbatch.mappo.team import Team
+from grandbatch.report.judgement import write_judgement
 from grandbatch.splits import read_spans
 from grandbatch.training.provenance import Provenance
 
@@ -284,3 +285,92 @@ def test_a_walk_forward_is_that_of_python_and_a_second_run_trains_nothing(folder
         assert saved_splits == {"train": split, "test": test}
     assert json.loads(run(*flags).out) == first
     assert {path: path.stat().st_mtime_ns for path in saved} == saved
+
+
+def test_shares_that_leave_windows_out_say_how_many(folder, tmp_path):
+    flags = ("train", "strategic", "--store", folder / "learn.zarr", "--checkpoint-dir")
+    done = run(*flags, tmp_path / "some", "--split", "0.6,0.2")
+    assert "--split 0.6,0.2 leaves the last 20 % of the windows out" in done.err
+
+
+def test_a_training_that_was_stopped_is_judged_as_one(folder, tmp_path):
+    store = gb.MatrixStore.open(folder / "learn.zarr")
+    splits = gb.split_store(store, {"train": 0.8, "test": 0.2})
+    processor, trainer = wire_training(store, gb.BatchConfig(), tmp_path / "cut", splits, epochs=3)
+    batches = processor.process_batches(trainer)
+    for _ in range(2):
+        next(batches)
+    batches.close()
+    page = tmp_path / "page.html"
+    flags = ("evaluate", folder / "every.zarr", "--checkpoint-dir", tmp_path / "cut", "--draws", 5)
+    done = run(*flags, "-o", page, "--json")
+    said = f"stopped before its end, after 2 steps, in epoch 1 of 3 of {len(processor.loader)}"
+    assert said in done.err
+    assert said in page.read_text()
+    assert json.loads(done.out)["stopped"]
+    for _ in processor.process_batches(trainer):
+        pass
+    done = run(*flags, "--json")
+    assert "stopped" not in done.err
+    assert not json.loads(done.out)["stopped"]
+
+
+def test_a_training_of_few_steps_is_told_how_many_epochs_make_enough(folder):
+    done = run("train", "strategic", "--store", folder / "learn.zarr", "--checkpoint-dir",
+               folder / "seed-0", "--epochs", 2, *SPLIT)  # fmt: skip
+    told = re.search(
+        r"hardly trained: (\d+) steps.*aim at ([\d,]+): train with --epochs (\d+) of (\d+) steps",
+        done.err,
+    )
+    assert told, done.err
+    assert "windows out" not in done.err
+    steps, aim, epochs, each = (int(number.replace(",", "")) for number in told.groups())
+    assert steps == 2 * each
+    assert (epochs - 1) * each < aim <= epochs * each
+    assert hardly_trained(epochs * each, aim, None) is None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "every.zarr", "--checkpoint-dir", "nope"),
+        ("evaluate", "every.zarr", "--checkpoint-dir", "seed-0", "--against", "nope"),
+        ("report", "learn.zarr", "--checkpoint-dir", "nope"),
+        ("serve", "--checkpoint-dir", "nope"),
+        ("train", "strategic", "--store", "learn.zarr", "--checkpoint-dir", "new", "--init-from",
+         "nope"),
+    ],
+    ids=["evaluate", "against", "report", "serve", "init-from"],
+)  # fmt: skip
+def test_checkpoints_that_are_not_there_are_refused_in_one_way(folder, command, tmp_path):
+    places = {name: folder / name for name in ("every.zarr", "learn.zarr", "seed-0")}
+    places["new"] = tmp_path / "new"
+    done = run(*(places.get(part, part) for part in command), check=2)
+    assert done.err.splitlines()[-1] == (
+        "error: nope can't be read: there is no folder, nor a checkpoint; name the folder that a "
+        "training saved into"
+    )
+
+
+def test_the_nanosecond_behind_the_last_bar_is_not_written(folder, tmp_path):
+    for name, shares in (("one", "0.6,0.4"), ("two", "0.7,0.3")):
+        run("train", "strategic", "--store", folder / "learn.zarr", "--checkpoint-dir",
+            tmp_path / name, "--split", shares)  # fmt: skip
+    done = run("evaluate", folder / "every.zarr", "--checkpoint-dir", tmp_path / "one",
+               "--against", tmp_path / "two", check=2)  # fmt: skip
+    assert "the same splits" in done.err
+    assert re.search(r"bars from \d{4}-\d\d-\d\dT\d\d:\d\d:00Z to ", done.err)
+    assert ".0000" not in done.err
+
+
+def test_a_curve_keeps_its_colour_whatever_is_shown_beside(folder, tmp_path):
+    store = gb.MatrixStore.open(folder / "every.zarr")
+    colours = []
+    for others in ([], [folder / "seed-1"]):
+        judged = judge_trainings(store, [folder / "seed-0"], others, draws=3)
+        write_judgement(judged.evaluation, tmp_path / "page.html", "", {}, judged.warnings)
+        html = (tmp_path / "page.html").read_text()
+        keys = re.findall(r'<path class="(l\d)"[^>]*/><text [^>]*>([^<]+)<', html)
+        colours.append({name: kind for kind, name in keys})
+    assert len(colours[1]) == len(colours[0]) + 1
+    assert colours[0].items() <= colours[1].items()

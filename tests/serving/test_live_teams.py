@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch import serving
+from grandbatch.cli import serving as command
 from grandbatch.errors import BadRowsError, CheckpointError, UsageError
 from grandbatch.evaluation.walking import decide, read_tape
 from grandbatch.experiment import wire_training
@@ -433,3 +435,32 @@ def test_a_window_of_one_bar_starts_flat_behind_a_gap(tmp_path):
         bar["timestamp"].value: live.decide(bar)["exposure"] for bar in frame.to_dict("records")
     }
     assert [found[one] for one in tape.time.tolist()] == wanted.tolist()
+
+
+def served(folder, lines, monkeypatch):
+    """What a server answers in this process."""
+    out = io.StringIO()
+    text = io.TextIOWrapper(io.BytesIO("".join(f"{line}\n" for line in lines).encode()))
+    monkeypatch.setattr(sys, "stdin", text)
+    monkeypatch.setattr(sys, "stdout", out)
+    try:
+        command.serve(folder / "run")
+    finally:
+        monkeypatch.undo()
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_a_feed_without_a_single_bar_is_an_error_and_one_with_bars_is_none(
+    folder, bars, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    bad = ["soon", '{"timestamp": "2024-01-02", "open": 1}']
+    with pytest.raises(BadRowsError, match=r"not one of 2 lines was a bar.*no JSON"):
+        served(folder, bad, monkeypatch)
+    answers = served(folder, [*bad, json.dumps(bars[0])], monkeypatch)
+    assert ["error" in answer for answer in answers] == [True, True, False]
+    assert "nothing was decided yet: a segment's first decision comes with its bar number 88" in (
+        caplog.text
+    )
+    assert served(folder, [], monkeypatch) == []
+    assert "no bar came" in caplog.text

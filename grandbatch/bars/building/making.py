@@ -31,6 +31,8 @@ from grandbatch.scheduling import Schedule
 
 logger = logging.getLogger("grandbatch")
 
+_READ_AGAIN = "all inputs %s read again, not the new ones only: %s"
+
 
 def build_bars(
     files: Sequence[InputFile],
@@ -59,13 +61,19 @@ def build_bars(
         staging = fresh_staging(cache_dir, key)
         shared = files, rules, schedule, block_bytes, limit, on_progress
         base = find_base(files, cache_dir, rules)
+        wrong: InputError | None = None
         if base is not None:
             try:
                 return _build(base, staging, *shared)
-            except (EntangledError, HopelessError, InputError, DamagedBarsError) as reason:
+            except InputError as error:
                 # were it an error, it is met again, and told in view of all files
-                logger.info("all inputs are read again, not the new ones only: %s", reason)
-        return _build(None, staging, *shared)
+                wrong = error
+            except (EntangledError, HopelessError, DamagedBarsError) as reason:
+                logger.info(_READ_AGAIN, "are", reason)
+        bars = _build(None, staging, *shared)
+        if wrong is not None:
+            logger.info(_READ_AGAIN, "were", wrong)
+        return bars
 
 
 def _build(

@@ -101,11 +101,27 @@ def plan_reading(
                     ends_block=place >= len(dialects),
                 )
                 tasks.append(task)
+    _tell_assumed(sources)
     _tell_left_out(sources)
     everywhere = total([source.sniffed for source in sources])
     for source in sources:
         source.meaning = source.meaning.settled(source.sniffed, everywhere, rules)
     return sources, under_verdicts(tasks, sources)
+
+
+def _tell_assumed(sources: Sequence[Source]) -> None:
+    """Tell what columns without a header are taken for, once for files that are alike."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for source in sources:
+        if isinstance(source.dialect, CsvDialect) and source.dialect.assumed:
+            alike.setdefault(source.dialect.assumed, []).append(source.file.name)
+    for names, files in alike.items():
+        log.warning(
+            "%s: no header: columns read as %s. If they are others, name them; if not, %s says so",
+            named(files),
+            ", ".join(names),
+            offer_list("--names", names),
+        )
 
 
 def _tell_left_out(sources: Sequence[Source]) -> None:

@@ -57,6 +57,8 @@ class CsvDialect:
     """Where a row holds bars of several symbols side by side: the columns of each."""
     left_out: tuple[str, ...] = ()
     """Headers of columns of numbers that are read over."""
+    assumed: tuple[str, ...] = ()
+    """What columns are taken for that neither a header nor a setting names."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ class _Head:
     columns: ColumnMap
     series: tuple[ColumnMap, ...]
     data_start: int
+    has_header: bool
 
 
 def _read_sample(
@@ -193,6 +196,7 @@ def _read_sample(
         rules.grouped,
         head.series,
         left_out_numbers(head.headers, head.series or [columns], rules, are_numbers),
+        () if head.has_header or rules.names else tuple(head.headers),
     )
     return dialect, body
 
@@ -215,7 +219,7 @@ def _read_head(
         if frame is not None:
             data_start = _skip_lines(sample, head.start, frame.n_lines)
             series = tuple(match_frame(frame, rules, name))
-            return _Head(head.delimiter, frame.fields, series[0], series, data_start)
+            return _Head(head.delimiter, frame.fields, series[0], series, data_start, True)
     rows = list(_rows(sample[head.start :], head.delimiter, SNIFFED_ROWS))
     if len(fields) == 1:
         _refuse_undelimited(rows, name)
@@ -226,7 +230,7 @@ def _read_head(
     data_start = head.stop if has_header else first.start
     headers = _without_end(headers, rows[has_header:])
     columns = match_columns(headers, rules, name, folders)
-    return _Head(head.delimiter, headers, columns, (), data_start)
+    return _Head(head.delimiter, headers, columns, (), data_start, has_header)
 
 
 def _with_texts(

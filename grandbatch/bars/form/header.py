@@ -87,8 +87,18 @@ _TIME_NAMES = (
 _LIKELY = {
     "timestamp": (*_TIME_NAMES, "date", "time"),
     "close": (*_NUMBER_NAMES["close"], "price"),
-    "volume": (*_NUMBER_NAMES["volume"], "qty", "quantity", "shares"),
+    "volume": (
+        *_NUMBER_NAMES["volume"],
+        *("vlm", "qty", "quantity", "shares", "contracts", "lots", "traded", "ticks", "size"),
+    ),
 }
+_NO_VOLUME = re.compile(
+    r"adj|close|price|wap|av(er)?g|mean|ch(an)?ge?|return|spread|bid|ask|date|time|count|number|"
+    r"trades|interest|divid|split|amount|turnover|value|symbol|ticker|name|exchange|note|comment|"
+    r"source|type|flag|session|contract$|currency|id$|index|unnamed|%"
+)
+"""In names of columns that are likely no volume."""
+
 _SYMBOL_NAMES = ("symbol", "ticker", "sym", "instrument", "name", *_SYMBOL)
 _VOLUME_WITH_UNIT = re.compile(r"volume_\(?(?![se]?ma\b|avg\b)[a-z]{2,5}\)?")
 
@@ -225,9 +235,13 @@ class _Match:
         wanted = self.mapping[column]
         place = find_header(self.headers, wanted)
         if place is None:
+            near = difflib.get_close_matches(plain_name(wanted), self.plain, n=1, cutoff=0.6)
+            meant = self.headers[self.plain.index(near[0])] if near else ""
+            flag = offer_columns([(column, meant)])
             raise ColumnError(
                 f"{self.where}: {column}={wanted} maps a header that isn't there; "
                 f"the headers are {', '.join(self.headers)}"
+                + (f". If {meant!r} was meant, add {flag} instead" if flag else "")
             )
         return place
 
@@ -304,13 +318,25 @@ class _Match:
             elif column == "volume":
                 lacks_volume = True
         flags = [flag for flag in (offer_columns(pairs),) if flag]
+        known = ""
         if lacks_volume:
+            known = offer_columns([*pairs, ("volume", self._maybe_volume(free))])
             flags.append("--no-volume")
             text += "; nothing looks like a volume"
         # what leaves another column missing is no remedy
         if flags and len(pairs) + lacks_volume == len(missing):
+            if known:
+                there = self._maybe_volume(free)
+                return (
+                    f"{text}. Add {known} if {there!r} is it all the same, or {' '.join(flags)} "
+                    "if there is none"
+                )
             return f"{text}. If so, add {' '.join(flags)}"
         return f"{text}. Give it that name, or map the header that it has"
+
+    def _maybe_volume(self, free: Sequence[int]) -> str:
+        """Return the header of what may be a volume under any name; empty if there is none."""
+        return next((self.headers[i] for i in free if not _NO_VOLUME.search(self.plain[i])), "")
 
     def _likely(self, column: str, free: Sequence[int]) -> int | None:
         names = _LIKELY.get(column) or _NUMBER_NAMES.get(column) or (plain_name(column),)
