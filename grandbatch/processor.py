@@ -181,11 +181,6 @@ class BatchProcessor:
         return self._totals.steps
 
     @property
-    def goal(self) -> Goal:
-        """How far the training is to go."""
-        return Goal(self.epochs, len(self.loader))
-
-    @property
     def summary(self) -> dict[str, float]:
         """Figures of the whole training so far: steps, windows, and the mean of each metric."""
         return self._totals.summary()
@@ -414,7 +409,7 @@ class BatchProcessor:
                         "batch_size": self.config.batch_size,
                         **self.provenance.to_state(),
                         **self.lineage.to_state(),
-                        **self.goal.to_state(),
+                        **Goal(self.epochs, len(self.loader)).to_state(),
                     },
                     rating,
                 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from grandbatch.cli import options as o
-from grandbatch.cli.contexts import ContextOption, MaxAge, open_contexts
+from grandbatch.cli.learning.contexts import ContextOption, MaxAge, open_contexts
 from grandbatch.cli.output import show_lines
 from grandbatch.cli.running.loading import loading
 from grandbatch.cli.training import make_config

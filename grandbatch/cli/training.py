@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import shlex
 from collections.abc import Callable
 from contextlib import ExitStack, closing, nullcontext
@@ -13,35 +12,33 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from grandbatch.cli import contexts as c
 from grandbatch.cli import options as o
+from grandbatch.cli.learning import contexts as c
+from grandbatch.cli.learning import splits as s
 from grandbatch.cli.output import show
 from grandbatch.cli.running.loading import loading
 from grandbatch.cli.running.progress import Stages
 from grandbatch.config import BatchConfig
-from grandbatch.errors import StoreMismatchError, UsageError
+from grandbatch.errors import StoreMismatchError
 from grandbatch.features import resolve_feature_set
 from grandbatch.features.built_in import BUILT_IN
 from grandbatch.files.refusals import refuse_inside_store
 from grandbatch.files.whole import room_for
 from grandbatch.ranks import join_ranks
-from grandbatch.splits import Split, split_store
+from grandbatch.splits import Split
 from grandbatch.store.reader import CACHE_BYTES, MatrixStore
 from grandbatch.training.interrupts import Ending, HeldInterrupts
-from grandbatch.training.provenance import TEST, TRAIN
+from grandbatch.training.totals import Goal
 from grandbatch.values.texts import strict_json
-from grandbatch.values.times import moment, to_nanoseconds
+from grandbatch.values.times import moment
 
 if TYPE_CHECKING:
     from grandbatch.processor import BatchProcessor
-    from grandbatch.training.totals import Goal
 
 _BATCHES = {one: getattr(BatchConfig, one) for one in ("strategic", "tactical", c.HIERARCHICAL)}
 """Settings for batches of the sets that have their own, and of the team that sees two."""
 
 _log = logging.getLogger("grandbatch")
-
-_ROUNDING = 1e-9
 
 _Store = Annotated[Path, typer.Option("--store", help="A finished store.")]
 _CheckpointDir = Annotated[
@@ -74,21 +71,6 @@ _Weights = Annotated[
     ),
 ]
 _Seed = Annotated[int, typer.Option(help="Seed of order, weights and actions.")]
-_Split = Annotated[
-    str | None,
-    typer.Option(
-        help="Shares of the windows, in time: train,validation,test or train,test; e.g. "
-        "0.7,0.15,0.15. The test is kept for grandbatch evaluate."
-    ),
-]
-_TrainUntil = Annotated[
-    str | None, typer.Option(help="Instead of shares: learn from windows before this time.")
-]
-_TestFrom = Annotated[
-    str | None,
-    typer.Option(help="Keep windows from this time on; validate on those in between."),
-]
-_Embargo = Annotated[str, typer.Option(help="Time left out between splits, e.g. 1D.")]
 _MaxMemoryPercent = Annotated[
     float | None,
     typer.Option(help="Percent of the limit that may be used (80, strategic 75)."),
@@ -151,10 +133,10 @@ def train(
     learning: LearningFlags,
     resume: _Resume = True,
     since_last: _SinceLast = False,
-    split: _Split = None,
-    train_until: _TrainUntil = None,
-    test_from: _TestFrom = None,
-    embargo: _Embargo = "0",
+    split: s.SplitShares = None,
+    train_until: s.TrainUntil = None,
+    test_from: s.TestFrom = None,
+    embargo: s.Embargo = "0",
     memory_limit: o.MemoryLimitOption = None,
     metrics_port: _MetricsPort = None,
     init_from: _InitFrom = None,
@@ -186,7 +168,7 @@ def train(
         check_holds(opened, set_name)
     if trace is not None:
         refuse_inside_store(trace, "the trace (--trace)")
-    splits = make_splits(opened, split, train_until, test_from, embargo)
+    splits = s.make_splits(opened, split, train_until, test_from, embargo)
     with loading():
         from grandbatch.experiment import take_weights, wire_training
 
@@ -286,64 +268,12 @@ def _describe(processor: BatchProcessor, schedule: int) -> dict[str, Any]:
 
 def _goal_of(processor: BatchProcessor) -> Goal | None:
     """Return how far a training is to go; None where --epochs counts only those of what is new."""
-    return processor.goal if len(processor.lineage.stages) == 1 else None
+    goal = Goal(processor.epochs, len(processor.loader))
+    return goal if len(processor.lineage.stages) == 1 else None
 
 
 def _period(split: Split) -> str:
     return f"{split.n_windows:,} windows from {moment(split.start)} to {moment(split.stop)}"
-
-
-def make_splits(
-    store: MatrixStore,
-    shares: str | None,
-    train_until: str | None,
-    test_from: str | None,
-    embargo: str,
-) -> dict[str, Split] | None:
-    """Make the splits that flags ask for; None where they ask for none.
-
-    Raises
-    ------
-    UsageError
-        If they contradict each other, or a split has no window.
-    """
-    if shares is None and train_until is None and test_from is None:
-        if embargo != "0":
-            raise UsageError("--embargo lies between splits: give --split 0.7,0.15,0.15 as well")
-        return None
-    if shares is not None:
-        if train_until is not None or test_from is not None:
-            raise UsageError("--split gives shares, --train-until and --test-from times; give one")
-        parts = _read_shares(shares)
-        made = split_store(store, parts, embargo=embargo)
-        left = 1.0 - math.fsum(parts.values())
-        if left > _ROUNDING:
-            _log.warning(
-                "--split %s leaves the last %.3g %% of the windows out: nothing learns from them, "
-                "and nothing is judged by them",
-                shares,
-                100 * left,
-            )
-        return made
-    if train_until is None or test_from is None:
-        raise UsageError("--train-until and --test-from belong together; give both")
-    bounds: dict[str, tuple[str | None, str | None]] = {TRAIN: (None, train_until)}
-    between = to_nanoseconds(train_until, "--train-until"), to_nanoseconds(test_from, "--test-from")
-    if between[0] < between[1]:
-        bounds["validation"] = (train_until, test_from)
-    return split_store(store, {**bounds, TEST: (test_from, None)}, embargo=embargo)
-
-
-def _read_shares(text: str) -> dict[str, float]:
-    try:
-        shares = [float(part) for part in text.split(",")]
-        names = {2: (TRAIN, TEST), 3: (TRAIN, "validation", TEST)}[len(shares)]
-    except (KeyError, ValueError):
-        raise UsageError(
-            "--split wants the shares of train, validation and test, such as 0.7,0.15,0.15, or of "
-            f"train and test, such as 0.8,0.2; got {text!r}"
-        ) from None
-    return dict(zip(names, shares, strict=True))
 
 
 def _follow(processor: BatchProcessor, trainer: Any, trace: Path | None, rank: int) -> bool:
