@@ -31,7 +31,7 @@ from grandbatch.training.guard import TrainingGuard, planned_bytes
 from grandbatch.training.interrupts import HeldInterrupts
 from grandbatch.training.lineage import Lineage
 from grandbatch.training.metrics_log import MetricsLog
-from grandbatch.training.provenance import Provenance, with_training_split
+from grandbatch.training.provenance import Goal, Provenance, with_training_split
 from grandbatch.training.resuming import (
     Beginning,
     begin_since_last,
@@ -40,7 +40,7 @@ from grandbatch.training.resuming import (
     take_up,
 )
 from grandbatch.training.source import open_store
-from grandbatch.training.totals import Goal, Means, Totals, check_best
+from grandbatch.training.totals import Means, Totals, check_best
 from grandbatch.training.trainer import Trainer
 from grandbatch.training.validation import Validation
 from grandbatch.values.checks import parse_bytes

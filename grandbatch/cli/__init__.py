@@ -15,7 +15,7 @@
 | `upkeep` | `cache`, `quarantine`, `doctor`, `config` |
 | `demo` | `demo` |
 | `options` | flags that several commands share |
-| `contexts` | flags for windows of coarser bars, and their stores |
+| `learning` | flags that say what a training learns from: splits, contexts |
 | `settings` | settings that are no flags: variables, files, defaults |
 | `output` | results on stdout, as text or JSON |
 """

@@ -28,7 +28,7 @@ from grandbatch.ranks import join_ranks
 from grandbatch.splits import Split
 from grandbatch.store.reader import CACHE_BYTES, MatrixStore
 from grandbatch.training.interrupts import Ending, HeldInterrupts
-from grandbatch.training.totals import Goal
+from grandbatch.training.provenance import Goal
 from grandbatch.values.texts import strict_json
 from grandbatch.values.times import moment
 

@@ -17,8 +17,7 @@ from grandbatch.mappo.saving import chosen
 from grandbatch.mappo.team import Team
 from grandbatch.position import Position
 from grandbatch.store import MatrixStore
-from grandbatch.training.provenance import Provenance
-from grandbatch.training.totals import Goal
+from grandbatch.training.provenance import Goal, Provenance
 
 
 @dataclass(frozen=True)

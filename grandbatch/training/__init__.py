@@ -8,7 +8,7 @@
 | `agreement` | what all ranks settle on, at stated steps |
 | `totals` | sums over a whole training, resumed or not |
 | `validation` | `Validation`: windows that a trainer is judged on at the end of epochs |
-| `provenance` | `Provenance`: which bars a training has seen, and what is kept from it |
+| `provenance` | `Provenance`: which bars a training has seen; `Goal`: how far it is to go |
 | `lineage` | `Lineage`: which stores a training went through, and which windows it had |
 | `resuming` | taking up a training: on the same windows, or on those that are new |
 | `source` | the store that a training learns from |

@@ -1,4 +1,4 @@
-"""`Provenance`: which bars a training has seen, kept with every checkpoint of it.
+"""`Provenance`: which bars a training has seen, kept with every checkpoint of it; and its `Goal`.
 
 What a model is judged on must not be what it learnt from, nor what the best of its checkpoints was
 chosen by. So each checkpoint says which times its training read, and which part was kept from it.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from grandbatch.errors import CheckpointError, UsageError
 from grandbatch.splits.split import Split
+from grandbatch.values.checks import whole
 from grandbatch.values.times import shown
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ TRAIN, TEST = "train", "test"
 """Names of the splits that are learnt from, and kept for the end."""
 
 _KEY = "provenance"
+_GOAL = "goal"
 _FOREVER = 2**63 - 1
 
 Stretch = tuple[int, int]
@@ -175,6 +177,34 @@ class Provenance:
                 "--split 0.7,0.15,0.15 into another folder, or evaluate on later bars"
             )
         return Split(self.seen_until, last + 1, self.seen_until, _FOREVER, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How far a training is to go, kept with every checkpoint of it."""
+
+    epochs: int
+    epoch_steps: int
+    """Batches of an epoch, at the batch size asked for."""
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Checkpoint) -> Goal | None:
+        """Read what a checkpoint says; None where it was written before it said anything.
+
+        Raises
+        ------
+        CheckpointError
+            If what it says makes no sense.
+        """
+
+        def read(value: Any) -> Goal:
+            return cls(*(whole(name, value[name], 0) for name in ("epochs", "epoch_steps")))
+
+        return checkpoint.said(_GOAL, read, "how far its training was to go")
+
+    def to_state(self) -> dict[str, Any]:
+        """Return what goes into a checkpoint's state, as JSON types."""
+        return {_GOAL: asdict(self)}
 
 
 def with_training_split(

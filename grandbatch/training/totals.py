@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,10 +13,7 @@ from grandbatch.ranks import Ranks
 
 if TYPE_CHECKING:
     from grandbatch.batch import MatrixBatch
-    from grandbatch.checkpoint import Checkpoint
     from grandbatch.training.trainer import Trainer
-
-_GOAL = "goal"
 
 
 class Means:
@@ -129,34 +125,6 @@ def check_best(
             f"best_metric {name!r} is not among the metrics: {', '.join(metrics)}; "
             "choose one of these"
         )
-
-
-@dataclass(frozen=True)
-class Goal:
-    """How far a training is to go, kept with every checkpoint of it."""
-
-    epochs: int
-    epoch_steps: int
-    """Batches of an epoch, at the batch size asked for."""
-
-    @classmethod
-    def of_checkpoint(cls, checkpoint: Checkpoint) -> Goal | None:
-        """Read what a checkpoint says; None where it was written before it said anything.
-
-        Raises
-        ------
-        CheckpointError
-            If what it says makes no sense.
-        """
-
-        def read(value: Any) -> Goal:
-            return cls(_count(value["epochs"]), _count(value["epoch_steps"]))
-
-        return checkpoint.said(_GOAL, read, "how far its training was to go")
-
-    def to_state(self) -> dict[str, Any]:
-        """Return what goes into a checkpoint's state, as JSON types."""
-        return {_GOAL: asdict(self)}
 
 
 class Totals:
