@@ -30,8 +30,6 @@ OF_EACH_ITS_OWN = {"BLOCK", "FORMAT", "LOOKBACK", "N_FEATURES", "STATE_FORMAT", 
 
 SCREEN_LINES = 60
 """So many lines a function has at the most, without its docstring."""
-BEYOND_A_SCREEN = {"grandbatch.kernels.bars.csv_rows.read_lines"}
-"""In kernels, to hand arrays to another function for each line costs too much."""
 
 FLOORS = 7
 """So many parts of `bars/` import one another in a row, at the most, its face among them."""
@@ -212,7 +210,7 @@ def test_a_function_fits_a_screen():
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
-    assert {name for name, lines in lengths.items() if lines > SCREEN_LINES} == BEYOND_A_SCREEN
+    assert {name for name, lines in lengths.items() if lines > SCREEN_LINES} == set()
 
 
 def repeated(functions):

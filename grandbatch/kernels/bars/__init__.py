@@ -3,6 +3,7 @@
 | module | |
 |---|---|
 | `loads` | bytes of memory by their address |
+| `numbers` | decimal numbers in text to the nearest doubles |
 | `csv_rows` | lines of CSV to numbers and the places of texts |
 | `texts` | texts that lie scattered in a block |
 | `calendar` | Gregorian dates to days since 1970 |
