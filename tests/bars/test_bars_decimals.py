@@ -72,3 +72,48 @@ def test_bars_of_decimals_are_those_of_the_csv(tmp_path, prices, volume):
                   for kind in ("parquet", "csv"))  # fmt: skip
     assert len(ours) == n
     assert ours.equals(same)
+
+
+CENTS = [decimal.Decimal(n).scaleb(-2) for n in range(100_010, 100_070)]
+
+
+def write(path, close, **others):
+    low, high = (pa.array([CENTS[at]] * len(CENTS), pa.decimal128(20, 2)) for at in (0, -1))
+    times = np.datetime64("2024-01-01", "us") + np.arange(len(CENTS)) * np.timedelta64(60, "s")
+    bar = {"open": low, "high": high, "low": low, "close": close, "volume": np.arange(len(CENTS))}
+    pq.write_table(pa.table({"timestamp": times, **bar, **others}), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "close",
+    [
+        pa.array(CENTS, pa.decimal32(9, 2)),
+        pa.array(CENTS, pa.decimal64(18, 2)),
+        pa.array(CENTS, pa.decimal256(70, 30)),
+        pa.array(CENTS, pa.decimal128(20, 2)).dictionary_encode(),
+    ],
+    ids=["32 bits", "64 bits", "256 bits", "dictionary"],
+)
+def test_decimals_of_every_width_are_their_doubles(tmp_path, close):
+    bars = gb.read_bars(write(tmp_path / "x.parquet", close), cache=tmp_path / "c").compute()
+    assert bars["close"].tolist() == [float(value) for value in CENTS]
+
+
+def test_a_decimal_that_is_null_is_missing_and_moves_no_other(tmp_path):
+    close = pa.array([None, *CENTS[1:30], None, *CENTS[31:]], pa.decimal128(20, 2))
+    path = write(tmp_path / "x.parquet", close)
+    bars = gb.read_bars(path, cache=tmp_path / "c", max_bad_fraction=0.1).compute()
+    assert bars["close"].tolist() == [float(value) for value in CENTS[1:30] + CENTS[31:]]
+    assert bars["volume"].tolist() == [*range(1, 30), *range(31, len(CENTS))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [(pa.decimal128(5, 0), "2"), (pa.decimal64(9, 2), "2.00")]
+)
+def test_rows_are_chosen_by_a_decimal_as_it_is_written(tmp_path, kind, text):
+    wanted = pa.array([decimal.Decimal(2 + n % 3) for n in range(len(CENTS))], kind)
+    close = pa.array(CENTS, pa.decimal128(20, 2))
+    path = write(tmp_path / "x.parquet", close, publisher=wanted)
+    bars = gb.read_bars(path, cache=tmp_path / "c", where={"publisher": [text]}).compute()
+    assert bars["close"].tolist() == [float(value) for value in CENTS[::3]]

@@ -395,7 +395,31 @@ def test_server_time_is_a_zone_and_what_its_clock_is_ahead(tmp_path):
     assert (west == wall + pd.Timedelta(hours=6)).all()
 
 
-@pytest.mark.parametrize("zone", ["America/New_York+7", "+07:00", "Nowhere+07:00", "EET+07:60"])
+@pytest.mark.parametrize("changes", ["2018-03", "2018-10"])
+@pytest.mark.parametrize(
+    ("zone", "ahead"),
+    [
+        ("Europe/London-01:30", "-90min"),
+        ("America/Sao_Paulo+03:30", "210min"),
+        ("Australia/Lord_Howe-10:30", "-630min"),
+        ("Asia/Kolkata", "0min"),
+    ],
+)
+def test_a_clock_ahead_or_behind_changes_when_its_zone_does(tmp_path, zone, ahead, changes):
+    utc = pd.date_range(f"{changes}-01", periods=40 * 48, freq="30min", tz="UTC")
+    plain = zone if ahead == "0min" else zone[:-6]
+    wall = utc.tz_convert(plain).tz_localize(None) + pd.Timedelta(ahead)
+    path = write(tmp_path / "x.csv", wall.strftime("%Y.%m.%d %H:%M"))
+    assert (times_of(path, 9000, timezone=zone) == utc.tz_localize(None)).all()
+
+
+ZONES_THAT_ARE_NONE = [
+    *("America/New_York+7", "+07:00", "Nowhere+07:00", "EET+07:60", "America/New_York+0700"),
+    *("America/New_York+24:00", "Europe/London-99:00", "UTC+5", "America/New_York +07:00"),
+]
+
+
+@pytest.mark.parametrize("zone", ZONES_THAT_ARE_NONE)
 def test_a_zone_that_there_is_not_is_a_wrong_usage(zone):
     with pytest.raises(UsageError, match="timezone"):
         BarRules(timezone=zone)

@@ -248,6 +248,25 @@ def test_exports_with_marks_that_were_joined_are_read_as_one(tmp_path):
         assert (bars.n_rows, bars.quarantined) == (120, {})
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("first", ["{}", '"{}"', " {}"], ids=["plain", "quoted", "blank before"])
+@pytest.mark.parametrize("encoding", [None, "utf-16"])
+def test_a_mark_between_joined_exports_hides_no_bar(tmp_path, end, first, encoding):
+    rows = [
+        f"{first.format(f'2024-01-02 17:{minute:02d}')};10,5;12;9;11;{minute}{end}"
+        for minute in range(60)
+    ]
+    header = f"time;open;high;low;close;volume{end}"
+    exports = header + "".join(rows[:20]), "".join(rows[20:40]), "".join(rows[40:])
+    path = tmp_path / "joined.csv"
+    path.write_bytes(b"".join(text.encode(encoding or "utf-8-sig") for text in exports))
+    rules = BarRules(encoding=encoding)
+    for block_bytes in (None, 300):
+        bars = prepare_bars(path, tmp_path / f"c{block_bytes}", rules, HERE, block_bytes)
+        assert bars.quarantined == {}
+        assert bars.read(0, 60, ("volume",))["volume"].tolist() == [*range(60)]
+
+
 def test_lines_that_end_in_returns_alone_may_fill_files_of_any_size(tmp_path):
     n_rows = 40_000  # 1.6 MB: more than a line may be long
     path = tmp_path / "x.csv"

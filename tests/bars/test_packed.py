@@ -172,3 +172,65 @@ def test_a_folder_of_folders_names_those_to_name(tmp_path):
     (tmp_path / "other").mkdir()
     with pytest.raises(InputError, match=r"name folders in it that hold some: AAPL/, MSFT/$"):
         resolve_inputs(tmp_path)
+
+
+def without_header(data):
+    return data.partition(b"\n")[2]
+
+
+@pytest.mark.parametrize("suffix", ["csv.gz", "csv.bz2", "csv.xz", "csv.zst"])
+@pytest.mark.parametrize("between", [b"", b"\xef\xbb\xbf"])
+def test_packed_files_joined_to_one_are_read_to_the_end(tmp_path, suffix, between):
+    pack = PACK[suffix]
+    data = pack(between + body(0, 40)) + pack(b"") + pack(between + without_header(body(40, 90)))
+    assert volumes(prepare(write(tmp_path / f"x.{suffix}", data), tmp_path, 777)) == [*range(90)]
+
+
+@pytest.mark.parametrize("suffix", ["csv.gz", "csv.bz2", "csv.xz"])
+def test_zeros_behind_what_is_packed_are_none_of_it(tmp_path, suffix):
+    pack, zeros = PACK[suffix], bytes(8)
+    data = pack(body(0, 40)) + zeros + pack(without_header(body(40, 90))) + zeros
+    assert volumes(prepare(write(tmp_path / f"x.{suffix}", data), tmp_path)) == [*range(90)]
+
+
+@pytest.mark.parametrize("suffix", ["csv.gz", "csv.bz2", "csv.xz", "csv.zst"])
+@pytest.mark.parametrize("damage", ["hit", "cut"])
+def test_a_second_packed_file_that_is_damaged_is_no_end_of_the_first(tmp_path, suffix, damage):
+    pack = PACK[suffix]
+    second = pack(without_header(body(40, 90)))
+    second = second[:-9] if damage == "cut" else b"?" + second[1:]
+    path = write(tmp_path / f"x.{suffix}", pack(body(0, 40)) + second)
+    with pytest.raises(InputError, match=f"not a whole .{suffix[4:]} file"):
+        prepare(path, tmp_path)
+
+
+def test_members_of_a_zip_have_columns_in_orders_of_their_own(tmp_path):
+    lines = [line.split(b",") for line in body(40, 90).splitlines()]
+    turned = b"\n".join(b",".join(reversed(fields)) for fields in lines)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("bars/2024-02/b.csv", turned)
+        archive.writestr("bars/2024-01/a.csv", body(0, 40))
+        archive.writestr("bars/2024-01/", "")
+    assert volumes(prepare(tmp_path / "x.zip", tmp_path)) == [*range(90)]
+
+
+def test_a_zip_that_is_empty_locked_or_of_other_files_says_so(tmp_path):
+    inner = zipped(a__csv=body(0, 40))
+    for name, data, what in (
+        ("empty", zipped(), "holds nothing"),
+        ("nested", zipped(b__zip=inner), "holds b.zip"),
+        ("parquet", zipped(c__parquet=b"PAR1"), "holds c.parquet"),
+        ("packed", zipped(d__csv__gz=gzip.compress(body(0, 40))), "holds d.csv.gz"),
+        ("locked", locked(inner), "password"),
+        ("void", zipped(a__csv=body(0, 40), b__csv=b""), r"\(b.csv\): the file is empty"),
+    ):
+        with pytest.raises(InputError, match=what):
+            prepare(write(tmp_path / f"{name}.zip", data), tmp_path)
+
+
+def locked(archive):
+    """A .zip that says of its members that they are encrypted."""
+    data = bytearray(archive)
+    data[data.index(b"PK\3\4") + 6] |= 1
+    data[data.index(b"PK\1\2") + 8] |= 1
+    return bytes(data)

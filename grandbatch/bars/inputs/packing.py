@@ -11,10 +11,10 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from grandbatch.bars.inputs.opening import open_raw
 from grandbatch.errors import InputError
@@ -114,15 +114,53 @@ def _open_packed(location: str, kind: str, member: str) -> Iterator[BinaryIO]:
         if kind == "gzip":
             yield cast(BinaryIO, gzip.GzipFile(fileobj=raw))
         elif kind == "bz2":
-            yield cast(BinaryIO, bz2.BZ2File(raw))
+            yield cast(BinaryIO, io.BufferedReader(_Streams(raw, bz2.BZ2Decompressor)))
         elif kind == "xz":
-            yield cast(BinaryIO, lzma.LZMAFile(raw))  # noqa: SIM115 (nothing of its own is open)
+            yield cast(BinaryIO, io.BufferedReader(_Streams(raw, lzma.LZMADecompressor)))
         elif kind == "zstd":
             import pyarrow as pa
 
             yield pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
         else:
             yield raw
+
+
+class _Streams(io.RawIOBase):
+    """Streams of .bz2 or .xz, one behind the other, with zeros between them.
+
+    Python's own readers take what can't be unpacked behind the first of them for the end.
+    """
+
+    def __init__(
+        self,
+        packed: BinaryIO,
+        begin: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor],
+    ) -> None:
+        self._packed, self._begin = packed, begin
+        self._stream = begin()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, room: Any) -> int:
+        data = b""
+        while not data:
+            rest = b""
+            if self._stream.eof:
+                rest = self._stream.unused_data.lstrip(b"\0")
+                while not rest:
+                    more = self._packed.read(_STEP_BYTES)
+                    if not more:
+                        return 0
+                    rest = more.lstrip(b"\0")
+                self._stream = self._begin()
+            elif self._stream.needs_input:
+                rest = self._packed.read(_STEP_BYTES)
+                if not rest:
+                    raise EOFError("it ends in the middle")
+            data = self._stream.decompress(rest, len(room))
+        room[: len(data)] = data
+        return len(data)
 
 
 @contextmanager

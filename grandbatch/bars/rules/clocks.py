@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from grandbatch.errors import UsageError
 
-_AHEAD = r"([+-])(\d\d):([0-5]\d)"
+_AHEAD = r"([+-])([01]\d|2[0-3]):([0-5]\d)"
 
 
 def split_zone(name: str) -> tuple[str, int]:
@@ -27,7 +27,7 @@ def split_zone(name: str) -> tuple[str, int]:
         return zone, minutes * 60_000_000_000 * (-1 if ahead[1] == "-" else 1)
     raise UsageError(
         f"timezone {name!r} is unknown; write an IANA name such as America/New_York, "
-        "or one with what the clock is ahead of it, such as America/New_York+07:00"
+        "or one with what the clock is ahead of it, such as America/New_York+07:00 or UTC+05:30"
     )
 
 
