@@ -72,11 +72,16 @@ class FeatureStatistics:
         if not len(values):
             return
         fine = values.isfinite()
+        is_whole = bool(fine.all())  # as nearly always: nothing has to be left out
+
+        def fill(rows: torch.Tensor, number: float) -> torch.Tensor:
+            return rows if is_whole else rows.where(fine, number)
+
         count = fine.sum(0).to(torch.float64)
-        mean = values.where(fine, 0.0).sum(0) / count.clamp_min(1)
-        squares = (values - mean).where(fine, 0.0).square().sum(0)
-        least = values.where(fine, torch.inf).amin(0)
-        self._combine(count, mean, squares, least, values.where(fine, -torch.inf).amax(0))
+        mean = fill(values, 0.0).sum(0) / count.clamp_min(1)
+        squares = fill(values - mean, 0.0).square().sum(0)
+        least = fill(values, torch.inf).amin(0)
+        self._combine(count, mean, squares, least, fill(values, -torch.inf).amax(0))
 
     def merge(self, other: FeatureStatistics, ranks: Ranks | None = None) -> None:
         """Count what another has counted; with `ranks`, what the others of all ranks have."""
@@ -169,5 +174,6 @@ def feature_statistics(batches: Iterable[_Windows], stride: int | None = None) -
 
 def new_rows(batch: _Windows, stride: int | None) -> torch.Tensor:
     """Return the rows of a batch's windows that no window `stride` bars before has, (V, S, F)."""
-    rows = batch.matrices[batch.weight > 0]
-    return rows if stride is None else rows[:, -min(stride, rows.shape[1]) :]
+    rows = batch.matrices
+    newest = rows if stride is None else rows[:, -min(stride, rows.shape[1]) :]
+    return newest[batch.weight > 0]

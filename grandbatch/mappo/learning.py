@@ -3,17 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torchrl.objectives import ClipPPOLoss
 
 from grandbatch.errors import TrainingError
 from grandbatch.mappo.config import MappoConfig
-from grandbatch.mappo.networks import as_policy, as_value
-from grandbatch.mappo.rollout import Rollout, build_estimator, to_experience
+from grandbatch.mappo.rollout import Experience, Rollout, build_estimator, to_experience
 from grandbatch.ranks import Ranks
+
+
+class Losses(NamedTuple):
+    """What a minibatch says of the networks, each a mean over its windows and agents, ()."""
+
+    objective: torch.Tensor
+    """Of the actors: how much less than possible was gained."""
+    entropy: torch.Tensor
+    """Of the actors' choices, in nats."""
+    critic: torch.Tensor
+    """How far the critic was off, times its coefficient."""
+
+
+def losses_of(
+    data: Experience, logits: torch.Tensor, value: torch.Tensor, config: MappoConfig
+) -> Losses:
+    """Compute the losses of clipped proximal policy optimisation.
+
+    Each agent's gain is clipped by itself. See Schulman et al., https://arxiv.org/abs/1707.06347.
+    Operations are those of TorchRL's `ClipPPOLoss`, in its order, so that gradients are the same
+    to the bit; what it computes for its own reports is left out.
+
+    Parameters
+    ----------
+    data : Experience
+        V windows.
+    logits : (V, n, 5) float32
+        What the actors say now.
+    value : (V, n, 1) float32
+        What the critic says now.
+    config : MappoConfig
+        `clip_epsilon`: probabilities that changed by a larger share gain no more; and
+        `critic_coefficient`.
+    """
+    log_probs = logits - logits.logsumexp(dim=-1, keepdim=True)
+    chosen = log_probs.gather(-1, data.action.unsqueeze(-1)).squeeze(-1)
+    log_weight = (chosen - data.log_prob).unsqueeze(-1)
+    # float32 before the logarithm: a rounding later would be another number
+    epsilon = logits.new_tensor(config.clip_epsilon)
+    clipped = log_weight.clamp((-epsilon).log1p(), epsilon.log1p())
+    gains = [log_weight.exp() * data.advantage, clipped.exp() * data.advantage]
+    gain = torch.stack(gains, -1).min(dim=-1).values
+    finite = log_probs.clamp(min=torch.finfo(log_probs.dtype).min)
+    entropy = -(finite * log_probs.softmax(-1)).sum(-1)
+    error = nn.functional.smooth_l1_loss(data.value_target, value, reduction="none")
+    return Losses((-gain).mean(), entropy.mean(), (config.critic_coefficient * error).mean())
 
 
 class Learner:
@@ -35,18 +79,9 @@ class Learner:
     ) -> None:
         self.config = config
         self.ranks = ranks
-        self.critic = critic
+        self.actor, self.critic = actor, critic
         self.parameters = [*actor.parameters(), *critic.parameters()]
         self.device = self.parameters[0].device
-        self._loss = ClipPPOLoss(
-            as_policy(actor),
-            as_value(critic),
-            clip_epsilon=config.clip_epsilon,
-            entropy_coeff=1.0,  # weighted here: the weight changes from batch to batch
-            critic_coeff=config.critic_coefficient,
-            functional=False,
-            log_explained_variance=False,
-        )
         self._estimator = build_estimator(config).to(self.device)
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate, foreach=True)
 
@@ -79,7 +114,7 @@ class Learner:
             order = torch.randperm(n_windows, generator=generator)
             for part in torch.split(order, self.config.minibatch_windows):
                 own = part[(part >= first) & (part < stop)] - first
-                steps.append(self._step(data[own.to(self.device)], len(part), batches))
+                steps.append(self._step(data.rows(own.to(self.device)), len(part), batches))
         loss, entropy = torch.stack(steps).mean(0).tolist()
         return {"avg_loss": loss, "entropy": entropy}
 
@@ -100,24 +135,25 @@ class Learner:
             "param_groups": self.optimizer.state_dict()["param_groups"],
         }
 
-    def _step(self, data: Any, n_windows: int, batches: int) -> torch.Tensor:
+    def _step(self, data: Experience, n_windows: int, batches: int) -> torch.Tensor:
         """Take one step of the optimizer; return loss and entropy, (2,) float32.
 
         `data` are this rank's windows of a minibatch that has `n_windows`.
         """
         self.optimizer.zero_grad()
         found = torch.zeros(2, device=self.device)
-        if len(data):
-            try:
-                losses = self._loss(data)
-            except ValueError as error:
-                raise self._not_finite(f"the actors' {error}", batches) from error
-            bonus = losses["loss_entropy"] * self.config.entropy_coefficient_at(batches)
-            loss = losses["loss_objective"] + bonus + losses["loss_critic"]
+        if data.n_windows:
+            logits = self.actor(data.observation, data.kept)
+            if not logits.isfinite().all():
+                raise self._not_finite("the actors' logits are not finite", batches)
+            value = self.critic(data.observation)
+            losses = losses_of(data, logits, value, self.config)
+            bonus = -losses.entropy * self.config.entropy_coefficient_at(batches)
+            loss = losses.objective + bonus + losses.critic
             # means over a rank's windows, weighted by them, add up to the mean over all
-            share = len(data) / n_windows
-            (loss * share).backward()
-            found = torch.stack([loss.detach(), losses["entropy"].detach()]) * share
+            share = data.n_windows / n_windows
+            torch.autograd.backward(loss * share)
+            found = torch.stack([loss.detach(), losses.entropy.detach()]) * share
         found = self._summed_over_ranks(found)
         if not found[0].isfinite():
             raise self._not_finite(f"the loss is {found[0].item()}", batches)

@@ -10,19 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from tensordict.nn import TensorDictModule
 from torch import nn
-from torchrl.modules import ProbabilisticActor
 
 from grandbatch.errors import UsageError
 from grandbatch.mappo.config import MappoConfig
 from grandbatch.mappo.market import EXPOSURES
-
-LOG_PROB = "sample_log_prob"
-KEPT = "kept"
 
 
 class Summary(nn.Module):
@@ -254,40 +249,6 @@ def draw_kept(config: MappoConfig, count: int, generator: torch.Generator) -> to
     """
     shape = (count, len(config.agents), sum(config.hidden_sizes))
     return (torch.rand(shape, generator=generator) >= config.dropout) / (1 - config.dropout)
-
-
-class Choice(torch.distributions.Categorical):
-    """A distribution over actions that refuses infinite logits as well as NaN.
-
-    TorchRL answers an entropy that is not finite by sampling from the global generator.
-
-    Raises
-    ------
-    ValueError
-        If a logit is not finite.
-    """
-
-    def __init__(self, logits: torch.Tensor) -> None:
-        if not logits.isfinite().all():
-            raise ValueError("logits are not finite")
-        super().__init__(logits=logits, validate_args=False)
-
-
-def as_policy(actor: nn.Module) -> Any:
-    """Wrap actors as the distribution over "action" that TorchRL's losses ask for."""
-    return ProbabilisticActor(
-        TensorDictModule(actor, in_keys=["observation", KEPT], out_keys=["logits"]),
-        in_keys=["logits"],
-        out_keys=["action"],
-        distribution_class=Choice,
-        return_log_prob=True,
-        log_prob_key=LOG_PROB,
-    )
-
-
-def as_value(critic: nn.Module) -> Any:
-    """Wrap a critic as the "state_value" that TorchRL's losses ask for."""
-    return TensorDictModule(critic, in_keys=["observation"], out_keys=["state_value"])
 
 
 def statistics(

@@ -26,7 +26,7 @@ from grandbatch.mappo.market import (
     replay,
     team_reward,
 )
-from grandbatch.mappo.networks import KEPT, LOG_PROB, observe
+from grandbatch.mappo.networks import observe
 from grandbatch.ranks import Ranks
 
 
@@ -73,6 +73,50 @@ class Rollout:
     reward: torch.Tensor
     exposure: torch.Tensor
     turnover: torch.Tensor
+
+
+class Experience(NamedTuple):
+    """What V windows taught n agents.
+
+    Parameters
+    ----------
+    observation : (V, n, D + 1) float32
+        What each agent saw.
+    action : (V, n) int64
+        What each chose.
+    log_prob : (V, n) float32
+        Logarithm of the probability of that choice.
+    kept : (V, n, H) float32 or None
+        Hidden units that the actors decided with: what a decision left out, its update must leave
+        out as well (https://arxiv.org/abs/2202.11818).
+    advantage : (V, n, 1) float32
+        Of mean 0 and deviation 1.
+    value_target : (V, n, 1) float32
+        What the critic should have said.
+    """
+
+    observation: torch.Tensor
+    action: torch.Tensor
+    log_prob: torch.Tensor
+    kept: torch.Tensor | None
+    advantage: torch.Tensor
+    value_target: torch.Tensor
+
+    @property
+    def n_windows(self) -> int:
+        """V."""
+        return len(self.action)
+
+    def rows(self, which: torch.Tensor) -> Experience:
+        """Return that of some windows, by number."""
+        return Experience(
+            self.observation[which],
+            self.action[which],
+            self.log_prob[which],
+            None if self.kept is None else self.kept[which],
+            self.advantage[which],
+            self.value_target[which],
+        )
 
 
 def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
@@ -180,7 +224,7 @@ def to_experience(
     estimator: Any,
     config: MappoConfig,
     ranks: Ranks | None = None,
-) -> TensorDict:
+) -> Experience:
     """Judge what was done, for the loss.
 
     A trajectory's last window is terminal: what comes after it is not in the batch.
@@ -200,21 +244,11 @@ def to_experience(
 
     Returns
     -------
-    TensorDict, batch size (V,)
-        `observation`, `action`, the log-probability, `advantage` (V, n, 1) of mean 0 and deviation
-        1, `value_target` (V, n, 1), and `kept`: what a decision left out, its update must leave
-        out as well (https://arxiv.org/abs/2202.11818).
+    Experience
+        Of the V windows.
     """
     valid = rollout.trajectories.valid
-    data = TensorDict(
-        {
-            "observation": rollout.observation.contiguous(),
-            "action": rollout.action,
-            LOG_PROB: rollout.log_prob,
-            KEPT: rollout.kept,
-        },
-        batch_size=[len(rollout.action)],
-    )
+    n_windows = len(rollout.action)
     value = rollout.observation.new_zeros(valid.shape)
     value[valid] = critic(rollout.observation)[:, 0, 0]
     following = torch.zeros_like(value)
@@ -234,15 +268,20 @@ def to_experience(
         batch_size=valid.shape,
     )
     target = advantage = value[valid].unsqueeze(-1)
-    if len(data):  # else another rank has windows, and this one only takes part
+    if n_windows:  # else another rank has windows, and this one only takes part
         judged = estimator(judged)
         target, advantage = judged["value_target"][valid], judged["advantage"][valid]
     # Team reward, team advantage: each agent learns from the same.
-    shape = (len(data), len(config.agents), 1)
+    shape = (n_windows, len(config.agents), 1)
     normal = _normalised(advantage, ranks or Ranks())
-    data["advantage"] = normal.unsqueeze(1).expand(shape)
-    data["value_target"] = target.unsqueeze(1).expand(shape)
-    return data
+    return Experience(
+        observation=rollout.observation.contiguous(),
+        action=rollout.action,
+        log_prob=rollout.log_prob,
+        kept=rollout.kept,
+        advantage=normal.unsqueeze(1).expand(shape),
+        value_target=target.unsqueeze(1).expand(shape),
+    )
 
 
 def _normalised(values: torch.Tensor, ranks: Ranks) -> torch.Tensor:

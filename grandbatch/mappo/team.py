@@ -396,7 +396,11 @@ class Team:
         check_contexts(self.config, len(batch), contexts)
         counts = batch.weight > 0
         parts = {"matrices": batch.matrices, **{f"context {n}": c for n, c in contexts.items()}}
-        odd = {what: ~part.isfinite().all(-1).all(-1) for what, part in parts.items()}
+        odd = {
+            what: ~part.isfinite().all(-1).all(-1)
+            for what, part in parts.items()
+            if not part.sum().isfinite()  # one number that isn't makes the sum so
+        }
         for what, where in {**odd, "next_return": batch.next_return.isinf()}.items():
             bad = counts & where
             if bad.any():

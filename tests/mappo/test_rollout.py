@@ -123,8 +123,8 @@ def test_advantages_are_those_of_the_textbook_recursion(networks, noise, changed
     raw = torch.tensor(advantage)
     target = raw + torch.tensor(value)
     normal = (raw - raw.mean()) / raw.std(correction=0)
-    assert torch.allclose(data["advantage"], normal[:, None, None].expand(-1, 3, 1), atol=1e-4)
-    assert torch.allclose(data["value_target"], target[:, None, None].expand(-1, 3, 1), atol=1e-4)
+    assert torch.allclose(data.advantage, normal[:, None, None].expand(-1, 3, 1), atol=1e-4)
+    assert torch.allclose(data.value_target, target[:, None, None].expand(-1, 3, 1), atol=1e-4)
 
 
 def test_the_critic_gives_one_value_for_the_team(networks, noise):
