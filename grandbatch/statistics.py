@@ -68,20 +68,22 @@ class FeatureStatistics:
         n_features = len(self.count)
         if rows.shape[-1] != n_features:
             raise UsageError(f"rows must have {n_features} features, got shape {tuple(rows.shape)}")
-        values = rows.detach().reshape(-1, n_features).to("cpu", torch.float64)
-        if not len(values):
+        found = rows.detach().reshape(-1, n_features).cpu()
+        if not len(found):
             return
-        fine = values.isfinite()
-        is_whole = bool(fine.all())  # as nearly always: nothing has to be left out
+        # one number that isn't finite makes the sum so: seldom there, and then looked for
+        fine = None if found.sum().isfinite() else found.isfinite()
 
-        def fill(rows: torch.Tensor, number: float) -> torch.Tensor:
-            return rows if is_whole else rows.where(fine, number)
+        def fill(values: torch.Tensor, number: float) -> torch.Tensor:
+            return values if fine is None else values.where(fine, number)
 
-        count = fine.sum(0).to(torch.float64)
+        values = found.to(torch.float64)
+        every = values.new_full((n_features,), len(values))
+        count = every if fine is None else fine.sum(0).to(torch.float64)
         mean = fill(values, 0.0).sum(0) / count.clamp_min(1)
-        squares = fill(values - mean, 0.0).square().sum(0)
-        least = fill(values, torch.inf).amin(0)
-        self._combine(count, mean, squares, least, fill(values, -torch.inf).amax(0))
+        squares = fill(values - mean, 0.0).square_().sum(0)
+        least, most = fill(found, torch.inf).amin(0), fill(found, -torch.inf).amax(0)
+        self._combine(count, mean, squares, least.to(torch.float64), most.to(torch.float64))
 
     def merge(self, other: FeatureStatistics, ranks: Ranks | None = None) -> None:
         """Count what another has counted; with `ranks`, what the others of all ranks have."""
