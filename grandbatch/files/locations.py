@@ -172,18 +172,27 @@ def read_location(location: Path, max_bytes: int) -> bytes:
     ------
     OSError
     """
+    return read_versioned(location, max_bytes)[0]
+
+
+def read_versioned(location: Path, max_bytes: int) -> tuple[bytes, str | None]:
+    """Read a file as `read_location` does, with its version, as `version_of` tells it.
+
+    None where that isn't known for certain: a file on a disk, or of a place that tells it by
+    another request.
+    """
     objects = objects_at(location)
     if objects is not None:
-        return objects.read("", max_bytes)
+        return objects.read_version("", max_bytes)
     if not is_remote(location):
-        return read_whole(location, max_bytes)
+        return read_whole(location, max_bytes), None
     with as_os_errors():
         n_bytes = location.stat().st_size
         if n_bytes > max_bytes:
             raise OSError(
                 errno.EOVERFLOW, f"it has {n_bytes:,} bytes, at most {max_bytes:,} are read"
             )
-        return location.read_bytes()
+        return location.read_bytes(), None
 
 
 def is_occupied(location: Path) -> bool:

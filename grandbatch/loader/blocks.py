@@ -109,9 +109,14 @@ class BlockFeed:
         self._closed = False
         self._taking = threading.Lock()
         store = self._store = tables[0].store
+        self._far = not store.is_near
         store.fetch(chunk for share in shares for chunk in order.block_chunks(share.block))
+        tables[0].labels.begin(
+            chunk for share in shares for chunk in order.block_chunks(share.block).tolist()
+        )
+        self._around = self._neighbours() if self._far and self._resident else {}
         self._threads = max(1, min(threads, available_cores() - 1))
-        if not store.is_near:
+        if self._far:
             requests = min(_REQUESTS, _REQUESTED_BYTES // store.spec.data.chunk_bytes)
             self._threads = max(self._threads, requests)
         self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="grandbatch-decode")
@@ -137,6 +142,19 @@ class BlockFeed:
             self._ahead.append(self._start(self._shares.popleft(), table))
         return bool(self._ahead)
 
+    def _reads_whole(self, share: Share) -> bool:
+        """Whether all chunks of a share's block are read for it."""
+        return share.size >= _FEW * len(self._order.block_chunks(share.block))
+
+    def _neighbours(self) -> dict[int, list[tuple[int, int]]]:
+        """Part all (slot, chunk) that will be read into what is read at once; by chunk."""
+        places: dict[int, int] = {}
+        for share in filter(self._reads_whole, self._shares):
+            chunks = self._order.block_chunks(share.block).tolist()
+            places.update(zip(chunks, self._order.block_places(share.block).tolist(), strict=True))
+        runs = self._store.runs([(places[chunk], chunk) for chunk in sorted(places)])
+        return {chunk: run for run in runs for _, chunk in run}
+
     def _start(self, share: Share, table: Table) -> _Loading:
         chunks = self._order.block_chunks(share.block)
         if self._resident:
@@ -144,11 +162,17 @@ class BlockFeed:
         else:
             slots = np.arange(len(chunks), dtype=np.int32)
             table.reuse(keep=False)
-        whole = share.size >= _FEW * len(chunks)
+        whole = self._reads_whole(share)
         # as they lie on the disk
         every = sorted(zip(slots.tolist(), chunks.tolist(), strict=True), key=itemgetter(1))
         runs = self._store.runs
-        todo = deque(runs(every) if whole else ())
+        if whole and self._around:
+            # whoever asks for a chunk gets those around it by the same request
+            todo = deque(
+                {id(run): run for _, chunk in every for run in [self._around[chunk]]}.values()
+            )
+        else:
+            todo = deque(runs(every) if whole else ())
         ready = threading.Event()
 
         def order_windows() -> Int32:
@@ -180,7 +204,7 @@ class BlockFeed:
                     if not todo:
                         return
                     mine = [one for one in todo.popleft() if table.claim(one[0])]
-                if len(mine) > 1:
+                if mine and self._far:
                     table.read_ahead([chunk for _, chunk in mine], files)
                 for slot, chunk in mine:
                     try:

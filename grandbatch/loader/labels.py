@@ -8,7 +8,8 @@ their chunk and lie beside it.
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,6 +50,9 @@ def stored_names(dtype: np.dtype[np.void]) -> tuple[str, ...]:
     return (*STORED_LABELS, *(name for name in dtype.names or () if name == "targets"))
 
 
+_REQUESTS = 32
+"""Reads under way at once, where each is a request."""
+
 Records = npt.NDArray[np.void]
 
 
@@ -60,6 +64,10 @@ class LabelSource(Protocol):
 
     records: Records
     """(n,) `label_dtype`."""
+
+    def begin(self, chunks: Iterable[int]) -> None:
+        """Begin to read the values of chunks that will be loaded, where each is waited for."""
+        ...
 
     def load(self, slot: int, chunk: int, files: OpenFiles) -> Records:
         """Make the values of a chunk's windows available, and return them. Thread-safe.
@@ -77,6 +85,9 @@ class SlotLabels:
     def __init__(self, store: MatrixStore, n_slots: int):
         self._store = store
         self.records: Records = np.empty(n_slots * store.chunk_windows, label_dtype(store))
+
+    def begin(self, chunks: Iterable[int]) -> None:
+        """Do nothing: they come with their chunk."""
 
     def load(self, slot: int, chunk: int, files: OpenFiles) -> Records:
         """Read the values of a chunk's windows into a slot."""
@@ -103,26 +114,59 @@ class WholeLabels:
             self._names += ("start",)
         self._piece = store.spec.label_chunk_windows
         self._loaded: set[int] = set()
+        self._coming: dict[int, list[Future[None]]] = {}
         self._lock = threading.Lock()
+
+    def begin(self, chunks: Iterable[int]) -> None:
+        """Begin to read the values around chunks, where each read is a request."""
+        if self._store.is_near:
+            return
+        with self._lock:
+            wanted = dict.fromkeys(self._group_of(chunk) for chunk in chunks)
+            reads = [
+                (piece, name)
+                for piece in wanted
+                if piece not in self._loaded and piece not in self._coming
+                for name in self._names
+            ]
+            if not reads:
+                return
+            pool = ThreadPoolExecutor(min(_REQUESTS, len(reads)), "grandbatch-labels")
+            for piece, name in reads:
+                self._coming.setdefault(piece, []).append(pool.submit(self._read, piece, name))
+            pool.shutdown(wait=False)
 
     def load(self, slot: int, chunk: int, files: OpenFiles) -> Records:
         """Read the values around a chunk, unless they are there already."""
         first, stop = self._store.chunk_range(chunk)
-        piece = first // self._piece
+        piece = self._group_of(chunk)
+        self.begin([chunk])
         with self._lock:
-            if piece not in self._loaded:
-                self._read(piece * self._piece, min((piece + 1) * self._piece, len(self._store)))
+            coming = self._coming.get(piece)
+            if coming is None and piece not in self._loaded:
+                for name in self._names:
+                    self._read(piece, name)
                 self._loaded.add(piece)
+        if coming is not None:
+            self._wait_for(piece, coming)
         return self.records[first:stop]
 
-    def _read(self, first: int, stop: int) -> None:
-        def read(name: str) -> None:
-            values: Any = getattr(self._store, name)[first:stop]
-            self.records[name][first:stop] = values
+    def _wait_for(self, piece: int, coming: Sequence[Future[None]]) -> None:
+        wait(coming)
+        failed = next((error for read in coming if (error := read.exception())), None)
+        with self._lock:
+            if self._coming.get(piece) is coming:
+                del self._coming[piece]
+                if failed is None:
+                    self._loaded.add(piece)
+        if failed is not None:
+            raise failed
 
-        if self._store.is_near:
-            for name in self._names:
-                read(name)
-            return
-        with ThreadPoolExecutor(len(self._names)) as pool:  # each is a request
-            list(pool.map(read, self._names))
+    def _group_of(self, chunk: int) -> int:
+        return self._store.chunk_range(chunk)[0] // self._piece
+
+    def _read(self, piece: int, name: str) -> None:
+        first = piece * self._piece
+        stop = min(first + self._piece, len(self._store))
+        values: Any = getattr(self._store, name)[first:stop]
+        self.records[name][first:stop] = values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 from grandbatch.files.kept_files import FileKeeper, KeptFolder, keeper_of
 from grandbatch.files.locations import is_remote, version_of
 from grandbatch.store.format import MANIFEST_NAME
+
+_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,14 @@ class Identity:
     def of(cls, store: Path) -> Identity:
         """Take the identity of the store now at a path."""
         if is_remote(store):
-            return cls(0, 0, 0, version_of(store / MANIFEST_NAME))
+            return cls.told(version_of(store / MANIFEST_NAME))
         status = (store / MANIFEST_NAME).stat()
         return cls(status.st_ino, status.st_mtime_ns, status.st_size)
+
+    @classmethod
+    def told(cls, version: str) -> Identity:
+        """Make the identity of a remote store from the version of its manifest."""
+        return cls(0, 0, 0, version)
 
     @classmethod
     def find(cls, store: Path) -> Identity | None:
@@ -49,10 +57,16 @@ class LastLook:
 
     def __init__(self) -> None:
         self._at = -math.inf
+        self._turn = threading.Lock()
 
-    def is_recent(self) -> bool:
-        """Whether it was less than a second ago."""
-        return time.monotonic() - self._at < 1
+    def is_due(self) -> bool:
+        """Whether it was a second ago or more: then the caller is to look, and nobody else."""
+        now = time.monotonic()
+        with self._turn:
+            is_due = now - self._at >= _LOOK_SECONDS
+            if is_due:
+                self._at = now
+        return is_due
 
     def was_now(self) -> None:
         """Take note of one."""

@@ -27,7 +27,7 @@ from grandbatch.errors import (
     StoreUnreachableError,
 )
 from grandbatch.files.digested import content_sha256
-from grandbatch.files.locations import is_remote, read_location, told
+from grandbatch.files.locations import is_remote, read_versioned, told
 from grandbatch.store.format import FORMAT, MANIFEST_NAME, MAX_MANIFEST_BYTES
 from grandbatch.values.texts import read_json
 
@@ -92,7 +92,12 @@ class Manifest:
 
     @classmethod
     def read(cls, store: Path) -> Manifest:
-        """Read a store's manifest.
+        """Read a store's manifest, as `read_versioned` does."""
+        return cls.read_versioned(store)[0]
+
+    @classmethod
+    def read_versioned(cls, store: Path) -> tuple[Manifest, str | None]:
+        """Read a store's manifest, with the version of its file where that came with it.
 
         Raises
         ------
@@ -103,7 +108,7 @@ class Manifest:
         """
         path = store / MANIFEST_NAME
         try:
-            raw = read_location(path, MAX_MANIFEST_BYTES)
+            raw, version = read_versioned(path, MAX_MANIFEST_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             raise StoreNotFoundError(_not_a_store(store)) from None
         except OSError as error:
@@ -122,15 +127,14 @@ class Manifest:
                 )
             if value.pop("sha256") != content_sha256(value):
                 raise ValueError("its sha256 is not that of its content")
-            return cls(
-                {name: _digests(array) for name, array in value["arrays"].items()},
-                {str(k): str(v) for k, v in value["metadata"].items()},
-            )
+            arrays = {name: _digests(array) for name, array in value["arrays"].items()}
+            metadata = {str(k): str(v) for k, v in value["metadata"].items()}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedStoreError(
                 f"{path} is damaged ({type(error).__name__}: {error}); "
                 "build the store again with --overwrite"
             ) from None
+        return cls(arrays, metadata), version
 
 
 def _not_a_store(store: Path) -> str:

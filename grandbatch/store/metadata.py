@@ -3,41 +3,125 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from grandbatch.errors import (
     DamagedStoreError,
+    StoreChangedError,
     StoreError,
     StoreMismatchError,
     StoreUnreachableError,
 )
 from grandbatch.files.locations import is_remote, read_location, told
+from grandbatch.files.verbs import is_in_objects
+from grandbatch.store.attributes import problem_of
 from grandbatch.store.format import (
+    ARRAY_NAMES,
     CRC_BYTES,
     FORMAT,
     MAX_CHUNK_BYTES,
     MAX_METADATA_BYTES,
     StoreSpec,
 )
+from grandbatch.store.identity import Identity, LastLook
 from grandbatch.store.manifest import Manifest, sha256_hex
 from grandbatch.values.texts import read_json
 
-_REQUESTS = 16
+_OPENINGS = 3
+_MAY_BE = ("zarr.json", *(f"{name}/zarr.json" for name in ARRAY_NAMES))
+"""Metadata files of a store of any settings."""
 
 
-def checked_metadata(folder: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
-    """Read the metadata files, each what was written; from a URL all at once."""
-    if not is_remote(folder):
-        return {name: _check_metadata(folder, name, digest) for name, digest in digests.items()}
-    with ThreadPoolExecutor(_REQUESTS) as pool:
-        found = pool.map(lambda item: _check_metadata(folder, *item), digests.items())
-        return dict(zip(digests, found, strict=True))
+class Description(NamedTuple):
+    """What a store's manifest and metadata say of it."""
+
+    attrs: dict[str, Any]
+    manifest: Manifest
+    identity: Identity
+    looked: LastLook
 
 
-def _check_metadata(folder: Path, name: str, digest: str) -> bytes:
+def describe(folder: Path) -> Description:
+    """Read what describes a finished store; of an object store in one round of requests.
+
+    Raises
+    ------
+    StoreError
+        As `MatrixStore.open`.
+    """
+    for _ in range(_OPENINGS):
+        # of objects the manifest brings it along
+        before = None if is_in_objects(folder) else Identity.find(folder)
+        seen = before
+        looked = LastLook()
+        try:
+            with _ComingMetadata(folder) if is_in_objects(folder) else nullcontext() as coming:
+                manifest, version = Manifest.read_versioned(folder)
+                if version is None:
+                    seen = Identity.of(folder)
+                else:
+                    seen = Identity.told(version)
+                    looked.was_now()
+                attrs = _attributes(folder, manifest, coming)
+        except StoreUnreachableError:
+            raise
+        except (StoreError, OSError):
+            # files of two stores, where one took the other's place just now
+            if (before or seen) == Identity.find(folder):
+                raise
+        else:
+            if before in (None, seen):
+                return Description(attrs, manifest, seen, looked)
+    raise StoreChangedError(f"{folder} was replaced while it was opened; open it again")
+
+
+def _attributes(folder: Path, manifest: Manifest, coming: _ComingMetadata | None) -> dict[str, Any]:
+    attrs = read_attributes(folder, checked_metadata(folder, manifest.metadata, coming))
+    problem = problem_of(attrs) or misshapen(spec_of(attrs), manifest)
+    if problem is not None:
+        raise DamagedStoreError(
+            f"{folder} is damaged: {problem}; build the store again with --overwrite"
+        )
+    return attrs
+
+
+class _ComingMetadata:
+    """Metadata files of a remote store, asked for before the manifest says which there are.
+
+    So they come in the same round of requests. One that isn't among a store's may be missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(len(_MAY_BE))
+        self._coming = {name: self._pool.submit(_read_metadata, folder / name) for name in _MAY_BE}
+
+    def read(self, path: Path) -> bytes:
+        """Give one when it has come."""
+        name = path.relative_to(self._folder).as_posix()
+        coming = self._coming.get(name)
+        return _read_metadata(path) if coming is None else coming.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def checked_metadata(
+    folder: Path, digests: Mapping[str, str], coming: _ComingMetadata | None = None
+) -> dict[str, bytes]:
+    """Read the metadata files, each what was written, or take them from those that come."""
+    read = _read_metadata if coming is None else coming.read
+    return {name: _check_metadata(folder, name, digest, read) for name, digest in digests.items()}
+
+
+def _check_metadata(folder: Path, name: str, digest: str, read: Callable[[Path], bytes]) -> bytes:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         problem = "leads out of the store"
@@ -45,7 +129,7 @@ def _check_metadata(folder: Path, name: str, digest: str) -> bytes:
         problem = f"is {'a folder' if path.is_dir() else 'no ordinary file'}"
     else:
         try:
-            data = _read_metadata(path)
+            data = read(path)
         except FileNotFoundError:
             problem = "is missing"
         else:

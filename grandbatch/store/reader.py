@@ -15,19 +15,17 @@ import numpy.typing as npt
 from grandbatch.errors import (
     DamagedStoreError,
     StoreChangedError,
-    StoreError,
 )
 from grandbatch.files.deferred import Deferred, Opening
 from grandbatch.files.kept_files import KeptFolder
 from grandbatch.files.locations import file_sizes, is_remote, location_of
 from grandbatch.files.refusals import refuse_url
-from grandbatch.store.attributes import problem_of
 from grandbatch.store.format import (
     StoreSpec,
 )
 from grandbatch.store.identity import Identity, KeptStore, LastLook
 from grandbatch.store.manifest import Manifest
-from grandbatch.store.metadata import checked_metadata, misshapen, read_attributes, spec_of
+from grandbatch.store.metadata import describe, spec_of
 from grandbatch.store.reading import ArrayReader, OpenFiles
 from grandbatch.store.slices import Labels, Matrices, WindowValues
 from grandbatch.values.checks import parse_bytes
@@ -35,8 +33,6 @@ from grandbatch.values.checks import parse_bytes
 CACHE_BYTES = "20GiB"
 """What is kept of stores at URLs, where nothing else is said."""
 
-_OPENINGS = 3
-_REQUESTS = 16
 _REQUESTS = 16
 
 
@@ -92,6 +88,7 @@ class MatrixStore(Deferred):
         manifest: Manifest,
         identity: Identity,
         kept: KeptFolder | None = None,
+        looked: LastLook | None = None,
     ):
         self.path = path
         self.attrs = attrs
@@ -104,7 +101,7 @@ class MatrixStore(Deferred):
             "start": self._spec.block_rows - self._spec.sequence_length,
         }
         self._kept = KeptStore(kept, manifest.digest()) if kept and is_remote(path) else None
-        looked = LastLook()
+        looked = looked or LastLook()
         self._readers = {
             spec.name: ArrayReader(
                 path,
@@ -153,31 +150,8 @@ class MatrixStore(Deferred):
         if cache is not None and is_remote(folder):
             refuse_url(cache, "the cache of a store (--store-cache)")
             kept = KeptFolder(Path(cache).absolute(), parse_bytes(cache_bytes))
-        for _ in range(_OPENINGS):
-            before = Identity.find(folder)
-            try:
-                store = cls._open(folder, kept)
-            except (StoreError, OSError):
-                # files of two stores, where one took the other's place just now
-                if before == Identity.find(folder):
-                    raise
-            else:
-                if store._identity == before:
-                    return store
-        raise StoreChangedError(f"{folder} was replaced while it was opened; open it again")
-
-    @classmethod
-    def _open(cls, folder: Path, kept: KeptFolder | None) -> MatrixStore:
-        manifest = Manifest.read(folder)
-        identity = Identity.of(folder)
-        metadata = checked_metadata(folder, manifest.metadata)
-        attrs = read_attributes(folder, metadata)
-        problem = problem_of(attrs) or misshapen(spec_of(attrs), manifest)
-        if problem is not None:
-            raise DamagedStoreError(
-                f"{folder} is damaged: {problem}; build the store again with --overwrite"
-            )
-        return cls(folder, attrs, manifest, identity, kept)
+        found = describe(folder)
+        return cls(folder, found.attrs, found.manifest, found.identity, kept, found.looked)
 
     def _deferral(self) -> tuple[dict[str, Any], Opening]:
         kept = None if self._kept is None else self._kept.folder

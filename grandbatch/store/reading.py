@@ -338,7 +338,7 @@ class ArrayReader:
 
     def look(self) -> None:
         """Raise StoreChangedError where the store is another; of a remote one, once in a while."""
-        if not (is_remote(self.store) and self.looked.is_recent()):
+        if not is_remote(self.store) or self.looked.is_due():
             self.check_unchanged()
 
     def check_unchanged(self) -> None:

@@ -29,7 +29,9 @@ class Wire:
     answer : bytes or None
         What is answered in the server's place, to every request.
     connections, requests : int
-        How many there were; a request is counted by its first line.
+        How many there were; a request is counted by its first line, also one that waits.
+    faults : int
+        Connections that were closed or cut, and requests that were not the server's to answer.
     answered_bytes : int
         Of answers, heads included.
     """
@@ -38,7 +40,7 @@ class Wire:
         parts = urlsplit(server)
         self._to = (parts.hostname, parts.port)
         self.well()
-        self.connections = self.requests = self.answered_bytes = 0
+        self.connections = self.requests = self.answered_bytes = self.faults = 0
         self._listener = socket.create_server((address, 0))
         self.url = f"http://{address}:{self._listener.getsockname()[1]}"
         self._open: set[socket.socket] = set()
@@ -72,6 +74,7 @@ class Wire:
                 return
             self.connections += 1
             if self.down:
+                self.faults += 1
                 near.close()
                 continue
             try:
@@ -89,14 +92,15 @@ class Wire:
         try:
             answered = False
             while data := near.recv(2**18):
-                self._wait()
                 begins = data.startswith(VERBS)
                 self.requests += begins
+                self._wait()
                 if self.down:
                     break
                 if self.answer is not None or answered:
                     # the server never sees what follows of a request that it saw no beginning of
                     answered = True
+                    self.faults += begins
                     if begins:
                         near.sendall(self.answer or LATER)
                     continue
@@ -119,6 +123,7 @@ class Wire:
                 self.answered_bytes += len(data)
                 near.sendall(data)
                 if self.cut_after is not None and n_bytes >= self.cut_after:
+                    self.faults += 1
                     break
         except OSError:
             pass

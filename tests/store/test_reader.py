@@ -255,16 +255,16 @@ def test_a_store_that_takes_anothers_place_while_it_is_opened_is_read_whole(
     a = make_store(700, overlap=12, name="a.zarr")
     b = make_store(700, overlap=13, name="b.zarr")
     expected = b.matrices[:]
-    read = Manifest.read
+    read = Manifest.read_versioned
 
     def read_then_replaced(folder):
-        manifest = read(folder)
+        found = read(folder)
         if b.path.exists():
             shutil.rmtree(a.path)
             b.path.rename(a.path)
-        return manifest
+        return found
 
-    monkeypatch.setattr(Manifest, "read", read_then_replaced)
+    monkeypatch.setattr(Manifest, "read_versioned", read_then_replaced)
     opened = gb.MatrixStore.open(a.path)
     assert opened.overlap == 13
     np.testing.assert_array_equal(opened.matrices[:], expected)

@@ -7,6 +7,7 @@ import os
 import pickle
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,15 @@ from object_servers import put_store
 import grandbatch as gb
 from grandbatch.errors import (
     DamagedStoreError,
+    StoreChangedError,
     StoreError,
     StoreUnreachableError,
     UsageError,
 )
 from grandbatch.files import kept_files, patience
 from grandbatch.files.objects import Objects, Patience
+from grandbatch.store import metadata
+from grandbatch.store.format import ARRAY_NAMES
 
 pytestmark = pytest.mark.parametrize("bucket", ["seaweed"], indirect=True)
 CONFIG = gb.BatchConfig(batch_size=32, overlap=40, cache_bytes=100_000)
@@ -238,3 +242,51 @@ def test_neighbouring_chunks_are_one_request(url, here, wire, small, monkeypatch
     expected = [b.matrices for b in gb.SlidingWindowDataLoader(here, config, shuffle=False)]
     got = [b.matrices for b in gb.SlidingWindowDataLoader(store, config, shuffle=False)]
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def in_one_round(wire, begin, n_requests):
+    """Hold the wire while something begins; see so many requests wait at once, and none follow."""
+    before, wire.stalled = wire.requests, True
+    with ThreadPoolExecutor(1) as thread:
+        result = thread.submit(begin)
+        deadline = time.monotonic() + 60
+        while wire.requests - before < n_requests and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert wire.requests - before == n_requests
+        wire.well()
+        found = result.result()
+    assert wire.requests - before == n_requests
+    return found
+
+
+@pytest.mark.parametrize("here", ["windows", "rows"], indirect=True)
+def test_a_store_opens_by_one_round_of_requests_and_an_epoch_reads_by_one(url, here, wire):
+    # the manifest, and what metadata a store may have
+    store = in_one_round(wire, lambda: gb.MatrixStore.open(url), 1 + 1 + len(ARRAY_NAMES))
+    loader = gb.SlidingWindowDataLoader(store, gb.BatchConfig(batch_size=32, overlap=40), seed=5)
+    expected = epochs(here, 1)
+    n_files = len(files_of(here))
+    found = in_one_round(wire, lambda: list(loader), n_files)
+    assert_same([(b.index, b.matrices, b.next_return) for b in found], expected)
+
+
+def test_a_store_that_was_replaced_while_it_was_opened_is_read_whole(url, make_store, monkeypatch):
+    other = make_store(500, overlap=44, chunk_windows=8, seed=3)
+    read = metadata.Manifest.read_versioned
+
+    def read_then_replaced(folder):
+        found = read(folder)
+        if not replaced:
+            replaced.append(put_store(other.path, url))
+        return found
+
+    replaced = []
+    monkeypatch.setattr(metadata.Manifest, "read_versioned", read_then_replaced)
+    # whichever came with the manifest, never some of both
+    opened = gb.MatrixStore.open(url)
+    assert replaced
+    if opened.overlap == 44:
+        np.testing.assert_array_equal(opened.matrices[:], other.matrices[:])
+    else:
+        with pytest.raises(StoreChangedError):
+            opened.matrices[:]
