@@ -1,16 +1,20 @@
-"""Epochs from an object store, beside a plain client that only fetches the same bytes.
+"""Epochs from an object store beside a plain client, and builds there beside a shared disk.
 
 A SeaweedFS server on this machine, behind a proxy (in a process of its own) that holds each request
 back. For each store and delay: the first epoch without and with a cache on the disk, a later one,
 an epoch of the same store on the disk, and what `obstore` needs for all objects, eight at a time.
 The limit is the slower of plain client and local epoch, for first epochs, and the local epoch, for
 later ones; the peer is the plain client. All of one store and delay are measured in turns.
+
+Builds are of the same bars by two local worker processes, from inputs to store: all at URLs, and
+all in a folder that the workers share. The limit is the disk.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -22,17 +26,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers"))
 
 import obstore
+from distributed import Client, LocalCluster
 from measuring import Row, in_turns, metered, options_of, report
 from object_servers import KEYS, make_bucket, put_store, seaweed, weed_command
 from obstore.store import S3Store
 from wire import Wire
 
 import grandbatch as gb
+from grandbatch.files.objects import Objects
 
 SETTINGS = {
     "stride 36": {"overlap": 12, "layout": "windows"},
     "stride 1": {"overlap": 47, "layout": "rows"},
 }
+
+
+SHARES = {"no cache": 0.8, "first epoch, cold cache": 0.8, "later epoch": 0.9, "build": 0.7}
+"""Goals, of the limit."""
 
 
 def hold(server, seconds, url):
@@ -92,13 +102,49 @@ def measure(name, here, endpoint, folder, rounds):
         peer = fetched if what in limits else None
         note = f"first batch after {run['first_batch']:.2f} s" if what in limits else ""
         beside = {"limit": limits.get(what), "peer": peer, "note": note}
+        if what in limits:
+            beside["goal"] = limits[what] / SHARES[what]
         rows.append(Row(f"{name}: {what}", run["seconds"], "s", run, is_cost=True, **beside))
     return rows
+
+
+def build(client, inputs, folder):
+    """Build a store, bars and all, by the workers of a cluster."""
+    gb.build_store(
+        inputs, f"{folder}/s.zarr", cache=f"{folder}/cache", client=client, **SETTINGS["stride 1"]
+    )
+
+
+def measure_builds(bars, folder, rounds):
+    """Build on the disk and at URLs in turns, each time anew; the first ones load kernels."""
+    Objects("s3://bars/in").write(bars.name, bars.read_bytes())
+    places = {"on the disk": (bars, folder), "at URLs": (f"s3://bars/in/{bars.name}", "s3://bars")}
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+
+        def case(what):
+            inputs, place = places[what]
+            anew = partial(build, client, inputs, f"{place}/build-{secrets.token_hex(4)}")
+            return metered(anew, family=True)
+
+        for what in places:
+            case(what)
+        t = in_turns({what: partial(case, what) for what in places}, rounds)
+    disk, there = t["on the disk"], t["at URLs"]
+    limit = disk["seconds"]
+    beside = {"limit": limit, "goal": limit / SHARES["build"]}
+    return [
+        Row("build, 2 workers: on the disk", limit, "s", disk, is_cost=True),
+        Row("build, 2 workers: at URLs", there["seconds"], "s", there, is_cost=True, **beside),
+    ]
 
 
 def main():
     parser = options_of(__file__, __doc__, rounds=3)
     parser.add_argument("--bars", type=int, default=200_000)
+    parser.add_argument("--only", choices=["epochs", "builds"])
     parser.add_argument("--delays", type=float, nargs="+", default=[0, 20], help="in ms")
     arguments = parser.parse_args()
     command = weed_command()
@@ -112,12 +158,14 @@ def main():
         with seaweed(folder / "server", command) as server:
             make_bucket("bars", server)
             os.environ.update(KEYS, AWS_DEFAULT_REGION="us-east-1", AWS_ENDPOINT_URL=server)
-            stores = {}
-            for what, settings in SETTINGS.items():
+            rows, stores = [], {}
+            if arguments.only != "epochs":
+                rows += measure_builds(folder / "bars.csv", folder, arguments.rounds)
+            epochs = {} if arguments.only == "builds" else SETTINGS
+            for what, settings in epochs.items():
                 path = folder / f"{what.replace(' ', '-')}.zarr"
                 stores[what] = gb.build_store(folder / "bars.csv", path, **settings)
                 put_store(path, f"s3://bars/{path.name}")
-            rows = []
             for delay in arguments.delays:
                 urls = multiprocessing.SimpleQueue()
                 process = multiprocessing.Process(target=hold, args=(server, delay / 1000, urls))

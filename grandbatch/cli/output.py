@@ -13,6 +13,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from grandbatch.files.locations import is_remote
+from grandbatch.files.objects import WireError
 from grandbatch.values.texts import amount, duration, printable, strict_json
 
 
@@ -69,6 +71,8 @@ def show_lines(values: Mapping[str, Any], lines: Iterable[str], *, as_json: bool
 
 def explain(error: OSError) -> str:
     """Say in a line what an error of the system is about, and what to do."""
+    if isinstance(error, WireError):
+        return f"{error}; what was finished is kept"
     path = error.filename2 or error.filename
     what = error.strerror or str(error)
     if error.errno == errno.EFBIG:
@@ -77,6 +81,8 @@ def explain(error: OSError) -> str:
         remedy = "raise the limit of memory (ulimit -v tells it)"
     elif error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "make room, and run the same command again"
+    elif path is not None and is_remote(os.fsdecode(path)):
+        remedy = "check the URL and what the credentials allow, and run the same command again"
     else:
         remedy = "give another path, or check its rights"
     place = "what was to be written" if path is None else os.fsdecode(path)

@@ -19,12 +19,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 from grandbatch.errors import StoreBusyError, StoreError
 from grandbatch.files import digested
 from grandbatch.files.locations import told
+from grandbatch.files.object_clients import split_url
 from grandbatch.files.objects import ObjectChangedError, Objects, Patience, WireError
 from grandbatch.files.verbs import objects_of
 
@@ -238,10 +238,16 @@ class Fence:
 _seen_at: dict[Fence, float] = {}
 
 
-@lru_cache
-def _check_conditions(place: str, endpoint: str | None) -> None:
-    """See, once in a process for each server, that it does what leases need."""
-    check_conditions(objects_of(place))
+_checked: set[tuple[str, str | None]] = set()
+"""Buckets, each with its server, that do what leases need as far as this process has seen."""
+
+
+def _check_once(place: Path) -> None:
+    """See, once in a process for each bucket, that its server does what leases need."""
+    bucket = split_url(str(objects_of(place).url))[0], os.environ.get("AWS_ENDPOINT_URL")
+    if bucket not in _checked:
+        check_conditions(objects_of(place))
+        _checked.add(bucket)
 
 
 def check_conditions(objects: Objects) -> None:
@@ -326,7 +332,7 @@ def hold_lease(
         If the place can't be reached, or its server lacks what leases need.
     """
     try:
-        _check_conditions(str(place.parent), os.environ.get("AWS_ENDPOINT_URL"))
+        _check_once(place.parent)
         lease = Lease(place, what)
         _wait_for(lease, what, on_wait, wait=wait)
     except OSError as error:

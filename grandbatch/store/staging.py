@@ -12,7 +12,9 @@ import re
 import secrets
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -215,8 +217,9 @@ class Staging:
             with TemporaryDirectory(prefix="grandbatch-") as folder:
                 here = Staging(Path(folder), self.spec, durable=False)
                 digests = here.write_metadata(attributes)
-                for name in digests:
-                    self._write(self.store / name, (here.store / name).read_bytes())
+                with ThreadPoolExecutor(len(digests)) as pool:
+                    for _ in pool.map(partial(self._put_from, here.store), digests):
+                        pass
             return digests
         import zarr
 
@@ -246,6 +249,9 @@ class Staging:
             zarr.consolidate_metadata(self.store)
         names = ["zarr.json", *(f"{array.name}/zarr.json" for array in self.spec.arrays)]
         return {name: sha256_hex((self.store / name).read_bytes()) for name in names}
+
+    def _put_from(self, folder: Path, name: str) -> None:
+        self._write(self.store / name, (folder / name).read_bytes())
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest, the last file of a store: at a URL it publishes the store.
