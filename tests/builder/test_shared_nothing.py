@@ -2,121 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 
 import pytest
-from hosts import NO_HOSTS, can_make_hosts, digests, shared_nothing
-from simulated import write_bars
-
-import grandbatch as gb
+from building_on_hosts import begin, build, built, command, put_bars, two_workers
+from hosts import NO_HOSTS, can_make_hosts
 
 pytestmark = pytest.mark.slow
-
-# several files of chunks, of few bars
-SETTINGS = {"sequence_length": 120, "overlap": 119, "chunk_windows": 64, "codec": "none"}
-FLAGS = (
-    "--sequence-length", 120, "--overlap", 119, "--chunk-windows", 64, "--codec", "none",
-    "--partition-bars", 400,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     if not can_make_hosts():
         pytest.skip(NO_HOSTS)
-    with shared_nothing(tmp_path_factory.mktemp("hosts"), ["cli2"]) as made:
-        made.preload = made.folder / "slow_files.py"
-        made.preload.write_text(_SLOW_FILES.replace("WROTE", str(made.folder / "wrote")))
-        made.start_worker("w1")
-        made.start_worker("w2")
-        made.wait_for_workers(2)
+    with two_workers(tmp_path_factory.mktemp("hosts"), ["cli2"]) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def bars(cluster, tmp_path_factory):
-    """Three inputs in the bucket, and the files of the store that is built of them in a folder."""
-    folder = tmp_path_factory.mktemp("bars")
-    for seed in range(3):
-        path = write_bars(folder / f"S{seed}.csv", 1_200, seed=seed)
-        cluster.put(f"in/{path.name}", path)
-    rules = gb.BarRules(symbol_from="filename")
-    store = gb.build_store(folder / "*.csv", folder / "s.zarr", rules=rules, **SETTINGS)
-    return digests(store.path)
-
-
-def call(cluster, store, *flags):
-    """The command that builds, in short."""
-    where = ("--store", f"s3://bkt/{store}", "--scheduler", cluster.scheduler)
-    what = ("build", "strategic", "s3://bkt/in/*.csv", "--symbol-from", "filename")
-    return [*what, *where, *FLAGS, "--json", *flags]
-
-
-def build(cluster, host, store, *flags):
-    return cluster.grandbatch(host, *call(cluster, store, *flags))
-
-
-def begin(cluster, host, store):
-    """Begin to build, and wait until three files of chunks are written, not all."""
-    assert store.startswith("slow")
-    wrote = cluster.folder / "wrote"
-    wrote.unlink(missing_ok=True)
-    log = f"build-{store.replace('/', '-')}"
-    script = _SHORT_LEASES.replace("HOLD", str(cluster.folder / "hold"))
-    command = (sys.executable, "-c", script, *call(cluster, store))
-    process = cluster.hosts[host].start(*command, log=log)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if wrote.exists() and wrote.read_text().count(store) >= 3:
-            return process
-        assert process.poll() is None, cluster.told(log)
-        time.sleep(0.02)
-    raise TimeoutError("no chunk is written")
-
-
-# as workers, but that files of some stores take a while
-_SLOW_FILES = """
-import time
-from pathlib import Path
-from grandbatch.store.staging import Staging
-
-def slowly(self, array, number, encoded, write_file=Staging.write_file):
-    write_file(self, array, number, encoded)
-    if "/slow" in str(self.store) and array.name == "matrices":
-        with Path("WROTE").open("a") as file:
-            file.write(f"{self.store}\\n")
-        time.sleep(1)
-
-if Staging.write_file.__name__ != "slowly":  # Dask loads this more than once
-    Staging.write_file = slowly
-"""
-# as the command, but that a lease holds for a few seconds, and that it waits before it ends
-_SHORT_LEASES = """
-import sys, time
-from pathlib import Path
-from grandbatch.files import leases
-leases.LEASE_SECONDS = 6.0
-from grandbatch.builder import builder
-from grandbatch.cli import main
-
-join = builder.join_records
-
-def join_once_let_go(*args):
-    while Path("HOLD").exists():
-        time.sleep(0.1)
-    return join(*args)
-
-builder.join_records = join_once_let_go
-sys.argv[0] = "grandbatch"
-main()
-"""
-
-
-def built(done):
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return put_bars(cluster, tmp_path_factory.mktemp("bars"))
 
 
 def test_a_build_from_a_url_to_a_url_is_the_local_one(cluster, bars):
@@ -162,9 +67,7 @@ def test_of_two_builders_on_two_hosts_one_builds_and_the_other_reuses(cluster, b
     assert busy.returncode == 1
     assert "is being built by process" in busy.stderr
     assert "on cli since" in busy.stderr
-    other = cluster.hosts["cli2"].start(
-        sys.executable, "-m", "grandbatch", *call(cluster, "slow-both/s.zarr"), log="other"
-    )
+    other = cluster.hosts["cli2"].start(*command(cluster, "slow-both/s.zarr"), log="other")
     deadline = time.monotonic() + 120
     while "waiting for process" not in cluster.told("other") and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -6,23 +6,31 @@ namespaces, their links and their disk. Nothing is left in the machine's own net
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import files
 from pathlib import Path
+from typing import TypeVar
+
+from wire import Wire
 
 import grandbatch as gb
 
 NO_HOSTS = "no hosts of their own without root"
 
 _READY_SECONDS = 120
+_NETWORK = 0x40000000
+"""CLONE_NEWNET, of which kind a namespace must be that a thread enters."""
+T = TypeVar("T")
 _PYTHONPATH = str(Path(gb.__file__).parents[1])
 
 
@@ -76,6 +84,17 @@ class Host:
         own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         home = {"HOME": str(self.disk), "TMPDIR": str(self.disk), "PYTHONPATH": _PYTHONPATH}
         return {**own, **home, **self.environment, **(more or {})}
+
+    def in_its_network(self, call: Callable[[], T]) -> T:
+        """Call a function in a thread whose sockets, and those of its threads, are this host's."""
+
+        def enter() -> T:
+            with Path(f"/proc/{self.holder.pid}/ns/net").open() as space:
+                assert ctypes.CDLL(None).setns(space.fileno(), _NETWORK) == 0
+            return call()
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(enter).result()
 
     def cut_off(self) -> None:
         """Take the host's cable out."""
@@ -158,15 +177,20 @@ def _in_net(holder: subprocess.Popen[bytes], *command: str) -> None:
 
 @dataclass
 class Cluster:
-    """A scheduler, two workers, an S3 server and hosts to build from, that share no disk."""
+    """Hosts that share no disk: an S3 server, and whatever else runs there."""
 
     folder: Path
     hosts: dict[str, Host]
-    scheduler: str
-    """Its address."""
     endpoint: str
+    wire: Wire
+    """Between all hosts and the S3 server, which itself is at port 8333."""
     preload: Path | None = None
     """A module that workers load when they start."""
+
+    @property
+    def scheduler(self) -> str:
+        """Its address."""
+        return f"tcp://{self.hosts['sched'].address}:8786"
 
     def keys(self) -> dict[str, str]:
         """Return the environment that reaches the S3 server."""
@@ -227,7 +251,7 @@ class Cluster:
         return (self.folder / f"{log}.log").read_text()
 
     def put(self, key: str, path: Path) -> None:
-        """Put a file into the bucket."""
+        """Put a file, or all files of a folder, into the bucket."""
         done = self.hosts["s3"].run(sys.executable, "-c", _PUT, key, path)
         assert done.returncode == 0, done.stderr
 
@@ -259,7 +283,12 @@ pages = client.get_paginator("list_objects_v2").paginate(Bucket="bkt", Prefix=sy
 print(json.dumps([entry["Key"] for page in pages for entry in page.get("Contents", ())]))
 """
 _PUT = f"""{_CLIENT}
-client.upload_file(sys.argv[2], "bkt", sys.argv[1])
+from pathlib import Path
+key, path = sys.argv[1], Path(sys.argv[2])
+for file in path.rglob("*") if path.is_dir() else [path]:
+    if file.is_file():
+        below = file.relative_to(path).as_posix()
+        client.upload_file(str(file), "bkt", key if below == "." else f"{{key}}/{{below}}")
 """
 _BUCKET = f"""{_CLIENT}
 import time
@@ -288,19 +317,26 @@ def digests(folder: Path) -> dict[str, str]:
 @contextmanager
 def shared_nothing(folder: Path, more: Sequence[str] = ()) -> Iterator[Cluster]:
     """Make hosts `s3`, `sched`, `w1`, `w2` and `cli`, and more, and start all but workers."""
-    with network(folder, ["s3", "sched", "w1", "w2", "cli", *more]) as hosts:
-        cluster = Cluster(
-            folder,
-            hosts,
-            f"tcp://{hosts['sched'].address}:8786",
-            f"http://{hosts['s3'].address}:8333",
-        )
+    with around_a_store(folder, ["sched", "w1", "w2", "cli", *more]) as cluster:
+        for name in ("w1", "w2", "sched"):
+            cluster.hosts[name].environment.clear()
+        cluster.start_scheduler()
+        yield cluster
+
+
+@contextmanager
+def around_a_store(folder: Path, names: Sequence[str]) -> Iterator[Cluster]:
+    """Make hosts of some names, and start the server of objects on one of its own, `s3`."""
+    with ExitStack() as stack:
+        hosts = stack.enter_context(network(folder, ["s3", *names]))
+        server = f"http://{hosts['s3'].address}:8333"
+        wire = hosts["s3"].in_its_network(lambda: Wire(server, hosts["s3"].address))
+        stack.callback(wire.close)
+        cluster = Cluster(folder, hosts, wire.url, wire)
         for host in hosts.values():
             host.environment |= cluster.keys()
-        for name in ("w1", "w2", "sched"):
-            hosts[name].environment.clear()
+        hosts["s3"].environment["AWS_ENDPOINT_URL"] = server
         _start_s3(hosts["s3"])
-        cluster.start_scheduler()
         yield cluster
 
 
