@@ -4,15 +4,17 @@ The strategic and tactical sets run beside their floor, a copy of the bytes that
 write, and a plain loop, the obvious way to write the same features
 in numba: for each bar, for each feature, over its window. Alpha158 runs beside polars, KunQuant
 where it is installed, and the floor: what it takes to write so many bytes, and to do its additions,
-divisions and roots. Window functions run beside TA-Lib and pandas. All of one table run in one
-process, in turns; medians are told.
+divisions and roots. Window functions run beside TA-Lib and pandas. All of one table run in turns;
+medians are told. KunQuant needs a compiler of C++, and may stand in an environment of its own, such
+as that of `make peers`: `--python` names its interpreter, which is asked in a process that stays.
 
-    python benchmarks/features.py [--json PATH] [--rounds N]
+    python benchmarks/features.py [--json PATH] [--rounds N] [--python PEERS_PYTHON]
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -169,6 +171,8 @@ LOOPS = {"strategic": loop_strategic, "tactical": loop_tactical}
 
 ALPHA158_ROWS = 100_000
 ALPHA158_GOAL_NS = 240.0
+PEER_GOALS = {"polars, 142 columns": 20.0, "KunQuant, float64": 8.0}
+"""How many times as long peers are to take."""
 # sums, squares, products, trends: 20 trees of five windows; ranks 120 compares, networks 187; roots
 # and divisions 90. Counted for the kernels as they are
 OPERATIONS, SLOW_OPERATIONS = 2_000, 90
@@ -202,7 +206,15 @@ def slow_arithmetic(x, y, rounds):
             y[i] = math.sqrt(x[i]) / 3.7
 
 
-def alpha158_rows(rounds: int) -> list[Row]:
+def kunquant(bars: dict[str, np.ndarray], python: str | None) -> Work | None:
+    """Return KunQuant's call, of this interpreter or of another one that has it."""
+    if python is None:
+        return peers.kunquant(bars)
+    work = peers.Elsewhere(python, "kunquant", bars)
+    return work if work.version else None
+
+
+def alpha158_rows(rounds: int, python: str | None) -> list[Row]:
     """Time Alpha158's whole route from bars to rows, its floor, and peers."""
     n = ALPHA158_ROWS
     bars = simulated_bars(n)
@@ -220,9 +232,15 @@ def alpha158_rows(rounds: int) -> list[Row]:
         "grandbatch": lambda: write_run(ALPHA158, bars, ALPHA158.lookback, out),
         "grandbatch, fresh memory": lambda: compute_rows(ALPHA158, bars, NO_STARTS),
     }
-    others = {"polars, 142 columns": peers.polars(bars), "KunQuant, float64": peers.kunquant(bars)}
+    others = dict(zip(PEER_GOALS, (peers.polars(bars), kunquant(bars, python)), strict=True))
     there = {name: work for name, work in others.items() if work is not None}
     found = per_item({**ours, **floors, **there}, rounds, n)
+    for name, work in others.items():
+        if work is None:
+            where = f"{python} hasn't it" if python else "--python names an interpreter that has it"
+            print(f"{name}: not installed, not measured; {where}", file=sys.stderr)
+        elif isinstance(work, peers.Elsewhere):
+            work.close()
     for name in ("floor: additions", "floor: divisions and roots"):
         found[name]["ns"] *= 10
     limit = sum(found[name]["ns"] for name in floors)
@@ -233,11 +251,17 @@ def alpha158_rows(rounds: int) -> list[Row]:
         beside = {"goal": goal, "limit": limit, "peer": peer} if name in ours else {}
         what = f"Alpha158, {width} columns: {name}"
         rows.append(Row(what, run["ns"], "ns a bar", run, is_cost=True, **beside))
+    for name in there:
+        times = found[name]["ns"] / found["grandbatch"]["ns"]
+        rows.append(Row(f"Alpha158: {name} takes", times, "times as long", goal=PEER_GOALS[name]))
     return rows
 
 
 def window_rows(rounds: int) -> list[Row]:
-    """Time window functions beside TA-Lib's, where it has them, else pandas'."""
+    """Time window functions beside TA-Lib's, where it has them, else pandas'.
+
+    Means, exponential ones too, are to be no slower than TA-Lib's.
+    """
     n = ALPHA158_ROWS
     rows = []
     for name, works in peers.indicators(simulated_bars(n)).items():
@@ -246,7 +270,8 @@ def window_rows(rounds: int) -> list[Row]:
         run = found.pop("grandbatch")
         note = ", ".join(f"{other}: {figures['ns']:.2f}" for other, figures in found.items())
         peer = next((figures["ns"] for figures in found.values()), None)
-        rows.append(Row(name, run["ns"], "ns a value", run, peer=peer, is_cost=True, note=note))
+        goal = peer if "TA-Lib" in found and name.startswith(("mean", "ema")) else None
+        rows.append(Row(name, run["ns"], "ns a value", run, goal, None, peer, True, note))
     return rows
 
 
@@ -291,12 +316,14 @@ def set_rows(feature_set: FeatureSet, n: int, rounds: int) -> list[Row]:
 
 
 def main() -> None:
-    options = options_of(__file__, __doc__, rounds=9).parse_args()
+    parser = options_of(__file__, __doc__, rounds=9)
+    parser.add_argument("--python", help="an interpreter that has KunQuant, where this one hasn't")
+    options = parser.parse_args()
     rows = []
     for feature_set in (STRATEGIC, TACTICAL):
         for n in ROWS:
             rows += set_rows(feature_set, n, options.rounds)
-    rows += alpha158_rows(options.rounds)
+    rows += alpha158_rows(options.rounds, options.python)
     rows += window_rows(options.rounds)
     report(__file__, rows, options)
 

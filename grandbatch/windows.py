@@ -6,8 +6,8 @@ lookback only, and is the same however bars are cut up. `change` reads one value
 `ema` and `wilder` read as many as their lookbacks say.
 
 Each takes (T,) numbers and gives a new (T,) float64: nan before the first whole window, and where a
-window holds a nan. A window costs a few nanoseconds a value, whatever its length, but for `rank`,
-which looks at each of its values, and `quantile`, which keeps a sorted window.
+window holds a nan. A window costs 1 to 5 nanoseconds a value, hardly more for a longer one, but for
+`rank`, which looks at each of its values, and `quantile`, which keeps a sorted window.
 
 Examples
 --------
@@ -22,13 +22,13 @@ array([nan, nan,  1.,  2.])
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import UsageError
+from grandbatch.kernels.windows.plans import moment_passes, window_passes, window_steps
 
 __all__ = [
     "age_of_highest",
@@ -51,7 +51,6 @@ __all__ = [
 ]
 
 F64 = npt.NDArray[np.float64]
-Int64Array = npt.NDArray[np.int64]
 
 FORGOTTEN = 1e-9
 """Weight below which a value no longer counts in an exponential average."""
@@ -64,7 +63,7 @@ def sum(x: npt.ArrayLike, n: int) -> F64:  # noqa: A001 - read as windows.sum
 
 def mean(x: npt.ArrayLike, n: int) -> F64:
     """Return the means of n values; that of equal values is the value, exactly."""
-    from grandbatch.kernels import windows as kernel
+    from grandbatch.kernels.windows import averages as kernel
 
     x, out = _prepared(x, n)
     kernel.means(x, window_passes(n), out)
@@ -89,7 +88,7 @@ def slope(x: npt.ArrayLike, n: int) -> F64:
 
 def rsquare(x: npt.ArrayLike, n: int) -> F64:
     """Return the share of n values' variance that their least-squares line explains, 0 if flat."""
-    from grandbatch.kernels import windows as kernel
+    from grandbatch.kernels.windows import moments as kernel
 
     _, squares, trend = trends(x, n)
     trend *= trend
@@ -100,16 +99,16 @@ def rsquare(x: npt.ArrayLike, n: int) -> F64:
 
 def correlation(x: npt.ArrayLike, y: npt.ArrayLike, n: int) -> F64:
     """Return the Pearson correlations of n pairs; 0 where one side is flat. In -1..1."""
-    from grandbatch.kernels import windows as kernel
+    from grandbatch.kernels.windows import moments as kernel
 
     x, y, out = _prepared_pair(x, y, n)
-    kernel.correlations(x, y, window_steps(n), out)
+    kernel.correlations(x, y, moment_passes(n), out)
     return out
 
 
 def highest(x: npt.ArrayLike, n: int) -> F64:
     """Return the greatest of n values."""
-    from grandbatch.kernels import windows as kernel
+    from grandbatch.kernels.windows import order as kernel
 
     x, out = _prepared(x, n)
     kernel.highest(x, n, out)
@@ -127,7 +126,7 @@ def age_of_highest(x: npt.ArrayLike, n: int, *, newest: bool = False) -> F64:
 
     With `newest`, since the last of equal ones.
     """
-    from grandbatch.kernels import windows as kernel
+    from grandbatch.kernels.windows import order as kernel
 
     x, out = _prepared(x, n)
     kernel.ages_of_highest(x, n, newest, out)
@@ -141,7 +140,7 @@ def age_of_lowest(x: npt.ArrayLike, n: int, *, newest: bool = False) -> F64:
 
 def rank(x: npt.ArrayLike, n: int) -> F64:
     """Return the ranks of the newest of n values, mean ones of equals, as shares of n."""
-    from grandbatch.kernels import windows as kernel
+    from grandbatch.kernels.windows import order as kernel
 
     x, out = _prepared(x, n)
     kernel.ranks(x, n, out)
@@ -150,7 +149,7 @@ def rank(x: npt.ArrayLike, n: int) -> F64:
 
 def quantile(x: npt.ArrayLike, n: int, q: float) -> F64:
     """Return the quantiles of n values, linear between the two neighbours, for q in 0..1."""
-    from grandbatch.kernels import windows as kernel
+    from grandbatch.kernels.windows import order as kernel
 
     if not 0.0 <= q <= 1.0:
         raise UsageError(f"a quantile must lie in 0..1, got {q!r}")
@@ -203,134 +202,37 @@ def exponential(x: npt.ArrayLike, alpha: float, lookback: int) -> F64:
 
 def moments(x: npt.ArrayLike, n: int) -> tuple[F64, F64]:
     """Return the means of n values, and the sums of squared deviations from them."""
-    from grandbatch.kernels import windows as kernel
+    from grandbatch.kernels.windows import moments as kernel
 
     x, mean_ = _prepared(x, n)
     squares = _unknown(x, n)
-    kernel.moments(x, window_steps(n), mean_, squares)
+    kernel.moments(x, moment_passes(n), mean_, squares)
     _unknown_of_one(x, n, squares)
     return mean_, squares
 
 
 def trends(x: npt.ArrayLike, n: int) -> tuple[F64, F64, F64]:
     """Return `moments`, and sums of products of deviations of x and of the bars' numbers."""
-    from grandbatch.kernels import windows as kernel
+    from grandbatch.kernels.windows import moments as kernel
 
     if _whole(n) < 2:
         raise UsageError(f"a line needs a window of at least 2 bars, got {n}")
     x, mean_ = _prepared(x, n)
     squares, trend = _unknown(x, n), _unknown(x, n)
-    kernel.trends(x, window_steps(n), mean_, squares, trend)
+    kernel.trends(x, moment_passes(n), mean_, squares, trend)
     return mean_, squares, trend
 
 
 def products(x: npt.ArrayLike, y: npt.ArrayLike, n: int) -> tuple[F64, F64, F64]:
     """Return the sums of squared deviations of n values of x, of y, and of both's products."""
-    from grandbatch.kernels import windows as kernel
+    from grandbatch.kernels.windows import moments as kernel
 
     x, y, x_squares = _prepared_pair(x, y, n)
     y_squares, joint = _unknown(x, n), _unknown(x, n)
-    kernel.products(x, y, window_steps(n), x_squares, y_squares, joint)
+    kernel.products(x, y, moment_passes(n), x_squares, y_squares, joint)
     _unknown_of_one(x, n, x_squares)
     _unknown_of_one(y, n, y_squares)
     return x_squares, y_squares, joint
-
-
-@lru_cache(maxsize=512)
-def window_steps(n: int) -> Int64Array:
-    """Plan how a window of n is merged of smaller ones: in as few merges as two ways find.
-
-    Returns
-    -------
-    (S, 5) int64
-        As `grandbatch.kernels.windows` takes them.
-    """
-    shorter = min(_merges([n]), _merges(_prime_factors(n)), key=len)
-    planned = np.array(shorter, np.int64).reshape(-1, 5)
-    planned.flags.writeable = False
-    return planned
-
-
-def _merges(factors: Sequence[int]) -> list[tuple[int, int, int, int, int]]:
-    """Multiply a window's length by each factor: by its binary digits, youngest first."""
-    steps = []
-    level, size = 0, 1
-    for factor in factors:
-        total, done, left = -1, 0, factor
-        while True:
-            if left & 1 and done:
-                steps.append((level, total, _free(level, total), size, done))
-                total, done = _free(level, total), done + size
-            elif left & 1:
-                total, done = level, size
-            left >>= 1
-            if not left:
-                break
-            steps.append((level, level, _free(level, total), size, size))
-            level, size = _free(level, total), 2 * size
-        level, size = total, done
-    return steps
-
-
-@lru_cache(maxsize=512)
-def window_passes(n: int) -> Int64Array:
-    """Plan as `window_steps` does, with up to 8 equal parts merged at once.
-
-    Returns
-    -------
-    (P, 6) int64
-        As `grandbatch.kernels.windows` takes them.
-    """
-    shorter = min(_passes([n]), _passes(_odd_factors(n)), key=len)
-    planned = np.array(shorter, np.int64).reshape(-1, 6)
-    planned.flags.writeable = False
-    return planned
-
-
-def _passes(factors: Sequence[int]) -> list[tuple[int, int, int, int, int, int]]:
-    """Multiply a window's length by each factor: by parts at once, or by its binary digits."""
-    passes = []
-    level, size = 0, 1
-    for factor in factors:
-        total, done, left = -1, 0, factor
-        if factor in (3, 5):
-            passes.append((level, level, _free(level), factor, size, 0))
-            level, size = _free(level), factor * size
-            continue
-        while left:
-            while not left & 1:
-                parts = next(p for p in (8, 4, 2) if left % p == 0)
-                passes.append((level, level, _free(level, total), parts, size, 0))
-                level, size, left = _free(level, total), parts * size, left // parts
-            if done:
-                passes.append((level, total, _free(level, total), 1, size, done))
-                total, done = _free(level, total), done + size
-            else:
-                total, done = level, size
-            left -= 1
-        level, size = total, done
-    return passes
-
-
-def _free(*taken: int) -> int:
-    """Return a row of scratch that is none of those."""
-    return next(row for row in range(3) if row not in taken)
-
-
-def _prime_factors(n: int) -> list[int]:
-    factors, divisor = [], 2
-    while divisor * divisor <= n:
-        while n % divisor == 0:
-            factors.append(divisor)
-            n //= divisor
-        divisor += 1
-    return factors + [n] * (n > 1)
-
-
-def _odd_factors(n: int) -> list[int]:
-    """Return the prime factors, those of 2 as one."""
-    even = n & -n
-    return [even] * (even > 1) + _prime_factors(n // even)
 
 
 def decayed_sums(x: npt.ArrayLike, n: int, keep: float) -> F64:
@@ -339,7 +241,7 @@ def decayed_sums(x: npt.ArrayLike, n: int, keep: float) -> F64:
 
 
 def _decayed(x: npt.ArrayLike, n: int, weight: float, keep: float, *, rest: bool) -> F64:
-    from grandbatch.kernels import windows as kernel
+    from grandbatch.kernels.windows import averages as kernel
 
     x, out = _prepared(x, n)
     if rest:

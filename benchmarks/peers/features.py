@@ -2,11 +2,23 @@
 
 Each maker takes bars, a dict of (n,) float64, and returns a call without arguments, or None where
 its library isn't installed. KunQuant compiles C++ when its call is made.
+
+A peer that would bring other versions of what is installed here can stand in an environment of its
+own: `Elsewhere` makes its calls there, in a process that stays, and tells the time they took there.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +66,75 @@ def kunquant(bars: Bars) -> Work | None:
     given = {**bars, "amount": bars["close"] * bars["volume"]}
     inputs = {name: np.ascontiguousarray(given[name][: 8 * n].reshape(8, n).T) for name in fields}
     return lambda: KunRunner.runGraph(executor, module, inputs, 0, n)
+
+
+class Elsewhere:
+    """A maker's call in another interpreter's process.
+
+    Parameters
+    ----------
+    python : str
+        The interpreter. It needs numpy and the peer.
+    maker : str
+        The name of a function of this module.
+    bars : dict of (n,) float64
+    """
+
+    def __init__(self, python: str, maker: str, bars: Bars):
+        places = (str(Path(python).parent), os.environ.get("PATH", ""))
+        with tempfile.TemporaryDirectory() as folder:
+            given = Path(folder) / "bars.npz"
+            np.savez(given, **bars)
+            self._process = subprocess.Popen(
+                [python, __file__, maker, str(given)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PATH": os.pathsep.join(places)},
+            )
+            self.version: str | None = self._answer()
+
+    def __call__(self) -> dict[str, float]:
+        """Make the call; return what it cost there, of all threads, as `measuring.metered` does."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        found: dict[str, float] = self._answer()
+        return found
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args} ended with {self._process.wait()}")
+        return json.loads(line)
+
+
+def serve(maker: str, given: str) -> None:
+    """Make a call for each line that comes; answer in lines of JSON."""
+    # what a compiler says must not stand between the answers
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    with np.load(given) as bars:
+        work = globals()[maker](dict(bars))
+    print(json.dumps(version(PACKAGES[maker]) if work else None), file=answers, flush=True)
+    for _ in sys.stdin:
+        before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        work()
+        seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+        user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+        found = {"seconds": seconds, "user": user, "system": system, "processor": user + system}
+        print(json.dumps(found), file=answers, flush=True)
+
+
+PACKAGES = {"kunquant": "KunQuant", "polars": "polars"}
+"""The distributions that makers need."""
 
 
 def polars(bars: Bars) -> Work | None:
@@ -110,6 +191,7 @@ def indicators(bars: Bars) -> dict[str, tuple[Work, Work | None, Work]]:
         talib = None
     x, v = bars["close"], bars["volume"]
     series, volumes = pd.Series(x), pd.Series(v)
+    ticks = np.round(x, 2)
 
     def of_talib(name: str, *arguments: float, second: Any = None) -> Work | None:
         read = (x,) if second is None else (x, second)
@@ -131,9 +213,17 @@ def indicators(bars: Bars) -> dict[str, tuple[Work, Work | None, Work]]:
         "slope 14": (lambda: w.slope(x, 14), of_talib("LINEARREG_SLOPE", 14),
                      lambda: series.rolling(14).cov(pd.Series(np.arange(len(x))))),
         **{f"correlation {n}": (lambda n=n: w.correlation(x, v, n), of_talib("CORREL", n, second=v),
-                                lambda n=n: series.rolling(n).corr(volumes)) for n in (20, 200)},
+                                lambda n=n: series.rolling(n).corr(volumes))
+           for n in (14, 20, 60, 200)},
         **{f"rank {n}": (lambda n=n: w.rank(x, n), None,
                          lambda n=n: series.rolling(n).rank(pct=True)) for n in (20, 60, 200)},
+        **{f"rank {n}, ticks": (lambda n=n: w.rank(ticks, n), None,
+                                lambda n=n: pd.Series(ticks).rolling(n).rank(pct=True))
+           for n in (60, 200)},
         **{f"quantile {n}": (lambda n=n: w.quantile(x, n, 0.8), None,
                              lambda n=n: series.rolling(n).quantile(0.8)) for n in (20, 60, 200)},
     }  # fmt: skip
+
+
+if __name__ == "__main__":
+    serve(*sys.argv[1:])

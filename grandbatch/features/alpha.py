@@ -132,7 +132,7 @@ def _from_formula(family: str, d: int) -> Feature:
     fused = FusedKernel(Formula(_families, (d,)), PRICES_AND_VOLUME[1:], len(FAMILIES), d)
     read = _INPUTS.get(family, ("close",))
     column = FusedColumn(fused, FAMILIES.index(family), read)
-    return Feature(f"{family}{d}", _lookback(family, d), column, read)
+    return Feature(f"{family}{d}", _lookback(family, d), column, read, version=2)
 
 
 def _lookback(family: str, d: int) -> int:

@@ -55,7 +55,7 @@ def wma(period: int = 20, source: str = "close") -> Feature:
     Lookback: period - 1. TA-Lib: WMA.
     """
     n = whole(period)
-    return feature(named(f"wma_{n}", source), n - 1, _wma, n, inputs=(source,))
+    return feature(named(f"wma_{n}", source), n - 1, _wma, n, inputs=(source,), version=2)
 
 
 def _wma(x: F64, n: int) -> F64:

@@ -99,7 +99,7 @@ def bollinger(period: int = 20, width: float = 2.0, source: str = "close") -> tu
     n = whole(period)
     ending = f"{n}" if width == 2.0 else f"{n}_{width:g}"
     names = [named(f"bollinger_{kind}_{ending}", source) for kind in ("upper", "middle", "lower")]
-    return features(names, (n - 1,) * 3, _bollinger, n, width, inputs=(source,))
+    return features(names, (n - 1,) * 3, _bollinger, n, width, inputs=(source,), version=2)
 
 
 def _bollinger(x: F64, n: int, width: float) -> tuple[F64, F64, F64]:

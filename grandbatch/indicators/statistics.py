@@ -18,7 +18,7 @@ def stddev(period: int = 20, source: str = "close") -> Feature:
     Lookback: period - 1. TA-Lib: STDDEV.
     """
     n = whole(period)
-    return feature(named(f"stddev_{n}", source), n - 1, w.std, n, 0, inputs=(source,))
+    return feature(named(f"stddev_{n}", source), n - 1, w.std, n, 0, inputs=(source,), version=2)
 
 
 def variance(period: int = 20, source: str = "close") -> Feature:
@@ -27,7 +27,7 @@ def variance(period: int = 20, source: str = "close") -> Feature:
     Lookback: period - 1. TA-Lib: VAR.
     """
     n = whole(period)
-    return feature(named(f"variance_{n}", source), n - 1, _variance, n, inputs=(source,))
+    return feature(named(f"variance_{n}", source), n - 1, _variance, n, inputs=(source,), version=2)
 
 
 def _variance(x: F64, n: int) -> F64:
@@ -40,7 +40,9 @@ def linreg_slope(period: int = 14, source: str = "close") -> Feature:
     Lookback: period - 1. TA-Lib: LINEARREG_SLOPE.
     """
     n = whole(period)
-    return feature(named(f"linreg_slope_{n}", source), n - 1, w.slope, n, inputs=(source,))
+    return feature(
+        named(f"linreg_slope_{n}", source), n - 1, w.slope, n, inputs=(source,), version=2
+    )
 
 
 def linreg(period: int = 14, source: str = "close") -> Feature:
@@ -49,7 +51,7 @@ def linreg(period: int = 14, source: str = "close") -> Feature:
     Lookback: period - 1. TA-Lib: LINEARREG.
     """
     n = whole(period)
-    return feature(named(f"linreg_{n}", source), n - 1, _linreg, n, inputs=(source,))
+    return feature(named(f"linreg_{n}", source), n - 1, _linreg, n, inputs=(source,), version=2)
 
 
 def _linreg(x: F64, n: int) -> F64:
@@ -63,7 +65,7 @@ def correl(period: int = 30, x: str = "close", y: str = "volume") -> Feature:
     Lookback: period - 1. TA-Lib: CORREL.
     """
     n = whole(period)
-    return feature(f"correl_{n}_{x}_{y}", n - 1, w.correlation, n, inputs=(x, y))
+    return feature(f"correl_{n}_{x}_{y}", n - 1, w.correlation, n, inputs=(x, y), version=2)
 
 
 def beta(period: int = 5, x: str = "high", y: str = "low") -> Feature:
@@ -72,7 +74,7 @@ def beta(period: int = 5, x: str = "high", y: str = "low") -> Feature:
     Lookback: period. TA-Lib: BETA.
     """
     n = whole(period)
-    return feature(f"beta_{n}_{x}_{y}", n, _beta, n, inputs=(x, y))
+    return feature(f"beta_{n}_{x}_{y}", n, _beta, n, inputs=(x, y), version=2)
 
 
 def _beta(x: F64, y: F64, n: int) -> F64:

@@ -9,7 +9,7 @@
 | `alpha158_columns` | names and numbers of Alpha158's columns |
 | `alpha158_moments` | Alpha158's means, spreads, regressions and correlations, by trees |
 | `alpha158_order` | Alpha158's extremes, ranks and quantiles |
-| `windows` | windowed sums, spreads, regressions, extremes and ranks of any length, by trees |
+| `windows` | kernels of windows of any length: sums, spreads, regressions, extremes, ranks |
 | `formulas` | what formulas of indicators need beside windows |
 | `barriers` | which of two prices is reached first |
 | `local_time` | where local time stands on the circles of day, week and year |

@@ -36,6 +36,15 @@ LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 SIZES = np.array(WINDOWS, np.float64)
 SPREADS = SIZES * (SIZES * SIZES - 1.0) / 12.0
 """Sums of squared deviations of 1 to n from their mean."""
+MERGES = np.array([[0, 0, 1, 5, 10], [1, 1, 2, 10, 20], [1, 2, 3, 20, 30], [3, 3, 4, 30, 60]])
+"""Rows of the older window, of the newer one and of both; the newer one's bars, and those of both.
+
+Tables, and not code for each: that would take seconds more to compile.
+"""
+NEWER = np.array([1.0, 1.0, 0.5, 1.0])
+"""What a sum of the newer window counts beside one of the older."""
+WEIGHTS, SLANTS = np.array([0.1, 0.05, 1.0 / 15.0, 1.0 / 60.0]), np.array([2.5, 5.0, 10.0, 15.0])
+"""What differences of the sums weigh in the spread, and in the trend, of both."""
 ROC, MA, STD, BETA, RSQR, RESI = (PLACE[f] for f in ("ROC", "MA", "STD", "BETA", "RSQR", "RESI"))
 CORR, CORD, VMA, VSTD, WVMA = (PLACE[f] for f in ("CORR", "CORD", "VMA", "VSTD", "WVMA"))
 SHARES = np.array([PLACE["CNTP"], PLACE["SUMP"], PLACE["VSUMP"]])
@@ -59,8 +68,9 @@ def moment_columns(close: F64, volume: F64, first: int, out: F32) -> None:
         n = m + LOOKBACK
         # copies, so that all helpers are compiled for one type of array, and not for read-only too
         c, v = series[0, :n], series[1, :n]
-        c[:] = close[t - LOOKBACK : t + m]
-        v[:] = volume[t - LOOKBACK : t + m]
+        for i in range(n):
+            c[i] = close[t - LOOKBACK + i]
+            v[i] = volume[t - LOOKBACK + i]
         to = (out, t - first, m)
         inverse, turnover = work[0, :m], work[1, :m]
         for i in range(m):
@@ -184,85 +194,70 @@ def _volumes(v: F64, turnover: F64, work: F64, tree: F64, to: Place) -> None:
 @compiled
 def _sums(x: F64, s: F64, m: int) -> None:
     """s[0..4]: sums of the last 5, 10, 20, 30, 60 items."""
-    s5, s10, s20, s30, s60 = s[0], s[1], s[2], s[3], s[4]
+    s5 = s[0]
     for i in range(m - 5):
         s5[i + 5] = ((x[i + 1] + x[i + 2]) + (x[i + 3] + x[i + 4])) + x[i + 5]
-    for i in range(m - 10):
-        s10[i + 10] = s5[i + 5] + s5[i + 10]
-    for i in range(m - 20):
-        s20[i + 20] = s10[i + 10] + s10[i + 20]
-    for i in range(m - 30):
-        s30[i + 30] = s10[i + 10] + s20[i + 30]
-    for i in range(m - 60):
-        s60[i + 60] = s30[i + 30] + s30[i + 60]
+    for k in range(len(MERGES)):
+        a, b, to = _parts(s, k)
+        for i in range(m - MERGES[k, 4]):
+            to[i] = a[i] + b[i]
+
+
+@inlined
+def _parts(s: F64, k: int) -> tuple[F64, F64, F64]:
+    """Return merge k's older windows, newer ones, and the place of what both make."""
+    lag, size = MERGES[k, 3], MERGES[k, 4]
+    return s[MERGES[k, 0], size - lag :], s[MERGES[k, 1], size:], s[MERGES[k, 2], size:]
 
 
 @compiled
 def _squares(x: F64, s: F64, q: F64, m: int) -> None:
     """q: sums of (x - mean)**2 over each window, from the sums s."""
-    q5, q10, q20, q30, q60 = q[0], q[1], q[2], q[3], q[4]
-    s5, s10, s20, s30 = s[0], s[1], s[2], s[3]
+    q5 = q[0]
     for i in range(m - 5):
         a, b, c, d, e = x[i + 1], x[i + 2], x[i + 3], x[i + 4], x[i + 5]
         ab, cd = a + b, c + d
         pairs = 0.5 * ((a - b) * (a - b) + (c - d) * (c - d)) + 0.25 * ((ab - cd) * (ab - cd))
         last = 0.25 * (ab + cd) - e
         q5[i + 5] = pairs + 0.8 * (last * last)
-    for i in range(m - 10):
-        d = s5[i + 5] - s5[i + 10]
-        q10[i + 10] = (q5[i + 5] + q5[i + 10]) + d * d * 0.1
-    for i in range(m - 20):
-        d = s10[i + 10] - s10[i + 20]
-        q20[i + 20] = (q10[i + 10] + q10[i + 20]) + d * d * 0.05
-    for i in range(m - 30):
-        d = s10[i + 10] - 0.5 * s20[i + 30]
-        q30[i + 30] = (q10[i + 10] + q20[i + 30]) + d * d * (1.0 / 15.0)
-    for i in range(m - 60):
-        d = s30[i + 30] - s30[i + 60]
-        q60[i + 60] = (q30[i + 30] + q30[i + 60]) + d * d * (1.0 / 60.0)
+    for k in range(len(MERGES)):
+        (older, newer, _), (q_older, q_newer, to) = _parts(s, k), _parts(q, k)
+        part, weight = NEWER[k], WEIGHTS[k]
+        for i in range(m - MERGES[k, 4]):
+            d = older[i] - part * newer[i]
+            to[i] = (q_older[i] + q_newer[i]) + d * d * weight
 
 
 @compiled
 def _products(x: F64, y: F64, s: F64, u: F64, q: F64, m: int) -> None:
     """q: sums of (x - mean x)(y - mean y) over each window, from the sums s of x and u of y."""
-    q5, q10, q20, q30, q60 = q[0], q[1], q[2], q[3], q[4]
-    s5, s10, s20, s30 = s[0], s[1], s[2], s[3]
-    u5, u10, u20, u30 = u[0], u[1], u[2], u[3]
+    q5 = q[0]
     for i in range(m - 5):
         a, b, c, d, e = x[i + 1], x[i + 2], x[i + 3], x[i + 4], x[i + 5]
         f, g, h, k, l = y[i + 1], y[i + 2], y[i + 3], y[i + 4], y[i + 5]
         ab, cd, fg, hk = a + b, c + d, f + g, h + k
         pairs = 0.5 * ((a - b) * (f - g) + (c - d) * (h - k)) + 0.25 * ((ab - cd) * (fg - hk))
         q5[i + 5] = pairs + 0.8 * ((0.25 * (ab + cd) - e) * (0.25 * (fg + hk) - l))
-    for i in range(m - 10):
-        both = (s5[i + 5] - s5[i + 10]) * (u5[i + 5] - u5[i + 10])
-        q10[i + 10] = (q5[i + 5] + q5[i + 10]) + both * 0.1
-    for i in range(m - 20):
-        both = (s10[i + 10] - s10[i + 20]) * (u10[i + 10] - u10[i + 20])
-        q20[i + 20] = (q10[i + 10] + q10[i + 20]) + both * 0.05
-    for i in range(m - 30):
-        both = (s10[i + 10] - 0.5 * s20[i + 30]) * (u10[i + 10] - 0.5 * u20[i + 30])
-        q30[i + 30] = (q10[i + 10] + q20[i + 30]) + both * (1.0 / 15.0)
-    for i in range(m - 60):
-        both = (s30[i + 30] - s30[i + 60]) * (u30[i + 30] - u30[i + 60])
-        q60[i + 60] = (q30[i + 30] + q30[i + 60]) + both * (1.0 / 60.0)
+    for j in range(len(MERGES)):
+        (older, newer, _), (u_older, u_newer, _) = _parts(s, j), _parts(u, j)
+        q_older, q_newer, to = _parts(q, j)
+        part, weight = NEWER[j], WEIGHTS[j]
+        for i in range(m - MERGES[j, 4]):
+            both = (older[i] - part * newer[i]) * (u_older[i] - part * u_newer[i])
+            to[i] = (q_older[i] + q_newer[i]) + both * weight
 
 
 @compiled
 def _trends(x: F64, s: F64, c: F64, m: int) -> None:
     """c: sums of (number - mean number)(x - mean x), the bars of each window being numbered."""
-    c5, c10, c20, c30, c60 = c[0], c[1], c[2], c[3], c[4]
-    s5, s10, s20, s30 = s[0], s[1], s[2], s[3]
+    c5 = c[0]
     for i in range(m - 5):
         c5[i + 5] = 2.0 * (x[i + 5] - x[i + 1]) + (x[i + 4] - x[i + 2])
-    for i in range(m - 10):
-        c10[i + 10] = (c5[i + 5] + c5[i + 10]) + (s5[i + 10] - s5[i + 5]) * 2.5
-    for i in range(m - 20):
-        c20[i + 20] = (c10[i + 10] + c10[i + 20]) + (s10[i + 20] - s10[i + 10]) * 5.0
-    for i in range(m - 30):
-        c30[i + 30] = (c10[i + 10] + c20[i + 30]) + (0.5 * s20[i + 30] - s10[i + 10]) * 10.0
-    for i in range(m - 60):
-        c60[i + 60] = (c30[i + 30] + c30[i + 60]) + (s30[i + 60] - s30[i + 30]) * 15.0
+    for k in range(len(MERGES)):
+        (older, newer, _), (c_older, c_newer, to) = _parts(s, k), _parts(c, k)
+        part, weight = NEWER[k], SLANTS[k]
+        for i in range(m - MERGES[k, 4]):
+            to[i] = (c_older[i] + c_newer[i]) + (part * newer[i] - older[i]) * weight
 
 
 @compiled

@@ -16,6 +16,7 @@ from grandbatch.kernels.vectors import merge_columns
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
 Place = tuple[F32, int, int]
 
 BLOCK = 248
@@ -27,6 +28,8 @@ SIZES = np.array(WINDOWS, np.float64)
 MAX, MIN, QTLU, QTLD, RANK = (PLACE[f] for f in ("MAX", "MIN", "QTLU", "QTLD", "RANK"))
 RSV, IMAX, IMIN, IMXD = (PLACE[f] for f in ("RSV", "IMAX", "IMIN", "IMXD"))
 
+MERGES = np.array([[0, 0, 1, 5, 10], [1, 1, 2, 10, 20], [1, 2, 3, 20, 30], [3, 3, 4, 30, 60]])
+"""As in `alpha158_moments.py`."""
 # where the columns of sorted numbers of 5, 10, 20 and 30 bars begin, and how many there are
 AT5, AT10, AT20, AT30 = 0, 5 * ITEMS, 15 * ITEMS, 35 * ITEMS
 SORTED = 65
@@ -46,7 +49,7 @@ def column(to: Place, number: int) -> F32:
 @compiled
 def order_columns(open_: F64, high: F64, low: F64, close: F64, first: int, out: F32) -> None:
     """Write the families of this file, of bars `first` to the last, into (157, n - first)."""
-    inverse, counts = np.empty(BLOCK), np.empty(BLOCK)
+    inverse, counts = np.empty(BLOCK), np.empty(BLOCK, np.int64)
     series = np.empty((2, ITEMS))
     tree = np.empty((4, 5, ITEMS))
     flat, four = np.empty(SORTED * ITEMS), np.empty(4 * ITEMS)
@@ -73,21 +76,12 @@ def order_columns(open_: F64, high: F64, low: F64, close: F64, first: int, out: 
 @compiled
 def _bar_shapes(o: F64, h: F64, l: F64, c: F64, inverse: F64, to: Place) -> None:
     """KMID, KLEN, KMID2, KUP, KUP2, KLOW, KLOW2, KSFT, KSFT2, OPEN0, HIGH0, LOW0."""
-    mid, length, mid2, up, up2 = (
-        column(to, 0),
-        column(to, 1),
-        column(to, 2),
-        column(to, 3),
-        column(to, 4),
-    )
-    low, low2, shift, shift2 = (
-        column(to, 5),
-        column(to, 6),
-        column(to, 7),
-        column(to, 8),
-    )
-    o0, h0, l0 = column(to, 9), column(to, 10), column(to, 11)
-    m = len(o)
+    out, at, m = to
+    stop = at + m
+    mid, length, mid2 = out[0, at:stop], out[1, at:stop], out[2, at:stop]
+    up, up2, low, low2 = out[3, at:stop], out[4, at:stop], out[5, at:stop], out[6, at:stop]
+    shift, shift2 = out[7, at:stop], out[8, at:stop]
+    o0, h0, l0 = out[9, at:stop], out[10, at:stop], out[11, at:stop]
     for i in range(m):
         by = 1.0 / o[i]
         mid[i] = single((c[i] - o[i]) * by)
@@ -122,10 +116,9 @@ def _extremes(x: F64, v: F64, age: F64, m: int) -> None:
             best = newer if more else best
             old = 3.0 - k if more else old
         v[0, i + 5], age[0, i + 5] = best, old
-    _older_wins(v, age, 0, 0, 1, 5, 10, m)
-    _older_wins(v, age, 1, 1, 2, 10, 20, m)
-    _older_wins(v, age, 1, 2, 3, 20, 30, m)
-    _older_wins(v, age, 3, 3, 4, 30, 60, m)
+    for k in range(len(MERGES)):
+        older, newer, row = MERGES[k, 0], MERGES[k, 1], MERGES[k, 2]
+        _older_wins(v, age, older, newer, row, MERGES[k, 3], MERGES[k, 4], m)
 
 
 @compiled
@@ -170,10 +163,10 @@ def _places(age_high: F64, age_low: F64, n: float, j: int, to: Place) -> None:
 
 
 @compiled
-def _ranks(x: F64, counts: F64, to: Place) -> None:
+def _ranks(x: F64, counts: Int64Array, to: Place) -> None:
     """RANK: the values below the newest count twice, those that equal it, itself too, once."""
     m = to[2]
-    counts[:m] = 0.0
+    counts[:m] = 0
     done = 0
     for j in range(5):
         for lag in range(done, WINDOWS[j], 5):
@@ -185,12 +178,12 @@ def _ranks(x: F64, counts: F64, to: Place) -> None:
 
 
 @compiled
-def _five_lags(now: F64, past: F64, counts: F64, m: int) -> None:
+def _five_lags(now: F64, past: F64, counts: Int64Array, m: int) -> None:
     for i in range(m):
         y, n = now[i], counts[i]
         for k in range(5):
-            n += 1.0 if past[i + k] < y else 0.0
-            n += 1.0 if past[i + k] <= y else 0.0
+            n += np.int64(past[i + k] < y)
+            n += np.int64(past[i + k] <= y)
         counts[i] = n
 
 

@@ -29,8 +29,8 @@ def write_rows(columns: F32, order: Int64Array, out: F32) -> None:
     m, width = out.shape
     source, target = columns.reshape(-1), out.reshape(-1)
     starts = np.empty(max(width, 8), np.int64)
-    starts[:] = order[0] * m
-    starts[:width] = order * m
+    for f in range(len(starts)):
+        starts[f] = order[f if f < width else 0] * m
     last = max(0, width - 8)
     # of less than 8 columns a square's rows reach into the next ones, which are written later
     whole = max(0, m - 7 // width) // 8 * 8

@@ -46,7 +46,7 @@ def forward_volatility(horizon: int) -> Target:
     UsageError
         If the horizon is no whole number of at least 1.
     """
-    return _target(f"forward_volatility_{horizon}", horizon, _volatility)
+    return _target(f"forward_volatility_{horizon}", horizon, _volatility, version=2)
 
 
 def forward_drawdown(horizon: int) -> Target:
@@ -102,9 +102,10 @@ def _target(
     function: object,
     *parameters: float,
     inputs: tuple[str, ...] = ("close",),
+    version: int = 1,
 ) -> Target:
     whole("horizon", horizon, 1)
-    return Target(name, horizon, ForwardFormula(function, horizon, parameters), inputs)  # type: ignore[arg-type]  # any of the functions below
+    return Target(name, horizon, ForwardFormula(function, horizon, parameters), inputs, version)  # type: ignore[arg-type]  # any of the functions below
 
 
 def _returns(m: int, horizon: int, close: Float64) -> Float64:

@@ -254,7 +254,7 @@ unique = {f.name: f for f in technical}
 zone = "America/New_York"
 local = (*gb.time_of_day(zone), *gb.day_of_week(zone), *gb.day_of_year(zone))
 bars["timestamp"] = np.arange(6_000) * 1_800_000_000_123 + 1_700_000_000_000_000_000
-mixed = gb.FeatureSet("all", [*gb.ALPHA158.features, *gb.alpha158((9,)).features[12:],
+mixed = gb.FeatureSet("all", [*gb.ALPHA158.features, *gb.alpha158((9, 70)).features[12:],
                               *unique.values(), *local], 1)
 rows = compute_rows(mixed, bars, np.empty(0, np.int64))[mixed.lookback :]
 print(hashlib.sha256(np.ascontiguousarray(rows)).hexdigest())

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from grandbatch import windows as w
 from grandbatch.errors import UsageError
+from grandbatch.kernels.windows import plans
 
 LENGTHS = (1, 2, 3, 5, 7, 14, 20, 60, 125, 200)
 
@@ -213,7 +214,7 @@ def test_any_numbers_are_taken_and_none_is_changed():
 @given(st.integers(1, 3_000))
 def test_any_window_is_put_together_of_parts_that_are_there(n):
     made = {0: 1}
-    for older, newer, to, a, b in w.window_steps(n).tolist():
+    for older, newer, to, a, b in plans.window_steps(n).tolist():
         assert to not in (older, newer)
         assert (made[older], made[newer]) == (a, b)
         made[to] = a + b
@@ -224,13 +225,83 @@ def test_any_window_is_put_together_of_parts_that_are_there(n):
 @given(st.integers(1, 3_000))
 def test_any_mean_is_put_together_of_parts_that_are_there(n):
     made = {0: 1}
-    for level, newer, to, parts, a, b in w.window_passes(n).tolist():
+    for level, newer, to, parts, a, b in plans.window_passes(n).tolist():
         assert to not in (level, newer)
         assert parts in ((1,) if b else (2, 3, 4, 5, 8))
         assert made[level] == a
         assert not b or made[newer] == b
         made[to] = parts * a + b
     assert n == 1 or made[to] == n
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 3_000))
+def test_any_spread_is_put_together_of_parts_that_are_there(n):
+    made = {0: 1}
+    for level, newer, to, parts, a, b in plans.moment_passes(n).tolist():
+        assert to not in (level, newer)
+        assert to < plans.N_LEVELS
+        assert parts == 1 if b else parts in (2, 3, 4, 5, 7, 8)
+        assert made[level] == a
+        assert not b or made[newer] == b
+        made[to] = parts * a + b
+    assert n == 1 or made[to] == n
+
+
+@pytest.mark.parametrize("n", [*range(2, 34), 60, 113, 125, 200, 252, 353])
+def test_spreads_lines_and_correlations_are_those_of_long_double(n):
+    rng = np.random.default_rng(n)
+    x, y = (100 + np.cumsum(rng.normal(size=900)) for _ in range(2))
+    wide = np.lib.stride_tricks.sliding_window_view
+    of_x, of_y = (wide(z.astype(np.longdouble), n) for z in (x, y))
+    of_x, of_y = (z - z.mean(axis=1, keepdims=True) for z in (of_x, of_y))
+    numbers = np.arange(n) - np.longdouble(n - 1) / 2
+    squares, trend = (of_x**2).sum(axis=1), of_x @ numbers
+    both = (of_x * of_y).sum(axis=1) / np.sqrt(squares * (of_y**2).sum(axis=1))
+    explained = trend**2 / squares / (numbers @ numbers)
+    for got, wanted in (
+        (w.std(x, n), np.sqrt(squares / (n - 1))),
+        (w.slope(x, n), trend / (numbers @ numbers)),
+        (w.rsquare(x, n), explained),
+        (w.correlation(x, y, n), both),
+    ):
+        np.testing.assert_allclose(got[n - 1 :], wanted.astype(float), rtol=1e-12, atol=1e-13)
+
+
+AWKWARD = {
+    "on a grid": walk(5_000, 11),
+    "all different": np.random.default_rng(12).normal(size=5_000),
+    "few far off": np.random.default_rng(13).standard_cauchy(5_000),
+    "one far off": np.where(np.arange(5_000) == 2_500, 1e300, walk(5_000, 14)),
+    "all equal": np.full(5_000, 64.1),
+    "next to each other": 1.0 + np.random.default_rng(15).integers(0, 9, 5_000) * 2.0**-52,
+    "below all normal ones": np.random.default_rng(16).integers(-4, 5, 5_000) * 5e-324,
+    "zeros of both signs": np.random.default_rng(17).choice([0.0, -0.0, 1.0], 5_000),
+    "infinite": np.random.default_rng(18).choice([np.inf, -np.inf, 1.0, 2.0], 5_000),
+    "beyond all differences": np.random.default_rng(19).uniform(-1.0, 1.0, 5_000) * 1.7e308,
+    "some unknown": np.where(np.arange(5_000) % 997 == 3, np.nan, walk(5_000, 20)),
+}
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+@pytest.mark.parametrize("n", [39, 40, 61, 200, 2_100])
+def test_a_rank_is_exact_whatever_the_numbers(name, n):
+    x = AWKWARD[name]
+    windows = np.lib.stride_tricks.sliding_window_view(x, n)[:: 41 if n < 1_000 else 211]
+    newest = windows[:, -1:]
+    below, equal = (windows < newest).sum(axis=1), (windows == newest).sum(axis=1)
+    wanted = np.where(np.isnan(windows).any(axis=1), np.nan, (2 * below + equal + 1) * 0.5 / n)
+    got = w.rank(x, n)[n - 1 :][:: 41 if n < 1_000 else 211]
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_rank_in_a_window_beyond_small_counts_is_exact():
+    x = np.arange(40_000.0) % 20_011
+    for n in (16_000, 16_001, 33_000):
+        at = 36_000
+        window = x[at - n + 1 : at + 1]
+        wanted = (2 * (window < x[at]).sum() + (window == x[at]).sum() + 1) * 0.5 / n
+        assert w.rank(x, n)[at] == wanted
 
 
 @pytest.mark.parametrize("n", [*range(2, 42), 64, 113, 125, 144, 200, 252, 500, 1_000])
