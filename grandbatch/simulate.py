@@ -10,6 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from grandbatch.errors import DiskFullError, UsageError
+from grandbatch.files.locations import as_location, is_remote
+from grandbatch.files.refusals import refuse_url
+from grandbatch.files.verbs import is_in_objects
+from grandbatch.files.whole import written_aside
 from grandbatch.kernels.simulation import (
     RING,
     SLOW_LAG,
@@ -52,7 +56,8 @@ def create_large_dataset_simulation(
     Parameters
     ----------
     output_path : path
-        The file; it is replaced when the new one is whole.
+        The file; it is replaced when the new one is whole. At the URL of an object store it lies in
+        the temporary folder until then.
     num_rows : int
         Bars of all symbols together.
     symbols : int
@@ -93,26 +98,29 @@ def create_large_dataset_simulation(
             f"{num_rows:,} bars of {symbols} symbols every {freq} reach beyond the year 2261; "
             "take fewer rows, more symbols or a shorter freq"
         )
-    target = Path(output_path)
-    if not target.parent.is_dir():
-        raise UsageError(f"{target}: there is no folder {target.parent}; make it first")
-    if target.is_dir():
-        raise UsageError(f"{target} is a folder; give the path of a file")
+    refuse_url(output_path, "simulated bars", but=is_in_objects)
+    target = as_location(output_path)
+    if not is_remote(target):
+        _check_place(target)
     if target.suffix.lower() in _OTHER_FORMS:
         raise UsageError(f"{target}: what is written is plain CSV; give a name that ends in .csv")
-    scratch = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        size = _write(scratch, num_rows, symbols, step, seed, signal, fast_per_slow)
-        scratch.replace(target)
+        with written_aside(target, shared=True) as aside:
+            size = _write(aside, num_rows, symbols, step, seed, signal, fast_per_slow)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         raise DiskFullError(
             f"{target}: no room; {num_rows:,} bars need about {num_rows * 62:,} bytes"
         ) from error
-    finally:
-        scratch.unlink(missing_ok=True)
     return {"rows": num_rows, "bytes": size}
+
+
+def _check_place(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise UsageError(f"{target}: there is no folder {target.parent}; make it first")
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; give the path of a file")
 
 
 def _write(

@@ -47,6 +47,7 @@ from grandbatch.store.publish import (
     finish_replacement,
     has_leftovers,
     publish,
+    replace_by_staged,
     staging_folder,
 )
 from grandbatch.store.reader import MatrixStore
@@ -123,7 +124,7 @@ def build(
             request.path, wait=options.wait, on_wait=lambda message: told(message, 0, 0)
         ) as lease,
     ):
-        finish_replacement(request.path, durable=options.durable)
+        finish_replacement(request.path, durable=options.durable, lease=lease)
         found = survey(request, overwrite=options.overwrite)
         if found.store is not None:
             clean_staging(request.path)
@@ -226,14 +227,18 @@ class _Held:
     lease: Lease | None
     """The lock, where the store is to be in an object store."""
 
-    def staging(self, plan: BuildPlan, fingerprint: str) -> Staging:
-        """Make the place to write in ready; what other builds left there goes."""
+    def staging(self, plan: BuildPlan, fingerprint: str, *, keeps: bool) -> Staging:
+        """Make the place to write in ready; what other builds left there goes.
+
+        `keeps` says whether files of the store that stands there stay.
+        """
         path = self.request.path
         folder = staging_folder(path, fingerprint)
         clean_staging(path, keep=folder)
         if self.lease is not None:
-            begin_at_url(path)
-            return Staging(folder, plan.spec, self.options.durable, path, self.lease.fence)
+            begin_at_url(path, aside=keeps)
+            durable, fence = self.options.durable, self.lease.fence
+            return Staging(folder, plan.spec, durable, path, fence, keeps)
         folder.mkdir(parents=True, exist_ok=True)
         remove_temporaries(folder)
         return Staging(folder, plan.spec, self.options.durable)
@@ -243,7 +248,11 @@ class _Held:
         if self.lease is not None:
             self.lease.renew()
             staging.write_manifest(manifest)
+            if staging.aside:
+                replace_by_staged(staging.store, self.request.path, self.lease.renew)
             staging.remove_others()
+            remember_files(staging)
+            keep_records(staging, self.request.path)
             return
         staging.write_manifest(manifest)
         remember_files(staging)
@@ -263,7 +272,7 @@ def _build_locked(
     if schedule.is_local:
         schedule = Schedule(workers=admitted)
     fingerprint = request.settings.fingerprint(bars.fingerprint)
-    staging = held.staging(plan, fingerprint)
+    staging = held.staging(plan, fingerprint, keeps=extension is not None)
     finished = find_finished(staging, schedule)
     resumed = sum(finished.values())
     done, total = resumed, plan.grid.n_chunks

@@ -3,8 +3,9 @@
 The bars of the older store are in the cache still, and the new ones mostly share their files: so it
 is known which bars of a symbol are the same, and at the same place in it. A file of chunks is kept
 where that holds for all that its windows read, lookback included. It is linked into the staging
-folder, checked by the sha256 in the older store's manifest unless it stands as it was published,
-and gets its record as if it had been written just now. So is a chunk of the per-window arrays,
+folder, or stays where it is in an object store. It is checked by the sha256 in the older store's
+manifest, unless it stands as it was published, and gets its record as if written just now.
+So is a chunk of the per-window arrays,
 where it holds for the bars ahead of its windows, too; but rows may have other numbers.
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +35,7 @@ from grandbatch.grid import Grid, Segments, Stretches
 from grandbatch.scheduling import Schedule
 from grandbatch.store.file_records import is_whole
 from grandbatch.store.manifest import ChunkDigests, Manifest
+from grandbatch.store.publish import records_folder
 from grandbatch.store.reader import MatrixStore
 from grandbatch.store.staging import Staging
 from grandbatch.targets.rows import longest_horizon
@@ -47,8 +50,10 @@ class KeepJob:
     """Files of one group that stay as they are, for one task to take over."""
 
     group: GroupJob
-    store: MatrixStore
+    store: Path
     """The older one."""
+    records: Path
+    """Where records of its files are kept."""
     digests: Mapping[int, ChunkDigests]
     """Of the chunks of each file, by its number."""
     unchanged: frozenset[int]
@@ -119,7 +124,7 @@ def keep_files(
     same, same_labels = set[int](), set[int]()
     if changed is not None:
         same, same_labels, obstacle = _same_files(extension, bars, plan, changed)
-    manifest, unchanged = Manifest.read(old.path), unchanged_files(old.path)
+    manifest, unchanged = Manifest.read(old.path), unchanged_files(old)
     chunks = manifest.arrays[old.spec.data.name]
     jobs = _keep_jobs(old, bars, plan, staging, finished, same, chunks, unchanged)
     calls = [partial(keep_group, job) for job in jobs]
@@ -310,7 +315,7 @@ def keep_group(job: KeepJob) -> Kept:
 
 def _take_whole(job: KeepJob, file: FileJob) -> bool:
     """Stage a file of the older store, unless it is damaged."""
-    group, digests, store = job.group, job.digests[file.number], job.store.path
+    group, digests, store = job.group, job.digests[file.number], job.store
     data = group.staging.spec.data
     path = store / data.file(file.number)
     whole = file.number in job.unchanged or is_whole(
@@ -323,11 +328,11 @@ def _take_whole(job: KeepJob, file: FileJob) -> bool:
 
 def _write_records(job: KeepJob, kept: Sequence[FileJob]) -> None:
     """Write the records of files: as they were kept of the older store, else computed again."""
-    group, store = job.group, job.store.path
+    group = job.group
     without = [
         file
         for file in kept
-        if not take_record(store, file.number, job.digests[file.number].sha256, group.staging)
+        if not take_record(job.records, file.number, job.digests[file.number].sha256, group.staging)
     ]
     if not without:
         return
@@ -351,6 +356,7 @@ def _keep_jobs(
 ) -> list[KeepJob]:
     """Describe the groups with files to take over."""
     data = plan.spec.data
+    records = records_folder(old.path, old.fingerprint)
     jobs = []
     others = finished | (set(range(data.n_files)) - same)
     for group in group_jobs(plan, bars, staging, others):
@@ -365,5 +371,5 @@ def _keep_jobs(
                 digests.part_crc32c[:0],
             )
         unchanged = frozenset(n for n in of_files if data.file(n) in as_published)
-        jobs.append(KeepJob(group, old, of_files, unchanged))
+        jobs.append(KeepJob(group, old.path, records, of_files, unchanged))
     return jobs

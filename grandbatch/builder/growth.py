@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from grandbatch.bars import Bars
 from grandbatch.files import digested
-from grandbatch.files.locations import is_remote
-from grandbatch.files.ordinary import read_whole
+from grandbatch.files.locations import read_location
 from grandbatch.store.publish import beside
 
 Corrected = Mapping[str, list[list[int]]]
@@ -84,10 +83,8 @@ def corrected_since(store: Path, before: str, now: str) -> Corrected | None:
 
 
 def _growths(store: Path) -> dict[str, Any]:
-    if is_remote(store):
-        return {}
     try:
-        found: dict[str, Any] = digested.load(read_whole(_path(store), _MAX_BYTES))["growths"]
+        found: dict[str, Any] = digested.load(read_location(_path(store), _MAX_BYTES))["growths"]
     except (OSError, ValueError, KeyError):
         return {}
     return found

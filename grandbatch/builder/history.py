@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ import numpy.typing as npt
 from grandbatch.errors import DamagedStoreError
 from grandbatch.files import digested
 from grandbatch.files.locations import is_remote, read_location
-from grandbatch.files.ordinary import read_whole
-from grandbatch.files.verbs import sizes_below
+from grandbatch.files.verbs import names_in, objects_of, remove_objects_but
 from grandbatch.files.whole import write_whole
 from grandbatch.memory import peak_bytes
 from grandbatch.store.file_records import read_record
 from grandbatch.store.format import MANIFEST_NAME, MAX_MANIFEST_BYTES
 from grandbatch.store.manifest import sha256_hex
-from grandbatch.store.publish import beside
+from grandbatch.store.publish import beside, records_folder
+from grandbatch.store.reader import MatrixStore
 from grandbatch.store.staging import Staging
 
 _MAX_BYTES = 2**20
@@ -79,8 +80,9 @@ def rates_beside(store: Path) -> list[float]:
     """Bars per second of the builds that were recorded beside a store, lowest first."""
     rates = []
     folder = _path(store).parent
-    names = sizes_below(folder) if is_remote(folder) else [p.name for p in folder.glob("*.json")]
-    for name in sorted(names):
+    for name in names_in(folder):
+        if not name.endswith(".json"):
+            continue
         with suppress(OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
             facts = digested.load(read_location(folder / name, _MAX_BYTES))
             rates.append(float(facts["n_rows"]) / float(facts["seconds"]))
@@ -90,78 +92,94 @@ def rates_beside(store: Path) -> list[float]:
 def keep_records(staging: Staging, store: Path) -> None:
     """Keep the records of a store's files beside it, where a later extension finds them.
 
-    At a URL no store is extended.
+    At a URL they are there; those of the store before go.
     """
-    if is_remote(store):
-        return
-    kept = _records(store)
+    kept = records_folder(store, staging.folder.name)
     with suppress(OSError):
+        if is_remote(store):
+            remove_objects_but(kept.parent, f"{kept.name}/", last="")
+            return
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(kept, ignore_errors=True)
-        staging.record_path(0).parent.rename(kept)
+        staging.records.rename(kept)
 
 
-def take_record(store: Path, number: int, sha256: npt.NDArray[np.uint8], staging: Staging) -> bool:
+def take_record(
+    records: Path, number: int, sha256: npt.NDArray[np.uint8], staging: Staging
+) -> bool:
     """Stage the record of a file that is taken over; return whether there is one.
 
     Where it is missing, or another's, nothing is lost but the time to make it anew: the sha256 of
     the file's chunks tell.
     """
-    path = _records(store) / Staging.record_name(number)
+    path = records / Staging.record_name(number)
     try:
         record = read_record(path)
     except (OSError, DamagedStoreError):
         return False
     is_its_own = np.array_equal(record.sha256, sha256)
     if is_its_own:
-        staging.take(path, staging.record_path(number))
+        staging.take_record(path, number)
     return is_its_own
 
 
 def remember_files(staging: Staging) -> None:
     """Note how the files of a finished store stand, so that they needn't be read again.
 
-    A file written in the last moments isn't among them: where a disk counts its times in steps,
-    a change just after would not show. At a URL no store is extended.
+    On a disk a file written in the last moments isn't among them: where its times are counted in
+    steps, a change just after would not show. At a URL the store must be published.
     """
-    if is_remote(staging.store):
-        return
     latest = time.time_ns() - _TIME_STEP_NS
+    store = staging.store if staging.final is None else staging.final
     arrays = staging.spec.arrays
     names = [array.file(number) for array in arrays for number in range(array.n_files)]
-    found = {name: _standing(staging.store / name) for name in names}
+    find = _standings(store)
+    found = {name: find(name) for name in names}
     facts = {
-        "manifest": sha256_hex((staging.store / MANIFEST_NAME).read_bytes()),
-        "files": {name: state for name, state in found.items() if state[1] < latest},
+        "manifest": sha256_hex(read_location(store / MANIFEST_NAME, MAX_MANIFEST_BYTES)),
+        "files": {
+            name: state for name, state in found.items() if is_remote(store) or state[1] < latest
+        },
     }
-    path = staging.record_path(0).with_name(_FILES)
-    write_whole(path, digested.dump(facts), durable=False)
+    write_whole(staging.records / _FILES, digested.dump(facts), durable=False)
 
 
-def unchanged_files(store: Path) -> set[str]:
-    """Name the files of a store that have the size, time and inode they were published with."""
+def unchanged_files(store: MatrixStore) -> set[str]:
+    """Name the files of a store that have the size, time and inode they were published with.
+
+    In an object store, the size and the version.
+    """
+    path = records_folder(store.path, store.fingerprint) / _FILES
     try:
-        facts = digested.load(read_whole(_records(store) / _FILES, MAX_MANIFEST_BYTES))
-        if facts["manifest"] != sha256_hex(read_whole(store / MANIFEST_NAME, MAX_MANIFEST_BYTES)):
+        facts = digested.load(read_location(path, MAX_MANIFEST_BYTES))
+        manifest = read_location(store.path / MANIFEST_NAME, MAX_MANIFEST_BYTES)
+        if facts["manifest"] != sha256_hex(manifest):
             return set()
+        find = _standings(store.path)
     except (OSError, ValueError):
         return set()
     found = set()
     for name, state in facts["files"].items():
-        with suppress(OSError):
-            if _standing(store / name) == state:
+        with suppress(OSError, KeyError):
+            if find(name) == state:
                 found.add(name)
     return found
 
 
-def _standing(path: Path) -> list[int]:
-    """Size, time of the last change and inode of a file."""
-    found = path.lstat()
-    return [found.st_size, found.st_mtime_ns, found.st_ino]
+def _standings(store: Path) -> Callable[[str], list[Any]]:
+    """Return what tells how a file of a store stands: size, time of the last change and inode.
 
+    In an object store one listing tells of all.
+    """
+    if is_remote(store):
+        there = {one.name: [one.n_bytes, one.version] for one in objects_of(store).list()}
+        return there.__getitem__
 
-def _records(store: Path) -> Path:
-    return beside(store) / "builds" / f"{store.name}.records"
+    def look(name: str) -> list[Any]:
+        found = (store / name).lstat()
+        return [found.st_size, found.st_mtime_ns, found.st_ino]
+
+    return look
 
 
 def _path(store: Path) -> Path:

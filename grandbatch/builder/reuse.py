@@ -152,7 +152,7 @@ def survey(request: Request, *, overwrite: bool = False) -> Survey:
     Survey
         Empty where nothing stands there, or an upload that is not finished; and where `overwrite`
         allows to replace what does: a store of other settings, or this one if it is damaged. One of
-        other inputs is replaced as one that they extend. None at a URL is ever extended.
+        other inputs is replaced as one that they extend. At a URL of no object store none is.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def survey(request: Request, *, overwrite: bool = False) -> Survey:
         if overwrite:
             return Survey()
         raise
-    extension = None if is_remote(path) else _extension_of(store, request)
+    extension = _extension_of(store, request) if _can_grow(path) else None
     if extension is not None:
         return Survey(extension=extension)
     bars = request.bars_fingerprint()
@@ -187,10 +187,15 @@ def survey(request: Request, *, overwrite: bool = False) -> Survey:
     )
 
 
+def _can_grow(path: Path) -> bool:
+    return is_in_objects(path) or not is_remote(path)
+
+
 def _replaced(store: MatrixStore, request: Request) -> Extension | None:
     """Return the store as an extension by any inputs, if all settings are equal."""
     fingerprint = bars_fingerprint(store.attrs["source"], request.rules)
-    if is_remote(request.path) or request.settings.fingerprint(fingerprint) != store.fingerprint:
+    is_same = request.settings.fingerprint(fingerprint) == store.fingerprint
+    if not (is_same and _can_grow(request.path)):
         return None
     return Extension(store, open_bars(request.cache / fingerprint), ())
 

@@ -207,7 +207,7 @@ def _signs(request: Request) -> Iterator[tuple[list[str], list[Access]]]:
     with ExitStack() as stack:
         for place in places:
             if is_remote(place):
-                reaches.append(stack.enter_context(_sign_at_url(place, request.path)))
+                reaches.append(stack.enter_context(sign_at_url(place, request.path)))
             elif place == folder:
                 paths.append(str(folder / "locks" / f"{request.path.name}.lock"))
             else:
@@ -227,7 +227,7 @@ def _probe(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _sign_at_url(folder: Path, store: Path) -> Iterator[FolderAccess]:
+def sign_at_url(folder: Path, store: Path) -> Iterator[FolderAccess]:
     """Put an object that tells this build from others; all that workers put beside it goes, too.
 
     And what an earlier build of the store left that was killed: the caller holds the store's lock.

@@ -23,7 +23,7 @@ from grandbatch.checkpoint.encoding import (
 )
 from grandbatch.checkpoint.shelves import opened, shelf_at, step_of
 from grandbatch.errors import CheckpointError, DamagedCheckpointError, DiskFullError, UsageError
-from grandbatch.files.locations import is_remote, location_of, told
+from grandbatch.files.locations import as_location, told
 
 log = logging.getLogger("grandbatch")
 
@@ -136,7 +136,7 @@ def read_checkpoint(
     CheckpointError
         If it can't be used, or belongs to another store.
     """
-    path = location_of(path) if is_remote(path) else Path(path)
+    path = as_location(path)
     with opened(path) as (file, n_bytes):
         header = read_header(file, path, n_bytes)
         if content_id is not None and header["content_id"] != content_id:

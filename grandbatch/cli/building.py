@@ -16,6 +16,7 @@ from grandbatch.builder.settings import StoreSettings
 from grandbatch.cli import options as o
 from grandbatch.cli.output import show
 from grandbatch.cli.running.loading import loading
+from grandbatch.files.locations import as_location
 from grandbatch.store.notes import notes, tell_notes
 from grandbatch.store.publish import has_leftovers
 from grandbatch.store.reader import MatrixStore
@@ -88,7 +89,7 @@ def simulate(
         signal=signal,
         signal_timeframe=signal_timeframe,
     )
-    show(result, as_json=as_json, title=f"simulated {out}")
+    show(result, as_json=as_json, title=f"simulated {as_location(out)}")
 
 
 @o.with_rules

@@ -10,9 +10,10 @@ import typer
 
 from grandbatch.bars.cache.manifest import MANIFEST
 from grandbatch.bars.cache.upkeep import cache_problems
-from grandbatch.bars.inputs.opening import is_url
 from grandbatch.cli import options as o
 from grandbatch.cli.output import show
+from grandbatch.files.locations import as_location, reaching
+from grandbatch.files.verbs import exists, size_of
 from grandbatch.store.notes import notes
 from grandbatch.store.reader import CACHE_BYTES, MatrixStore
 from grandbatch.values.times import iso_time
@@ -34,7 +35,7 @@ def inspect(store: o.StoreArgument, as_json: o.Json = False) -> None:
         attrs["source"] = [f"{s['name']} ({s['bytes']:,} bytes)" for s in attrs["source"]]
         for name in ("source", "symbols", "symbols_without_windows"):
             attrs[name] = _first_of(attrs.get(name, []))
-    show(attrs, as_json=as_json, title=str(store))
+    show(attrs, as_json=as_json, title=str(as_location(store)))
 
 
 def _first_of(names: list[str]) -> list[str]:
@@ -48,8 +49,11 @@ def verify(store: o.StoreArgument, as_json: o.Json = False) -> None:
 
     Example: grandbatch verify bars.zarr
     """
-    if not is_url(str(store)) and (Path(store) / MANIFEST).is_file():
-        _verify_cache(Path(store), as_json=as_json)
+    place = as_location(store)
+    with reaching(place):
+        is_cache = exists(place / MANIFEST)
+    if is_cache:
+        _verify_cache(place, as_json=as_json)
         return
     found = MatrixStore.open(store).verify()
     n_chunks = found.checked_chunks
@@ -63,7 +67,7 @@ def verify(store: o.StoreArgument, as_json: o.Json = False) -> None:
             ],
         },
         as_json=as_json,
-        title=f"verified {store}",
+        title=f"verified {as_location(store)}",
     )
     if not found.ok:
         raise typer.Exit(1)
@@ -124,7 +128,7 @@ def stream(
             "peak_rss_bytes": peak_bytes(),
         },
         as_json=as_json,
-        title=f"streamed {store}",
+        title=f"streamed {as_location(store)}",
     )
 
 
@@ -147,9 +151,10 @@ def report(
     """
     from grandbatch.report import write_report
 
-    write_report(MatrixStore.open(store), out, cache_dir=cache, checkpoint_dir=checkpoint_dir)
+    page = as_location(out)
+    write_report(MatrixStore.open(store), page, cache_dir=cache, checkpoint_dir=checkpoint_dir)
     show(
-        {"path": str(out), "bytes": out.stat().st_size},
+        {"path": str(page), "bytes": size_of(page)},
         as_json=as_json,
-        title=f"reported on {store}",
+        title=f"reported on {as_location(store)}",
     )

@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from grandbatch.bars.cache.manifest import QUARANTINE
+from grandbatch.bars.cache.manifest import MANIFEST
 from grandbatch.bars.cache.upkeep import (
     BadRow,
     CacheEntry,
@@ -25,6 +25,10 @@ from grandbatch.cli import options as o
 from grandbatch.cli.output import console, show
 from grandbatch.cli.settings import FILES, settings
 from grandbatch.errors import GrandbatchError, InputError, UsageError
+from grandbatch.files.locations import as_location, is_remote
+from grandbatch.files.refusals import refuse_url
+from grandbatch.files.verbs import exists, is_in_objects, names_in
+from grandbatch.store.format import MANIFEST_NAME
 from grandbatch.store.publish import BESIDE, beside
 from grandbatch.store.reader import MatrixStore
 from grandbatch.values.texts import strict_json
@@ -39,7 +43,9 @@ cache_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of stores.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="A folder of stores, or a URL of one.")
+]
 
 
 @cache_app.command("list")
@@ -49,7 +55,7 @@ def list_(folder: Folder = Path(), cache: o.Cache = None, as_json: o.Json = Fals
 
     Example: grandbatch cache list
     """
-    cache_dir = cache or folder / BESIDE / "bars"
+    folder, cache_dir = _caches_in(folder, cache)
     stores = _stores(folder)
     found = [_describe(entry, stores) for entry in list_caches(cache_dir)]
     total = sum(entry["bytes"] for entry in found)
@@ -83,11 +89,11 @@ def clear(
     """Remove caches of bars; stores stay as they are.
 
     Builds read their inputs again where they need to. A cache that a process is using
-    stays, and is named.
+    stays, and is named; at a URL, all do while another process builds there.
 
     Example: grandbatch cache clear --only 3f77db94
     """
-    cache_dir = cache or folder / BESIDE / "bars"
+    _, cache_dir = _caches_in(folder, cache)
     removed, used = clear_caches(cache_dir, only or ())
     result: dict[str, Any] = {
         "removed": [entry.path.name for entry in removed],
@@ -113,7 +119,7 @@ def quarantine(
     """
     rows: list[BadRow] = []
     counts: Counter[str] = Counter()
-    for path in _quarantines(folder, cache):
+    for path in _quarantines(as_location(folder), cache and as_location(cache)):
         for row in iter_bad_rows(path):
             counts[row.reason] += 1
             if len(rows) < limit and reason in (None, row.reason):
@@ -136,9 +142,9 @@ def quarantine(
 
 
 def doctor(
-    folder: Annotated[Path, typer.Option(help="Where stores are to lie: its disk is timed.")] = (
-        Path()
-    ),
+    folder: Annotated[
+        Path, typer.Option(help="Where stores are to lie, a URL too: how fast that is, is timed.")
+    ] = Path(),
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a Dask scheduler to try as well.")
     ] = None,
@@ -207,11 +213,26 @@ def config(
     console().print(table)
 
 
+def _caches_in(folder: Path, cache: Path | None) -> tuple[Path, Path]:
+    """Return a folder of stores, and that of the bars caches: the one given, or the one in it.
+
+    Raises
+    ------
+    UsageError
+        If one is at a URL of no object store.
+    """
+    folder, cache_dir = as_location(folder), as_location(cache or folder / BESIDE / "bars")
+    for place, what in ((folder, "a folder of stores"), (cache_dir, "the bars cache (--cache)")):
+        refuse_url(place, what, but=is_in_objects)
+    return folder, cache_dir
+
+
 def _stores(folder: Path) -> list[MatrixStore]:
     """Open the finished stores in a folder."""
     found = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if (path / "zarr.json").is_file():
+    names = (name.rstrip("/") for name in names_in(folder) if name.endswith("/"))
+    for path in (folder / name for name in names):
+        if path.name != BESIDE and exists(path / MANIFEST_NAME):
             try:
                 found.append(MatrixStore.open(path))
             except GrandbatchError:
@@ -226,7 +247,7 @@ def _describe(entry: CacheEntry, stores: list[MatrixStore]) -> dict[str, Any]:
         store.path.name
         for store in stores
         if any(
-            used.path == entry.path.absolute() for used in caches_of(store.attrs, entry.path.parent)
+            used.path == _whole(entry.path) for used in caches_of(store.attrs, entry.path.parent)
         )
     ]
     return {
@@ -242,6 +263,10 @@ def _describe(entry: CacheEntry, stores: list[MatrixStore]) -> dict[str, Any]:
     }
 
 
+def _whole(path: Path) -> Path:
+    return path if is_remote(path) else path.absolute()
+
+
 def _quarantines(folder: Path, cache: Path | None) -> list[Path]:
     """Find the caches whose bad rows a folder stands for.
 
@@ -250,10 +275,10 @@ def _quarantines(folder: Path, cache: Path | None) -> list[Path]:
     InputError
         If there is none.
     """
-    if (folder / QUARANTINE).is_file():
+    if exists(folder / MANIFEST):
         return [folder]
-    if (folder / "zarr.json").is_file():
-        cache_dir = cache or beside(folder.absolute()) / "bars"
+    if exists(folder / "zarr.json"):
+        cache_dir = cache or beside(_whole(folder)) / "bars"
         # where there are more they differ in nothing that makes a row bad
         found = [bars.path for bars in caches_of(MatrixStore.open(folder).attrs, cache_dir)][:1]
     else:
@@ -286,6 +311,11 @@ def _print_health(found: dict[str, Any]) -> None:
         table.add_row("disk, free", decimal(disk["free_bytes"]))
         table.add_row("disk, written and synced", decimal(disk["write_bytes_per_second"]) + "/s")
         table.add_row("disk, read", decimal(disk["read_bytes_per_second"]) + "/s")
+    if "objects" in found:
+        store = found["objects"]
+        table.add_row("object store, a request", f"{1e3 * store['request_seconds']:.1f} ms")
+        table.add_row("object store, written", decimal(store["write_bytes_per_second"]) + "/s")
+        table.add_row("object store, read", decimal(store["read_bytes_per_second"]) + "/s")
     if "cluster" in found:
         cluster = found["cluster"]
         table.add_row(

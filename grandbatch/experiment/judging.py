@@ -11,7 +11,7 @@ from typing import Any
 from grandbatch.checkpoint import Checkpoint, CheckpointManager, is_shelf, read_checkpoint
 from grandbatch.errors import CheckpointError, StoreMismatchError, UsageError
 from grandbatch.evaluation import Evaluation, evaluate
-from grandbatch.files.locations import is_remote, location_of
+from grandbatch.files.locations import as_location
 from grandbatch.mappo.config import HierarchicalConfig
 from grandbatch.mappo.saving import chosen
 from grandbatch.mappo.team import Team
@@ -66,7 +66,7 @@ class Candidate:
         StoreMismatchError
             If the store has other features.
         """
-        folder = location_of(folder) if is_remote(folder) else Path(folder)
+        folder = as_location(folder)
         checkpoint = read_checkpoint(chosen(folder))
         team = Team.from_checkpoint(checkpoint.trainer_state)
         provenance = Provenance.of_checkpoint(checkpoint)

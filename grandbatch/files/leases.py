@@ -16,7 +16,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from grandbatch.files import digested
 from grandbatch.files.locations import told
 from grandbatch.files.object_clients import split_url
 from grandbatch.files.objects import ObjectChangedError, Objects, Patience, WireError
-from grandbatch.files.verbs import objects_of
+from grandbatch.files.verbs import names_in, objects_of
 
 LEASE_SECONDS = 60.0
 """How long a lease holds that isn't renewed."""
@@ -49,6 +49,10 @@ class Seen:
     seconds: float
     version: str
     is_held: bool
+
+
+_own: set[str] = set()
+"""Owners of the leases that this process holds."""
 
 
 class Lease:
@@ -98,12 +102,14 @@ class Lease:
 
     def begin(self) -> None:
         """Renew it from now on."""
+        _own.add(self._owner)
         self._thread.start()
 
     def end(self) -> None:
         """Let it go, so that nobody waits for it to run out."""
         self._ended.set()
         self._thread.join(self._seconds)
+        _own.discard(self._owner)
         with suppress(OSError), self._turn:
             if not self._lost:
                 self._objects.replace("", self._content(is_held=False), self._version)
@@ -196,6 +202,47 @@ def look(objects: Objects) -> Seen | None:
     except (ValueError, KeyError, TypeError):
         # what is no lease is never renewed, and taken over in its time
         return Seen("", "an unknown process", LEASE_SECONDS, version, is_held=True)
+
+
+def held_by_others(folders: Iterable[Path]) -> dict[Path, Seen]:
+    """Find the leases right below some URLs that other processes hold, or held when they ended.
+
+    Raises
+    ------
+    OSError
+        If that can't be found out.
+    """
+    found = {}
+    for folder in folders:
+        for name in names_in(folder):
+            seen = None if name.endswith("/") else look(objects_of(folder / name))
+            if seen is not None and seen.is_held and seen.owner not in _own:
+                found[folder / name] = seen
+    return found
+
+
+def living_holders(folders: Iterable[Path]) -> list[str]:
+    """Say which other processes hold leases right below some URLs, and live.
+
+    That one lives is told by its renewing: it is waited for, at most as long as its lease holds.
+
+    Raises
+    ------
+    OSError
+        If that can't be found out.
+    """
+    left, living = held_by_others(folders), []
+    began = time.monotonic()
+    while left:
+        time.sleep(min(1.0, *(seen.seconds / 12 for seen in left.values())))
+        for location, before in list(left.items()):
+            now = look(objects_of(location))
+            renewed = now is not None and now.version != before.version
+            if now is not None and now.is_held and renewed:
+                living.append(now.who)
+            if renewed or now is None or time.monotonic() - began >= before.seconds:
+                del left[location]
+    return living
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,11 @@ def location_of(given: str | os.PathLike[str]) -> Path:
         ) from None
 
 
+def as_location(given: str | os.PathLike[str]) -> Path:
+    """Return a path as it is given, a URL as its location; a `Path` of a URL has lost a slash."""
+    return location_of(given) if is_remote(given) else Path(given)
+
+
 class File(Protocol):
     """An open file of chunks."""
 

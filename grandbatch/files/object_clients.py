@@ -6,6 +6,7 @@ for there would never be answered. Such a process loads the library a second tim
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import re
@@ -171,9 +172,10 @@ def _s3_options(url: str) -> dict[str, Any]:
         credentials = session.get_credentials()
         if credentials is None:
             raise PermissionError(
-                f"{url}: no credentials are found; set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, for this process (AWS_SKIP_SIGNATURE=true "
-                "for a public bucket)"
+                errno.EACCES,
+                "no credentials are found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+                "AWS_PROFILE, for this process (AWS_SKIP_SIGNATURE=true for a public bucket)",
+                url,
             )
         options["credential_provider"] = lambda: _as_wanted(credentials)
     return {name: value for name, value in options.items() if value is not None}
@@ -187,7 +189,7 @@ def _session() -> Any:
     try:
         session.get_scoped_config()
     except BotoCoreError as error:  # a profile that isn't there
-        raise PermissionError(f"no credentials: {error}") from None
+        raise PermissionError(errno.EACCES, f"no credentials: {error}") from None
     return session
 
 

@@ -26,11 +26,17 @@ def refuse_url(
     UsageError
         Naming it.
     """
-    if URL.match(str(place)) and not (but and but(str(place))):
+    if not URL.match(str(place)) or (but and but(str(place))):
+        return
+    if but:
         raise UsageError(
-            f"{what} can't be at a URL, got {place}; give a folder on a disk (on a cluster, one "
-            "that all workers share)"
+            f"{what} can't be at a URL of that kind, got {place}; give a path on a disk, or the "
+            "URL of an object store: s3://, gs:// or az://"
         )
+    raise UsageError(
+        f"{what} can't be at a URL, got {place}; give a folder on a disk (on a cluster, one "
+        "that all workers share)"
+    )
 
 
 def refuse_planted(folder: Path) -> None:

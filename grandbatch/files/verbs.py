@@ -5,6 +5,8 @@
 | `make_folder` | makes it | nothing: names there need none |
 | `size_of` | looks at the file | asks for it |
 | `sizes_below` | walks the folder | one listing |
+| `names_in` | lists the folder | one listing, of nothing deeper |
+| `copy_file`, `copy_files` | copies | the store copies; no byte comes here |
 | `remove`, `remove_below` | removes a file, all of a folder | the same |
 | `see` | looks whether a task's file is there | the same |
 | `local_copy` | the file itself | a copy, as long as it is needed |
@@ -16,14 +18,18 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from grandbatch.errors import StoreError
 from grandbatch.files.locations import File, is_remote, objects_at, open_location
 from grandbatch.files.objects import REQUEST_BYTES, Objects
+
+_COPIED_AT_ONCE = 16
 
 
 def is_in_objects(location: Path | str) -> bool:
@@ -53,9 +59,8 @@ def size_of(location: Path) -> int:
         If there is none.
     OSError
     """
-    if is_remote(location):
-        return objects_of(location).head("").n_bytes
-    return location.stat().st_size
+    objects = objects_at(location)
+    return location.stat().st_size if objects is None else objects.head("").n_bytes
 
 
 def exists(location: Path) -> bool:
@@ -68,7 +73,7 @@ def exists(location: Path) -> bool:
     """
     try:
         size_of(location)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return True
 
@@ -84,17 +89,42 @@ def sizes_below(folder: Path) -> dict[str, int]:
     }
 
 
+def names_in(folder: Path) -> list[str]:
+    """List the names right below a folder, those of folders with ``/`` behind; none without one."""
+    objects = objects_at(folder)
+    if objects is not None:
+        folders, there = objects.children()
+        return sorted([*(f"{name}/" for name in folders), *(one.name for one in there)])
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(f"{path.name}/" if path.is_dir() else path.name for path in found)
+
+
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file to another place of the same kind.
+    """Copy a file to another place on the same disk, or in the same object store.
 
     Raises
     ------
     OSError
     """
     if is_remote(source):
-        objects_of(target).write("", objects_of(source).read(""))
+        steps = [str(location).split("/") for location in (source, target)]
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*steps)))  # noqa: B905
+        place = objects_of("/".join(steps[0][:shared]))
+        place.copy(*("/".join(own[shared:]) for own in steps))
     else:
         shutil.copyfile(source, target)
+
+
+def copy_files(pairs: Iterable[tuple[Path, Path]]) -> None:
+    """Copy files, as `copy_file` does, several at once.
+
+    Raises
+    ------
+    OSError
+    """
+    with ThreadPoolExecutor(_COPIED_AT_ONCE) as pool:
+        for _ in pool.map(lambda pair: copy_file(*pair), pairs):
+            pass
 
 
 def remove(location: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from grandbatch.checkpoint import CheckpointManager, is_shelf, read_checkpoint, require
 from grandbatch.errors import CheckpointError, CheckpointNotFoundError
-from grandbatch.files.locations import is_remote, location_of
+from grandbatch.files.locations import as_location
 from grandbatch.mappo.config import HierarchicalConfig, MappoConfig
 
 STATE_FORMAT = 2
@@ -48,7 +48,7 @@ def chosen(source: str | os.PathLike[str]) -> Path:
     CheckpointNotFoundError
         If there is none.
     """
-    path = location_of(source) if is_remote(source) else Path(source)
+    path = as_location(source)
     require(path)
     if not is_shelf(path):
         return path

@@ -7,6 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from grandbatch.errors import UsageError
+from grandbatch.files.locations import as_location, is_remote
+from grandbatch.files.refusals import refuse_url
+from grandbatch.files.verbs import is_in_objects, make_folder
 from grandbatch.files.whole import write_whole
 from grandbatch.report import sections
 from grandbatch.report.sampling import sample_rows
@@ -47,7 +50,7 @@ def write_report(
     ----------
     store : MatrixStore
     path : Path
-        The HTML file; it appears whole, or not at all.
+        The HTML file, or a URL of it; it appears whole, or not at all.
     cache_dir : Path, optional
         Folder of the bars cache; by default the one beside the store.
     checkpoint_dir : Path, optional
@@ -61,19 +64,22 @@ def write_report(
         If the folder of checkpoints holds no training on this store, or `path` is a folder.
     """
     refuse_folder(path)
-    publish(path, render(store, cache_dir or beside(store.path) / "bars", checkpoint_dir))
+    caches = as_location(cache_dir or beside(store.path) / "bars")
+    publish(path, render(store, caches, checkpoint_dir))
 
 
 def refuse_folder(path: Path) -> None:
     """Refuse a path where no page can be written, before it is made."""
-    if path.is_dir():
+    refuse_url(path, "a page", but=is_in_objects)
+    if not is_remote(path) and path.is_dir():
         raise UsageError(f"{path} is a folder; give the path of the page's file")
 
 
 def publish(path: Path, page: str) -> None:
     """Write a page, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, page.encode(), durable=False)
+    place = as_location(path)
+    make_folder(place.parent)
+    write_whole(place, page.encode(), durable=False)
 
 
 def render(store: MatrixStore, cache_dir: Path, checkpoint_dir: Path | None) -> str:

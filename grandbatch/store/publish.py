@@ -8,16 +8,22 @@ other builder's business, and as long as it is there a build of this store is un
 Where no store stands, publishing is one rename. Replacing a store takes two, under the lock; the
 journal, written before the first, lets the next builder finish what a crash cut off. A reader in
 between sees no store, never half of one.
+
+In an object store nothing is renamed. Where files of the store that stands there stay, what is new
+is written aside, the manifest last: from then on the new store is whole, partly there and partly in
+the place of the old one, and whoever builds next carries on. The old manifest goes, the object
+store itself copies what is new, the new manifest comes.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,9 +32,21 @@ from grandbatch.files.leases import Lease, hold_lease
 from grandbatch.files.locations import is_remote, reaching
 from grandbatch.files.ordinary import overwrite, read_whole
 from grandbatch.files.system import sync_folder
-from grandbatch.files.verbs import exists, is_in_objects, objects_of, remove_objects_but
+from grandbatch.files.verbs import (
+    copy_files,
+    exists,
+    is_in_objects,
+    names_in,
+    not_here,
+    objects_of,
+    remove,
+    remove_objects_but,
+    sizes_below,
+)
 from grandbatch.files.whole import sync_tree, write_whole
 from grandbatch.store.format import MANIFEST_NAME
+from grandbatch.store.manifest import Manifest
+from grandbatch.store.metadata import checked_metadata, read_attributes, spec_of
 from grandbatch.values.texts import read_json
 
 BESIDE = ".grandbatch"
@@ -36,6 +54,8 @@ WORK_MARK = "mark"
 """In the work folder of a store in an object store: put first and removed last."""
 
 _MAX_NOTE_BYTES = 2**16
+
+_log = logging.getLogger("grandbatch")
 
 
 def beside(store: Path) -> Path:
@@ -120,10 +140,14 @@ def publish(staged: Path, store: Path, *, durable: bool) -> None:
         finish_replacement(store, durable=durable)
 
 
-def finish_replacement(store: Path, *, durable: bool = True) -> None:
-    """Carry out the replacement that the journal tells of, from wherever a crash cut it off."""
+def finish_replacement(store: Path, *, durable: bool = True, lease: Lease | None = None) -> None:
+    """Carry out the replacement that was decided on, from wherever a crash cut it off."""
+    if lease is not None:
+        if has_leftovers(store):
+            finish_staged(store, _work_folder(store), lease.renew)
+        return
     journal, retired = _journal(store), _retired(store)
-    if is_remote(store) or not journal.exists():
+    if not journal.exists():
         return
     try:
         staged = store.parent / read_json(read_whole(journal, _MAX_NOTE_BYTES))["staged"]
@@ -141,6 +165,74 @@ def finish_replacement(store: Path, *, durable: bool = True) -> None:
         if durable:
             sync_folder(store.parent)
     journal.unlink()
+
+
+def finish_staged(store: Path, work: Path, check: Callable[[], None]) -> None:
+    """Carry out the replacement that a build decided on below its work folder, if there is one.
+
+    `check` is as in `replace_by_staged`.
+    """
+    for name in names_in(work):
+        staged = work / name.rstrip("/") / "store"
+        if name.endswith("/") and exists(staged / MANIFEST_NAME):
+            try:
+                replace_by_staged(staged, store, check)
+            except StoreError as error:
+                _log.warning("%s; what replaces it is built again", error)
+                remove(staged / MANIFEST_NAME)
+
+
+def replace_by_staged(staged: Path, store: Path, check: Callable[[], None]) -> None:
+    """Make what is staged, and all that it leaves in the place of the old store, the store.
+
+    Parameters
+    ----------
+    staged, store : Path
+    check : callable
+        Raises where the caller no longer holds the lock.
+
+    Raises
+    ------
+    StoreError
+        If not all of the new store is there: nothing has changed then.
+    """
+    place, manifest = objects_of(store), objects_of(staged).read(MANIFEST_NAME)
+    if exists(store / MANIFEST_NAME) and place.read(MANIFEST_NAME) == manifest:
+        return
+    expected, new = _expected(staged), sizes_below(staged)
+    see_all(store, expected, {**sizes_below(store), **new})
+    check()
+    place.delete([MANIFEST_NAME])
+    copy_files((staged / name, store / name) for name in new if name != MANIFEST_NAME)
+    see_all(store, expected, sizes_below(store))
+    check()
+    place.create(MANIFEST_NAME, manifest)
+
+
+def _expected(staged: Path) -> dict[str, int]:
+    """Return the bytes of every file of chunks of a store, by its name."""
+    manifest = Manifest.read(staged)
+    attributes = read_attributes(staged, checked_metadata(staged, manifest.metadata))
+    return {
+        array.file(number): array.file_bytes(manifest.arrays[array.name].length, number)
+        for array in spec_of(attributes).arrays
+        for number in range(array.n_files)
+    }
+
+
+def see_all(store: Path, expected: Mapping[str, int], there: Mapping[str, int]) -> None:
+    """See that files are there, with the bytes that they should have.
+
+    Raises
+    ------
+    StoreError
+        Naming the first that isn't.
+    """
+    for name, n_bytes in expected.items():
+        found = there.get(name)
+        if found != n_bytes:
+            what = "is missing" if found is None else f"has {found:,} bytes instead of {n_bytes:,}"
+            raise not_here(store / name, what)
 
 
 def has_leftovers(store: Path) -> bool:
@@ -171,13 +263,24 @@ def clean_staging(store: Path, *, keep: Path | None = None) -> None:
         work.rmdir()
 
 
-def begin_at_url(store: Path) -> None:
+def begin_at_url(store: Path, *, aside: bool) -> None:
     """Mark a place in an object store as being written: what has no manifest there is ours.
 
-    From here on there is no store, old or new. The caller holds the lock.
+    From here on there is no store, old or new, unless the new one is written `aside`. The caller
+    holds the lock.
     """
     objects_of(_work_folder(store)).write(WORK_MARK, b"grandbatch builds here\n")
-    objects_of(store).delete([MANIFEST_NAME])
+    if not aside:
+        objects_of(store).delete([MANIFEST_NAME])
+
+
+def records_folder(store: Path, fingerprint: str) -> Path:
+    """Where the records of a finished store's files are: beside it.
+
+    In an object store, where nothing is moved, they are there from the beginning, by what is built.
+    """
+    folder = beside(store) / "builds" / f"{store.name}.records"
+    return folder / fingerprint[:16] if is_in_objects(store) else folder
 
 
 def _work_folder(store: Path) -> Path:

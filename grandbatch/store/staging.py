@@ -26,7 +26,7 @@ from grandbatch.errors import DamagedStoreError, StoreError
 from grandbatch.files.leases import Fence
 from grandbatch.files.locations import is_remote
 from grandbatch.files.objects import Patience
-from grandbatch.files.verbs import not_here, objects_of, see, sizes_below
+from grandbatch.files.verbs import copy_file, not_here, objects_of, see, sizes_below
 from grandbatch.files.whole import TEMPORARY_SUFFIX, remove_temporaries, write_whole
 from grandbatch.store.codecs import BLOSC_LEVEL, BLOSC_TYPESIZE, ZSTD_LEVEL, encode
 from grandbatch.store.file_records import (
@@ -38,6 +38,7 @@ from grandbatch.store.file_records import (
 )
 from grandbatch.store.format import ARRAY_NAMES, MANIFEST_NAME, ArraySpec, Codec, StoreSpec
 from grandbatch.store.manifest import ChunkDigests, Manifest, sha256_hex
+from grandbatch.store.publish import records_folder
 from grandbatch.values.checksums import crc32c
 
 _PATIENCE = Patience(request_seconds=20, total_seconds=40)
@@ -66,6 +67,9 @@ class Staging:
         Whether a file is on the disk before its name appears.
     final : Path, optional
         Where the store is to be, in an object store: nothing is renamed there.
+    aside : bool
+        There, whether files of the store that stands there stay: what is new is written into the
+        folder until it takes the others' place.
     fence : Fence, optional
         The lease by which nobody else writes there.
     """
@@ -75,15 +79,23 @@ class Staging:
     durable: bool
     final: Path | None = None
     fence: Fence | None = None
+    aside: bool = False
 
     @property
     def store(self) -> Path:
         """The folder that becomes, or at a URL is, the store."""
-        return self.folder / "store" if self.final is None else self.final
+        return self.folder / "store" if self.final is None or self.aside else self.final
+
+    @property
+    def records(self) -> Path:
+        """The folder of the records."""
+        if self.final is None:
+            return self.folder / "records"
+        return records_folder(self.final, self.folder.name)
 
     def record_path(self, number: int) -> Path:
         """Where the record of a file of chunks lies."""
-        return self.folder / "records" / self.record_name(number)
+        return self.records / self.record_name(number)
 
     @staticmethod
     def record_name(number: int) -> str:
@@ -124,7 +136,8 @@ class Staging:
     def take_file(self, number: int, store: Path) -> None:
         """Stage a file of a finished store: by a hard link, or a copy where the disk knows none.
 
-        A staged file is only ever replaced by its name, so that the store's own stays as it is.
+        A staged file is only ever replaced by its name, so that the store's own stays as it is. In
+        an object store the file stays where it is, for the store will have it there.
 
         Raises
         ------
@@ -137,7 +150,15 @@ class Staging:
 
     def take_named(self, name: str, store: Path) -> None:
         """Stage a file of a finished store by its name, as `take_file` does."""
-        self.take(store / name, self.store / name)
+        if not self.aside:
+            self.take(store / name, self.store / name)
+
+    def take_record(self, source: Path, number: int) -> None:
+        """Take over the record of a file of chunks."""
+        if self.final is None:
+            self.take(source, self.record_path(number))
+        else:
+            copy_file(source, self.record_path(number))
 
     def take(self, source: Path, path: Path) -> None:
         """Give a file a second name in the staging folder, as `take_file` does."""
@@ -156,7 +177,7 @@ class Staging:
 
     def recorded(self) -> list[int]:
         """Numbers of the files that have a record, whole or not, in order."""
-        there = sizes_below(self.record_path(0).parent)
+        there = sizes_below(self.records)
         return [n for n in range(self.spec.data.n_files) if self.record_name(n) in there]
 
     def finished(self, numbers: Sequence[int] | None = None) -> dict[int, int]:
@@ -187,6 +208,8 @@ class Staging:
         StoreError
             If one isn't here, or not all of it.
         """
+        if self.aside:
+            return  # all at once, before they take their places
         there = sizes_below(self.store) if is_remote(self.store) else None
         for array in self.spec.arrays:
             for number in range(array.n_files):
@@ -256,6 +279,8 @@ class Staging:
     def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest, the last file of a store: at a URL it publishes the store.
 
+        Where that is written aside it decides that it takes the other's place.
+
         Raises
         ------
         StoreError
@@ -263,6 +288,9 @@ class Staging:
         """
         if is_remote(self.store):
             place = replace(objects_of(self.store), patience=_PATIENCE)
+            if self.aside:
+                place.write(MANIFEST_NAME, manifest.to_bytes())
+                return
             try:
                 place.create(MANIFEST_NAME, manifest.to_bytes())
             except FileExistsError:
@@ -277,7 +305,7 @@ class Staging:
         """Remove what a store before left at a URL beside this one's files; nothing foreign."""
         kept = {f"{array.name}/zarr.json" for array in self.spec.arrays}
         kept |= {array.file(n) for array in self.spec.arrays for n in range(array.n_files)}
-        place = objects_of(self.store)
+        place = objects_of(self.final or self.store)
         names = [found.name for found in place.list()]
         place.delete([name for name in names if _OF_A_STORE.fullmatch(name) and name not in kept])
 

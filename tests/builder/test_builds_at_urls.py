@@ -13,10 +13,12 @@ from typer.testing import CliRunner
 
 import grandbatch as gb
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.cache.upkeep import clear_caches, iter_bad_rows, list_caches
+from grandbatch.bars.cache.upkeep import iter_bad_rows
 from grandbatch.cli.main import app
+from grandbatch.cli.output import explain
 from grandbatch.errors import (
     DamagedBarsError,
+    GrandbatchError,
     StoreError,
     StoreMismatchError,
     StoreNotFoundError,
@@ -288,12 +290,10 @@ def test_commands_take_bars_in_an_object_store(url, source, tmp_path):
     (entry,) = run("cache", "list", "--cache", f"{url}/.grandbatch/bars")["caches"]
     assert entry["n_rows"] == 2_999
     assert entry["bytes"] > 2_999 * 48
-    with pytest.raises(UsageError, match="can't be at a URL"):
-        clear_caches(
-            list_caches(gb.MatrixStore.open(f"{url}/s.zarr").path.parent / ".grandbatch/bars")[
-                0
-            ].path.parent
-        )
+    cleared = run("cache", "clear", url)
+    assert cleared["removed"] == [entry["fingerprint"]]
+    assert not run("cache", "list", url)["caches"]
+    assert run("build", *build)["reused"]
 
 
 def test_a_cache_at_a_url_of_no_object_store_is_refused(source):
@@ -311,3 +311,64 @@ def test_bars_there_are_named_by_their_url_in_a_pickle_and_opened_when_used(url,
         copy.read(0, 10)
     Objects(str(bars.path)).write("bars.json", manifest)
     assert rows_of(pickle.loads(pickle.dumps(bars))) == rows_of(bars)
+
+
+def test_commands_about_caches_and_stores_take_urls_or_say_what_to_do(url, s3, monkeypatch):
+    def run(*arguments):
+        return CliRunner().invoke(app, [*map(str, arguments)])
+
+    def found(*arguments):
+        result = run(*arguments, "--json")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout.splitlines()[-1])
+
+    bars, store = f"{url}/in/a.csv", f"{url}/out/s.zarr"
+    assert found("simulate", bars, "--rows", 1_500, "--symbols", 2)["rows"] == 1_500
+    lines = Objects(bars).read("").decode().splitlines()
+    assert len(lines) == 1_501
+    Objects(bars).write("", "\n".join([*lines, lines[-1].replace(",", ",x", 2)]).encode())
+    found("build", "strategic", f"{url}/in/*.csv", "--store", store, "--overlap", 40)
+    (entry,) = found("cache", "list", f"{url}/out")["caches"]
+    assert entry["stores"] == ["s.zarr"]
+    assert entry["path"] == f"{url}/out/.grandbatch/bars/{entry['fingerprint']}"
+    checked = found("verify", entry["path"])
+    assert checked["ok"]
+    assert checked["checked_parts"] == 2
+    for place in (store, f"{url}/out", entry["path"]):
+        (row,) = found("quarantine", place)["rows"]
+        assert row["line"] == 1_502
+    page = f"{url}/out/report.html"
+    assert found("report", store, "-o", page) == {
+        "path": page, "bytes": Objects(page).head("").n_bytes,
+    }  # fmt: skip
+    assert found("inspect", store)["n_rows"] == 1_500
+    healthy = found("doctor", "--folder", f"{url}/out")
+    assert healthy["objects"]["request_seconds"] > 0
+    assert healthy["disk"] == {}
+    assert not [name for name in objects(f"{url}/out") if "doctor" in name or "check" in name]
+    part = next(name for name in objects(f"{url}/out") if name.endswith("00.parquet"))
+    Objects(f"{url}/out").write(part, b"another")
+    result = run("doctor", "--folder", f"{url}/out")
+    assert isinstance(result.exception, GrandbatchError)
+    assert "has 7 bytes" in str(result.exception)
+    # what is there no more, or can't be there, is one line
+    for arguments, told in {
+        ("quarantine", f"{url}/nothing"): "no bars cache belongs to it",
+        ("verify", f"{url}/nothing"): "there is no store at",
+        ("doctor", "--folder", "s3://nowhere/x"): "there is no such bucket",
+        ("doctor", "--folder", "memory://x"): "s3://, gs:// or az://",
+        ("cache", "clear", "memory://x"): "s3://, gs:// or az://",
+        ("report", store, "-o", "memory://x.html"): "s3://, gs:// or az://",
+        ("simulate", "memory://x.csv"): "s3://, gs:// or az://",
+        ("simulate", f"{url}/a.parquet"): "plain CSV",
+    }.items():
+        result = run(*arguments)
+        assert isinstance(result.exception, GrandbatchError), arguments
+        assert told in str(result.exception)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(PermissionError) as refused:
+        Objects(bars).read("")
+    assert explain(refused.value).startswith("s3://bars: no credentials are found; set AWS_ACCESS")
+    assert "another path" not in explain(refused.value)

@@ -169,11 +169,11 @@ def test_a_file_of_the_last_moments_is_read_again(tmp_path, monkeypatch):
     (bars,) = lines(1000)
     growing = Growing(tmp_path)
     growing.write(a=text(bars))
-    assert not history.unchanged_files(growing.build().store.path)
+    assert not history.unchanged_files(growing.build().store)
     monkeypatch.setattr(history, "_TIME_STEP_NS", 0)
     store = growing.from_scratch()
     files = {a.file(number) for a in store.spec.arrays for number in range(a.n_files)}
-    assert history.unchanged_files(store.path) == files
+    assert history.unchanged_files(store) == files
 
 
 def test_a_disk_without_links_gets_copies(tmp_path, monkeypatch):

@@ -122,7 +122,7 @@ def test_what_opens_no_object_store_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    with pytest.raises(PermissionError, match=r"s3://a: no credentials are found; set AWS_ACCESS"):
+    with pytest.raises(PermissionError, match=r"no credentials are found; set AWS_ACC.*'s3://a'"):
         Objects("s3://a").read("b")
 
 

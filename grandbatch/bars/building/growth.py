@@ -2,8 +2,9 @@
 
 Bars are in the order of symbol, then of files. So where all that a new file holds of a symbol comes
 behind what the files before hold of it, and no file behind holds any, the bars that there are stay
-as they are, and new ones come to the end of their symbol's. Parts are linked into the new cache;
-of each symbol with new bars the last one, where it is small, is written anew with them.
+as they are, and new ones come to the end of their symbol's. Parts are linked into the new cache,
+or copied by an object store itself; of each symbol with new bars the last one, where it is small,
+is written anew with them.
 
 What could change a row that is cached leads to reading all again, and is named in the log: a file
 that is not among the inputs any more, rows in the order of time that lie among older ones, a bar
@@ -27,12 +28,11 @@ from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.quarantine import count_reasons, merge_bad_rows
 from grandbatch.bars.cache.bars import load_bars, open_bars
 from grandbatch.bars.cache.joining import Base, join_quarantines
-from grandbatch.bars.cache.manifest import MANIFEST, Part
+from grandbatch.bars.cache.manifest import Part, cache_folders
 from grandbatch.bars.inputs.files import InputFile, describe_source, digest_of
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.timestamps.evidence import NOTHING
 from grandbatch.errors import DamagedBarsError
-from grandbatch.files.locations import is_remote
 
 
 class EntangledError(Exception):
@@ -43,12 +43,10 @@ def find_base(files: Sequence[InputFile], cache_dir: Path, rules: BarRules) -> B
     """Find the cache that has the most of some files, was made by the same rules, and may grow."""
     if rules.max_jump is not None or rules.session_start is not None or rules.extra:
         return None  # there bars depend on later ones, on other files' days, on values carried on
-    if is_remote(cache_dir):
-        return None  # parts would have to be copied: all inputs are read again
     found = None
     described: dict[InputFile, dict[str, Any]] = {}
-    for manifest in sorted(cache_dir.glob(f"*/{MANIFEST}")):
-        bars = open_bars(manifest.parent)
+    for cache in cache_folders(cache_dir):
+        bars = open_bars(cache)
         if bars is None or bars.growth is None or bars.rules != rules.identity():
             continue
         if not (len(found.places) if found else 0) < len(bars.source) < len(files):
@@ -62,7 +60,7 @@ def find_base(files: Sequence[InputFile], cache_dir: Path, rules: BarRules) -> B
         if places is not None:
             new = sorted(set(range(len(files))) - set(places))
             with suppress(FileNotFoundError, DamagedBarsError):  # it went just now
-                found = Base(load_bars(manifest.parent, use=True), places, tuple(new))
+                found = Base(load_bars(cache, use=True), places, tuple(new))
     return found
 
 
@@ -134,7 +132,7 @@ def looks_of(base: Base, symbols: Sequence[str]) -> dict[Part, Extremes]:
     """Return the extremes at the parts of a cache, under the numbers their symbols have now."""
     code_of = {name: code for code, name in enumerate(symbols)}
     names = base.bars.symbols
-    parts = (replace(part, symbol=code_of[names[part.symbol]]) for part in base.bars.parts)
+    parts = (replace(part, symbol=code_of[names[part.symbol]]) for part in base.parts)
     return dict(zip(parts, map(Extremes.of, base.facts.get("looks", ())), strict=False))
 
 

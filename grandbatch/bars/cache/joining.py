@@ -1,7 +1,8 @@
 """Joining a cache that is there with the bars of files that were added to its inputs.
 
 Bars are in the order of symbol, then of files: new ones come to the end of their symbol's. Parts
-are linked; of each symbol with new bars the last one, where it is small, is written anew with them.
+are linked, or, in an object store, copied by it; of each symbol with new bars the last one, where
+it is small, is written anew with them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from grandbatch.bars.cache.bars import Bars
 from grandbatch.bars.cache.digests import STORED, read_part
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.cache.parts import write_part
-from grandbatch.files.whole import link_or_copy
+from grandbatch.files.locations import is_remote
+from grandbatch.files.verbs import copy_file, copy_files, local_copy, remove
+from grandbatch.files.whole import link_or_copy, written_aside
 
 T = TypeVar("T")
 
@@ -35,6 +38,17 @@ class Base:
     places: tuple[int, ...]
     new_places: tuple[int, ...]
     """Of the files that must be read."""
+
+    @property
+    def parts(self) -> list[Part]:
+        """Its parts, as they are called in the cache that grows from it.
+
+        In an object store no part changes its name any more: there these have names of their own.
+        """
+        parts = list(self.bars.parts)
+        if is_remote(self.bars.path):
+            return [replace(p, path=f"kept/{n:07d}.parquet") for n, p in enumerate(parts)]
+        return parts
 
     @property
     def n_files(self) -> int:
@@ -89,32 +103,46 @@ def join_caches(
     written : list of str
         Paths of new parts, to be made durable.
     """
-    bars = base.bars
+    bars, named_for_good = base.bars, is_remote(target)
     names = sorted({*bars.symbols, *symbols})
     joined: list[Part] = []
     written: list[str] = []
-    old_of = _by_symbol(bars.symbols, bars.parts)
+    taken: list[Part] = []
+    old_of = _by_symbol(bars.symbols, base.parts)
     new_of = _by_symbol(symbols, parts)
     stop_of = dict(zip(bars.symbols, bars.symbol_bounds[1:].tolist(), strict=True))
     for code, name in enumerate(names):
         old, new = old_of.get(name, []), new_of.get(name, [])
-        # names of old parts are taken again: new ones go out of their way first
-        fresh = _renumbered(target, new, 1 + max((_number(part) for part in old), default=-1))
         together = bool(old and new and old[-1].rows + new[0].rows <= TAIL_ROWS)
-        if not new:  # else its folder is there
-            (target / old[0].path).parent.mkdir(exist_ok=True)
-        for part in old[:-1] if together else old:
-            link_or_copy(bars.path / part.path, target / part.path)
-            joined.append(replace(part, symbol=code))
-        for number, part in enumerate(fresh):
+        kept = old[:-1] if together else old
+        taken += kept
+        joined += [replace(part, symbol=code) for part in kept]
+        if not named_for_good:
+            # names of old parts are taken again: new ones go out of their way first
+            new = _renumbered(target, new, 1 + max((_number(part) for part in old), default=-1))
+        for number, part in enumerate(new):
+            last = part
             if number == 0 and together:
-                tail = _together(bars, old[-1], stop_of[name], target, part)
-                joined.append(replace(tail, symbol=code))
-            else:
+                last = _together(bars, old[-1], stop_of[name], target, part)
+            elif not named_for_good:
                 (target / _aside(part)).replace(target / part.path)
-                joined.append(replace(part, symbol=code))
-            written.append(part.path)
+            joined.append(replace(last, symbol=code))
+            written.append(last.path)
+    _take(base, taken, target)
     return names, joined, written
+
+
+def _take(base: Base, parts: Sequence[Part], target: Path) -> None:
+    """Take parts of a cache over into the one that grows from it."""
+    bars = base.bars
+    there = {p.path: bars.files / old.path for p, old in zip(base.parts, bars.parts, strict=True)}
+    pairs = [(there[part.path], target / part.path) for part in parts]
+    if is_remote(target):
+        copy_files(pairs)
+        return
+    for source, path in pairs:
+        path.parent.mkdir(exist_ok=True)
+        link_or_copy(source, path)
 
 
 def _renumbered(target: Path, parts: Sequence[Part], first: int) -> list[Part]:
@@ -149,11 +177,15 @@ def _together(bars: Bars, last: Part, stop: int, target: Path, new: Part) -> Par
         columns.append(np.empty(last.rows + new.rows, values.dtype))
         columns[-1][: last.rows] = values
     tails = [column[last.rows :] for column in columns]
-    read_part(target, _aside(new), new.digests, (0, new.rows), STORED, tails)
-    (target / _aside(new)).unlink()
+    if is_remote(target):  # what is not named in the end goes with all that a build leaves
+        own, path = new.path, f"joined/{new.path}"
+    else:
+        own, path = _aside(new), new.path
+    read_part(target, own, new.digests, (0, new.rows), STORED, tails)
+    remove(target / own)
     times, *numbers = columns
-    digests = write_part(target / new.path, times, numbers)
-    return replace(new, first_time=last.first_time, digests=digests)
+    digests = write_part(target / path, times, numbers)
+    return replace(new, path=path, first_time=last.first_time, digests=digests)
 
 
 def join_quarantines(base: Base, new: Path, target: Path, n_bad: Mapping[int, int]) -> None:
@@ -175,13 +207,17 @@ def join_quarantines(base: Base, new: Path, target: Path, n_bad: Mapping[int, in
     bars = base.bars
     bars.check_quarantine()
     if not n_bad:
-        link_or_copy(bars.quarantine_path, target)
+        take = copy_file if is_remote(target) else link_or_copy
+        take(bars.quarantine_path, target)
         return
     old_rows = dict(zip(base.places, base.facts["bad_rows"], strict=True))
     with (
-        pq.ParquetFile(bars.quarantine_path) as old_file,
-        pq.ParquetFile(new) as new_file,
-        pq.ParquetWriter(target, old_file.schema_arrow) as writer,
+        local_copy(bars.quarantine_path) as old_path,
+        local_copy(new) as new_path,
+        written_aside(target, shared=False) as aside,
+        pq.ParquetFile(old_path) as old_file,
+        pq.ParquetFile(new_path) as new_file,
+        pq.ParquetWriter(aside, old_file.schema_arrow) as writer,
     ):
         before, added = _Rows(old_file), _Rows(new_file)
         for place in range(base.n_files):

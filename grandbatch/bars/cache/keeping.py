@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 from grandbatch.bars.cache.published import remove_objects, sweep, sweep_others
-from grandbatch.files.leases import hold_lease
+from grandbatch.files.leases import held_by_others, hold_lease
 from grandbatch.files.locations import is_remote
 
 STAGING = ".staging-"
@@ -38,14 +38,22 @@ BESIDE = ".grandbatch"
 
 def locks_folder(cache_dir: Path) -> Path:
     """Where the locks of a folder of caches are: in ``.grandbatch/locks``, if it lies there."""
+    if is_remote(cache_dir):
+        return cache_dir / "locks"
     return cache_dir.parent / "locks" if cache_dir.parent.name == BESIDE else cache_dir
+
+
+def leases_of(cache_dir: Path) -> list[Path]:
+    """Where the leases are of who builds in a folder of an object store, and beside it."""
+    beside = [cache_dir.parent / "locks"] if cache_dir.parent.name == BESIDE else []
+    return [locks_folder(cache_dir), *beside]
 
 
 @contextmanager
 def build_lock(cache_dir: Path, key: str) -> Iterator[None]:
     """Hold the lock of whoever builds the cache of a key; wait for it."""
     if is_remote(cache_dir):
-        with hold_lease(cache_dir / "locks" / f"{_BUILD}{key}.lease", f"bars in {cache_dir}"):
+        with hold_lease(locks_folder(cache_dir) / f"{_BUILD}{key}.lease", f"bars in {cache_dir}"):
             yield
         return
     pause, longest = _LOOK_SECONDS
@@ -121,7 +129,14 @@ def put_aside(cache: Path) -> bool:
 
 
 def put_aside_unused(cache: Path) -> bool:
-    """Remove a cache that no process uses; return whether it went."""
+    """Remove a cache that no process uses; return whether it went.
+
+    In an object store nobody can tell who uses it: it goes where no other builds beside it.
+    """
+    if is_remote(cache):
+        with suppress(OSError):
+            return not held_by_others(leases_of(cache.parent)) and remove_objects(cache)
+        return False
     aside = cache.with_name(f"{REMOVED}{secrets.token_hex(6)}")
     with _gate(cache.parent):
         if not _is_free(cache.parent, f"{_USE}{cache.name[:32]}-*"):

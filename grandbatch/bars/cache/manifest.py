@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,9 +15,9 @@ from grandbatch.bars.cache.digests import PartDigests, damaged
 from grandbatch.bars.rules import BarRules
 from grandbatch.files import digested
 from grandbatch.files.locations import is_remote, read_location
-from grandbatch.files.ordinary import NO_ORDINARY_FILE, read_whole
+from grandbatch.files.ordinary import NO_ORDINARY_FILE
 from grandbatch.files.system import sync_folder
-from grandbatch.files.verbs import sizes_below
+from grandbatch.files.verbs import names_in, sizes_below
 from grandbatch.files.whole import Syncer, remove_temporaries, write_whole
 
 FORMAT = 4
@@ -27,6 +28,7 @@ _MAX_BYTES = 2**28
 _REMEMBERED_BYTES = 2**20
 """A manifest of at most so many is parsed once, however often it is read."""
 
+_FINGERPRINT = re.compile("[0-9a-f]{64}")
 _IDENTITY_FORMAT = 2
 """Of bars themselves: the same bars have one fingerprint, however a cache is written."""
 
@@ -176,12 +178,20 @@ def _sizes(folder: Path) -> Callable[[str], int]:
     return lambda name: (folder / name).stat().st_size
 
 
+def cache_folders(cache_dir: Path) -> list[Path]:
+    """List the folders that may be caches, by name; none where there is no such folder."""
+    if is_remote(cache_dir):
+        names = (name.rstrip("/") for name in names_in(cache_dir) if name.endswith("/"))
+        return [cache_dir / name for name in names if _FINGERPRINT.fullmatch(name)]
+    return [manifest.parent for manifest in sorted(cache_dir.glob(f"*/{MANIFEST}"))]
+
+
 def cached_sources(cache_dir: Path) -> set[tuple[str, int]]:
     """Name and bytes of every input of every cache in a folder."""
     found: set[tuple[str, int]] = set()
-    for manifest in cache_dir.glob(f"*/{MANIFEST}"):
+    for cache in cache_folders(cache_dir):
         try:
-            source = _of(read_whole(manifest, _MAX_BYTES))["source"]
+            source = _of(read_location(cache / MANIFEST, _MAX_BYTES))["source"]
             found.update((str(entry["name"]), int(entry["bytes"])) for entry in source)
         except (OSError, ValueError, KeyError, TypeError):
             continue

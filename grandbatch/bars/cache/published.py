@@ -11,7 +11,7 @@ from pathlib import Path
 
 from grandbatch.bars.cache.manifest import MANIFEST, QUARANTINE
 from grandbatch.files import digested
-from grandbatch.files.verbs import objects_of, remove_below
+from grandbatch.files.verbs import names_in, objects_of, remove_below
 
 
 def publish_objects(built: Path, target: Path) -> None:
@@ -27,14 +27,12 @@ def sweep(built: Path) -> None:
         place.delete([found.name for found in place.list() if found.name not in kept])
 
 
-def sweep_others(cache_dir: Path, beginning: str, own: Path) -> None:
+def sweep_others(cache_dir: Path, beginning: str, own: Path | None = None) -> None:
     """Sweep the folders that begin so, those of builds that are gone, but for one's own."""
-    place = objects_of(cache_dir)
     with suppress(OSError):
-        names = {found.name.partition("/")[0] for found in place.list()}
-        for name in names:
-            if name.startswith(beginning) and name != own.name:
-                sweep(cache_dir / name)
+        for folder in (cache_dir / name.rstrip("/") for name in names_in(cache_dir)):
+            if folder.name.startswith(beginning) and folder != own:
+                sweep(folder)
 
 
 def remove_objects(cache: Path) -> bool:

@@ -5,6 +5,7 @@ Listing imports neither dask nor pandas nor pyarrow; reading a quarantine import
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,12 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from grandbatch.bars.cache.bars import Bars, load_bars, open_bars
-from grandbatch.bars.cache.keeping import STAGING, put_aside_unused, remove_abandoned
-from grandbatch.bars.cache.manifest import MANIFEST
+from grandbatch.bars.cache.keeping import (
+    STAGING,
+    leases_of,
+    put_aside_unused,
+    remove_abandoned,
+)
+from grandbatch.bars.cache.manifest import MANIFEST, cache_folders
+from grandbatch.bars.cache.published import remove_objects, sweep_others
 from grandbatch.errors import DamagedBarsError, InputError, UsageError
-from grandbatch.files.locations import is_remote
-from grandbatch.files.refusals import refuse_url
+from grandbatch.files.leases import living_holders
+from grandbatch.files.locations import is_remote, reaching
 from grandbatch.files.verbs import local_copy, sizes_below
+
+logger = logging.getLogger(__name__)
 
 _BATCH_ROWS = 4096
 
@@ -61,10 +70,7 @@ def list_caches(cache_dir: Path) -> list[CacheEntry]:
     """List the caches in a folder, by name; none where there is no such folder."""
     if is_remote(cache_dir):
         return _list_objects(cache_dir)
-    return [
-        CacheEntry(manifest.parent, _size(manifest.parent), open_bars(manifest.parent))
-        for manifest in sorted(cache_dir.glob(f"*/{MANIFEST}"))
-    ]
+    return [CacheEntry(path, _size(path), open_bars(path)) for path in cache_folders(cache_dir)]
 
 
 def clear_caches(
@@ -72,7 +78,8 @@ def clear_caches(
 ) -> tuple[list[CacheEntry], list[CacheEntry]]:
     """Remove caches, and what killed builds left; builds make them again from their inputs.
 
-    One that a process uses stays.
+    One that a process uses stays. In an object store that is not known: where another process
+    builds there, or in its place beside stores, all stay.
 
     Parameters
     ----------
@@ -89,21 +96,34 @@ def clear_caches(
     ------
     UsageError
         If a beginning fits no cache.
+    StoreUnreachableError
+        If the object store can't be reached.
     """
-    refuse_url(
-        cache_dir,
-        "a bars cache that is cleared (nobody could tell from here who uses one there; remove it "
-        "with the store's own tools while nothing is built)",
-    )
     entries = list_caches(cache_dir)
     for beginning in chosen:
         if not any(entry.path.name.startswith(beginning) for entry in entries):
             raise UsageError(f"no cache in {cache_dir} begins with {beginning!r}; see cache list")
     if chosen:
         entries = [entry for entry in entries if entry.path.name.startswith(tuple(chosen))]
+    if is_remote(cache_dir):
+        return _clear_objects(cache_dir, entries)
     removed = [entry for entry in entries if put_aside_unused(entry.path)]
     remove_abandoned(cache_dir)
     return removed, [entry for entry in entries if entry not in removed]
+
+
+def _clear_objects(
+    cache_dir: Path, entries: list[CacheEntry]
+) -> tuple[list[CacheEntry], list[CacheEntry]]:
+    with reaching(cache_dir):
+        living = living_holders(leases_of(cache_dir))
+        if living:
+            logger.warning("nothing is removed: %s builds there", ", ".join(living))
+            return [], entries
+        for entry in entries:
+            remove_objects(entry.path)
+        sweep_others(cache_dir, STAGING)
+    return entries, []
 
 
 def cache_problems(cache: Path) -> tuple[int, list[str]]:
