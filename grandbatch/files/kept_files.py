@@ -23,10 +23,12 @@ from grandbatch.files.locations import File, open_location, told
 from grandbatch.files.refusals import refuse_planted
 from grandbatch.files.whole import TEMPORARY_SUFFIX, is_full
 
-STEP_BYTES = 4 * 2**20
-"""Bytes of one request; so many are in memory for each file on its way."""
-FETCHERS = 16
-"""Files on their way at once."""
+STEP_BYTES = 8 * 2**20
+"""Bytes of one request."""
+FETCHERS = 32
+"""Files on their way at once, at most."""
+HELD_BYTES = 128 * 2**20
+"""Memory of them together, at most; one that alone takes more comes by itself."""
 _IN_USE_SECONDS = 600.0
 """What was opened since is not removed to make room."""
 _GIVEN_UP_SECONDS = 300.0
@@ -79,7 +81,7 @@ class FileKeeper:
         self._waiting: deque[Original] = deque()
         self._known: set[str] = set()
         self._refused: set[str] = set()
-        self._fetchers = 0
+        self._fetchers = self._held = 0
 
     def open(self, source: Original) -> File:
         """Open a file: the copy where it is kept, else the original; it is kept from then on."""
@@ -131,6 +133,11 @@ class FileKeeper:
                 if not self._waiting:
                     break
                 source = self._waiting.popleft()
+                # an answer, and what it is put together in
+                held = 2 * min(STEP_BYTES, source.n_bytes)
+                while self._held and self._held + held > HELD_BYTES:
+                    self._changing.wait()
+                self._held += held
             try:
                 kept = self._fetch(source)
             except OSError as error:  # who reads it meets the same, and tells
@@ -141,6 +148,7 @@ class FileKeeper:
                 if not kept:
                     self._refused.add(source.name)
                 self._known.discard(source.name)
+                self._held -= held
                 self._changing.notify_all()
         with self._changing:
             self._fetchers -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 
@@ -12,6 +13,8 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch.cli.main import app
+from grandbatch.cli.output import explain
+from grandbatch.files.objects import WireError
 
 SERVER = CrashServer("grandbatch.doctor")
 COMMANDS = typer.main.get_command(app).commands
@@ -144,3 +147,16 @@ def test_doctor_says_which_gpus_there_are_or_that_there_is_none(monkeypatch, fol
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: properties)
     assert doctor.gpus() == [{"name": "H200", "memory_bytes": 150_000_000_000}]
+
+
+def test_what_fails_at_a_url_is_told_with_a_remedy_for_urls():
+    wire = WireError("s3://b/x: no whole answer in 38 s and 13 tries (reset); try again")
+    assert explain(wire) == f"{wire}; what was finished is kept"
+    refused = PermissionError(errno.EACCES, "the server refuses (AccessDenied)", "s3://b/x")
+    assert explain(refused) == (
+        "s3://b/x: the server refuses (AccessDenied); check the URL and what the credentials "
+        "allow, and run the same command again"
+    )
+    assert explain(PermissionError(errno.EACCES, "Permission denied", "/x")) == (
+        "/x: Permission denied; give another path, or check its rights"
+    )

@@ -211,6 +211,22 @@ def test_a_cache_that_cant_be_is_refused(url, tmp_path):
         gb.MatrixStore.open(url, cache=tmp_path / "file").read_chunk(0)
 
 
+def test_files_on_their_way_keep_within_their_memory(url, here, tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_files, "HELD_BYTES", 30_000)
+    fetch, seen = kept_files.FileKeeper._fetch, []
+
+    def watched(self, source):
+        seen.append((self._held, max(30_000, 2 * source.n_bytes)))
+        return fetch(self, source)
+
+    monkeypatch.setattr(kept_files.FileKeeper, "_fetch", watched)
+    store = gb.MatrixStore.open(url, cache=tmp_path / "kept")
+    assert_same(epochs(store, 1), epochs(here, 1))
+    assert sorted(kept(tmp_path / "kept").values()) == files_of(here)
+    assert len(seen) == len(files_of(here))
+    assert all(held <= most for held, most in seen)
+
+
 def test_a_full_disk_is_no_error(url, here, tmp_path, monkeypatch, caplog):
     def full(self, source):
         raise OSError(28, "No space left on device")
