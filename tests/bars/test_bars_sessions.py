@@ -71,6 +71,30 @@ def test_without_the_flag_it_is_refused_and_the_error_says_what_reads_it(tmp_pat
     assert (read(path, session_start="21:00")[0] == true).all()
 
 
+@pytest.mark.parametrize("block_bytes", [3000, None])
+def test_a_night_session_written_newest_first_is_offered_both_flags(tmp_path, block_bytes):
+    true, written = sessions(trading_days())
+    path = write(tmp_path / "x.csv", written[::-1])
+    with pytest.raises(BadRowsError) as caught:
+        read(path, block_bytes)
+    [rules] = follow(str(caught.value).rpartition("Remedy:")[2])
+    assert (rules.sort, rules.session_start) == (True, "21:00")
+    times, volume = read(path, block_bytes, "d", sort=True, session_start="21:00")
+    assert (times == true).all()
+    np.testing.assert_array_equal(volume, np.arange(len(true))[::-1])
+
+
+def test_files_of_night_sessions_the_newest_first_are_offered_both_flags(tmp_path):
+    true, written = sessions(trading_days())
+    halves = written < written[500].normalize(), written >= written[500].normalize()
+    paths = [write(tmp_path / f"{n}.csv", written[half]) for n, half in enumerate(halves[::-1])]
+    with pytest.raises(BadRowsError) as caught:
+        prepare_bars(paths, tmp_path / "c", BarRules(), HERE)
+    [rules] = follow(str(caught.value).rpartition("Remedy:")[2])
+    bars = prepare_bars(paths, tmp_path / "d", rules, HERE)
+    assert (bars.read(0, bars.n_rows)["timestamp"].view("M8[ns]") == true).all()
+
+
 def test_the_last_date_before_stands_in_whichever_file(tmp_path):
     true, written = sessions(trading_days())
     folder = tmp_path / "months"

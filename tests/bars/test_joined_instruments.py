@@ -132,6 +132,73 @@ def test_names_that_tell_parts_of_a_series_apart_are_nothing_to_look_at(tmp_path
     assert not looks(write(tmp_path / "in", *names), tmp_path)
 
 
+def of_days(folder, spans):
+    """Files of a bar a day, by the first and the last day of each."""
+    paths = [folder / f"{name}.csv" for name in spans]
+    for path, (start, stop) in zip(paths, spans.values(), strict=True):
+        bars(start, len(pd.date_range(start, stop))).to_csv(path, index=False)
+    return paths
+
+
+QUARTERS = ("2023-12-14", "2024-03-14"), ("2024-03-15", "2024-06-20"), ("2024-06-21", "2024-07-05")
+
+
+@pytest.mark.parametrize(
+    ("names", "spans"),
+    [
+        (("ESH24", "ESH25"), (("2023-12-15", "2024-03-14"), ("2024-12-13", "2025-03-20"))),
+        (("CLZ3", "CLZ4"), (("2023-10-21", "2023-11-17"), ("2024-10-22", "2024-11-19"))),
+        (("rb2405", "rb2410"), (("2023-12-01", "2024-03-31"), ("2024-04-01", "2024-09-05"))),
+        (("ES_202403", "ES_202406", "ES_202409"), QUARTERS),
+        (("FESX 20240315", "FESX 20240621"), QUARTERS[:2]),
+        (("ES 03-24", "ES 06-24"), QUARTERS[:2]),
+        (("ES_MAR24", "ES_JUN24"), QUARTERS[:2]),
+        (
+            ("vx-2024-03", "vx-2024-04"),
+            (("2024-02-14", "2024-03-19"), ("2024-03-20", "2024-04-16")),
+        ),
+    ],
+)
+def test_contracts_that_follow_each_other_are_told_with_the_flag_that_parts_them(
+    tmp_path, names, spans
+):
+    paths = of_days(tmp_path, dict(zip(names, spans, strict=True)))
+    [line] = looks(paths, tmp_path)
+    assert "as contracts do" in line
+    [rules] = follow(line)
+    parted = prepare_bars(paths, tmp_path / "again", rules)
+    assert (len(parted.symbols), parted.worth_a_look) == (len(names), ())
+    assert not prepare_bars(paths, tmp_path / "one", BarRules(symbol="default")).worth_a_look
+
+
+def test_a_contract_that_is_added_to_others_is_told_too(tmp_path):
+    paths = of_days(tmp_path, dict(zip(("rb2405", "rb2410"), QUARTERS[:2], strict=True)))
+    assert looks(paths[:1], tmp_path) == ()
+    assert "as contracts do" in looks(paths, tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [
+        {"bars-2024-01-30": ("2024-01-30",) * 2, "bars-2024-02-01": ("2024-02-01",) * 2},
+        {"NQ_202401": ("2024-01-01", "2024-01-31"), "NQ_202402": ("2024-02-01", "2024-02-29")},
+        {"NQ2401": ("2023-12-31", "2024-01-31"), "NQ2402": ("2024-02-01", "2024-03-01")},
+        {"NQ 02-24": ("2024-02-01", "2024-02-28"), "NQ 03-24": ("2024-02-29", "2024-03-05")},
+        {"NQ2023": ("2023-01-02", "2023-12-29"), "NQ2024": ("2024-01-02", "2024-12-31")},
+        {"NQ23": ("2023-01-02", "2023-12-29"), "NQ24": ("2024-01-02", "2024-06-28")},
+        {"of_2024-02": ("2024-01-01", "2024-01-31"), "of_2024-03": ("2024-02-01", "2024-02-29")},
+        {"all-202401": ("2019-01-01", "2024-01-31"), "new-202402": ("2024-02-01", "2024-02-29")},
+    ],
+    ids=lambda spans: next(iter(spans)),
+)
+def test_files_named_by_the_time_that_they_hold_are_nothing_to_look_at(tmp_path, spans):
+    paths = of_days(tmp_path, spans)
+    assert not looks(paths, tmp_path)
+    for number in (1, 2):
+        grown = prepare_bars(paths[:number], tmp_path / "grown")
+        assert not grown.worth_a_look
+
+
 def test_whoever_names_one_symbol_is_told_nothing(tmp_path):
     paths = write(tmp_path / "in", "AAPL.csv", "MSFT.csv")
     assert not looks(paths, tmp_path, symbol="ALL")

@@ -55,6 +55,7 @@ from grandbatch.bars.building.settling import (
     refuse_undated,
     settle_meanings,
     settle_sessions,
+    spans_of,
 )
 from grandbatch.bars.cache import bars as cache
 from grandbatch.bars.cache.digests import file_crc
@@ -73,7 +74,7 @@ from grandbatch.bars.inputs.files import (
     join_leaves,
     remember_digest,
 )
-from grandbatch.bars.inputs.joined import numbers_apart, refuse_apart
+from grandbatch.bars.inputs.joined import months_apart, numbers_apart, refuse_apart
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.errors import InputError
 from grandbatch.files.locations import is_remote
@@ -129,7 +130,7 @@ class CacheBuild:
         )
         joined = self._files_joined()
         refuse_apart(joined)
-        self.numbers_apart = numbers_apart(joined)
+        self.apart = numbers_apart(joined)
         hopeless = self._read_all(on_progress)
         if hopeless:
             refuse_undated(hopeless, self.sources)
@@ -137,6 +138,8 @@ class CacheBuild:
         self._settle_texts()
         self._settle_meanings()
         self._settle_sessions()
+        before = None if self.base is None else self.base.bars.last_time
+        self.apart += months_apart(joined, spans_of(self.records, self.files), before)
         give_back_where_tight(self.limit)
         if self.rules.sort:
             symbols, parts = self._sort()
@@ -381,7 +384,7 @@ class CacheBuild:
             if doubts
             else growth_facts(*read, symbols, looks, self.rules, self.base),
             "worth_a_look": [
-                *self.numbers_apart,
+                *self.apart,
                 *doubts,
                 *worth_a_look(symbols, parts, looks, self.rules),
             ],

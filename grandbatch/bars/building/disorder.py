@@ -35,13 +35,22 @@ def likely_remedy(tasks: Sequence[BlockJob], records: Sequence[BlockRecord]) -> 
     late = next(number for number, record in enumerate(records) if record.reasons[OUT_OF_ORDER])
     begin = max(late - 1, 0)
     name, times, files = _times_of_a_symbol(tasks[begin : late + _BLOCKS])
-    start = _session_start(to_wall(times, tasks[late].form.timezone))
-    if start is not None:
-        clock = f"{start // (60 * _MINUTE):02d}:{start // _MINUTE % 60:02d}"
-        return (
-            f"times step back at the start of days, as where evenings from {clock} on stand under "
-            f"the next trading day's date; --session-start {clock} puts them on the date before"
-        )
+    wall = to_wall(times, tasks[late].form.timezone)
+    for turned in (wall, wall[::-1], _by_file(wall, files)):
+        start = _session_start(turned)
+        if start is not None:
+            clock = f"{start // (60 * _MINUTE):02d}:{start // _MINUTE % 60:02d}"
+            evenings = f"evenings from {clock} on stand under the next trading day's date"
+            flags = f"--session-start {clock}"
+            if turned is wall:
+                return (
+                    f"times step back at the start of days, as where {evenings}; {flags} puts them "
+                    "on the date before"
+                )
+            return (
+                f"times run backwards, and {evenings}; --sort {flags} puts these on the date "
+                "before and sorts all"
+            )
     ends = np.flatnonzero(np.diff(times) < 0)
     firsts, lasts = times[np.append(0, ends + 1)], times[np.append(ends, len(times) - 1)]
     before = [held for record in records[:begin] for held in record.symbols if held.name == name]
@@ -76,6 +85,13 @@ def _times_of_a_symbol(tasks: Sequence[BlockJob]) -> tuple[str, Int64, Int64]:
     joined = {name: np.concatenate(parts, axis=1) for name, parts in found.items()}
     most = max(sorted(joined), key=lambda name: joined[name].shape[1])
     return most, *joined[most]
+
+
+def _by_file(wall: Int64, files: Int64) -> Int64:
+    """Return times with files in the order of their first ones."""
+    begins = np.flatnonzero(np.diff(files, prepend=-1))
+    parts = np.split(wall, begins[1:])
+    return np.concatenate(sorted(parts, key=lambda part: int(part[:1].sum())))
 
 
 def _session_start(wall: Int64) -> int | None:

@@ -7,10 +7,25 @@ from collections.abc import Sequence
 from grandbatch.bars.building.block import BlockRecord
 from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.problems import check_dated, check_times
+from grandbatch.bars.inputs.files import InputFile
 from grandbatch.bars.rules import UNITS, BarRules
 from grandbatch.bars.timestamps.evidence import Evidence, total
 from grandbatch.bars.timestamps.scales import check_weekdays
 from grandbatch.bars.timestamps.sessions import day_before
+
+
+def spans_of(
+    records: Sequence[BlockRecord], files: Sequence[InputFile]
+) -> dict[str, tuple[int, int]]:
+    """First and last time of bars by full names of files, where a file has any."""
+    spans: dict[str, tuple[int, int]] = {}
+    for record in records:
+        name = files[record.file].full_name
+        for held in record.symbols:
+            if held.rows:
+                first, last = spans.get(name, (held.first_time, held.last_time))
+                spans[name] = min(first, held.first_time), max(last, held.last_time)
+    return spans
 
 
 def refuse_undated(records: Sequence[BlockRecord], sources: Sequence[Source]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
+
+import numpy as np
 
 from grandbatch.bars.inputs.files import InputFile
 from grandbatch.bars.inputs.hive import is_hive_folder
@@ -38,6 +40,26 @@ _NO_SYMBOLS = re.compile(
     re.IGNORECASE,
 )
 """Words that tell parts of one series apart."""
+
+
+_MONTHS_IN_NAMES = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"(?P<word>jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[-_. ]?"
+        r"(?P<year>(19|20)?\d\d)(?!\d)",
+        r"(?P<letter>[FGHJKMNQUVXZ])(?P<year>(19|20)?\d\d|(?<=[a-z][a-z])\d)(?![^\W_])",
+        r"(?<!\d)(?P<year>(19|20)\d\d)[-_. ]?(?P<month>0[1-9]|1[0-2])([-_. ]?\d\d)?(?!\d)",
+        r"(?<!\d)(?P<year>\d\d)(?P<month>0[1-9]|1[0-2])(?!\d)",
+        r"(?<!\d)(?P<month>0[1-9]|1[0-2])[-_. ](?P<year>(19|20)?\d\d)(?!\d)",
+    )
+)
+"""How names of contracts tell months of delivery, and those of other files what they hold."""
+_DAYS = 86_400_000_000_000
+_MONTHS = "janfebmaraprmayjunjulaugsepoctnovdec"
+_LETTERS = "FGHJKMNQUVXZ"
+
+_Span = tuple[int, int]
+"""First and last time of a file's bars."""
 
 
 def refuse_apart(files: Sequence[InputFile]) -> None:
@@ -74,6 +96,80 @@ def numbers_apart(files: Sequence[InputFile]) -> list[str]:
     flag = _flag(files, own)
     advice = f"; if these are symbols, add {flag}" if flag else ""
     return [f"files with numbers apart are read as one series: {_shown(paths, own)}{advice}"]
+
+
+def months_apart(
+    files: Sequence[InputFile], spans: Mapping[str, _Span], before: int | None = None
+) -> list[str]:
+    """Say that files are read as one series that are named by months as contracts are.
+
+    A contract's bars come before its month of delivery, or begin before and end in it; those of
+    other files lie within the month that they are named by.
+
+    Parameters
+    ----------
+    files : sequence of InputFile
+    spans : mapping
+        First and last time of bars by full names of files, as far as they are known.
+    before : int, optional
+        Last time of bars in all other files.
+
+    Returns
+    -------
+    list of str
+        One line or none.
+    """
+    paths = _paths(files)
+    for pattern in _MONTHS_IN_NAMES:
+        found = [match for path in paths if (match := pattern.search(path))]
+        own = _own([frozenset([match[0]]) for match in found])
+        if len(found) < len(paths) or len(_groups(own)) < 2:
+            continue
+        known, others = [], []
+        for match, file in zip(found, files, strict=True):
+            if file.full_name in spans:
+                span = spans[file.full_name]
+                known.append((*_month(match, span[0]), *span))
+            elif before is not None:
+                others.append(_month(match, before))
+        latest = max((last for *_, last in known), default=0)
+        goes_on = not others or (before or 0) < max(end for _, end in others) + 5 * _DAYS
+        are_contracts = all(_is_contract(*one, is_last=one[-1] == latest) for one in known)
+        if known and goes_on and are_contracts:
+            flag = _flag(files, own)
+            advice = f"; if these are contracts, add {flag}" if flag else ""
+            return [
+                "files named by months hold bars of months before, as contracts do, and are read "
+                f"as one series: {_shown(paths, own)}{advice}"
+            ]
+        break  # names have one form
+    return []
+
+
+def _is_contract(begin: int, end: int, first: int, last: int, *, is_last: bool) -> bool:
+    """Whether bars lie around the month of a name as those of a contract do."""
+    goes_into = last > begin + 2 * _DAYS or first < begin - 35 * _DAYS
+    is_near = is_last or last > begin - 100 * _DAYS
+    return first < begin - 5 * _DAYS and last < end + 5 * _DAYS and goes_into and is_near
+
+
+def _month(match: re.Match[str], first: int) -> _Span:
+    """Where the month begins and ends that a name tells, of a file whose first bar is known."""
+    told, year = match.groupdict(), int(match["year"])
+    if len(match["year"]) == 1:  # the next year that ends so
+        year = np.datetime64(first, "ns").astype("datetime64[Y]").astype(int).item() + 1970
+        year += (int(match["year"]) - year) % 10
+    elif year < 100:
+        year += 1900 if year >= 70 else 2000
+    if told.get("word"):
+        month = _MONTHS.index(told["word"].lower()) // 3
+    elif told.get("letter"):
+        month = _LETTERS.index(told["letter"].upper())
+    else:
+        month = int(told["month"]) - 1
+    months = np.array([0, 1]) + 12 * (year - 1970) + month
+    begin, end = months.astype("datetime64[M]").astype("datetime64[ns]").astype(int).tolist()
+    return begin, end
 
 
 def _are_dates(own: Sequence[frozenset[str]]) -> bool:
