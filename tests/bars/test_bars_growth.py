@@ -211,7 +211,7 @@ def test_days_and_months_that_all_files_decide_together_keep_a_cache_from_growin
     folder.write("2", dated("02/03", "B"))
     with caplog.at_level(logging.INFO, "grandbatch"):
         grown = folder.check()
-    assert "all inputs are read again" in caplog.text
+    assert "all inputs were read again" in caplog.text
     assert grown.day_first == (True, True)
     assert grown.growth is None
 
