@@ -21,6 +21,7 @@ from grandbatch.features.built_in import BUILT_IN
 from grandbatch.files.whole import write_whole
 from grandbatch.live import LiveContext, LiveFeatures
 from grandbatch.live.features import symbol_of
+from grandbatch.live.reading import doubts
 from grandbatch.mappo.config import HierarchicalConfig
 from grandbatch.mappo.saving import chosen
 from grandbatch.mappo.team import Team
@@ -64,6 +65,8 @@ class LiveTeam:
         self.team, self.live = team, live
         self.origin = "a team made in Python"
         """Where the team comes from."""
+        self.doubts: tuple[str, ...] = ()
+        """What must be known of the bars that it was trained on, to send such."""
         self._held: dict[str, float] = {}
         self.n_bars = 0
         """Bars taken, in this process and those before it whose state was loaded."""
@@ -84,8 +87,9 @@ class LiveTeam:
         feature_set : str or FeatureSet, optional
             The set trained on, where it is one of your own.
         **options
-            Of `LiveFeatures`. `max_gap` is that of the store learnt from unless it is given; so are
-            `context`, `max_age`, `bar_time` and `bar_duration` where the team looks at a context.
+            Of `LiveFeatures`. `max_gap` is that of the store learnt from unless it is given, and
+            bars are read as its were (`like`); so are `context`, `max_age`, `bar_time` and
+            `bar_duration` where the team looks at a context.
 
         Raises
         ------
@@ -110,12 +114,13 @@ class LiveTeam:
                     f"it stands (--set features.py:{feature_set.upper()})"
                 )
         if provenance is not None:
-            options = {"max_gap": provenance.max_gap_ns, **options}
+            options = {"max_gap": provenance.max_gap_ns, "like": provenance.bars, **options}
         if isinstance(team.config, HierarchicalConfig) and "context" not in options:
             options = {**_contexts_of(checkpoint), **options}
         chosen_set = _of_length(feature_set, team.config.sequence_length)
         made = cls(team, LiveFeatures(chosen_set, **options))
         made.origin = str(checkpoint.path)
+        made.doubts = () if provenance is None else tuple(doubts(provenance.bars))
         return made
 
     def decide(self, bar: Mapping[str, Any], *, confidence: bool = False) -> dict[str, Any]:

@@ -377,6 +377,7 @@ def _attributes(request: Request, bars: Bars, plan: BuildPlan, fingerprint: str)
         "source": [dict(entry) for entry in bars.source],
         "day_first": list(bars.day_first),
         "time_numbers": list(bars.time_numbers),
+        "rules": request.rules.told(),
         "quarantined": dict(bars.quarantined),
         "clock_changes": dict(bars.clock_changes),
         "left_out": bars.left_out,

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from grandbatch.bars.rules.flags import offer
+from grandbatch.bars.rules import UNITS
+from grandbatch.bars.rules.flags import flags_of, offer
 from grandbatch.cli import options as o
 from grandbatch.cli.running.loading import loading
 from grandbatch.errors import BadRowsError, UsageError
@@ -29,7 +30,6 @@ _log = logging.getLogger("grandbatch")
 
 _MOST_LINE_BYTES = 2**20
 _TIMED_BARS = 100_000
-_UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _YEAR_1973 = 10**17
 """ns since 1970; a whole number below it counts something longer."""
 _MOST_OF = {"s": 10**11, "ms": 10**14}
@@ -63,9 +63,19 @@ def serve(
         bool | None,
         typer.Option("--dayfirst/--no-dayfirst", help="Whether 2/7/2025 is the 2nd of July."),
     ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Zone of timestamps that name none (that of the training).")
+    ] = None,
+    timestamp_format: o.TimestampFormat = None,
+    price_scale: Annotated[
+        float | None, typer.Option(help="What prices are multiplied by, e.g. 1e-9.")
+    ] = None,
     no_volume: o.NoVolume = False,
     allow_non_positive: o.AllowNonPositive = False,
-    ohlc_tolerance: o.OhlcTolerance = 1e-9,
+    ohlc_tolerance: Annotated[
+        float | None,
+        typer.Option(help="Share of a price by which high and low may miss the others."),
+    ] = None,
     extra: o.Extra = None,
     fill: o.Fill = None,
 ) -> None:
@@ -76,12 +86,15 @@ def serve(
     until there is a window, or error and reason where the line is no bar, which then changes
     nothing.
 
+    Bars are read as those that the team was trained on: days or months first, zone, scale of prices
+    and so on, unless flags say otherwise.
+
     Ctrl-C and SIGTERM end it between two bars, its state saved. After kill -9 the state is that of
     the last saving: send the bars since again, and the decisions are the same.
 
     Example: grandbatch serve --checkpoint-dir run --state live.state < bars.jsonl
     """
-    if epoch_unit not in (None, *_UNITS):
+    if epoch_unit not in (None, *UNITS):
         raise UsageError(f"--epoch-unit must be s, ms, us or ns, got {epoch_unit!r}")
     if state is not None:
         state = _behind_links(state)
@@ -92,22 +105,38 @@ def serve(
         checkpoint_dir,
         set_name,
         dayfirst=dayfirst,
+        time_numbers=epoch_unit,
+        timezone=timezone,
+        timestamp_format=timestamp_format,
+        price_scale=price_scale,
         columns=o.headers_of(columns),
-        no_volume=no_volume,
-        allow_non_positive=allow_non_positive,
+        no_volume=no_volume or None,
+        allow_non_positive=allow_non_positive or None,
         ohlc_tolerance=ohlc_tolerance,
         **o.extra_columns(extra, fill),
     )
+    _tell_reading(team)
     if state is not None:
         _take_up(team, state, take_over=take_over)
-    _answer_all(team, state, save_every, epoch_unit, confidence=confidence)
+    _answer_all(team, state, save_every, confidence=confidence)
+
+
+def _tell_reading(team: LiveTeam) -> None:
+    """Say how bars are read where nothing else is said, and what only who sends them can know."""
+    known = dict(team.live.read_as)
+    numbers = known.pop("time_numbers", None)
+    if numbers in UNITS:
+        known["epoch_unit"] = numbers
+    if known:
+        _log.info("bars are read as those that were learnt from: %s", flags_of(known))
+    for doubt in team.doubts:
+        _log.warning("%s", doubt)
 
 
 def _answer_all(
     team: LiveTeam,
     state: Path | None,
     save_every: int,
-    epoch_unit: str | None,
     *,
     confidence: bool,
 ) -> None:
@@ -123,7 +152,7 @@ def _answer_all(
     try:
         for line in _Lines(sys.stdin.buffer):
             began = time.perf_counter()
-            answer = _answer(team, line, epoch_unit, confidence=confidence)
+            answer = _answer(team, line, confidence=confidence)
             sys.stdout.write(strict_json(answer) + "\n")
             sys.stdout.flush()
             if "error" in answer:
@@ -211,9 +240,7 @@ class _EndedError(Exception):
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
-def _answer(
-    team: LiveTeam, line: bytes, epoch_unit: str | None, *, confidence: bool
-) -> dict[str, Any]:
+def _answer(team: LiveTeam, line: bytes, *, confidence: bool) -> dict[str, Any]:
     try:
         bar = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -224,7 +251,9 @@ def _answer(
     try:
         bar = team.live.named(bar)
         told = {name: bar[name] for name in ("symbol", "timestamp") if _is_plain(bar.get(name))}
-        return {**team.decide(_timed(bar, epoch_unit), confidence=confidence), **told}
+        if team.live.time_numbers is None:
+            _refuse_small(bar.get("timestamp"))
+        return {**team.decide(bar, confidence=confidence), **told}
     except BadRowsError as error:
         return {**told, "error": str(error), "reason": error.reason}
 
@@ -233,29 +262,18 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _timed(bar: dict[str, Any], epoch_unit: str | None) -> dict[str, Any]:
-    """Return the bar, whose timestamp, where it is a number, counts ns."""
-    time_ = bar.get("timestamp")
-    if isinstance(time_, bool) or not isinstance(time_, int | float):
-        return bar
-    if epoch_unit is None and abs(time_) < _YEAR_1973:
-        size = abs(time_)
-        likely = next((unit for unit, most in _MOST_OF.items() if size < most), "us")
-        raise _no_time(
-            f"timestamp {time_!r} is a number that can't count ns since 1970; say what it counts, "
-            f"such as {offer('--epoch-unit', likely)}"
-        )
-    exact = time_ * _UNITS[epoch_unit or "ns"]
-    if not abs(exact) < 2**63:
-        raise _no_time(f"timestamp is a number of {epoch_unit or 'ns'} that no time has")
-    bar["timestamp"] = round(exact)
-    return bar
-
-
-def _no_time(text: str) -> BadRowsError:
-    error = BadRowsError(text)
+def _refuse_small(time_: Any) -> None:
+    """Refuse a number that can't count ns since 1970, where nothing says what numbers count."""
+    if isinstance(time_, bool) or not isinstance(time_, int | float) or abs(time_) >= _YEAR_1973:
+        return
+    size = abs(time_)
+    likely = next((unit for unit, most in _MOST_OF.items() if size < most), "us")
+    error = BadRowsError(
+        f"timestamp {time_!r} is a number that can't count ns since 1970; say what it counts, "
+        f"such as {offer('--epoch-unit', likely)}"
+    )
     error.reason = "unparseable"
-    return error
+    raise error
 
 
 def _tell(team: LiveTeam, seconds: deque[float], bad: int, *, is_decided: bool) -> None:

@@ -4,6 +4,7 @@
 |---|---|
 | `features` | `LiveFeatures`: bars of any symbols, judged as a build judges them |
 | `reading` | one bar: its columns by name, its numbers |
+| `times` | its time |
 | `judging` | whether it is a bar |
 | `segment` | what is kept of a symbol |
 | `contexts` | coarser timeframes whose windows come with those of the bars |

@@ -17,7 +17,7 @@ from grandbatch.kernels.bars.bar_rules import MISSING
 from grandbatch.live.coarser import LiveWindow
 from grandbatch.live.contexts import LiveContext, LiveContexts, checked_contexts, sets_of
 from grandbatch.live.judging import REMEMBERED, SYMBOL_KEY, LiveJudge, refusal
-from grandbatch.live.reading import NamedBar
+from grandbatch.live.reading import NamedBar, alike
 from grandbatch.live.segment import LiveSegment, identity_of
 from grandbatch.values.arrays import Float32
 from grandbatch.values.columns import TIMESTAMP
@@ -42,6 +42,10 @@ class LiveFeatures:
         A set, or its name: "strategic", "module:NAME", "path.py:NAME", …
     max_gap : str or timedelta, optional
         As of `build_store`: a larger distance in time starts a new segment.
+    like : mapping, optional
+        The attributes of a store (`MatrixStore.attrs`): bars are read as its were, as far as it
+        says, unless one of the following is given: order of day and month, form and zone of times,
+        scale of prices, extra columns and what fills them, which bars are taken.
     allow_non_positive : bool
         As of `BarRules`: accept prices at or below zero.
     ohlc_tolerance : float
@@ -54,6 +58,13 @@ class LiveFeatures:
     dayfirst : bool, optional
         As of `BarRules`: whether 2/7/2025 is the 2nd of July. Unless it is given, such a date is
         refused, since one bar can't tell.
+    timestamp_format, timezone : str, optional
+        As of `BarRules`; a text that begins with its year is read whatever the form.
+    time_numbers : str, optional
+        What timestamps that are numbers mean: s, ms, us or ns since 1970, date (20240131), HHMM,
+        HHMMSS or HHMMSSmmm behind a date.
+    price_scale : float, optional
+        As of `BarRules`: what prices are multiplied by.
     columns : mapping of str to str, optional
         As of `BarRules`: column name → what it is called in the bars that come.
     no_volume : bool
@@ -99,13 +110,18 @@ class LiveFeatures:
         feature_set: str | FeatureSet,
         *,
         max_gap: Duration | None = None,
-        allow_non_positive: bool = False,
-        ohlc_tolerance: float = 1e-9,
+        like: Mapping[str, Any] | None = None,
+        allow_non_positive: bool | None = None,
+        ohlc_tolerance: float | None = None,
         extra: Sequence[str] = (),
         fill: Mapping[str, Any] | None = None,
         dayfirst: bool | None = None,
+        timestamp_format: str | None = None,
+        timezone: str | None = None,
+        time_numbers: str | None = None,
+        price_scale: float | None = None,
         columns: Mapping[str, str] | None = None,
-        no_volume: bool = False,
+        no_volume: bool | None = None,
         context: Mapping[str, LiveContext | tuple[str | FeatureSet, Duration]] | None = None,
         max_age: Duration | None = None,
         bar_time: Literal["open", "close"] = "open",
@@ -117,18 +133,31 @@ class LiveFeatures:
         )
         sets = [self.feature_set, *sets_of(checked_contexts(context))]
         read = [name for one in sets for name in extra_inputs_of(one.features)]
+        said = {
+            "allow_non_positive": allow_non_positive,
+            "ohlc_tolerance": ohlc_tolerance,
+            "dayfirst": dayfirst,
+            "timestamp_format": timestamp_format,
+            "timezone": timezone,
+            "time_numbers": time_numbers,
+            "price_scale": price_scale,
+            "no_volume": no_volume,
+        }
+        known = {} if like is None else alike(like)
+        asked = known | {name: value for name, value in said.items() if value is not None}
+        numbers = asked.pop("time_numbers", None)
+        asked["extra"] = tuple(dict.fromkeys((*read, *asked.pop("extra", ()), *extra)))
+        asked["fill"] = {**asked.pop("fill", {}), **(fill or {})}
         rules = BarRules(
-            allow_non_positive=allow_non_positive,
-            ohlc_tolerance=ohlc_tolerance,
-            extra=tuple(dict.fromkeys((*read, *extra))),
-            fill=fill or {},
-            dayfirst=dayfirst,
-            columns=columns or {},
-            no_volume=no_volume,
-            bar_time=bar_time,
-            bar_duration=bar_duration,
+            **asked, columns=columns or {}, bar_time=bar_time, bar_duration=bar_duration
         )
-        self._judge = LiveJudge(rules)
+        may_be = dict((like or {}).get("rules", {}).get("columns", {}))
+        if rules.no_volume:
+            may_be.pop("volume", None)
+        self.read_as = known
+        """By which rules bars are read as those of `like` were, unless told otherwise."""
+        self.time_numbers = numbers
+        self._judge = LiveJudge(rules, numbers, may_be)
         self._contexts = LiveContexts(context, rules, max_age)
         self._symbols: dict[str, LiveSegment] = {}
 
@@ -259,8 +288,9 @@ class LiveFeatures:
         Parameters
         ----------
         bar : mapping
-            timestamp (a text has its year first, a time without a zone is UTC, a whole number is
-            ns since 1970 UTC), open, high, low, close, volume, extra columns by their names, and
+            timestamp (a text has its year first, a time without a zone is of `timezone`, a whole
+            number is ns since 1970 UTC, or what `time_numbers` says), open, high, low, close,
+            volume, extra columns by their names, and
             symbol where there are several; or under the names that a file's header may have
             (``Open``, ``o``, ``open_time``; ``date`` and ``time``).
 

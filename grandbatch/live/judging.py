@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from grandbatch.bars.reading.rows import scaled
 from grandbatch.bars.rules import REASONS, BarRules
 from grandbatch.errors import BadRowsError, ColumnError, UsageError
 from grandbatch.features.inputs import BAR_INPUTS
@@ -20,8 +22,9 @@ from grandbatch.kernels.bars.bar_rules import (
     judge_rows,
     widen,
 )
-from grandbatch.live.reading import NamedBar, named, to_number, what_is_missing
+from grandbatch.live.reading import NO_COLUMNS, NamedBar, named, to_number, what_is_missing
 from grandbatch.live.segment import BarValues
+from grandbatch.live.times import LiveTimes
 from grandbatch.values.columns import PRICES_AND_VOLUME, TIMESTAMP
 from grandbatch.values.times import shown, to_nanoseconds
 
@@ -41,11 +44,18 @@ class LiveJudge:
     Parameters
     ----------
     rules : BarRules
-        Their names of columns, extra columns and fills, tolerance, and order of day and month.
+        Their names of columns, extra columns and fills, tolerance, scale, and what times mean.
+    numbers : str, optional
+        As of `LiveTimes`.
+    columns : mapping of str to str
+        Column name → what it may be called, where a bar has that.
     """
 
-    def __init__(self, rules: BarRules) -> None:
-        self._day_first, self.fill = rules.dayfirst, rules.fill
+    def __init__(
+        self, rules: BarRules, numbers: str | None = None, columns: Mapping[str, str] = NO_COLUMNS
+    ) -> None:
+        self.fill = rules.fill
+        self._times, self._columns = LiveTimes(rules, numbers), columns
         self.ohlc_tolerance = rules.ohlc_tolerance
         self.allow_non_positive = rules.allow_non_positive
         self._rules = rules
@@ -58,6 +68,7 @@ class LiveJudge:
             "ohlc_tolerance": self.ohlc_tolerance,
             "fill": dict(self.fill),
             **({"no_volume": True} if self._rules.no_volume else {}),
+            **({"price_scale": self._rules.price_scale} if self._rules.price_scale != 1 else {}),
         }
 
     def named(self, bar: Mapping[str, Any]) -> NamedBar:
@@ -69,21 +80,18 @@ class LiveJudge:
             If two of its columns have one name.
         """
         try:
-            return named(bar, self._rules)
+            return named(bar, self._rules, self._columns)
         except ColumnError as problem:
             error = BadRowsError(f"{problem}. {QUARANTINED}")
             error.reason = REASONS[UNPARSEABLE - 1]
             raise error from None
 
-    def admit(
-        self, bar: Mapping[str, Any], symbol: str, last: int, last_extra: BarValues
-    ) -> BarValues:
+    def admit(self, bar: NamedBar, symbol: str, last: int, last_extra: BarValues) -> BarValues:
         """Return what can be read of a bar, by name, if it is one.
 
         Parameters
         ----------
-        bar : mapping
-            With the names that are read.
+        bar : NamedBar
         symbol : str
         last : int
             Time of the symbol's last bar; `NEVER` where there is none.
@@ -96,19 +104,14 @@ class LiveJudge:
             If a build would quarantine it.
         """
         given: list[Any] = [bar.get(name) for name in BAR_INPUTS]
+        time = None if given[0] is None else self._time_of(given[0], bar, symbol, last)
         if not symbol or any(value is None for value in given):
             meant = what_is_missing(bar, self._rules)
             outcome = QUARANTINED if meant is None else f"{meant}; {_UNCHANGED}"
             raise refusal(bar, symbol, last, MISSING, outcome=outcome)
         try:
-            times = np.array(
-                [to_nanoseconds(given[0], TIMESTAMP, day_first=self._day_first)], np.int64
-            )
-            numbers = [to_number(value) for value in given[1:]]
-        except UsageError as error:
-            # a build may read it, by evidence that one bar doesn't have
-            outcome = f"{error}{self._day_or_month(given[0])}; {_UNCHANGED}"
-            raise refusal(bar, symbol, last, UNPARSEABLE, outcome=outcome) from None
+            times = np.array([time], np.int64)
+            numbers = [to_number(value, self._rules) for value in given[1:]]
         except (TypeError, ValueError, OverflowError):
             raise refusal(bar, symbol, last, UNPARSEABLE) from None
         if times[0] == NEVER:  # what NaT is
@@ -116,6 +119,8 @@ class LiveJudge:
         extra = {name: self._extra_of(bar, symbol, last, last_extra, name) for name in self.fill}
         reasons = np.zeros(1, np.uint8)
         o, h, l, c, v = np.array(numbers)[:, None]
+        if self._rules.price_scale != 1:
+            o, h, l, c = (scaled(price, self._rules.price_scale) for price in (o, h, l, c))
         judge_rows(
             times,
             o,
@@ -143,17 +148,27 @@ class LiveJudge:
             **extra,
         }
 
+    def _time_of(self, value: Any, bar: Mapping[str, Any], symbol: str, last: int) -> int:
+        try:
+            return self._times.read(value, last)
+        except UsageError as error:
+            # a build may read it, by evidence that one bar doesn't have
+            outcome = f"{error}{self._day_or_month(value)}; {_UNCHANGED}"
+            raise refusal(bar, symbol, last, UNPARSEABLE, outcome=outcome) from None
+
     def _day_or_month(self, time: Any) -> str:
         """Say what makes a time one, if that is nothing but which of day and month comes first."""
-        if self._day_first is not None:
+        if self._rules.dayfirst is not None or not isinstance(time, str):
             return ""
-        for is_first in (True, False):
-            try:
+        flags = []
+        for is_first, flag in ((True, "--dayfirst"), (False, "--no-dayfirst")):
+            with suppress(UsageError):
                 to_nanoseconds(time, TIMESTAMP, day_first=is_first)
-            except UsageError:
-                continue
-            return " (--dayfirst if the day comes first, --no-dayfirst if the month does)"
-        return ""
+                flags.append(flag)
+        if len(flags) == 1:
+            return f" ({flags[0]})"
+        told = " (--dayfirst if the day comes first, --no-dayfirst if the month does)"
+        return told if flags else ""
 
     def _extra_of(
         self, bar: Mapping[str, Any], symbol: str, last: int, last_extra: BarValues, name: str
@@ -163,7 +178,7 @@ class LiveJudge:
         if isinstance(given, bool):  # as of a Parquet column of flags
             given = float(given)
         try:
-            value = to_number("nan" if given is None else given)
+            value = to_number("nan" if given is None else given, self._rules)
         except (TypeError, ValueError, OverflowError):
             code, value = UNPARSEABLE, math.nan
         if math.isfinite(value):

@@ -144,5 +144,6 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "fill": (lambda value: _is_mapping(value, _is_text), "a fill for each name"),
     "filled": (_are_counts, "counts of values"),
     "zone_database": (_is_text, "text"),
+    "rules": (lambda value: isinstance(value, dict), "the settings of how bars were read"),
 }
 """Attributes that a store need not have."""

@@ -24,6 +24,8 @@ TRAIN, TEST = "train", "test"
 
 _KEY = "provenance"
 _GOAL = "goal"
+_OF_BARS = ("rules", "day_first", "time_numbers")
+"""Attributes of a store."""
 _FOREVER = 2**63 - 1
 
 Stretch = tuple[int, int]
@@ -50,6 +52,8 @@ class Provenance:
     """What training and validation read, also those of a training whose weights were taken."""
     splits: Mapping[str, Split] = field(default_factory=dict)
     """As the training was given them, by name."""
+    bars: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """What the store says of how its bars were read, for those that arrive."""
 
     def __post_init__(self) -> None:
         if self.test is not None:
@@ -82,6 +86,7 @@ class Provenance:
             max_gap_ns=store.attrs["max_gap_ns"],
             seen=tuple(learnt),
             splits=dict(splits),
+            bars={name: store.attrs[name] for name in _OF_BARS if name in store.attrs},
         )
 
     @classmethod
@@ -106,6 +111,7 @@ class Provenance:
                 max_gap_ns=None if gap is None else int(gap),
                 seen=seen,
                 splits={name: Split.from_json(part) for name, part in value["splits"].items()},
+                bars=dict(value.get("bars", {})),
             )
 
         return checkpoint.said(_KEY, read, "which bars were learnt from")

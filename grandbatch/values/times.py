@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _DAY_NS = 86_400 * 10**9
 _FIRST_MONDAY = 4
 """Days since 1970."""
+_MONTHS_OF_YEAR = 12
 _MONTHS = {"M": 1, "Q": 3, "Y": 12}
 _UNITS = {"s": 10**9, "min": 60 * 10**9, "h": 3_600 * 10**9, "D": _DAY_NS}
 _PLAIN = re.compile(rf"(\d{{1,5}})({'|'.join(_UNITS)})")
@@ -59,13 +60,29 @@ def to_nanoseconds(value: Time, name: str, *, day_first: bool | None = None) -> 
         ) from None
 
 
+def refuse_year_last(text: str, name: str) -> None:
+    """Refuse a date in numbers that doesn't begin with its year; say what is known of it.
+
+    Raises
+    ------
+    UsageError
+    """
+    found = _YEAR_LAST.fullmatch(text)
+    if found is None:
+        return
+    first, second = int(found[1]) > _MONTHS_OF_YEAR, int(found[3]) > _MONTHS_OF_YEAR
+    known = "day and month can't be told apart"
+    if first != second:
+        known = f"the {'day' if first else 'month'} comes first"
+    raise UsageError(
+        f"{name} must be a date with its year first, such as 2024-01-31T09:30: in {text!r} {known}"
+    )
+
+
 def _year_first(text: str, name: str, day_first: bool | None) -> str:
     found = _YEAR_LAST.fullmatch(text)
-    if found is not None and day_first is None:
-        raise UsageError(
-            f"{name} must be a date with its year first, such as 2024-01-31T09:30: in {text!r} "
-            "day and month can't be told apart"
-        )
+    if day_first is None:
+        refuse_year_last(text, name)
     # of a text without a date pandas makes a time of the day it is read on
     if _A_YEAR.search(text) is None:
         raise UsageError(

@@ -10,6 +10,7 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from advice import offers, words
@@ -21,6 +22,7 @@ from grandbatch.cli import serving as command
 from grandbatch.errors import BadRowsError, CheckpointError, UsageError
 from grandbatch.evaluation.walking import decide, read_tape
 from grandbatch.experiment import wire_training
+from grandbatch.live.reading import doubts
 from grandbatch.mappo import Team
 from grandbatch.serving import LiveTeam
 
@@ -464,3 +466,126 @@ def test_a_feed_without_a_single_bar_is_an_error_and_one_with_bars_is_none(
     )
     assert served(folder, [], monkeypatch) == []
     assert "no bar came" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A team trained on bars with days first, local times, scaled prices and names of their own."""
+    path = tmp_path_factory.mktemp("written")
+    frame = pd.read_csv(write_bars(path / "plain.csv", 500))
+    times = pd.to_datetime(frame["timestamp"], utc=True)
+    local = times.dt.tz_convert("America/New_York").dt.strftime("%d/%m/%Y %H:%M:%S")
+    prices = {name: (frame[name] * 100).round().astype(int) for name in ("open", "high", "close")}
+    own = pd.DataFrame({
+        "when": local, **prices, "Llow": (frame["low"] * 100).round().astype(int),
+        "traded": frame["volume"], "trades": range(len(frame)),
+    })  # fmt: skip
+    own.to_csv(path / "own.csv", index=False)
+    rules = gb.BarRules(
+        columns={"timestamp": "when", "low": "Llow", "volume": "traded"}, extra=("trades",),
+        timezone="America/New_York", price_scale=0.01,
+    )  # fmt: skip
+    store = gb.build_store(path / "own.csv", path / "s.zarr", overlap=47, rules=rules,
+                           durable=False)  # fmt: skip
+    processor, trainer = wire_training(store, gb.BatchConfig(), path / "run")
+    for _ in processor.process_batches(trainer):
+        pass
+    return path, own.to_dict("records")
+
+
+def test_bars_are_read_as_those_learnt_from_without_being_told(written, monkeypatch, caplog):
+    path, bars = written
+    caplog.set_level("INFO")
+    answers = served(path, map(json.dumps, bars), monkeypatch)
+    assert not [one for one in answers if "error" in one]
+    assert "--dayfirst" in caplog.text
+    assert "--timezone America/New_York --price-scale 0.01" in caplog.text
+    team = LiveTeam.from_checkpoint(path / "run")
+    found = [team.live.push(bar) for bar in bars]
+    store = gb.MatrixStore.open(path / "s.zarr")
+    assert store.attrs["rules"] == {
+        "columns": {"low": "Llow", "timestamp": "when", "volume": "traded"},
+        "extra": ["trades"], "fill": {"trades": "require"},
+        "timezone": "America/New_York", "price_scale": 0.01,
+    }  # fmt: skip
+    assert team.live.last_times == {"default": store.attrs["last_time"]}
+    for window, matrix in enumerate([one for one in found if one is not None]):
+        assert matrix.tobytes() == store.matrices[window].tobytes()
+
+
+def test_what_is_said_stands_before_how_bars_were_written(written):
+    path, bars = written
+    names = {"when": "timestamp", "Llow": "low", "traded": "volume"}
+    plain = [{names.get(name, name): value for name, value in bar.items()} for bar in bars]
+    asked = LiveTeam.from_checkpoint(path / "run", dayfirst=False, timezone="UTC", price_scale=1.0)
+    known = LiveTeam.from_checkpoint(path / "run")
+    bar = {**plain[0], "timestamp": "02/07/2025 09:30:00"}
+    for team, time_, price in ((asked, "2025-02-07T09:30", 1), (known, "2025-07-02T13:30", 0.01)):
+        team.decide(bar)
+        assert team.live.last_times == {"default": np.datetime64(time_, "ns").astype(int)}
+        (state,) = team.live.state_dict().values()
+        assert state["bars"]["close"].tolist() == [pytest.approx(bar["close"] * price)]
+
+
+def test_the_hour_that_clocks_show_twice_is_told_by_the_bar_before():
+    live = gb.LiveFeatures("strategic", timezone="America/New_York")
+    values = dict.fromkeys(("open", "high", "low", "close", "volume"), 1.0)
+    seen = []
+    for clock in ("00:30", "01:00", "01:30", "01:00", "01:30", "02:00"):
+        live.push({"timestamp": f"2024-11-03 {clock}", **values})
+        seen.append(live.last_times["default"])
+    assert np.diff(seen).tolist() == [1_800_000_000_000] * 5
+    with pytest.raises(BadRowsError, match="timestamp must be a time"):
+        live.push({"timestamp": "2025-03-09 02:30", **values})
+
+
+@pytest.mark.parametrize(
+    ("given", "time_"),
+    [
+        ({"time_numbers": "s"}, 1_704_214_800),
+        ({"time_numbers": "ms"}, "1704214800000"),
+        ({"time_numbers": "date"}, 20240102170000),
+        ({"time_numbers": "HHMM"}, "2024-01-02 1700"),
+        ({"timestamp_format": "%d.%m.%y %H:%M"}, "02.01.24 17:00"),
+        ({"timestamp_format": "%d.%m.%y %H:%M"}, "2024-01-02T17:00Z"),
+        ({"like": {"day_first": [None, False], "time_numbers": [None]}}, "1/2/2024 17:00"),
+        ({"like": {"rules": {"timestamp_format": "%d.%m.%y %H:%M"}}}, "02.01.24 17:00"),
+        ({"like": {"time_numbers": ["us", "us"]}}, 1_704_214_800_000_000),
+    ],
+)
+def test_times_are_read_by_what_is_known_of_them(given, time_):
+    live = gb.LiveFeatures("strategic", **given)
+    live.push({"timestamp": time_, **dict.fromkeys(("open", "high", "low", "close", "volume"), 1)})
+    assert live.last_times == {"default": 1_704_214_800_000_000_000}
+
+
+@pytest.mark.parametrize(
+    ("attrs", "words"),
+    [
+        ({"day_first": [True, False]}, "--dayfirst or --no-dayfirst"),
+        ({"rules": {"session_start": "18:00"}}, "the date on which it began"),
+        ({"rules": {"resample": {"length_ns": 1_800_000_000_000}}}, "those of 30min"),
+    ],
+)
+def test_what_a_store_does_not_tell_is_asked_for(attrs, words):
+    (said,) = doubts(attrs)
+    assert words in said
+    assert "dayfirst" not in gb.LiveFeatures("strategic", like=attrs).read_as
+
+
+def test_a_date_that_can_only_be_one_offers_that_flag_alone(folder, bars):
+    for time_, flag in (("26/06/2025 9:30", "--dayfirst"), ("6/26/2025 9:30", "--no-dayfirst")):
+        team = LiveTeam.from_checkpoint(folder / "run")
+        with pytest.raises(BadRowsError) as caught:
+            team.decide({**bars[0], "timestamp": time_})
+        assert "told apart" not in str(caught.value)
+        assert offers(str(caught.value)) == [flag]
+        told = LiveTeam.from_checkpoint(folder / "run", dayfirst=flag == "--dayfirst")
+        told.decide({**bars[0], "timestamp": time_})
+
+
+def test_a_bar_that_lacks_columns_under_names_of_its_own_is_refused_not_fatal(folder):
+    team = LiveTeam.from_checkpoint(folder / "run")
+    bar = {"Timestamp": "2024-01-02", "Symbol": "S0", "Llow": 1, "Open": 2, "hi": 3, "c": 4}
+    with pytest.raises(BadRowsError, match="'Llow' looks like low"):
+        team.decide(bar)

@@ -65,6 +65,16 @@ class Rows:
 
 
 def scale_prices(rows: Rows, scale: float) -> Rows:
+    """Multiply prices by a decimal number."""
+    done: dict[int, Floats] = {}
+    for values in rows.numbers[:4]:  # one array may stand for several
+        if id(values) not in done:
+            done[id(values)] = scaled(values, scale)
+    o, h, l, c = (done[id(values)] for values in rows.numbers[:4])
+    return replace(rows, numbers=(o, h, l, c, rows.numbers[4]))
+
+
+def scaled(prices: Floats, scale: float) -> Floats:
     """Multiply prices by a decimal number.
 
     A price times its digits is divided by their power of ten: rounded once, as if it stood in the
@@ -75,12 +85,8 @@ def scale_prices(rows: Rows, scale: float) -> Rows:
         _, digits, exponent = Decimal(repr(scale)).as_tuple()
         assert isinstance(exponent, int)  # it is finite
         factor, power = float(int("".join(map(str, digits)))), float(10**-exponent)
-    done: dict[int, Floats] = {}
-    for values in rows.numbers[:4]:  # one array may stand for several
-        if id(values) not in done:
-            done[id(values)] = np.where(values == _NO_PRICE, np.nan, values * factor / power)
-    o, h, l, c = (done[id(values)] for values in rows.numbers[:4])
-    return replace(rows, numbers=(o, h, l, c, rows.numbers[4]))
+    found: Floats = np.where(prices == _NO_PRICE, np.nan, prices * factor / power)
+    return found
 
 
 def rows_of(

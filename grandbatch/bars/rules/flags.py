@@ -10,7 +10,8 @@ import csv
 import io
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 _NEXT_COLUMN = re.compile(r",(?=\s*[A-Za-z_]\w*\s*=)")
 
@@ -27,6 +28,22 @@ def offer_columns(columns: Iterable[tuple[str, str]]) -> str:
     if apart != [[pair] for pair in pairs] or not all(header for _, header in pairs):
         return ""
     return " ".join(offer("--columns", f"{column}={header}") for column, header in pairs)
+
+
+def flags_of(fields: Mapping[str, Any]) -> str:
+    """Write rules as the flags that give them."""
+    found = []
+    for name, value in fields.items():
+        flag = f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            found.append(flag)
+        elif isinstance(value, Mapping):
+            found += [offer(flag, f"{one}={text}") for one, text in value.items()]
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            found.append(offer_list(flag, value))
+        else:
+            found.append(offer(flag, str(value)))
+    return " ".join(found)
 
 
 def offer_list(flag: str, names: Sequence[str]) -> str:

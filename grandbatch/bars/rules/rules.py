@@ -265,6 +265,11 @@ class BarRules:
             "encoding": self.encoding,
         }
 
+    def told(self) -> dict[str, Any]:
+        """Return the part of `identity` that isn't what it is by default."""
+        plain = BarRules().identity()
+        return {name: value for name, value in self.identity().items() if plain.get(name) != value}
+
     def _time_identity(self) -> dict[str, Any]:
         """Return what says how long bars last, and how they are gathered, if anything does."""
         found: dict[str, Any] = {}
