@@ -9,7 +9,8 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -40,6 +41,58 @@ _Confidence = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadingFlags:
+    """The flags about how bars are read, as a shell has them."""
+
+    columns: o.Columns = None
+    epoch_unit: Annotated[
+        str | None, typer.Option(help="s, ms, us or ns: what timestamps that are numbers count.")
+    ] = None
+    dayfirst: Annotated[
+        bool | None,
+        typer.Option("--dayfirst/--no-dayfirst", help="Whether 2/7/2025 is the 2nd of July."),
+    ] = None
+    timezone: Annotated[
+        str | None, typer.Option(help="Zone of timestamps that name none (that of the training).")
+    ] = None
+    timestamp_format: o.TimestampFormat = None
+    price_scale: Annotated[
+        float | None, typer.Option(help="What prices are multiplied by, e.g. 1e-9.")
+    ] = None
+    no_volume: o.NoVolume = False
+    allow_non_positive: o.AllowNonPositive = False
+    ohlc_tolerance: Annotated[
+        float | None,
+        typer.Option(help="Share of a price by which high and low may miss the others."),
+    ] = None
+    extra: o.Extra = None
+    fill: o.Fill = None
+
+    def options(self) -> dict[str, Any]:
+        """Return what they say, as `LiveFeatures` takes it; nothing of those that weren't given."""
+        if self.epoch_unit not in (None, *UNITS):
+            raise UsageError(f"--epoch-unit must be s, ms, us or ns, got {self.epoch_unit!r}")
+        return {
+            "dayfirst": self.dayfirst,
+            "time_numbers": self.epoch_unit,
+            "timezone": self.timezone,
+            "timestamp_format": self.timestamp_format,
+            "price_scale": self.price_scale,
+            "columns": o.headers_of(self.columns),
+            "no_volume": self.no_volume or None,
+            "allow_non_positive": self.allow_non_positive or None,
+            "ohlc_tolerance": self.ohlc_tolerance,
+            **o.extra_columns(self.extra, self.fill),
+        }
+
+
+def _with_reading(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all flags about how bars are read, and what they say as `reading`."""
+    return o.gathering(command, "reading", ReadingFlags, lambda flags: flags.options())
+
+
+@_with_reading
 def serve(
     checkpoint_dir: Annotated[Path, typer.Option(help="Of the training whose team decides.")],
     set_name: Annotated[
@@ -55,29 +108,8 @@ def serve(
         bool, typer.Option("--take-over", help="Go on from what another team held.")
     ] = False,
     confidence: _Confidence = False,
-    columns: o.Columns = None,
-    epoch_unit: Annotated[
-        str | None, typer.Option(help="s, ms, us or ns: what timestamps that are numbers count.")
-    ] = None,
-    dayfirst: Annotated[
-        bool | None,
-        typer.Option("--dayfirst/--no-dayfirst", help="Whether 2/7/2025 is the 2nd of July."),
-    ] = None,
-    timezone: Annotated[
-        str | None, typer.Option(help="Zone of timestamps that name none (that of the training).")
-    ] = None,
-    timestamp_format: o.TimestampFormat = None,
-    price_scale: Annotated[
-        float | None, typer.Option(help="What prices are multiplied by, e.g. 1e-9.")
-    ] = None,
-    no_volume: o.NoVolume = False,
-    allow_non_positive: o.AllowNonPositive = False,
-    ohlc_tolerance: Annotated[
-        float | None,
-        typer.Option(help="Share of a price by which high and low may miss the others."),
-    ] = None,
-    extra: o.Extra = None,
-    fill: o.Fill = None,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Answer bars, as JSON lines on stdin, with a team's decisions, as JSON lines on stdout.
 
@@ -94,27 +126,12 @@ def serve(
 
     Example: grandbatch serve --checkpoint-dir run --state live.state < bars.jsonl
     """
-    if epoch_unit not in (None, *UNITS):
-        raise UsageError(f"--epoch-unit must be s, ms, us or ns, got {epoch_unit!r}")
     if state is not None:
         state = _behind_links(state)
     with loading():
         from grandbatch.serving import LiveTeam
 
-    team = LiveTeam.from_checkpoint(
-        checkpoint_dir,
-        set_name,
-        dayfirst=dayfirst,
-        time_numbers=epoch_unit,
-        timezone=timezone,
-        timestamp_format=timestamp_format,
-        price_scale=price_scale,
-        columns=o.headers_of(columns),
-        no_volume=no_volume or None,
-        allow_non_positive=allow_non_positive or None,
-        ohlc_tolerance=ohlc_tolerance,
-        **o.extra_columns(extra, fill),
-    )
+    team = LiveTeam.from_checkpoint(checkpoint_dir, set_name, **reading)
     _tell_reading(team)
     if state is not None:
         _take_up(team, state, take_over=take_over)

@@ -154,8 +154,8 @@ class LiveFeatures:
         may_be = dict((like or {}).get("rules", {}).get("columns", {}))
         if rules.no_volume:
             may_be.pop("volume", None)
-        self.read_as = known
-        """By which rules bars are read as those of `like` were, unless told otherwise."""
+        self.read_as = {name: value for name, value in known.items() if said.get(name) is None}
+        """By which rules bars are read as those of `like` were."""
         self.time_numbers = numbers
         self._judge = LiveJudge(rules, numbers, may_be)
         self._contexts = LiveContexts(context, rules, max_age)

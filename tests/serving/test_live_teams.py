@@ -446,7 +446,7 @@ def served(folder, lines, monkeypatch):
     monkeypatch.setattr(sys, "stdin", text)
     monkeypatch.setattr(sys, "stdout", out)
     try:
-        command.serve(folder / "run")
+        command.serve.__wrapped__(folder / "run", reading={})
     finally:
         monkeypatch.undo()
     return [json.loads(line) for line in out.getvalue().splitlines()]
