@@ -66,7 +66,7 @@ def made_of(store: MatrixStore) -> str:
                 "windows": f"{len(store):,}",
                 "rows x features": f"{store.sequence_length} x {store.n_features}",
                 "bars": f"{attrs['n_rows']:,}",
-                "symbols": f"{attrs['n_symbols']:,}",
+                "symbol" if attrs["n_symbols"] == 1 else "symbols": f"{attrs['n_symbols']:,}",
                 "on disk": amount(sum(path.stat().st_size for path in files)),
                 "decoded": amount(store.spec.decoded_bytes),
             }

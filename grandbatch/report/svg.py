@@ -199,7 +199,8 @@ def tick_labels(ticks: Sequence[float]) -> list[str]:
 
 
 def _scientific(value: float) -> str:
-    return np.format_float_scientific(value, precision=1, trim="-", exp_digits=1)
+    # of -6e-05, a little off, it leaves the point of the zero that it trims
+    return np.format_float_scientific(value, precision=1, trim="-", exp_digits=1).replace(".e", "e")
 
 
 def _n(value: float) -> str:

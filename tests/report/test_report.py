@@ -405,3 +405,7 @@ def test_many_inputs_are_folded_away(tmp_path):
     write_report(store, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert "<details><summary>5 inputs</summary>" in page
+
+
+def test_small_ticks_have_no_point_without_a_digit():
+    assert tick_labels([-3 * 2e-05, -2e-05, 2.5e-05]) == ["-6e-5", "-2e-5", "2.5e-5"]
