@@ -1,7 +1,7 @@
 """Spreads, regressions and correlations over windows of any length, by trees.
 
-`passes` are those of `plans.moment_passes`. Scratch is flat: series lie `span` apart, and of each
-the rows a third of that.
+`passes` are those of `plans.moment_passes`. Scratch is flat: series lie `span` apart, and in each
+of them the plan's rows behind one another.
 """
 
 from __future__ import annotations

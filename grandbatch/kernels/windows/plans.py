@@ -16,7 +16,10 @@ Int64Array = npt.NDArray[np.int64]
 Pass = tuple[int, int, int, int, int, int]
 
 N_LEVELS = 4
-"""Rows of scratch that any plan gets by with."""
+"""Rows of scratch that any plan gets by with.
+
+Who changes it must change the files of kernels that use it too, or compiled ones are kept.
+"""
 _MEANS, _MOMENTS = (3, 5), (3, 5, 7)
 """Odd numbers of parts that kernels merge at once."""
 
