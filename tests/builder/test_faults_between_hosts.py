@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
-from building_on_hosts import begin, build, built, command, put_bars, two_workers
+from building_on_hosts import begin, command, put_bars, two_workers
 from hosts import NO_HOSTS, can_make_hosts
 from wire import SLOW_DOWN
 
@@ -36,9 +37,9 @@ def wait_until(true, process, cluster, log):
         time.sleep(0.05)
 
 
-def test_requests_that_are_refused_cut_dropped_or_never_answered_are_made_again(cluster, bars):
+def test_a_worker_that_is_cut_off_and_a_server_that_fails_cost_time_and_nothing_else(cluster, bars):
     builder = begin(cluster, "cli", "slow-wire/s.zarr", lease_seconds=60.0)
-    wire, log = cluster.wire, "build-slow-wire-s.zarr"
+    wire, host, log = cluster.wire, cluster.hosts["w1"], "build-slow-wire-s.zarr"
 
     def fails(times, **how):
         for name, value in how.items():
@@ -47,6 +48,7 @@ def test_requests_that_are_refused_cut_dropped_or_never_answered_are_made_again(
         before = wire.faults
         wait_until(lambda: wire.faults - before >= times, builder, cluster, log)
 
+    host.cut_off()
     ends = time.monotonic() + OUTAGE_SECONDS
     fails(4, answer=SLOW_DOWN)
     wait_until(lambda: time.monotonic() > ends, builder, cluster, log)
@@ -56,26 +58,24 @@ def test_requests_that_are_refused_cut_dropped_or_never_answered_are_made_again(
     fails(4, cut_after=30)
     wire.well()
     before, wire.stalled = wire.requests, True
-    wait_until(lambda: wire.requests - before >= 2, builder, cluster, log)
+    wait_until(lambda: wire.requests > before, builder, cluster, log)
     wire.drop()
     wire.well()
+    # given up by Dask's own patience, half a minute; the other one does its part
+    cluster.wait_for_workers(1)
+    host.plug_in()
     assert builder.wait(240) == 0, cluster.told(log)
     assert "trying again" in cluster.told(log)
     assert cluster.objects("slow-wire/s.zarr/") == bars
+    # it ends, as a worker does that has lost its scheduler; another takes its place
+    host.started[-1].wait(120)
+    cluster.start_worker("w1")
+    cluster.wait_for_workers(2)
 
 
-def test_an_outage_from_the_very_beginning_is_waited_for(cluster, bars):
-    wire = cluster.wire
-    wire.answer, before = SLOW_DOWN, wire.faults
-    host = cluster.hosts["cli"]
-    process = host.start(*command(cluster, "early/s.zarr"), log="early")
-    wait_until(lambda: wire.faults - before >= 6, process, cluster, "early")
-    wire.well()
-    assert process.wait(240) == 0, cluster.told("early")
-    assert cluster.objects("early/s.zarr/") == bars
-
-
-def test_a_worker_that_joins_late_without_credentials_ends_the_build_and_is_named(cluster, bars):
+def test_a_worker_that_joins_late_without_credentials_is_named_and_the_same_command_goes_on(
+    cluster, bars
+):
     builder = begin(cluster, "cli", "slow-late/s.zarr")
     pause = cluster.folder / "pause"
     pause.touch()
@@ -92,21 +92,13 @@ def test_a_worker_that_joins_late_without_credentials_ends_the_build_and_is_name
     assert "AWS_ACCESS_KEY_ID" in last
     assert "manifest.json" not in cluster.names("slow-late/s.zarr/")
     cluster.wait_for_workers(2)
-    assert built(build(cluster, "cli", "slow-late/s.zarr"))["resumed_chunks"] > 0
+
+    # and an outage from the very beginning is waited for
+    wire = cluster.wire
+    wire.answer, before = SLOW_DOWN, wire.faults
+    again = cluster.hosts["cli"].start(*command(cluster, "slow-late/s.zarr"), log="again")
+    wait_until(lambda: wire.faults - before >= 6, again, cluster, "again")
+    wire.well()
+    assert again.wait(240) == 0, cluster.told("again")
+    assert json.loads(cluster.told("again").splitlines()[-1])["resumed_chunks"] > 0
     assert cluster.objects("slow-late/s.zarr/") == bars
-
-
-def test_a_worker_that_is_cut_off_costs_its_tasks_and_may_come_back_whenever(cluster, bars):
-    builder = begin(cluster, "cli", "slow-cut/s.zarr", lease_seconds=60.0)
-    host = cluster.hosts["w1"]
-    host.cut_off()
-    # by Dask's own patience, half a minute
-    cluster.wait_for_workers(1)
-    host.plug_in()
-    assert builder.wait(240) == 0, cluster.told("build-slow-cut-s.zarr")
-    assert cluster.objects("slow-cut/s.zarr/") == bars
-    # it ends, as a worker does that has lost its scheduler; another takes its place
-    host.started[-1].wait(120)
-    cluster.start_worker("w1")
-    cluster.wait_for_workers(2)
-    assert built(build(cluster, "cli", "slow-cut/s.zarr"))["reused"]

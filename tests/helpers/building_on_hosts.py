@@ -91,7 +91,7 @@ def slowly(self, array, number, encoded, write_file=Staging.write_file):
     if "/slow" in str(self.store) and array.name == "matrices":
         with Path("WROTE").open("a") as file:
             file.write(f"{self.store}\\n")
-        time.sleep(1)
+        time.sleep(0.5)
         while Path("PAUSE").exists():
             time.sleep(0.1)
 
