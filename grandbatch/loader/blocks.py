@@ -26,6 +26,8 @@ from grandbatch.values.arrays import Int32
 
 _REQUESTS, _REQUESTED_BYTES = 32, 32 * 2**20
 """Threads where each waits for a server, at most, and decoded bytes of what they wait for."""
+_TOGETHER, _TURNS = 16, 4
+"""Chunks whose labels are read together, at most, and how often each thread takes some."""
 _FEW = 4
 """A share with fewer windows than this many times its block's chunks reads only those it needs."""
 
@@ -160,19 +162,19 @@ class BlockFeed:
         if self._resident:
             slots = self._order.block_places(share.block)
         else:
-            slots = np.arange(len(chunks), dtype=np.int32)
+            slots = np.empty(len(chunks), np.int32)
+            slots[np.argsort(chunks)] = np.arange(len(chunks))
             table.reuse(keep=False)
         whole = self._reads_whole(share)
         # as they lie on the disk
         every = sorted(zip(slots.tolist(), chunks.tolist(), strict=True), key=itemgetter(1))
-        runs = self._store.runs
         if whole and self._around:
             # whoever asks for a chunk gets those around it by the same request
             todo = deque(
                 {id(run): run for _, chunk in every for run in [self._around[chunk]]}.values()
             )
         else:
-            todo = deque(runs(every) if whole else ())
+            todo = deque(self._parted(every) if whole else ())
         ready = threading.Event()
 
         def order_windows() -> Int32:
@@ -180,7 +182,7 @@ class BlockFeed:
                 entries = self._order.block_entries(share.block, slots)[share.offset : share.stop]
                 if not whole:
                     needed = set(np.unique(entries // self._order.chunk_windows))
-                    todo.extend(runs([one for one in every if one[0] in needed]))
+                    todo.extend(self._parted([one for one in every if one[0] in needed]))
             finally:
                 ready.set()
             return entries
@@ -195,6 +197,14 @@ class BlockFeed:
         loading.workers = [self._executor.submit(decode) for _ in range(self._threads)]
         return loading
 
+    def _parted(self, every: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+        """Part slots and chunks, in the order of the chunks, into what a thread takes at once."""
+        if not self._store.is_near:
+            return self._store.runs(every)
+        turns = _TURNS * (self._threads + 1)
+        size = max(1, min(_TOGETHER, len(every) // turns))
+        return [every[at : at + size] for at in range(0, len(every), size)]
+
     def _decode(self, table: Table, todo: deque[list[tuple[int, int]]]) -> None:
         with OpenFiles() as files:
             while not (self._closed or self._stopped.is_set()):
@@ -204,9 +214,11 @@ class BlockFeed:
                     if not todo:
                         return
                     mine = [one for one in todo.popleft() if table.claim(one[0])]
-                if mine and self._far:
-                    table.read_ahead([chunk for _, chunk in mine], files)
+                if mine and (self._far or len(mine) > 1):
+                    table.read_ahead(mine, files)
                 for slot, chunk in mine:
+                    if self._closed or self._stopped.is_set():
+                        return
                     try:
                         table.fill(slot, chunk, files)
                     except Exception as error:  # noqa: BLE001 - raised again at its first window

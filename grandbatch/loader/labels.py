@@ -45,11 +45,6 @@ def label_dtype(store: MatrixStore) -> np.dtype[np.void]:
     )
 
 
-def stored_names(dtype: np.dtype[np.void]) -> tuple[str, ...]:
-    """Return the names of the per-window arrays that records hold, but for `start`."""
-    return (*STORED_LABELS, *(name for name in dtype.names or () if name == "targets"))
-
-
 _REQUESTS = 32
 """Reads under way at once, where each is a request."""
 
@@ -63,16 +58,21 @@ class LabelSource(Protocol):
     """Whether they are found by a window's number in the store, or by its place in a table."""
 
     records: Records
-    """(n,) `label_dtype`."""
+    """(n,) `label_dtype`: those of a chunk one behind the other."""
 
     def begin(self, chunks: Iterable[int]) -> None:
         """Begin to read the values of chunks that will be loaded, where each is waited for."""
         ...
 
-    def load(self, slot: int, chunk: int, files: OpenFiles) -> Records:
-        """Make the values of a chunk's windows available, and return them. Thread-safe.
+    def load(self, slots: Sequence[int], chunks: Sequence[int], files: OpenFiles) -> None:
+        """Make the values of the windows of some chunks available. Thread-safe.
 
         `start` is set in layout `rows`; in layout `windows` it is for the caller to set.
+
+        Raises
+        ------
+        DamagedStoreError
+        StoreChangedError
         """
         ...
 
@@ -85,20 +85,20 @@ class SlotLabels:
     def __init__(self, store: MatrixStore, n_slots: int):
         self._store = store
         self.records: Records = np.empty(n_slots * store.chunk_windows, label_dtype(store))
+        self._names = [spec.name for spec in store.spec.labels]
 
     def begin(self, chunks: Iterable[int]) -> None:
         """Do nothing: they come with their chunk."""
 
-    def load(self, slot: int, chunk: int, files: OpenFiles) -> Records:
-        """Read the values of a chunk's windows into a slot."""
-        labels = self._store.read_labels(chunk, files)
-        first = slot * self._store.chunk_windows
-        records = self.records[first : first + len(labels.first_row)]
-        for name in stored_names(records.dtype):
-            records[name] = getattr(labels, name)
-        if labels.start is not None:
-            records["start"] = labels.start
-        return records
+    def load(self, slots: Sequence[int], chunks: Sequence[int], files: OpenFiles) -> None:
+        """Read the values of chunks' windows into their slots."""
+        values = self._store.read_values(chunks, self._names, files)
+        by_slot = self.records.reshape(-1, self._store.chunk_windows)
+        first, n = slots[0], len(slots)
+        consecutive = list(slots) == list(range(first, first + n))
+        places = slice(first, first + n) if consecutive else list(slots)
+        for name, of_chunks in values.items():
+            by_slot[name][places, : of_chunks.shape[1]] = of_chunks
 
 
 class WholeLabels:
@@ -109,9 +109,7 @@ class WholeLabels:
     def __init__(self, store: MatrixStore):
         self._store = store
         self.records: Records = np.empty(len(store), label_dtype(store))
-        self._names = stored_names(self.records.dtype)
-        if store.layout == "rows":
-            self._names += ("start",)
+        self._names = [spec.name for spec in store.spec.labels]
         self._piece = store.spec.label_chunk_windows
         self._loaded: set[int] = set()
         self._coming: dict[int, list[Future[None]]] = {}
@@ -136,20 +134,21 @@ class WholeLabels:
                 self._coming.setdefault(piece, []).append(pool.submit(self._read, piece, name))
             pool.shutdown(wait=False)
 
-    def load(self, slot: int, chunk: int, files: OpenFiles) -> Records:
-        """Read the values around a chunk, unless they are there already."""
-        first, stop = self._store.chunk_range(chunk)
-        piece = self._group_of(chunk)
-        self.begin([chunk])
-        with self._lock:
-            coming = self._coming.get(piece)
-            if coming is None and piece not in self._loaded:
-                for name in self._names:
-                    self._read(piece, name)
-                self._loaded.add(piece)
-        if coming is not None:
-            self._wait_for(piece, coming)
-        return self.records[first:stop]
+    def load(self, slots: Sequence[int], chunks: Sequence[int], files: OpenFiles) -> None:
+        """Read the values around some chunks, unless they are there already."""
+        pieces = {self._group_of(chunk) for chunk in chunks}
+        if pieces <= self._loaded:
+            return
+        self.begin(chunks)
+        for piece in sorted(pieces):
+            with self._lock:
+                coming = self._coming.get(piece)
+                if coming is None and piece not in self._loaded:
+                    for name in self._names:
+                        self._read(piece, name)
+                    self._loaded.add(piece)
+            if coming is not None:
+                self._wait_for(piece, coming)
 
     def _wait_for(self, piece: int, coming: Sequence[Future[None]]) -> None:
         wait(coming)

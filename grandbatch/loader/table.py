@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from grandbatch.errors import DamagedStoreError
+from grandbatch.errors import DamagedStoreError, StoreError
 from grandbatch.loader.labels import LabelSource, Records, SlotLabels
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.store import MatrixStore, OpenFiles
@@ -106,11 +107,14 @@ class Table:
         self._scratch = threading.local()
         self._filled = np.zeros(n_slots, np.bool_)
         self._claimed = self._filled.copy()
+        self._prepared = self._filled.copy()
+        self._placing: set[int] = set()
 
     def reuse(self, *, keep: bool) -> None:
         """Forget the chunks in the slots, or keep those that are there, and what went wrong."""
-        if not keep:
-            self._filled[:] = False
+        if not keep or self._placing:
+            self._filled[:] = self._prepared[:] = False
+            self._placing.clear()
             for context in self.contexts.values():
                 context.forget()
         self._claimed = self._filled.copy()
@@ -122,19 +126,63 @@ class Table:
         self._claimed[slot] = True
         return bool(unclaimed)
 
-    def read_ahead(self, chunks: Sequence[int], files: OpenFiles) -> None:
-        """Read the bytes of neighbouring chunks at once, for who fills their slots next."""
-        self.store.read_ahead(chunks[0], chunks[-1], files, labels=not self.labels.by_index)
+    def read_ahead(self, some: Sequence[tuple[int, int]], files: OpenFiles) -> None:
+        """Read what belongs to the windows of several chunks at once, before slots are filled.
+
+        Of each it takes a fraction of the time. Who fills a slot meets what went wrong.
+
+        Parameters
+        ----------
+        some : sequence of (int, int)
+            Slots that were claimed and their chunks, in the order of the chunks.
+        files : OpenFiles
+        """
+        if not self.store.is_near:
+            first, last = some[0][1], some[-1][1]
+            self.store.read_ahead(first, last, files, labels=not self.labels.by_index)
+        with suppress(StoreError, OSError):
+            self._prepare([one for one in some if not self._prepared[one[0]]], files)
+
+    def _prepare(self, some: Sequence[tuple[int, int]], files: OpenFiles) -> None:
+        """Read the labels of chunks' windows, and find their contexts."""
+        if not some:
+            return
+        slots, chunks = zip(*some, strict=True)
+        self.labels.load(slots, chunks, files)
+        if self.contexts:
+            records = [self._records_of(*one) for one in some]
+            symbol, end_time = (
+                np.concatenate([of_chunk[name] for of_chunk in records])
+                for name in ("symbol", "end_time")
+            )
+            # all of them are read before one takes room beside the slots
+            placings = [
+                partial(context.place, slots, context.find(symbol, end_time, files))
+                for context in self.contexts.values()
+            ]
+            self._placing.add(slots[0])
+            for place in placings:
+                place()
+        self._prepared[list(slots)] = True
+        self._placing.discard(slots[0])
+
+    def _records_of(self, slot: int, chunk: int) -> Records:
+        first, stop = self.store.chunk_range(chunk)
+        if not self.labels.by_index:
+            first, stop = (end + (slot - chunk) * self.store.chunk_windows for end in (first, stop))
+        return self.labels.records[first:stop]
 
     def fill(self, slot: int, chunk: int, files: OpenFiles) -> None:
-        """Decode a chunk, and its windows' labels, into a slot that was claimed.
+        """Decode a chunk, and what belongs to its windows, into a slot that was claimed.
 
         Raises
         ------
         DamagedStoreError
         StoreChangedError
         """
-        records = self.labels.load(slot, chunk, files)
+        if not self._prepared[slot]:
+            self._prepare([(slot, chunk)], files)
+        records = self._records_of(slot, chunk)
         target = self._slots[slot]
         if target.dtype == torch.float32:
             self._decode(chunk, records, target.numpy(), files)
@@ -142,31 +190,39 @@ class Table:
             rows = self._scratch_array("rows", tuple(target.shape))
             self._decode(chunk, records, rows, files)
             target.copy_(torch.from_numpy(rows))
-        for context in self.contexts.values():
-            context.fill(slot, records, files)
         self._shift[slot] = (chunk - slot) * self.store.chunk_windows
         self._filled[slot] = True
 
     def _decode(self, chunk: int, records: Records, rows: Float32, files: OpenFiles) -> None:
         """Decode a chunk to rows, and see to it that the records say where windows start."""
-        shape = self.store.chunk_shape
         if self._shape.packed:
-            windows = self._scratch_array("windows", shape)
-            self.store.read_chunk(chunk, windows, files)
-            broken = int(np.count_nonzero(np.diff(records["first_row"]) != self.store.stride))
-            if broken * self.store.overlap + len(records) * self.store.stride > (
-                self._shape.rows - max(self.store.overlap, 0)
-            ):
-                raise DamagedStoreError(
-                    f"{self.store.path}: chunk {chunk} of first_row is damaged: it breaks "
-                    f"{broken} times, in a store of {self.store.attrs['n_segments']} segments; "
-                    "build the store again with --overwrite"
-                )
-            records["start"] = pack_windows(windows, records["first_row"], rows, self.store.stride)
+            self._decode_packed(chunk, records, rows, files)
             return
-        self.store.read_chunk(chunk, rows.reshape(shape), files)
+        self.store.read_chunk(chunk, rows.reshape(self.store.chunk_shape), files)
         if self.store.layout == "windows":
             records["start"] = np.arange(len(records)) * self.store.sequence_length
+
+    def _decode_packed(self, chunk: int, records: Records, rows: Float32, files: OpenFiles) -> None:
+        """Decode overlapping windows to the rows they were cut from, each once.
+
+        A window that follows the one before by `stride` rows shares the others with it; any other
+        starts anew.
+        """
+        store, n = self.store, len(records)
+        new = np.empty(n, np.bool_)
+        new[0], new[1:] = True, np.diff(records["first_row"]) != store.stride
+        first = np.flatnonzero(new)
+        broken = len(first) - 1
+        if broken * store.overlap + n * store.stride > self._shape.rows - max(store.overlap, 0):
+            raise DamagedStoreError(
+                f"{store.path}: chunk {chunk} of first_row is damaged: it breaks "
+                f"{broken} times, in a store of {store.attrs['n_segments']} segments; "
+                "build the store again with --overwrite"
+            )
+        runs = np.diff(first, append=n)
+        store.read_chunk(chunk, rows, files, tuple(runs.tolist()))
+        steps = np.where(new, store.sequence_length, store.stride)
+        records["start"] = np.cumsum(steps) - store.sequence_length
 
     def _scratch_array(self, name: str, shape: tuple[int, ...]) -> Float32:
         array: Float32 | None = getattr(self._scratch, name, None)
@@ -205,44 +261,6 @@ class Table:
         starts *= self._shape.rows
         starts += records["start"]
         return starts
-
-
-def pack_windows(
-    windows: Float32,
-    first_row: Int64,
-    rows: Float32,
-    stride: int,
-) -> Int32:
-    """Copy the rows that overlapping windows were cut from, each once.
-
-    Parameters
-    ----------
-    windows : (C, L, F) float32
-        The first n are the windows, in order.
-    first_row : (n,) int64
-        Row number of each window's first row. One that follows the window before by `stride` rows
-        shares the others with it; any other starts anew.
-    rows : (R, F) float32
-        Overwritten from its first row on; must have room.
-    stride : int
-
-    Returns
-    -------
-    (n,) int32
-        Each window's first row in `rows`.
-    """
-    L, F = windows.shape[1:]
-    start = np.empty(len(first_row), np.int32)
-    borders = np.flatnonzero(np.diff(first_row) != stride) + 1
-    at = 0
-    for first, stop in pairwise([0, *borders.tolist(), len(first_row)]):
-        start[first:stop] = at + np.arange(stop - first) * stride
-        rows[at : at + L] = windows[first]
-        at += L
-        new = rows[at : at + (stop - first - 1) * stride].reshape(-1, stride, F)
-        new[:] = windows[first + 1 : stop, L - stride :]
-        at += new.shape[0] * stride
-    return start
 
 
 def table_bytes(store: MatrixStore, shape: SlotShape, n_slots: int, dtype: torch.dtype) -> int:

@@ -12,17 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.errors import (
-    DamagedStoreError,
-    StoreChangedError,
-)
+from grandbatch.errors import DamagedStoreError, StoreChangedError
 from grandbatch.files.deferred import Deferred, Opening
 from grandbatch.files.kept_files import KeptFolder
 from grandbatch.files.locations import file_sizes, is_remote, location_of
 from grandbatch.files.refusals import refuse_url
-from grandbatch.store.format import (
-    StoreSpec,
-)
+from grandbatch.store.format import StoreSpec
 from grandbatch.store.identity import Identity, KeptStore, LastLook
 from grandbatch.store.manifest import Manifest
 from grandbatch.store.metadata import describe, spec_of
@@ -227,6 +222,7 @@ class MatrixStore(Deferred):
         chunk: int,
         out: npt.NDArray[np.float32] | None = None,
         files: OpenFiles | None = None,
+        runs: tuple[int, ...] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Decode a chunk, straight into `out` where given.
 
@@ -236,6 +232,9 @@ class MatrixStore(Deferred):
         out : float32 array of `chunk_shape`, C-contiguous, optional
         files : OpenFiles, optional
             Files to keep open, where more chunks follow in the same thread.
+        runs : tuple of int, optional
+            Of overlapping windows in layout `windows`: how many follow each other by `stride` rows,
+            again and again. `out`, (R, F), then gets the rows that they were cut from, each once.
 
         Returns
         -------
@@ -249,7 +248,11 @@ class MatrixStore(Deferred):
         """
         if out is None:
             out = np.empty(self.chunk_shape, np.float32)
-        self._readers[self._spec.data.name].read(chunk, out, files)
+        data = self._readers[self._spec.data.name]
+        if runs is None:
+            data.read(chunk, out, files)
+        else:
+            data.read_rows(chunk, runs, self.stride, out, files)
         return out
 
     @cached_property
@@ -265,14 +268,12 @@ class MatrixStore(Deferred):
         return n_bytes <= self._kept.folder.max_bytes
 
     def runs(self, chunks: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-        """Part pairs of a number and a chunk, in the order of chunks, into what is read at once.
+        """Part pairs of a number and a chunk, in the order of chunks, into neighbours in one file.
 
-        That is one chunk, but where each is a request: there it is neighbours in one file.
+        Where each chunk would be a request, a run of them is one.
         """
         data = self._readers[self._spec.data.name]
         runs: list[list[tuple[int, int]]] = []
-        if self.is_near:
-            return [[one] for one in chunks]
         for one in chunks:
             if runs and data.may_join(runs[-1][0][1], runs[-1][-1][1], one[1]):
                 runs[-1].append(one)
@@ -312,14 +313,21 @@ class MatrixStore(Deferred):
 
     def read_labels(self, chunk: int, files: OpenFiles | None = None) -> Labels:
         """Read the per-window values of a chunk's windows."""
-        return Labels(**self.read_values(chunk, [s.name for s in self._spec.labels], files))
+        values = self.read_values([chunk], [s.name for s in self._spec.labels], files)
+        return Labels(**{name: of_chunks[0] for name, of_chunks in values.items()})
 
     def read_values(
-        self, chunk: int, names: Iterable[str], files: OpenFiles | None = None
+        self, chunks: Sequence[int], names: Iterable[str], files: OpenFiles | None = None
     ) -> dict[str, npt.NDArray[Any]]:
-        """Read some of the per-window values of a chunk's windows, by name."""
-        start, stop = self.chunk_range(chunk)
-        return {name: self._readers[name].read_part(chunk, start, stop, files) for name in names}
+        """Read some of the per-window values of the windows of some chunks, by name.
+
+        Returns
+        -------
+        dict of (n, m, ...) array
+            m for each of the n chunks, as many as the longest has; the others' end in zeros.
+        """
+        parts = [(chunk, *self.chunk_range(chunk)) for chunk in chunks]
+        return {name: self._readers[name].read_parts(parts, files) for name in names}
 
     @property
     def matrices(self) -> Matrices:

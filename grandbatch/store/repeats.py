@@ -52,33 +52,118 @@ def encode_repeats(runs: list[npt.NDArray[np.float32]], sequence_length: int, st
         The frame. It decodes to the windows of all runs, (sum n_i, sequence_length, F) float32.
     """
     row_bytes = runs[0].shape[1] * 4
-    window_bytes, stride_bytes = sequence_length * row_bytes, stride * row_bytes
-    counts = [(len(run) - sequence_length) // stride + 1 for run in runs]
+    counts = tuple((len(run) - sequence_length) // stride + 1 for run in runs)
+    out: list[bytes | memoryview] = []
+    literals = iter(run.reshape(-1).view(np.uint8).data for run in runs)
+    data, at = memoryview(b""), 0
+    for fixed, size in _pieces(counts, sequence_length * row_bytes, stride * row_bytes):
+        if at == len(data):
+            data, at = next(literals), 0
+        out += [fixed, data[at : at + size]]
+        at += size
+    return b"".join(out)
+
+
+def rows_of_repeats(
+    frame: npt.NDArray[np.uint8],
+    counts: tuple[int, ...],
+    sequence_length: int,
+    stride: int,
+    out: npt.NDArray[np.float32],
+) -> bool:
+    """Take the rows of runs out of a frame that `encode_repeats` made of them.
+
+    Nothing has to be decoded for that: each row is there as it is, once.
+
+    Parameters
+    ----------
+    frame : (n,) uint8
+    counts : tuple of int
+        Windows of each run.
+    sequence_length, stride : int
+    out : (R, F) float32
+        Overwritten from its first row on with the rows of all runs; must have room.
+
+    Returns
+    -------
+    bool
+        Whether it is such a frame, to the byte; if not, what is in `out` means nothing.
+    """
+    row_bytes = out.shape[1] * 4
+    target = out.reshape(-1).view(np.uint8)
+    at = n = 0
+    for fixed, size in _pieces(counts, sequence_length * row_bytes, stride * row_bytes):
+        literals = at + len(fixed)
+        if frame[at:literals].tobytes() != fixed or len(frame) < literals + size:
+            return False
+        at = literals + size
+        target[n : n + size] = frame[literals:at]
+        n += size
+    return at == len(frame)
+
+
+def pack_windows(
+    windows: npt.NDArray[np.float32],
+    runs: tuple[int, ...],
+    stride: int,
+    out: npt.NDArray[np.float32],
+) -> None:
+    """Copy the rows that overlapping windows were cut from, each once.
+
+    Parameters
+    ----------
+    windows : (C, L, F) float32
+        The first of them are those of the runs, in order.
+    runs : tuple of int
+        Numbers of windows that follow each other by `stride` rows, and share the others.
+    stride : int
+    out : (R, F) float32
+        Overwritten from its first row on; must have room.
+    """
+    L, F = windows.shape[1:]
+    at = first = 0
+    for count in runs:
+        out[at : at + L] = windows[first]
+        at += L
+        new = out[at : at + (count - 1) * stride].reshape(-1, stride, F)
+        new[:] = windows[first + 1 : first + count, L - stride :]
+        at += (count - 1) * stride
+        first += count
+
+
+@lru_cache(maxsize=256)
+def _pieces(
+    counts: tuple[int, ...], window_bytes: int, stride_bytes: int
+) -> tuple[tuple[bytes, int], ...]:
+    """All of a frame but its literals: bytes that precede some of these, and how many they are.
+
+    The literals are the runs' rows, one after the other.
+    """
     content_bytes = sum(counts) * window_bytes
     # single segment, four bytes of content size, no checksum (crc32c is the store's)
-    out: list[bytes | memoryview] = [_MAGIC, b"\xa0", content_bytes.to_bytes(4, "little")]
+    fixed = _MAGIC + b"\xa0" + content_bytes.to_bytes(4, "little")
     unit_limit = _BLOCK_MAX // window_bytes
-    for which, (run, count) in enumerate(zip(runs, counts, strict=True)):
-        data = run.reshape(-1).view(np.uint8).data
-        shared = window_bytes - stride_bytes
-        final_run = which == len(runs) - 1
+    shared = window_bytes - stride_bytes
+    pieces = []
+    for which, count in enumerate(counts):
+        final_run = which == len(counts) - 1
         # the first window's shared rows; then one unit a window: its new rows, and the match
         # with which the next begins; then the new rows of the last
-        out += [_block_header(_RAW_BLOCK, shared, last=False), data[:shared]]
-        at, left = shared, count - 1
+        pieces.append((fixed + _block_header(_RAW_BLOCK, shared, last=False), shared))
+        fixed, left = b"", count - 1
         while left:
             units = min(unit_limit, left)
-            literals = data[at : at + units * stride_bytes]
+            new = units * stride_bytes
             head, tail = _compressed_parts(units, stride_bytes, shared)
-            size = len(head) + len(literals) + len(tail)
-            out += [_block_header(_COMPRESSED_BLOCK, size, last=False), head, literals, tail]
-            at += units * stride_bytes
+            size = len(head) + new + len(tail)
+            header = _block_header(_COMPRESSED_BLOCK, size, last=False)
+            pieces.append((fixed + header + head, new))
+            fixed = tail
             left -= units
-        out += [
-            _block_header(_RAW_BLOCK, stride_bytes, last=final_run),
-            data[at : at + stride_bytes],
-        ]
-    return b"".join(out)
+        last = _block_header(_RAW_BLOCK, stride_bytes, last=final_run)
+        pieces.append((fixed + last, stride_bytes))
+        fixed = b""
+    return tuple(pieces)
 
 
 def _block_header(kind: int, size: int, *, last: bool) -> bytes:

@@ -382,3 +382,28 @@ def test_a_damaged_context_is_an_error_that_names_what_is_damaged(folder, held, 
     file.write_bytes(raw)
     with pytest.raises(DamagedStoreError, match=rf"slow-rows.*{name}"):
         list(make_loader(there, held))
+
+
+def test_a_damaged_context_costs_only_its_own_windows_and_is_read_again_once_mended(
+    folder, tmp_path, truth, held
+):
+    for name in ("fast", "slow"):
+        shutil.copytree(folder / f"{name}-rows.zarr", tmp_path / f"{name}-rows.zarr")
+    whole = indices(make_loader(tmp_path, held, shuffle=False, shuffle_chunks=64))
+    slow = gb.MatrixStore.open(tmp_path / "slow-rows.zarr")
+    path = slow.path / "end_time/c/0"
+    sound = path.read_bytes()
+    chunk = slow.n_chunks // 2
+    raw = bytearray(sound)
+    raw[chunk * slow.chunk_windows * 8] ^= 1
+    loader, seen = make_loader(tmp_path, held, shuffle=False, shuffle_chunks=64), []
+    path.write_bytes(raw)
+    with pytest.raises(DamagedStoreError, match="end_time is damaged"):
+        seen.extend(loader)
+    for batch in seen:
+        assert_true(batch, truth)
+    assert 0 < len(indices(seen)) < len(whole)
+    assert indices(seen) == whole[: len(indices(seen))]
+    path.write_bytes(sound)
+    loader.set_epoch(0)
+    assert indices(loader) == whole

@@ -128,6 +128,20 @@ def test_an_error_names_the_chunk_and_leaves_the_state_before_it(store, prefetch
     assert_no_threads()
 
 
+@pytest.mark.parametrize("name", ["end_time", "symbol"])
+def test_a_damaged_value_costs_no_windows_of_chunks_that_were_read_with_it(store, name):
+    stream = make_stream(store, 0, shuffle=False, shuffle_chunks=20)
+    path, chunk = store.path / name / "c/0", 13
+    assert stream.loader.store.n_chunks == 20
+    raw = bytearray(path.read_bytes())
+    raw[chunk * 16 * getattr(store, name).dtype.itemsize] ^= 16
+    path.write_bytes(raw)
+    seen = []
+    with pytest.raises(DamagedStoreError, match=f"of {name} is damaged: values 208 to 224"):
+        seen.extend(stream)
+    assert [n for batch in seen for n in batch.index.tolist()] == list(range(chunk * 16))
+
+
 @pytest.fixture
 def slow_reading(monkeypatch):
     """Chunks that take 50 ms each, and a count of them."""

@@ -320,3 +320,34 @@ def test_statistics_are_those_of_the_used_rows(make_store):
         np.testing.assert_allclose(stats["mean"], used[:, f].mean(), rtol=1e-12, atol=1e-15)
         np.testing.assert_allclose(stats["std"], used[:, f].std(), rtol=1e-9, atol=1e-15)
         assert (stats["min"], stats["max"]) == (used[:, f].min(), used[:, f].max())
+
+
+@pytest.mark.parametrize("layout", ["windows", "rows"])
+def test_values_of_several_chunks_read_at_once_are_those_of_each(make_store, layout):
+    store = make_store(400, layout=layout, overlap=47, targets=["forward_return:4", "forward_drawdown:4"])
+    last = store.n_chunks - 1
+    names = [spec.name for spec in store.spec.labels]
+    assert "targets" in names
+    assert 0 < len(store) - store.chunk_range(last)[0] < store.chunk_windows
+    for chunks in ([0, 1, 2], [3, 5, 6, last], [last], [7, 2]):
+        together = store.read_values(chunks, names)
+        for place, chunk in enumerate(chunks):
+            first, stop = store.chunk_range(chunk)
+            for name, values in together.items():
+                expected = getattr(store, name)[first:stop]
+                np.testing.assert_array_equal(values[place, : stop - first], expected)
+                assert not values[place, stop - first :].any()
+
+
+def test_of_values_read_at_once_the_damaged_ones_are_named(make_store):
+    store = make_store(400, overlap=47)
+    path = store.path / "end_time/c/0"
+    data = bytearray(path.read_bytes())
+    data[5 * 16 * 8 + 3] ^= 1
+    path.write_bytes(data)
+    assert store.read_values([3, 4, 6], ["end_time"])["end_time"].shape == (3, 16)
+    with pytest.raises(DamagedStoreError, match="end_time is damaged: values 80 to 96 do not"):
+        store.read_values([3, 4, 5, 6], ["end_time"])
+    path.write_bytes(data[: 6 * 16 * 8 - 1])
+    with pytest.raises(DamagedStoreError, match="384 bytes wanted, 383 there"):
+        store.read_values([3, 4, 5], ["end_time"])

@@ -19,8 +19,11 @@ from grandbatch.values.times import written_duration
 
 _SCANNED_WINDOWS = 2**18
 
-TimesOfWindows = Callable[[int, int], Int64]
-"""Gives the end times of windows `[first, stop)` of one chunk of a store, (n,) int64."""
+TimesOfWindows = Callable[[Int64, Int64], Int64]
+"""Gives the end times of windows of a store, one after the other, (n,) int64.
+
+They are those of its ranges `[first, stop)`, (m,) int64 each, rising, none of which leaves a chunk.
+"""
 
 
 def decision_delay(store: MatrixStore) -> int:
@@ -160,10 +163,12 @@ class Pairing:
         first: Int64 = began - self.fast_delay + 1
         return first
 
-    def stored_times(self, first: int, stop: int) -> Int64:
-        """Return end times of windows `[first, stop)` of the coarser store, (n,) int64."""
-        times: Int64 = self.slow.end_time[first:stop]
-        return times
+    def stored_times(self, first: Int64, stop: Int64) -> Int64:
+        """Return end times of the coarser store's windows, as of `TimesOfWindows`."""
+        apart = np.flatnonzero(first[1:] != stop[:-1]) + 1
+        begin, end = first[np.append(0, apart)], stop[np.append(apart, len(stop)) - 1]
+        times = [self.slow.end_time[a:b] for a, b in zip(begin.tolist(), end.tolist(), strict=True)]
+        return np.concatenate(times)
 
     @cached_property
     def _runs(self) -> dict[int, _Runs]:
@@ -201,8 +206,7 @@ class Pairing:
             return run
         some, which = distinct(run[asked])
         first, stop = runs.first[some], runs.stop[some]
-        parts = [times_of(*ends) for ends in zip(first.tolist(), stop.tolist(), strict=True)]
-        times = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        times = times_of(first, stop)
         at = np.searchsorted(times, latest[asked], side="right") - 1
         size = stop - first
         found = at + (first - (size.cumsum() - size))[which]

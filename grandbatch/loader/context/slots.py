@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 
 from grandbatch.loader.context.pairing import distinct
+from grandbatch.loader.context.table import Placing
 from grandbatch.loader.labels import Records
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.store import MatrixStore, OpenFiles
@@ -32,7 +35,6 @@ class _Decoded:
     """A chunk of the coarser store; `lock` is held by who decodes it."""
 
     lock: threading.Lock
-    labels: dict[str, Array] | None = None
     rows: Float32 | None = None
 
 
@@ -48,7 +50,6 @@ class ChunkCache:
         self.store = store
         self._chunks: OrderedDict[int, _Decoded] = OrderedDict()
         self._lock = threading.Lock()
-        self._names = ["end_time", "first_row", *(["start"] if store.layout == "rows" else [])]
 
     @staticmethod
     def bytes_of(store: MatrixStore) -> int:
@@ -56,22 +57,18 @@ class ChunkCache:
         kept: int = min(_KEPT_CHUNKS, store.n_chunks)
         return kept * math.prod(store.chunk_shape) * 4
 
-    def read(self, chunk: int, files: OpenFiles) -> tuple[dict[str, Array], Float32]:
-        """Return values of a chunk's windows by name, and its rows, (R, F) float32.
-
-        They are not to be changed.
-        """
+    def read(self, chunk: int, files: OpenFiles) -> Float32:
+        """Return the rows of a chunk's windows, (R, F) float32, not to be changed."""
         with self._lock:
             decoded = self._chunks.pop(chunk, None) or _Decoded(threading.Lock())
             self._chunks[chunk] = decoded
             if len(self._chunks) > _KEPT_CHUNKS:
                 self._chunks.popitem(last=False)
         with decoded.lock:
-            if decoded.labels is None or decoded.rows is None:
-                decoded.labels = self.store.read_values(chunk, self._names, files)
+            if decoded.rows is None:
                 rows = self.store.read_chunk(chunk, files=files)
                 decoded.rows = rows.reshape(-1, self.store.n_features)
-            return decoded.labels, decoded.rows
+            return decoded.rows
 
 
 def shared_rows(row: Int64, window: int) -> Int64:
@@ -88,39 +85,6 @@ def shared_rows(row: Int64, window: int) -> Int64:
     steps = np.diff(row)
     np.copyto(new[1:], steps, where=(steps > 0) & (steps < window))
     return new
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Windows of one chunk of the coarser store, each of their rows once."""
-
-    windows: Int64
-    end_time: Int64
-    begin: Int64
-    """Each window's first row among the rows."""
-    _source: Int64
-    """Where in the chunk they are."""
-    _decoded: Float32
-
-    @classmethod
-    def of(
-        cls, windows: Int64, chunk: tuple[dict[str, Array], Float32], first: int, length: int
-    ) -> _Part:
-        labels, decoded = chunk
-        inside = windows - first
-        new = shared_rows(labels["first_row"][inside], length)
-        begin = np.cumsum(new) - length
-        start = labels["start"][inside] if "start" in labels else inside * length
-        source = np.arange(begin[-1] + length) + np.repeat(start - begin, new)
-        return cls(windows, labels["end_time"][inside], begin, source, decoded)
-
-    @property
-    def n_rows(self) -> int:
-        return len(self._source)
-
-    def rows(self) -> Float32:
-        rows: Float32 = self._decoded[self._source]
-        return rows
 
 
 class SlotContexts:
@@ -144,71 +108,36 @@ class SlotContexts:
 
     def __init__(self, cache: ChunkCache, n_contexts: int, n_rows: int, dtype: torch.dtype):
         self._cache = cache
-        self._size, self._window = cache.store.chunk_windows, cache.store.sequence_length
-        self.buffer = RowBuffer(n_rows, (self._window, cache.store.n_features), dtype)
+        window = cache.store.sequence_length, cache.store.n_features
+        self.buffer = RowBuffer(n_rows, window, dtype)
         self._records: Records = np.zeros(n_contexts, CONTEXT_DTYPE)
-        self._places: dict[int, tuple[int, int]] = {}
         self._next = 0, 0
         self._lock = threading.Lock()
 
     def forget(self) -> None:
         """Make room for other chunks in the slots."""
-        self._places = {}
         self._next = 0, 0
 
-    def end_times(self, first: int, stop: int, files: OpenFiles) -> Int64:
-        """Return the times of the last bars of a chunk's windows `[first, stop)`, (n,) int64.
+    def reading(self, files: OpenFiles) -> _SlotReading:
+        """Begin to read contexts."""
+        return _SlotReading(self._cache, files, self.place)
 
-        Raises
-        ------
-        DamagedStoreError
-        StoreChangedError
+    def place(self, records: Records, rows: Float32) -> int:
+        """Put contexts and their rows beside the slots; return the first one's place.
+
+        Parameters
+        ----------
+        records : (n,) CONTEXT_DTYPE
+            Each with its first row among the rows given; changed in place.
+        rows : (R, F) float32
         """
-        chunk, begin = divmod(first, self._size)
-        labels, _ = self._cache.read(chunk, files)
-        times: Int64 = labels["end_time"][begin : begin + stop - first]
-        return times
-
-    def place(self, slot: int, windows: Int64, files: OpenFiles) -> Int64:
-        """Put windows beside a slot, each once; return what `look_up` knows them by, (n,) int64.
-
-        Raises
-        ------
-        DamagedStoreError
-        StoreChangedError
-        """
-        has = np.flatnonzero(windows >= 0)
-        if not len(has):
-            return windows
-        needed, which = distinct(windows[has])
-        chunk = needed // self._size
-        cuts = np.flatnonzero(chunk[1:] != chunk[:-1]) + 1
-        parts = [
-            _Part.of(some, self._cache.read(number, files), number * self._size, self._window)
-            for some, number in zip(
-                np.split(needed, cuts), chunk[np.append(0, cuts)].tolist(), strict=True
-            )
-        ]
-        first, at = self._allocate(slot, len(needed), sum(part.n_rows for part in parts))
-        ids = np.full(len(windows), -1, np.int64)
-        ids[has] = first + which
-        for part in parts:
-            target = self.buffer.rows[at : at + part.n_rows]
-            target.copy_(torch.from_numpy(part.rows()))
-            stop = first + len(part.windows)
-            records = self._records[first:stop]
-            records["index"], records["end_time"] = part.windows, part.end_time
-            records["start"] = at + part.begin
-            first, at = stop, at + part.n_rows
-        return ids
-
-    def _allocate(self, slot: int, n_contexts: int, n_rows: int) -> tuple[int, int]:
-        """Return where a slot's contexts and rows begin; a failed attempt's serve the next."""
         with self._lock:
-            if slot not in self._places:
-                self._places[slot] = self._next
-                self._next = self._next[0] + n_contexts, self._next[1] + n_rows
-            return self._places[slot]
+            first, at = self._next
+            self._next = first + len(records), at + len(rows)
+        records["start"] += at
+        self._records[first : first + len(records)] = records
+        self.buffer.rows[at : at + len(rows)].copy_(torch.from_numpy(rows))
+        return first
 
     def look_up(self, ids: Int32, index: Int64, end_time: Int64) -> Int64:
         """Find windows: write their numbers and times, return their first rows in the buffer."""
@@ -216,3 +145,86 @@ class SlotContexts:
         index[:], end_time[:] = found["index"], found["end_time"]
         starts: Int64 = found["start"]
         return starts
+
+
+class _SlotReading:
+    """Reads windows of a coarser store, each of their rows once.
+
+    Parameters
+    ----------
+    cache : ChunkCache
+    files : OpenFiles
+    place : callable
+        As `SlotContexts.place`.
+    """
+
+    def __init__(
+        self, cache: ChunkCache, files: OpenFiles, place: Callable[[Records, Float32], int]
+    ):
+        self._cache, self._files, self._place = cache, files, place
+        self._store = store = cache.store
+        self._names = ["end_time", "first_row", *(["start"] if store.layout == "rows" else [])]
+        self._labels: dict[int, dict[str, Array]] = {}
+
+    def end_times(self, first: Int64, stop: Int64) -> Int64:
+        """As of `TimesOfWindows`."""
+        size = self._store.chunk_windows
+        chunks = (first // size).tolist()
+        wanted = sorted(set(chunks) - set(self._labels))
+        if wanted:
+            values = self._store.read_values(wanted, self._names, self._files)
+            for place, chunk in enumerate(wanted):
+                self._labels[chunk] = {name: some[place] for name, some in values.items()}
+        begin, end = (first % size).tolist(), (stop - first // size * size).tolist()
+        return np.concatenate(
+            [
+                self._labels[chunk]["end_time"][a:b]
+                for chunk, a, b in zip(chunks, begin, end, strict=True)
+            ]
+        )
+
+    def find(self, windows: Int64) -> Placing:
+        """Read windows whose times were asked for; -1 stands for none."""
+        has = np.flatnonzero(windows >= 0)
+        if not len(has):
+            return lambda: windows
+        needed, which = distinct(windows[has])
+        records, rows = self._read(needed)
+
+        def place() -> Int64:
+            ids = np.full(len(windows), -1, np.int64)
+            ids[has] = self._place(records, rows) + which
+            return ids
+
+        return place
+
+    def _read(self, windows: Int64) -> tuple[Records, Float32]:
+        """Read windows, rising; what comes of another chunk shares no row."""
+        size, length = self._store.chunk_windows, self._store.sequence_length
+        chunk = windows // size
+        cuts = np.append(0, np.flatnonzero(chunk[1:] != chunk[:-1]) + 1)
+        chunks, inside = chunk[cuts].tolist(), windows - chunk * size
+        parts = [slice(*ends) for ends in pairwise([*cuts.tolist(), len(windows)])]
+
+        def values(name: str) -> Array:
+            return np.concatenate(
+                [
+                    self._labels[number][name][inside[part]]
+                    for number, part in zip(chunks, parts, strict=True)
+                ]
+            )
+
+        new = shared_rows(values("first_row"), length)
+        new[cuts] = length
+        begin = np.cumsum(new) - length
+        start = values("start") if "start" in self._names else inside * length
+        source = np.arange(begin[-1] + length) + np.repeat(start - begin, new)
+        rows = np.empty((len(source), self._store.n_features), np.float32)
+        edges = [*begin[cuts].tolist(), len(source)]
+        for number, (a, b) in zip(chunks, pairwise(edges), strict=True):
+            decoded = self._cache.read(number, self._files)
+            np.take(decoded, source[a:b], axis=0, out=rows[a:b], mode="clip")
+        records = np.empty(len(windows), CONTEXT_DTYPE)
+        records["index"], records["end_time"] = windows, values("end_time")
+        records["start"] = begin
+        return records, rows

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from grandbatch.loader.context.pairing import Pairing
-from grandbatch.loader.labels import Records
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.store import OpenFiles
 from grandbatch.values.arrays import Int32, Int64
+
+Placing = Callable[[], Int64]
+"""Makes contexts that were read ready, and returns ids to find them by; reads nothing more."""
+
+
+class ContextReading(Protocol):
+    """Reads what the contexts of some chunks' windows need from their store."""
+
+    def end_times(self, first: Int64, stop: Int64) -> Int64:
+        """As of `TimesOfWindows`."""
+
+    def find(self, windows: Int64) -> Placing:
+        """Read windows whose times were asked for; -1 stands for none."""
 
 
 class ContextSource(Protocol):
@@ -21,11 +34,8 @@ class ContextSource(Protocol):
     def forget(self) -> None:
         """Make room for other chunks in the slots."""
 
-    def end_times(self, first: int, stop: int, files: OpenFiles) -> Int64:
-        """Return the times of the last bars of windows of one chunk."""
-
-    def place(self, slot: int, windows: Int64, files: OpenFiles) -> Int64:
-        """Make the contexts of a slot's windows ready, -1 for none; return ids to find them by."""
+    def reading(self, files: OpenFiles) -> ContextReading:
+        """Begin to read contexts."""
 
     def look_up(self, ids: Int32, index: Int64, end_time: Int64) -> Int64:
         """Write numbers and times of windows, and return their first rows in the buffer."""
@@ -57,14 +67,14 @@ class ContextTable:
         """Make room for other chunks in the slots."""
         self._source.forget()
 
-    def fill(self, slot: int, labels: Records, files: OpenFiles) -> None:
-        """Find the contexts of a chunk's windows.
+    def find(self, symbol: Int32, end_time: Int64, files: OpenFiles) -> Placing:
+        """Read the contexts of windows, as `place` takes them.
 
         Parameters
         ----------
-        slot : int
-        labels : (n,) `label_dtype`
-            Of the chunk's windows.
+        symbol : (n,) int32
+        end_time : (n,) int64
+            Of the windows of some chunks, one chunk behind the other.
         files : OpenFiles
 
         Raises
@@ -72,13 +82,15 @@ class ContextTable:
         DamagedStoreError
         StoreChangedError
         """
+        reading = self._source.reading(files)
+        return reading.find(self._pairing.look_up(symbol, end_time, reading.end_times))
 
-        def times_of(first: int, stop: int) -> Int64:
-            return self._source.end_times(first, stop, files)
-
-        windows = self._pairing.look_up(labels["symbol"], labels["end_time"], times_of)
-        first = slot * self._slot_windows
-        self._ids[first : first + len(labels)] = self._source.place(slot, windows, files)
+    def place(self, slots: Sequence[int], found: Placing) -> None:
+        """Put contexts beside the slots of the chunks that they were found for."""
+        ids, size = found(), self._slot_windows
+        for slot, first in zip(slots, range(0, len(ids), size), strict=True):
+            some = ids[first : first + size]
+            self._ids[slot * size : slot * size + len(some)] = some
 
     def look_up(self, entries: Int32, index: Int64, end_time: Int64) -> Int64:
         """Find the contexts of windows.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from grandbatch.loader.context.table import Placing
 from grandbatch.loader.labels import SlotLabels, label_dtype
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.loader.table import SlotShape, Table, table_bytes
@@ -46,27 +48,26 @@ class WholeContexts:
     def forget(self) -> None:
         """Keep all: it serves other slots as well."""
 
-    def end_times(self, first: int, stop: int, files: OpenFiles) -> Int64:
-        """Return the times of the last bars of a chunk's windows `[first, stop)`, (n,) int64.
+    def reading(self, files: OpenFiles) -> _WholeReading:
+        """Begin to read contexts."""
+        return _WholeReading(self, files)
 
-        The chunk is there from then on.
+    def end_times(self, first: Int64, stop: Int64, files: OpenFiles) -> Int64:
+        """Return the times of windows' last bars, as of `TimesOfWindows`, and read their chunks.
 
         Raises
         ------
         DamagedStoreError
         StoreChangedError
         """
-        chunk = first // self._store.chunk_windows
-        if not self._loaded[chunk]:
-            with self._locks[chunk]:
-                if not self._loaded[chunk]:
-                    self._table.fill(chunk, chunk, files)
-                    self._loaded[chunk] = True
-        return self._end_time[first:stop]
-
-    def place(self, slot: int, windows: Int64, files: OpenFiles) -> Int64:
-        """Return the ids of windows that `end_times` was asked about: their numbers."""
-        return windows
+        for chunk in (first // self._store.chunk_windows).tolist():
+            if not self._loaded[chunk]:
+                with self._locks[chunk]:
+                    if not self._loaded[chunk]:
+                        self._table.fill(chunk, chunk, files)
+                        self._loaded[chunk] = True
+        ranges = zip(first.tolist(), stop.tolist(), strict=True)
+        return np.concatenate([self._end_time[begin:end] for begin, end in ranges])
 
     def look_up(self, ids: Int32, index: Int64, end_time: Int64) -> Int64:
         """Find windows: write their numbers and times, return their first rows in the buffer."""
@@ -74,3 +75,17 @@ class WholeContexts:
         starts = self._table.look_up(ids, index, records)
         end_time[:] = records["end_time"]
         return starts
+
+
+@dataclass(frozen=True, eq=False)
+class _WholeReading:
+    """Finds windows among all of them, once their chunks were read."""
+
+    _source: WholeContexts
+    _files: OpenFiles
+
+    def end_times(self, first: Int64, stop: Int64) -> Int64:
+        return self._source.end_times(first, stop, self._files)
+
+    def find(self, windows: Int64) -> Placing:
+        return lambda: windows

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,99 +25,20 @@ from grandbatch.store.codecs import decode_into, shard_index
 from grandbatch.store.format import CRC_BYTES, ArraySpec
 from grandbatch.store.identity import Identity, KeptStore, LastLook
 from grandbatch.store.manifest import ChunkDigests, sha256_hex
+from grandbatch.store.reading.opened import OpenFiles
+from grandbatch.store.repeats import pack_windows, rows_of_repeats
 from grandbatch.values.checksums import crc32c
 
 Array = npt.NDArray[Any]
-
+T = TypeVar("T")
 
 _JOINED = 1024 * 1024
 """Bytes of neighbouring chunks that are one request, where each chunk would be one."""
-_NOTHING = (-1, 0, memoryview(b""))
+_GAP = 8 * 1024
+"""Bytes between two reads from one file that cost less than a read of their own."""
 
-
-class OpenFiles:
-    """The file that each array was last read from, kept open: for one thread, to be closed.
-
-    Opening a file, and making sure that the store is still the same, takes as long as reading a
-    small chunk does. Chunks that come as they lie on the disk share that. (Their bytes are checked
-    one by one all the same: those of another store never pass for this one's.)
-    """
-
-    def __init__(self) -> None:
-        self._files: dict[ArrayReader, tuple[int, File]] = {}
-        self._ahead: dict[ArrayReader, tuple[int, int, memoryview]] = {}
-        self._scratch = np.empty(0, np.uint8)
-
-    def scratch(self, n_bytes: int) -> npt.NDArray[np.uint8]:
-        """Return room for encoded bytes, until the next call."""
-        if len(self._scratch) < n_bytes:
-            self._scratch = np.empty(n_bytes, np.uint8)
-        return self._scratch[:n_bytes]
-
-    def get(self, reader: ArrayReader, chunk: int) -> File:
-        """Return the file that a chunk is in."""
-        number = reader.file_number(chunk)
-        held = self._files.get(reader)
-        if held is not None:
-            if held[0] == number:
-                return held[1]
-            self._files.pop(reader)[1].close()
-        file = reader.open_file(chunk)
-        try:
-            if not is_remote(reader.store):
-                # of a remote file that would be another request; `verify` makes it
-                reader.check_index(chunk, file)
-            if held is None:
-                # only now: another store may have come to the path before the file was opened
-                reader.look()
-        except BaseException:
-            file.close()
-            raise
-        self._files[reader] = (number, file)
-        return file
-
-    @property
-    def reads_ahead(self) -> bool:
-        """Whether anything was read ahead."""
-        return bool(self._ahead)
-
-    def read_ahead(self, reader: ArrayReader, chunk: int, start: int, stop: int) -> None:
-        """Read bytes `[start, stop)` of the file that a chunk is in, for reads of parts of them."""
-        data = bytearray(stop - start)
-        n_read = self.get(reader, chunk).read_into([data], start)
-        self._ahead[reader] = reader.file_number(chunk), start, memoryview(data)[:n_read]
-
-    def read_into(
-        self, reader: ArrayReader, chunk: int, buffers: Sequence[Any], offset: int
-    ) -> int:
-        """Fill buffers from the file that a chunk is in, or from what was read of it ahead."""
-        if not self._ahead:
-            return self.get(reader, chunk).read_into(buffers, offset)
-        number, start, data = self._ahead.get(reader, _NOTHING)
-        stop = offset + sum(map(len, buffers))
-        if number != reader.file_number(chunk) or not start <= offset <= stop <= start + len(data):
-            return self.get(reader, chunk).read_into(buffers, offset)
-        at = offset - start
-        for buffer in buffers:
-            memoryview(buffer)[:] = data[at : at + len(buffer)]
-            at += len(buffer)
-        return stop - offset
-
-    def discard_copy(self, reader: ArrayReader) -> bool:
-        """Forget a local copy that an array was last read from; tell whether it was one."""
-        held = self._files.get(reader)
-        return held is not None and held[1].discard()
-
-    def close(self) -> None:
-        """Close all files."""
-        while self._files:
-            self._files.popitem()[1][1].close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+Part = tuple[int, int, int]
+"""A chunk of the matrices, its first window, and the one after its last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,25 +68,63 @@ class ArrayReader:
 
     def read(self, chunk: int, out: Array, files: OpenFiles | None = None) -> None:
         """Decode a chunk into a C-contiguous array of the chunk's shape and dtype."""
+        self._again(lambda opened: self._read(chunk, out, opened), files)
+
+    def _again(self, read: Callable[[OpenFiles], T], files: OpenFiles | None) -> T:
+        """Read, and once more from the store where a local copy was damaged."""
         if files is None:
             with OpenFiles() as own:
-                self.read(chunk, out, own)
-            return
+                return self._again(read, own)
         try:
-            self._read(chunk, out, files)
+            return read(files)
         except DamagedStoreError:
             if not files.discard_copy(self):
                 raise
-            self._read(chunk, out, files)
+            return read(files)
 
     def _read(self, chunk: int, out: Array, files: OpenFiles) -> None:
         if self.spec.codec == "none":
             self._read_payload(chunk, out.reshape(-1).view(np.uint8), files)
             self._check_values(chunk, out)
             return
+        self._decode(chunk, self._payload(chunk, files), out)
+
+    def read_rows(
+        self, chunk: int, runs: tuple[int, ...], stride: int, out: Array, files: OpenFiles | None
+    ) -> None:
+        """Read the rows that a chunk's overlapping windows were cut from, each once.
+
+        Parameters
+        ----------
+        chunk : int
+        runs : tuple of int
+            Numbers of windows that follow each other by `stride` rows.
+        stride : int
+        out : (R, F) float32
+            Overwritten from its first row on with the rows of all runs; must have room.
+        files : OpenFiles, optional
+        """
+        self._again(lambda opened: self._read_rows(chunk, runs, stride, out, opened), files)
+
+    def _read_rows(
+        self, chunk: int, runs: tuple[int, ...], stride: int, out: Array, files: OpenFiles
+    ) -> None:
+        shape = self.spec.chunk_shape
+        windows = files.scratch(math.prod(shape) * 4, "decoded").view(np.float32).reshape(shape)
+        if self.spec.codec == "zstd":
+            payload = self._payload(chunk, files)
+            if rows_of_repeats(payload, runs, shape[1], stride, out):
+                return
+            self._decode(chunk, payload, windows)
+        else:
+            self._read(chunk, windows, files)
+        pack_windows(windows, runs, stride, out)
+
+    def _payload(self, chunk: int, files: OpenFiles) -> npt.NDArray[np.uint8]:
+        """Read the encoded bytes of a chunk, to be used before the next call."""
         payload = files.scratch(self._payload_bytes(chunk, files))
         self._read_payload(chunk, payload, files)
-        self._decode(chunk, payload, out)
+        return payload
 
     def _decode(self, chunk: int, payload: npt.NDArray[np.uint8], out: Array) -> None:
         try:
@@ -208,31 +167,69 @@ class ArrayReader:
         if crc != expected:
             raise self._damaged(chunk, "its bytes do not give its crc32c")
 
-    def read_part(self, part: int, start: int, stop: int, files: OpenFiles | None = None) -> Array:
-        """Read the values `[start, stop)` of an uncompressed per-window array.
+    def read_parts(self, parts: Sequence[Part], files: OpenFiles | None = None) -> Array:
+        """Read the values of the windows of some chunks, of an uncompressed per-window array.
 
-        They are the windows of chunk `part` of the matrices, checked by the part's own crc32c.
+        Each chunk's are checked by their own crc32c; those that lie close are read at once.
+
+        Parameters
+        ----------
+        parts : sequence of (int, int, int)
+        files : OpenFiles, optional
+
+        Returns
+        -------
+        (n, m, ...) array
+            m for each of the n parts, as many as the longest has; the others' end in zeros.
         """
-        if files is None:
-            with OpenFiles() as own:
-                return self.read_part(part, start, stop, own)
-        try:
-            return self._read_part(part, start, stop, files)
-        except DamagedStoreError:
-            if not files.discard_copy(self):
-                raise
-            return self._read_part(part, start, stop, files)
+        return self._again(lambda opened: self._read_parts(parts, opened), files)
 
-    def _read_part(self, part: int, start: int, stop: int, files: OpenFiles) -> Array:
+    def _read_parts(self, parts: Sequence[Part], files: OpenFiles) -> Array:
         size, *rest = self.spec.chunk_shape
-        itemsize = math.prod(rest) * np.dtype(self.spec.dtype).itemsize
-        chunk, first = divmod(start, size)
-        data = self._read_range(chunk, first * itemsize, (stop - start) * itemsize, files)
-        if crc32c(data) != int(self.digests.part_crc32c[part]):
-            raise self._damaged(chunk, f"values {start} to {stop} do not give their crc32c")
-        values = np.frombuffer(data, self.spec.dtype).reshape(-1, *rest)
-        self._check_values(chunk, values)
+        values = np.zeros((len(parts), max(b - a for _, a, b in parts), *rest), self.spec.dtype)
+        itemsize = values[:1, :1].nbytes
+        raw = values.reshape(len(parts), -1).view(np.uint8)
+        data = [line[: (b - a) * itemsize] for line, (_, a, b) in zip(raw, parts, strict=True)]
+        begin = 0
+        for at in range(1, len(parts) + 1):
+            if at < len(parts):
+                end, start = parts[at - 1][2], parts[at][1]
+                if 0 <= (start - end) * itemsize <= _GAP and start // size == (end - 1) // size:
+                    continue
+            self._read_near(parts[begin:at], data[begin:at], itemsize, files)
+            begin = at
+        expected = self.digests.part_crc32c[[part for part, _, _ in parts]].tolist()
+        for (_, start, stop), found, crc in zip(parts, data, expected, strict=True):
+            if crc32c(found) != crc:
+                raise self._damaged(
+                    start // size, f"values {start} to {stop} do not give their crc32c"
+                )
+        self._check_values(parts[0][1] // size, values)
         return values
+
+    def _read_near(
+        self,
+        parts: Sequence[Part],
+        data: Sequence[npt.NDArray[np.uint8]],
+        itemsize: int,
+        files: OpenFiles,
+    ) -> None:
+        """Read parts that follow each other in one file, and pass over what is between."""
+        begin = end = parts[0][1]
+        buffers = []
+        for (_, start, stop), target in zip(parts, data, strict=True):
+            if start > end:
+                buffers.append(files.scratch((start - end) * itemsize).data)
+            buffers.append(target.data)
+            end = stop
+        chunk, first = divmod(begin, self.spec.chunk_shape[0])
+        length = (end - begin) * itemsize
+        try:
+            n_read = files.read_into(self, chunk, buffers, first * itemsize)
+        except OSError as error:
+            raise self._unreadable(chunk, error) from None
+        if n_read != length:
+            raise self._damaged(chunk, f"{length} bytes wanted, {n_read} there")
 
     def may_join(self, first: int, last: int, chunk: int) -> bool:
         """Whether a chunk follows those from first to last in their file, and all are few bytes."""
@@ -249,7 +246,7 @@ class ArrayReader:
             files.read_ahead(self, first, self._offset(first), stop)
 
     def read_part_ahead(self, start: int, stop: int, files: OpenFiles) -> None:
-        """Read the values `[start, stop)` at once, for `read_part`, where one file has them."""
+        """Read the values `[start, stop)` at once, for `read_parts`, where one file has them."""
         size, *rest = self.spec.chunk_shape
         itemsize = math.prod(rest) * np.dtype(self.spec.dtype).itemsize
         chunk, first = divmod(start, size)
@@ -260,7 +257,7 @@ class ArrayReader:
 
     def _check_values(self, chunk: int, values: Array) -> None:
         """Refuse what would be looked for outside of what it counts."""
-        if self.most is None or not len(values):
+        if self.most is None or not values.size:
             return
         # one look for both ends: what is below 0 is very large
         found = values.view(f"u{values.itemsize}").max()
@@ -305,17 +302,13 @@ class ArrayReader:
     def _offset(self, chunk: int) -> int:
         """Where a chunk starts in its file: chunks lie in order, without gaps."""
         first = chunk // self.spec.shard_chunks * self.spec.shard_chunks
-        return int(self.digests.length[first:chunk].sum(dtype=np.int64))
+        return int(self._begins[chunk] - self._begins[first])
 
-    def _read_range(self, chunk: int, offset: int, length: int, files: OpenFiles) -> bytes:
-        data = bytearray(length)
-        try:
-            n_read = files.read_into(self, chunk, [data], offset)
-        except OSError as error:
-            raise self._unreadable(chunk, error) from None
-        if n_read != length:
-            raise self._damaged(chunk, f"{length} bytes wanted, {n_read} there")
-        return bytes(data)
+    @cached_property
+    def _begins(self) -> npt.NDArray[np.int64]:
+        """Where each chunk would start, were all of them in one file."""
+        lengths = self.digests.length.astype(np.int64)
+        return np.cumsum(lengths) - lengths
 
     def open_file(self, chunk: int) -> File:
         """Open the file that a chunk is in."""

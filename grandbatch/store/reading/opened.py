@@ -1,0 +1,102 @@
+"""Files that chunks are read from, kept open from one chunk to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.files.locations import File, is_remote
+
+if TYPE_CHECKING:
+    from grandbatch.store.reading.arrays import ArrayReader
+
+_NOTHING = (-1, 0, memoryview(b""))
+
+
+class OpenFiles:
+    """The file that each array was last read from, kept open: for one thread, to be closed.
+
+    Opening a file, and making sure that the store is still the same, takes as long as reading a
+    small chunk does. Chunks that come as they lie on the disk share that. (Their bytes are checked
+    one by one all the same: those of another store never pass for this one's.)
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[ArrayReader, tuple[int, File]] = {}
+        self._ahead: dict[ArrayReader, tuple[int, int, memoryview]] = {}
+        self._scratch: dict[str, npt.NDArray[np.uint8]] = {}
+
+    def scratch(self, n_bytes: int, use: str = "encoded") -> npt.NDArray[np.uint8]:
+        """Return room for bytes, until the next call for the same use."""
+        room = self._scratch.get(use)
+        if room is None or len(room) < n_bytes:
+            room = self._scratch[use] = np.empty(n_bytes, np.uint8)
+        return room[:n_bytes]
+
+    def get(self, reader: ArrayReader, chunk: int) -> File:
+        """Return the file that a chunk is in."""
+        number = reader.file_number(chunk)
+        held = self._files.get(reader)
+        if held is not None:
+            if held[0] == number:
+                return held[1]
+            self._files.pop(reader)[1].close()
+        file = reader.open_file(chunk)
+        try:
+            if not is_remote(reader.store):
+                # of a remote file that would be another request; `verify` makes it
+                reader.check_index(chunk, file)
+            if held is None:
+                # only now: another store may have come to the path before the file was opened
+                reader.look()
+        except BaseException:
+            file.close()
+            raise
+        self._files[reader] = (number, file)
+        return file
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether anything was read ahead."""
+        return bool(self._ahead)
+
+    def read_ahead(self, reader: ArrayReader, chunk: int, start: int, stop: int) -> None:
+        """Read bytes `[start, stop)` of the file that a chunk is in, for reads of parts of them."""
+        data = bytearray(stop - start)
+        n_read = self.get(reader, chunk).read_into([data], start)
+        self._ahead[reader] = reader.file_number(chunk), start, memoryview(data)[:n_read]
+
+    def read_into(
+        self, reader: ArrayReader, chunk: int, buffers: Sequence[Any], offset: int
+    ) -> int:
+        """Fill buffers from the file that a chunk is in, or from what was read of it ahead."""
+        if not self._ahead:
+            return self.get(reader, chunk).read_into(buffers, offset)
+        number, start, data = self._ahead.get(reader, _NOTHING)
+        stop = offset + sum(map(len, buffers))
+        if number != reader.file_number(chunk) or not start <= offset <= stop <= start + len(data):
+            return self.get(reader, chunk).read_into(buffers, offset)
+        at = offset - start
+        for buffer in buffers:
+            memoryview(buffer)[:] = data[at : at + len(buffer)]
+            at += len(buffer)
+        return stop - offset
+
+    def discard_copy(self, reader: ArrayReader) -> bool:
+        """Forget a local copy that an array was last read from; tell whether it was one."""
+        held = self._files.get(reader)
+        return held is not None and held[1].discard()
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._files:
+            self._files.popitem()[1][1].close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
