@@ -324,7 +324,9 @@ def test_statistics_are_those_of_the_used_rows(make_store):
 
 @pytest.mark.parametrize("layout", ["windows", "rows"])
 def test_values_of_several_chunks_read_at_once_are_those_of_each(make_store, layout):
-    store = make_store(400, layout=layout, overlap=47, targets=["forward_return:4", "forward_drawdown:4"])
+    store = make_store(
+        400, layout=layout, overlap=47, targets=["forward_return:4", "forward_drawdown:4"]
+    )
     last = store.n_chunks - 1
     names = [spec.name for spec in store.spec.labels]
     assert "targets" in names

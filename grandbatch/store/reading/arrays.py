@@ -109,15 +109,16 @@ class ArrayReader:
     def _read_rows(
         self, chunk: int, runs: tuple[int, ...], stride: int, out: Array, files: OpenFiles
     ) -> None:
-        shape = self.spec.chunk_shape
-        windows = files.scratch(math.prod(shape) * 4, "decoded").view(np.float32).reshape(shape)
+        shape, payload = self.spec.chunk_shape, None
         if self.spec.codec == "zstd":
             payload = self._payload(chunk, files)
             if rows_of_repeats(payload, runs, shape[1], stride, out):
                 return
-            self._decode(chunk, payload, windows)
-        else:
+        windows = files.scratch(math.prod(shape) * 4, "decoded").view(np.float32).reshape(shape)
+        if payload is None:
             self._read(chunk, windows, files)
+        else:
+            self._decode(chunk, payload, windows)
         pack_windows(windows, runs, stride, out)
 
     def _payload(self, chunk: int, files: OpenFiles) -> npt.NDArray[np.uint8]:
