@@ -56,7 +56,7 @@ def encode_repeats(runs: list[npt.NDArray[np.float32]], sequence_length: int, st
     out: list[bytes | memoryview] = []
     literals = iter(run.reshape(-1).view(np.uint8).data for run in runs)
     data, at = memoryview(b""), 0
-    for fixed, size in _pieces(counts, sequence_length * row_bytes, stride * row_bytes):
+    for fixed, size in _skeleton(counts, sequence_length * row_bytes, stride * row_bytes):
         if at == len(data):
             data, at = next(literals), 0
         out += [fixed, data[at : at + size]]
@@ -92,7 +92,7 @@ def rows_of_repeats(
     row_bytes = out.shape[1] * 4
     target = out.reshape(-1).view(np.uint8)
     at = n = 0
-    for fixed, size in _pieces(counts, sequence_length * row_bytes, stride * row_bytes):
+    for fixed, size in _skeleton(counts, sequence_length * row_bytes, stride * row_bytes):
         literals = at + len(fixed)
         if frame[at:literals].tobytes() != fixed or len(frame) < literals + size:
             return False
@@ -132,7 +132,7 @@ def pack_windows(
 
 
 @lru_cache(maxsize=256)
-def _pieces(
+def _skeleton(
     counts: tuple[int, ...], window_bytes: int, stride_bytes: int
 ) -> tuple[tuple[bytes, int], ...]:
     """All of a frame but its literals: bytes that precede some of these, and how many they are.
@@ -144,12 +144,12 @@ def _pieces(
     fixed = _MAGIC + b"\xa0" + content_bytes.to_bytes(4, "little")
     unit_limit = _BLOCK_MAX // window_bytes
     shared = window_bytes - stride_bytes
-    pieces = []
+    parts = []
     for which, count in enumerate(counts):
         final_run = which == len(counts) - 1
         # the first window's shared rows; then one unit a window: its new rows, and the match
         # with which the next begins; then the new rows of the last
-        pieces.append((fixed + _block_header(_RAW_BLOCK, shared, last=False), shared))
+        parts.append((fixed + _block_header(_RAW_BLOCK, shared, last=False), shared))
         fixed, left = b"", count - 1
         while left:
             units = min(unit_limit, left)
@@ -157,13 +157,13 @@ def _pieces(
             head, tail = _compressed_parts(units, stride_bytes, shared)
             size = len(head) + new + len(tail)
             header = _block_header(_COMPRESSED_BLOCK, size, last=False)
-            pieces.append((fixed + header + head, new))
+            parts.append((fixed + header + head, new))
             fixed = tail
             left -= units
         last = _block_header(_RAW_BLOCK, stride_bytes, last=final_run)
-        pieces.append((fixed + last, stride_bytes))
+        parts.append((fixed + last, stride_bytes))
         fixed = b""
-    return tuple(pieces)
+    return tuple(parts)
 
 
 def _block_header(kind: int, size: int, *, last: bool) -> bytes:

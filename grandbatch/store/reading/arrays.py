@@ -37,7 +37,7 @@ _JOINED = 1024 * 1024
 _GAP = 8 * 1024
 """Bytes between two reads from one file that cost less than a read of their own."""
 
-Part = tuple[int, int, int]
+WindowRange = tuple[int, int, int]
 """A chunk of the matrices, its first window, and the one after its last."""
 
 
@@ -168,7 +168,7 @@ class ArrayReader:
         if crc != expected:
             raise self._damaged(chunk, "its bytes do not give its crc32c")
 
-    def read_parts(self, parts: Sequence[Part], files: OpenFiles | None = None) -> Array:
+    def read_parts(self, parts: Sequence[WindowRange], files: OpenFiles | None = None) -> Array:
         """Read the values of the windows of some chunks, of an uncompressed per-window array.
 
         Each chunk's are checked by their own crc32c; those that lie close are read at once.
@@ -185,7 +185,7 @@ class ArrayReader:
         """
         return self._again(lambda opened: self._read_parts(parts, opened), files)
 
-    def _read_parts(self, parts: Sequence[Part], files: OpenFiles) -> Array:
+    def _read_parts(self, parts: Sequence[WindowRange], files: OpenFiles) -> Array:
         size, *rest = self.spec.chunk_shape
         values = np.zeros((len(parts), max(b - a for _, a, b in parts), *rest), self.spec.dtype)
         itemsize = values[:1, :1].nbytes
@@ -210,7 +210,7 @@ class ArrayReader:
 
     def _read_near(
         self,
-        parts: Sequence[Part],
+        parts: Sequence[WindowRange],
         data: Sequence[npt.NDArray[np.uint8]],
         itemsize: int,
         files: OpenFiles,

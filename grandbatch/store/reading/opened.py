@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from grandbatch.files.locations import File, is_remote
 
-if TYPE_CHECKING:
-    from grandbatch.store.reading.arrays import ArrayReader
-
 _NOTHING = (-1, 0, memoryview(b""))
+
+
+class ChunkFiles(Protocol):
+    """An array of a store, whose chunks are in files."""
+
+    @property
+    def store(self) -> Path:
+        """The folder or URL of the store."""
+
+    def file_number(self, chunk: int) -> int:
+        """Return the number of the file that a chunk is in."""
+
+    def open_file(self, chunk: int) -> File:
+        """Open it."""
+
+    def check_index(self, chunk: int, file: File | None = None) -> None:
+        """Check the index of it, which other readers find chunks by."""
+
+    def look(self) -> None:
+        """Raise StoreChangedError where the store is another."""
 
 
 class OpenFiles:
@@ -25,8 +43,8 @@ class OpenFiles:
     """
 
     def __init__(self) -> None:
-        self._files: dict[ArrayReader, tuple[int, File]] = {}
-        self._ahead: dict[ArrayReader, tuple[int, int, memoryview]] = {}
+        self._files: dict[ChunkFiles, tuple[int, File]] = {}
+        self._ahead: dict[ChunkFiles, tuple[int, int, memoryview]] = {}
         self._scratch: dict[str, npt.NDArray[np.uint8]] = {}
 
     def scratch(self, n_bytes: int, use: str = "encoded") -> npt.NDArray[np.uint8]:
@@ -36,7 +54,7 @@ class OpenFiles:
             room = self._scratch[use] = np.empty(n_bytes, np.uint8)
         return room[:n_bytes]
 
-    def get(self, reader: ArrayReader, chunk: int) -> File:
+    def get(self, reader: ChunkFiles, chunk: int) -> File:
         """Return the file that a chunk is in."""
         number = reader.file_number(chunk)
         held = self._files.get(reader)
@@ -63,15 +81,13 @@ class OpenFiles:
         """Whether anything was read ahead."""
         return bool(self._ahead)
 
-    def read_ahead(self, reader: ArrayReader, chunk: int, start: int, stop: int) -> None:
+    def read_ahead(self, reader: ChunkFiles, chunk: int, start: int, stop: int) -> None:
         """Read bytes `[start, stop)` of the file that a chunk is in, for reads of parts of them."""
         data = bytearray(stop - start)
         n_read = self.get(reader, chunk).read_into([data], start)
         self._ahead[reader] = reader.file_number(chunk), start, memoryview(data)[:n_read]
 
-    def read_into(
-        self, reader: ArrayReader, chunk: int, buffers: Sequence[Any], offset: int
-    ) -> int:
+    def read_into(self, reader: ChunkFiles, chunk: int, buffers: Sequence[Any], offset: int) -> int:
         """Fill buffers from the file that a chunk is in, or from what was read of it ahead."""
         if not self._ahead:
             return self.get(reader, chunk).read_into(buffers, offset)
@@ -85,7 +101,7 @@ class OpenFiles:
             at += len(buffer)
         return stop - offset
 
-    def discard_copy(self, reader: ArrayReader) -> bool:
+    def discard_copy(self, reader: ChunkFiles) -> bool:
         """Forget a local copy that an array was last read from; tell whether it was one."""
         held = self._files.get(reader)
         return held is not None and held[1].discard()
