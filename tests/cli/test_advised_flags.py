@@ -122,7 +122,7 @@ def test_a_training_that_is_finished_goes_on_with_more_epochs(folder, tmp_path):
     train = "train", "tactical", "--store", folder / "a.zarr", "--checkpoint-dir", tmp_path / "c"
     first = json.loads(run(*train, "--json").out)
     told = offers(run(*train).err)
-    more, anew = [flags for flags in told if flags.startswith(("--epochs", "--no-resume"))]
+    more, anew, *_ = [flags for flags in told if flags.startswith(("--epochs", "--no-resume"))]
     assert json.loads(run(*train, *words(more), "--json").out)["epochs"] > first["epochs"]
     assert json.loads(run(*train, *words(anew), "--json").out)["steps"] == first["steps"]
 
