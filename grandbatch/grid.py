@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -229,28 +230,34 @@ class Grid:
 
     def runs(self, chunk: int) -> list[Run]:
         """Cut a chunk where the windows of one segment end, or those of a period."""
-        first, stop = self.chunk_range(chunk)
-        spans = self._spans
-        low, high = self._span_of(np.array([first, stop - 1], np.int64))
-        runs = []
-        for span in range(int(low), int(high) + 1):
-            number = max(first, int(spans.bounds[span]))
-            count = min(stop, int(spans.bounds[span + 1])) - number
-            segment = int(spans.segment[span])
-            start = int(self.segments.start[segment])
-            inside = int(spans.begin[span]) + number - int(spans.bounds[span])
-            runs.append(
-                Run(
-                    symbol=int(self.segments.symbol[segment]),
-                    segment_stop=start + int(self.segments.length[segment]),
-                    first_window=number,
-                    n_windows=count,
-                    first_row=start + self.lookback + inside * self.stride,
-                    n_rows=(count - 1) * self.stride + self.sequence_length,
-                    n_repeated=self.overlap if inside else 0,
-                )
-            )
-        return runs
+        return self.runs_of(chunk, chunk + 1)[0]
+
+    def runs_of(self, first_chunk: int, stop_chunk: int) -> list[list[Run]]:
+        """Cut consecutive chunks as `runs` does, all at once."""
+        first = np.arange(first_chunk, stop_chunk, dtype=np.int64) * self.chunk_windows
+        stop = np.minimum(first + self.chunk_windows, self.n_windows)
+        low = self._span_of(first)
+        pieces = self._span_of(stop - 1) - low + 1
+        ends = np.cumsum(pieces)
+        span = np.repeat(low - (ends - pieces), pieces) + np.arange(ends[-1])
+        spans, segments = self._spans, self.segments
+        number = np.maximum(np.repeat(first, pieces), spans.bounds[span])
+        count = np.minimum(np.repeat(stop, pieces), spans.bounds[span + 1]) - number
+        segment = spans.segment[span]
+        start = segments.start[segment]
+        inside = spans.begin[span] + number - spans.bounds[span]
+        columns = (
+            segments.symbol[segment],
+            start + segments.length[segment],
+            number,
+            count,
+            start + self.lookback + inside * self.stride,
+            (count - 1) * self.stride + self.sequence_length,
+            np.where(inside, self.overlap, 0),
+        )
+        runs = [Run(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+        cuts = pairwise([0, *ends.tolist()])
+        return [runs[begin:end] for begin, end in cuts]
 
     @cached_property
     def _runs_per_chunk(self) -> Int64Array:

@@ -50,7 +50,7 @@ class FeatureRows:
 
     def __call__(self, first_row: int, n_rows: int) -> Float32Array:
         """Return consecutive rows of one range, from a row number on, (n_rows, F) float32."""
-        place = np.searchsorted(self.starts, first_row, side="right") - 1
+        place = self.starts.searchsorted(first_row, side="right") - 1
         at = int(self.places[place] + first_row - self.starts[place])
         return self.values[at : at + n_rows]
 

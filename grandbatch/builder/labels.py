@@ -65,7 +65,7 @@ def label_jobs(
     return [
         LabelJob(
             number,
-            [plan.grid.runs(c) for c in range(first, min(first + per_label, spec.n_chunks))],
+            plan.grid.runs_of(first, min(first + per_label, spec.n_chunks)),
             bars,
             plan.settings.targets,
             staging,
@@ -126,10 +126,14 @@ def _first_rows(spec: StoreSpec, chunks: Chunks) -> npt.NDArray[np.int64]:
     """Row numbers of the first bars of all windows of consecutive chunks, (W,) int64."""
     runs = [run for runs in chunks for run in runs]
     first, count = np.array([(run.first_row, run.n_windows) for run in runs], np.int64).T
-    begin = np.cumsum(count) - count
-    steps = np.arange(count.sum()) - np.repeat(begin, count)
-    rows: npt.NDArray[np.int64] = np.repeat(first, count) + steps * spec.stride
+    rows: npt.NDArray[np.int64] = np.repeat(first, count) + _numbers(count) * spec.stride
     return rows
+
+
+def _numbers(count: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Count the windows of each run from 0, the runs one behind the other."""
+    before = np.cumsum(count) - count
+    return np.arange(count.sum(), dtype=np.int64) - np.repeat(before, count)
 
 
 def window_labels(
@@ -161,17 +165,27 @@ def window_labels(
         if targets:
             for placed, values in _targets(spec, together, targets, read, base):
                 labels["targets"][placed.place : placed.place + len(values)] = values
-        for run, place, block_row in together:
-            steps = np.arange(run.n_windows, dtype=np.int64) * spec.stride
-            last = run.first_row + steps + spec.sequence_length - 1
-            at = last - base
-            here = slice(place, place + run.n_windows)
-            labels["first_row"][here] = run.first_row + steps
-            labels["symbol"][here] = run.symbol
-            labels["end_time"][here] = read["timestamp"][at]
-            labels["close_price"][here] = close[at]
-            labels["next_return"][here] = _next_returns(close, at, last + 1 < run.segment_stop)
-            labels["start"][here] = block_row + steps
+        # of all runs at once: at stride 1 a chunk has few windows
+        first, count, segment_stop, symbol, place, block_row = np.array(
+            [
+                (run.first_row, run.n_windows, run.segment_stop, run.symbol, place, block_row)
+                for run, place, block_row in together
+            ],
+            np.int64,
+        ).T
+        numbers = _numbers(count)
+        steps = numbers * spec.stride
+        first_row = np.repeat(first, count) + steps
+        last = first_row + (spec.sequence_length - 1)
+        at = last - base
+        here = np.repeat(place, count) + numbers
+        labels["first_row"][here] = first_row
+        labels["symbol"][here] = np.repeat(symbol, count)
+        labels["end_time"][here] = read["timestamp"][at]
+        labels["close_price"][here] = close[at]
+        has_next = last + 1 < np.repeat(segment_stop, count)
+        labels["next_return"][here] = _next_returns(close, at, has_next)
+        labels["start"][here] = np.repeat(block_row, count) + steps
     return labels
 
 

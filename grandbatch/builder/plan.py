@@ -158,7 +158,7 @@ class BuildPlan:
         """Pieces of each chunk of a file."""
         per_file = self.spec.data.shard_chunks
         stop = min((file + 1) * per_file, self.grid.n_chunks)
-        return [self.grid.runs(chunk) for chunk in range(file * per_file, stop)]
+        return self.grid.runs_of(file * per_file, stop)
 
     @cached_property
     def task_bytes(self) -> int:

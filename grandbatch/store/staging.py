@@ -123,11 +123,9 @@ class Staging:
             values[: len(found)] = found
             encoded = encode(values, array.codec)
             self.write_file(array, chunk, [encoded])
-            step = self.spec.chunk_windows
-            parts = [
-                crc32c(values[at : min(at + step, len(found))].tobytes())
-                for at in range(0, len(found), step)
-            ]
+            raw = values.data.cast("B")[: len(found) * values.strides[0]]
+            step = self.spec.chunk_windows * values.strides[0]
+            parts = [crc32c(raw[at : at + step]) for at in range(0, len(raw), step)]
             digests[array.name] = ChunkDigests(
                 **digests_of([encoded]), part_crc32c=np.array(parts, np.uint32)
             )
