@@ -14,8 +14,8 @@ from grandbatch.cli.main import app
 from grandbatch.cli.running.commands import HOMES
 from grandbatch.cli.running.loading import loading
 
-HEAVY = ("crc32c", "dask", "filelock", "numba", "numcodecs", "pandas", "pyarrow", "torch", "yaml",
-         "zarr")  # fmt: skip
+HEAVY = ("asyncio", "crc32c", "dask", "filelock", "fsspec", "numba", "numcodecs", "pandas",
+         "pyarrow", "torch", "yaml", "zarr")  # fmt: skip
 ASK = """
 import atexit, gc, json, sys
 from grandbatch.__main__ import main

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from fsspec.utils import glob_translate
-
 from grandbatch.bars.inputs.hive import is_hive_folder
 from grandbatch.files.objects import ListedObject, Objects
 
@@ -27,6 +25,9 @@ def expand_objects(url: str) -> tuple[list[str], bool]:
         fixed, segments = _parted(url)
         objects = Objects(fixed)
         if "**" in segments:
+            # brings asyncio and ssl along: a quarter of a start that needs neither
+            from fsspec.utils import glob_translate
+
             matches = re.compile(glob_translate("/".join(segments))).match
             names = [found.name for found in objects.list() if matches(found.name)]
         else:
