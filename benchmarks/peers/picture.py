@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 IMAGES = ROOT / "docs" / "images"
-WIDTH, NAMES, BAR, GAP = 720, 290, 18, 8
+WIDTH, NAMES, BAR, GAP = 740, 316, 18, 8
 LOOKS = {
     "light": {"text": "#1f2328", "faint": "#59636e", "ours": "#0969da", "peer": "#afb8c1"},
     "dark": {"text": "#f0f6fc", "faint": "#9198a1", "ours": "#4493f8", "peer": "#3d444d"},
