@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from grandbatch.bars.rules import UNITS, BarRules
 from grandbatch.bars.timestamps.evidence import Meaning, Tally
@@ -77,6 +79,8 @@ class LiveTimes:
             return nearest
         if is_number and self._numbers is not None:
             value = f"{value:.0f}"
+        if isinstance(value, datetime) and value.tzinfo is None and value is not pd.NaT:
+            value = value.isoformat()
         if not isinstance(value, str):
             return to_nanoseconds(value, TIMESTAMP)
         if not self._is_told:

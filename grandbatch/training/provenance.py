@@ -111,7 +111,7 @@ class Provenance:
                 max_gap_ns=None if gap is None else int(gap),
                 seen=seen,
                 splits={name: Split.from_json(part) for name, part in value["splits"].items()},
-                bars=dict(value.get("bars", {})),
+                bars=_of_bars(value.get("bars", {})),
             )
 
         return checkpoint.said(_KEY, read, "which bars were learnt from")
@@ -230,6 +230,14 @@ def with_training_split(
     if options.get("subset", splits[TRAIN]) != splits[TRAIN]:
         raise UsageError(f"subset= is not the split called {TRAIN!r} of splits=; give one of them")
     return {**options, "subset": splits[TRAIN]}
+
+
+def _of_bars(value: Any) -> dict[str, Any]:
+    """Read what a store says of how its bars were read; raise ValueError for anything else."""
+    kinds = {"rules": dict, "day_first": list, "time_numbers": list}
+    if any(not isinstance(part, kinds[name]) for name, part in value.items()):
+        raise ValueError("it says of no store how bars were read")
+    return dict(value)
 
 
 def _told(splits: Mapping[str, Split]) -> str:

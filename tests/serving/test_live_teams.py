@@ -545,6 +545,7 @@ def test_the_hour_that_clocks_show_twice_is_told_by_the_bar_before():
         ({"time_numbers": "s"}, 1_704_214_800),
         ({"time_numbers": "ms"}, "1704214800000"),
         ({"time_numbers": "date"}, 20240102170000),
+        ({"timezone": "America/New_York"}, pd.Timestamp("2024-01-02 12:00")),
         ({"time_numbers": "HHMM"}, "2024-01-02 1700"),
         ({"timestamp_format": "%d.%m.%y %H:%M"}, "02.01.24 17:00"),
         ({"timestamp_format": "%d.%m.%y %H:%M"}, "2024-01-02T17:00Z"),
