@@ -367,6 +367,7 @@ class BatchProcessor:
         )
         if checkpoint is None:
             return
+        Goal.of_checkpoint(checkpoint)
         seen, lineage = Provenance.of_checkpoint(checkpoint), Lineage.of_checkpoint(checkpoint)
         is_next = lineage is not None and len(lineage.stages) < len(self.lineage.stages)
         if is_next:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grandbatch.bars.rules import UNITS, BarRules
+from grandbatch.bars.rules import TIME_NUMBERS, UNITS, BarRules
 from grandbatch.bars.timestamps.evidence import Meaning, Tally
 from grandbatch.bars.timestamps.texts import TimeForm, read_texts
 from grandbatch.errors import UsageError
@@ -19,10 +19,7 @@ from grandbatch.kernels.bars.timestamps import ABSOLUTE, NO_CLOCK
 from grandbatch.values.columns import TIMESTAMP
 from grandbatch.values.times import refuse_year_last, to_nanoseconds
 
-CLOCKS = ("HHMM", "HHMMSS", "HHMMSSmmm")
-NUMBERS = (*UNITS, "date", *CLOCKS)
-"""What numbers in timestamps may mean, as a store's attribute `time_numbers` says it."""
-
+_CLOCKS = TIME_NUMBERS[-3:]
 _NS = dict(zip(UNITS, (10**9, 10**6, 10**3, 1), strict=True))
 _YEAR_FIRST = re.compile(r"\s*\d{4}[-/. T]")
 
@@ -35,7 +32,7 @@ class LiveTimes:
     rules : BarRules
         Their zone, their form of timestamps, and which of day and month comes first.
     numbers : str, optional
-        One of `NUMBERS`; None where numbers are ns, and texts of digits dates.
+        One of `TIME_NUMBERS`; None where numbers are ns, and texts of digits dates.
 
     Raises
     ------
@@ -44,13 +41,15 @@ class LiveTimes:
     """
 
     def __init__(self, rules: BarRules, numbers: str | None) -> None:
-        if numbers not in (None, *NUMBERS):
-            raise UsageError(f"time_numbers must be one of {', '.join(NUMBERS)}, got {numbers!r}")
+        if numbers not in (None, *TIME_NUMBERS):
+            raise UsageError(
+                f"time_numbers must be one of {', '.join(TIME_NUMBERS)}, got {numbers!r}"
+            )
         self._numbers = numbers
         meaning = Meaning(
             rules.dayfirst is not False,
             UNITS.index(numbers) if numbers in UNITS else epochs.COMPACT,
-            clocks=CLOCKS.index(numbers) + 1 if numbers in CLOCKS else NO_CLOCK,
+            clocks=_CLOCKS.index(numbers) + 1 if numbers in _CLOCKS else NO_CLOCK,
         )
         self._form = TimeForm(meaning, rules.timezone, rules.timestamp_format)
         self._is_told = rules.dayfirst is not None or rules.timestamp_format is not None

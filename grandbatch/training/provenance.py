@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from grandbatch.bars.rules import TIME_NUMBERS
 from grandbatch.errors import CheckpointError, UsageError
 from grandbatch.splits.split import Split
 from grandbatch.values.checks import whole
@@ -111,14 +112,17 @@ class Provenance:
                 max_gap_ns=None if gap is None else int(gap),
                 seen=seen,
                 splits={name: Split.from_json(part) for name, part in value["splits"].items()},
-                bars=_of_bars(value.get("bars", {})),
+                bars=_of_bars(value["bars"]) if "bars" in value else {},
             )
 
         return checkpoint.said(_KEY, read, "which bars were learnt from")
 
     def to_state(self) -> dict[str, Any]:
         """Return what goes into a checkpoint's state, as JSON types."""
-        return {_KEY: {**asdict(self), "seen": [list(stretch) for stretch in self.seen]}}
+        said = {**asdict(self), "seen": [list(stretch) for stretch in self.seen]}
+        if not self.bars:
+            del said["bars"]
+        return {_KEY: said}
 
     def after(self, other: Provenance) -> Provenance:
         """Tell what was seen once the weights of another training were taken to begin with."""
@@ -234,8 +238,17 @@ def with_training_split(
 
 def _of_bars(value: Any) -> dict[str, Any]:
     """Read what a store says of how its bars were read; raise ValueError for anything else."""
-    kinds = {"rules": dict, "day_first": list, "time_numbers": list}
-    if any(not isinstance(part, kinds[name]) for name, part in value.items()):
+    rules, first, numbers = value.get("rules", {}), value["day_first"], value.get("time_numbers")
+    is_sound = (
+        isinstance(rules, dict)
+        and isinstance(first, list)
+        and len(first) > 0
+        and all(one is None or isinstance(one, bool) for one in first)
+        and isinstance(numbers, list)
+        and len(numbers) == len(first)
+        and all(one is None or one in TIME_NUMBERS for one in numbers)
+    )
+    if not is_sound:
         raise ValueError("it says of no store how bars were read")
     return dict(value)
 

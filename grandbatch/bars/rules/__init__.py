@@ -10,6 +10,13 @@
 | `flags` | rules as flags: what an error offers is what the command line takes |
 """
 
-from grandbatch.bars.rules.rules import DEFAULT_SYMBOL, MAPPABLE, REASONS, UNITS, BarRules
+from grandbatch.bars.rules.rules import (
+    DEFAULT_SYMBOL,
+    MAPPABLE,
+    REASONS,
+    TIME_NUMBERS,
+    UNITS,
+    BarRules,
+)
 
-__all__ = ["DEFAULT_SYMBOL", "MAPPABLE", "REASONS", "UNITS", "BarRules"]
+__all__ = ["DEFAULT_SYMBOL", "MAPPABLE", "REASONS", "TIME_NUMBERS", "UNITS", "BarRules"]

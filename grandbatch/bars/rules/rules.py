@@ -46,6 +46,9 @@ REASONS = (
 UNITS = ("s", "ms", "us", "ns")
 """Units of epochs; their places are what `grandbatch.kernels.bars.epochs` calls them."""
 
+TIME_NUMBERS = (*UNITS, "date", "HHMM", "HHMMSS", "HHMMSSmmm")
+"""What timestamps that are numbers, or times of day, can mean."""
+
 MAPPABLE = (*BAR_COLUMNS, "date", "time")
 """Names that `BarRules.columns` can give to a header."""
 
