@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +71,7 @@ class Stretches:
 
 
 @dataclass(frozen=True, eq=False)
-class _Spans:
+class Spans:
     """Windows of one segment that are numbered one after the other, in the order of numbers."""
 
     segment: Int64Array
@@ -81,8 +82,7 @@ class _Spans:
     """Number of each span's first window, and the number of windows at the end."""
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """Windows of one chunk that lie in one segment, and the feature rows they cover."""
 
     symbol: int
@@ -148,7 +148,8 @@ class Grid:
         return np.flatnonzero(windows == 0).astype(np.int64, copy=False)
 
     @cached_property
-    def _spans(self) -> _Spans:
+    def spans(self) -> Spans:
+        """Windows of one segment with consecutive numbers, in the order of these."""
         windows = self.windows_per_segment
         segment = np.flatnonzero(windows)
         begin = np.zeros(len(segment), np.int64)
@@ -156,7 +157,7 @@ class Grid:
         if self.stretches is not None:
             segment, begin, count = self._spans_of_periods(self.stretches)
         bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(count, dtype=np.int64)])
-        return _Spans(segment, begin, bounds)
+        return Spans(segment, begin, bounds)
 
     def _spans_of_periods(self, stretches: Stretches) -> tuple[Int64Array, Int64Array, Int64Array]:
         """Cut the windows of each segment where the period of their last bar changes."""
@@ -181,7 +182,7 @@ class Grid:
     @property
     def n_windows(self) -> int:
         """Windows in all."""
-        return int(self._spans.bounds[-1])
+        return int(self.spans.bounds[-1])
 
     @property
     def n_chunks(self) -> int:
@@ -194,18 +195,28 @@ class Grid:
         return first, min(first + self.chunk_windows, self.n_windows)
 
     def _span_of(self, windows: Int64Array) -> Int64Array:
-        return np.searchsorted(self._spans.bounds, windows, side="right") - 1
+        return np.searchsorted(self.spans.bounds, windows, side="right") - 1
 
     def segment_of(self, windows: Int64Array) -> Int64Array:
         """Segment index of each window, (W,) int64."""
-        return self._spans.segment[self._span_of(windows)]
+        return self.spans.segment[self._span_of(windows)]
 
     def first_row(self, windows: Int64Array) -> Int64Array:
         """Row number of each window's first bar, (W,) int64."""
-        spans, at = self._spans, self._span_of(windows)
+        return self._first_row(windows, self._span_of(windows))
+
+    def _first_row(self, windows: Int64Array, at: Int64Array) -> Int64Array:
+        spans = self.spans
         start = self.segments.start[spans.segment[at]]
         inside = spans.begin[at] + windows - spans.bounds[at]
         return start + self.lookback + inside * self.stride
+
+    def locate(self, first: int, stop: int) -> tuple[Int64Array, Int64Array]:
+        """Return `segment_of` and `first_row` of consecutive windows, from `first` up to `stop`."""
+        low, high = self._span_of(np.array([first, stop - 1], np.int64))
+        counts = np.diff(self.spans.bounds[low : high + 2].clip(first, stop))
+        at = np.repeat(np.arange(low, high + 1), counts)
+        return self.spans.segment[at], self._first_row(np.arange(first, stop), at)
 
     def row_ranges(self, first_chunk: int, stop_chunk: int) -> list[tuple[int, int]]:
         """Feature rows of consecutive chunks: half-open ranges, rising, disjoint.
@@ -219,7 +230,7 @@ class Grid:
             ends = self.first_row(np.array([first, stop - 1], np.int64))
             return [(int(ends[0]), int(ends[1]) + self.sequence_length)]
         low, high = self._span_of(np.array([first, stop - 1], np.int64))
-        bounds = self._spans.bounds[low : high + 2].clip(first, stop)
+        bounds = self.spans.bounds[low : high + 2].clip(first, stop)
         starts, stops = self.first_row(bounds[:-1]), self.first_row(bounds[1:] - 1)
         order = np.argsort(starts)
         starts, stops = starts[order], stops[order] + self.sequence_length
@@ -240,7 +251,7 @@ class Grid:
         pieces = self._span_of(stop - 1) - low + 1
         ends = np.cumsum(pieces)
         span = np.repeat(low - (ends - pieces), pieces) + np.arange(ends[-1])
-        spans, segments = self._spans, self.segments
+        spans, segments = self.spans, self.segments
         number = np.maximum(np.repeat(first, pieces), spans.bounds[span])
         count = np.minimum(np.repeat(stop, pieces), spans.bounds[span + 1]) - number
         segment = spans.segment[span]

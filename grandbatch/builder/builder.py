@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 from grandbatch.bars import Bars, prepare_bars, with_bars
 from grandbatch.bars.building.memory import bytes_of_workers
+from grandbatch.bars.cache.cutting import cuts_of
 from grandbatch.bars.cache.durations import time_attributes
 from grandbatch.builder.check import check_on_bars, check_on_simulated
 from grandbatch.builder.engines import (
@@ -22,7 +23,14 @@ from grandbatch.builder.engines import (
 )
 from grandbatch.builder.extend import keep_files
 from grandbatch.builder.growth import record_growth
-from grandbatch.builder.history import BuildClock, keep_records, record_build, remember_files
+from grandbatch.builder.history import (
+    BuildClock,
+    keep_records,
+    known_cuts,
+    record_build,
+    remember_cuts,
+    remember_files,
+)
 from grandbatch.builder.labels import KeptLabels, label_jobs, write_label_chunk
 from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.records import find_finished, join_records
@@ -144,7 +152,7 @@ def build(
             )
 
         def write(bars: Bars) -> BuildResult:
-            plan = plan_build(request, bars, options, schedule)
+            plan = plan_build(request, bars, options, schedule, found.extension)
             if options.check:
                 check_on_bars(request.settings, bars, plan.segments)
             held = _Held(request, options, schedule, lease)
@@ -201,11 +209,18 @@ def _record(
 
 
 def plan_build(
-    request: Request, bars: Bars, options: BuildOptions, schedule: Schedule
+    request: Request,
+    bars: Bars,
+    options: BuildOptions,
+    schedule: Schedule,
+    extension: Extension | None = None,
 ) -> BuildPlan:
     """Plan the build of a store from its bars."""
     held = tuple(bytes_of_workers(schedule).values())
-    segments, stretches = request.settings.cut(bars)
+    known = None
+    if extension is not None and extension.bars is not None:
+        known = known_cuts(extension.store, request.settings, extension.bars, bars)
+    segments, stretches = request.settings.cut(bars, known)
     return BuildPlan(
         settings=request.settings,
         segments=segments,
@@ -300,7 +315,7 @@ def _build_locked(
         )
     kept = done - resumed
     jobs = group_jobs(plan, bars, staging, skipped)
-    if choose_engine(options.engine, schedule) == "direct":
+    if choose_engine(options.engine, schedule, len(jobs)) == "direct":
         graph = direct_graph(jobs, schedule)
         writes = list(graph)
     else:
@@ -309,7 +324,10 @@ def _build_locked(
     labels = {("labels", job.number): (write_label_chunk, job) for job in label_tasks}
     results = schedule.run_graph({**graph, **labels}, [*writes, *labels], heard)
     labelled = results[len(writes) :]
-    attributes = _attributes(request, bars, plan, fingerprint)
+    before = None if extension is None else extension.before
+    attributes = _attributes(request, bars, plan, fingerprint, before)
+    cuts = cuts_of(bars, plan.segments, plan.stretches)
+    remember_cuts(staging, request.settings, bars, cuts)
     held.publish(staging, _finish(staging, attributes, labelled, schedule))
     clean_staging(request.path)
     tell_notes(request.path, attributes)
@@ -336,17 +354,17 @@ def _finish(
     return Manifest(arrays, staging.write_metadata(attributes))
 
 
-def _attributes(request: Request, bars: Bars, plan: BuildPlan, fingerprint: str) -> dict[str, Any]:
+def _attributes(
+    request: Request,
+    bars: Bars,
+    plan: BuildPlan,
+    fingerprint: str,
+    before: tuple[Bars, Mapping[str, Any]] | None,
+) -> dict[str, Any]:
     """Return the group's attributes, but for the statistics."""
     chosen, spec = request.settings.feature_set, plan.spec
-    targets = request.settings.targets
-    of_targets = {
-        "target_names": [target.name for target in targets],
-        "target_horizons": [target.horizon for target in targets],
-        "target_versions": [target.version for target in targets],
-    }
     return {
-        **(of_targets if targets else {}),
+        **request.settings.target_attributes,
         "format": FORMAT,
         "feature_set": chosen.name,
         "feature_names": list(chosen.feature_names),
@@ -385,8 +403,8 @@ def _attributes(request: Request, bars: Bars, plan: BuildPlan, fingerprint: str)
         "widened": bars.widened,
         "differing_duplicates": bars.differing_duplicates,
         "duplicates": request.rules.duplicates,
-        **_order_attributes(plan),
-        **time_attributes(bars, request.rules),
+        **plan.order_attributes,
+        **time_attributes(bars, request.rules, before),
         **(
             {"extra": list(bars.extra), "fill": bars.fill, "filled": bars.filled}
             if bars.extra
@@ -395,16 +413,4 @@ def _attributes(request: Request, bars: Bars, plan: BuildPlan, fingerprint: str)
         "fingerprint": fingerprint,
         "content_id": request.settings.content_id(bars.fingerprint),
         "created_by": f"grandbatch {__version__}",
-    }
-
-
-def _order_attributes(plan: BuildPlan) -> dict[str, Any]:
-    """Return what says how windows are numbered; nothing where it is by symbol first."""
-    settings = plan.settings
-    if settings.period is None:
-        return {}
-    return {
-        "order": settings.order,
-        "period": settings.period,
-        "most_runs": plan.grid.most_runs,
     }

@@ -29,6 +29,7 @@ from grandbatch.store.staging import Staging
 logger = logging.getLogger(__name__)
 
 ENGINES = ("auto", "overlap", "direct")
+FEW_JOBS = 8
 MOST_JOBS_PER_TASK = 4
 LEAST_TASKS_PER_WORKER = 8
 
@@ -75,16 +76,17 @@ def group_jobs(plan: BuildPlan, bars: Bars, staging: Staging, finished: set[int]
     return jobs
 
 
-def choose_engine(engine: str, schedule: Schedule) -> str:
-    """Resolve "auto": the overlap engine, but on a cluster the direct one, which is told.
+def choose_engine(engine: str, schedule: Schedule, n_jobs: int) -> str:
+    """Resolve "auto": the overlap engine, but the direct one for few groups, and on a cluster.
 
-    There, partitions and rows that move between workers cost the overlap engine about half its
-    speed (docs/scaling.md has the figures); each task of the direct engine reads all it needs.
+    A frame for few groups takes longer than they do. On a cluster, which is told, partitions and
+    rows that move between workers cost the overlap engine about half its speed (docs/scaling.md has
+    the figures); each task of the direct engine reads all it needs.
     """
     if engine != "auto":
         return engine
     if schedule.is_local:
-        return "overlap"
+        return "overlap" if n_jobs > FEW_JOBS else "direct"
     logger.info(
         "engine auto is direct on a cluster, where overlap runs at about half its speed; "
         "--engine overlap gives the same bytes"

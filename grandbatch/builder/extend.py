@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from grandbatch.bars import Bars
 from grandbatch.bars.cache.comparing import changed_rows
-from grandbatch.builder.chunks import FileJob, file_record
+from grandbatch.builder.chunks import file_record
 from grandbatch.builder.engines import GroupJob, direct_rows, group_jobs
 from grandbatch.builder.growth import Corrected, corrected_bars
 from grandbatch.builder.history import take_record, unchanged_files
@@ -43,13 +43,14 @@ from grandbatch.targets.rows import longest_horizon
 log = logging.getLogger("grandbatch")
 
 _BLOCK_WINDOWS = 2**20
+_FILES_PER_TASK = 16
 
 
 @dataclass(frozen=True, eq=False)
 class KeepJob:
-    """Files of one group that stay as they are, for one task to take over."""
+    """Files that stay as they are, for one task to take over."""
 
-    group: GroupJob
+    staging: Staging
     store: Path
     """The older one."""
     records: Path
@@ -67,6 +68,8 @@ class Kept:
     kept: tuple[int, ...]
     n_chunks: int
     damaged: tuple[int, ...]
+    without_record: tuple[int, ...]
+    """Those of the kept that need one yet."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,16 @@ def keep_files(
         same, same_labels, obstacle = _same_files(extension, bars, plan, changed)
     manifest, unchanged = Manifest.read(old.path), unchanged_files(old)
     chunks = manifest.arrays[old.spec.data.name]
-    jobs = _keep_jobs(old, bars, plan, staging, finished, same, chunks, unchanged)
-    calls = [partial(keep_group, job) for job in jobs]
+    jobs = _keep_jobs(old, staging, sorted(same - finished), chunks, unchanged)
+    calls = [partial(keep_some, job) for job in jobs]
     results: list[Kept] = schedule.run(calls, lambda result: on_result(result.n_chunks))
+    without = {number for result in results for number in result.without_record}
+    if without:
+        digests = {number: of for job in jobs for number, of in job.digests.items()}
+        groups = group_jobs(plan, bars, staging, set(range(plan.spec.data.n_files)) - without)
+        of_group = [{file.number: digests[file.number] for file in one.files} for one in groups]
+        pairs = zip(groups, of_group, strict=True)
+        schedule.run([partial(write_records, group, known) for group, known in pairs])
     for number in sorted(number for result in results for number in result.damaged):
         path = old.path / plan.spec.data.file(number)
         log.warning("%s is damaged; written anew", path)
@@ -193,14 +203,16 @@ def _same_files(
     others = np.zeros(n // per_label + 1, np.int64)
     ahead = max(1, longest_horizon(plan.settings.targets))
     step = max(1, _BLOCK_WINDOWS // per_file) * per_file
-    for first in range(0, n, step):
-        windows = np.arange(first, min(first + step, n))
-        are_same, say_same = _same_windows(
-            windows, (before, old_grid), (bars, plan.grid), changed, ahead
-        )
-        counts = np.add.reduceat(~are_same, np.arange(0, len(windows), per_file))
+    grids = (before, old_grid), (bars, plan.grid)
+    begin = 0 if len(changed) else min(_windows_before_changes(*grids, ahead), n)
+    begin = begin // per_file * per_file
+    same.update(range(begin // per_file))
+    for first in range(begin, n, step):
+        windows = first, min(first + step, n)
+        are_same, say_same = _same_windows(windows, *grids, changed, ahead)
+        counts = np.add.reduceat(~are_same, np.arange(0, len(are_same), per_file))
         same.update((first // per_file + np.flatnonzero(counts == 0)).tolist())
-        others += np.bincount(windows // per_label, ~say_same, len(others)).astype(np.int64)
+        others += np.bincount((first + np.flatnonzero(~say_same)) // per_label, None, len(others))
     if per_label != old.spec.label_chunk_windows:
         others += 1
     same_labels = set(np.flatnonzero(others[:-1] == 0).tolist())
@@ -241,14 +253,41 @@ def _rows_before(
     return before.symbol_bounds[symbol[taken]] + place[taken], taken, symbol[taken]
 
 
+def _windows_before_changes(before: tuple[Bars, Grid], now: tuple[Bars, Grid], ahead: int) -> int:
+    """Count windows, from the first on, that are the same in two grids if no bar has changed.
+
+    So are those bars that their labels read, up to `ahead` behind a window in its segment. Spans
+    are compared, not windows: of each the last window, behind which the least is left.
+    """
+    reach = now[1].sequence_length + ahead
+    n = min(len(grid.spans.segment) for _, grid in (before, now))
+    columns = []
+    for bars, grid in (before, now):
+        segment, stop = grid.spans.segment[:n], grid.spans.bounds[1 : n + 1]
+        begin, count = grid.spans.begin[:n], np.diff(grid.spans.bounds[: n + 1])
+        symbol = grid.segments.symbol[segment]
+        place = grid.segments.start[segment] - bars.symbol_bounds[symbol]
+        last = grid.lookback + (begin + count - 1) * grid.stride
+        left = np.minimum(grid.segments.length[segment] - last, reach)
+        columns.append(np.stack([symbol, place, begin, stop, left]))
+    are_same = (columns[0] == columns[1]).all(axis=0)
+    # symbols keep their numbers as long as none comes before them
+    names = zip(before[0].symbols, now[0].symbols, strict=False)
+    n_alike = next((code for code, (one, other) in enumerate(names) if one != other), None)
+    if n_alike is not None:
+        are_same &= columns[1][0] < n_alike
+    spans = np.append(are_same, False)
+    return int(now[1].spans.bounds[np.argmin(spans)])
+
+
 def _same_windows(
-    windows: npt.NDArray[np.int64],
+    windows: tuple[int, int],
     before: tuple[Bars, Grid],
     now: tuple[Bars, Grid],
     changed: npt.NDArray[np.int64],
     ahead: int,
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Whether windows read the same bars in two grids, each over its bars, (W,) bool.
+    """Whether consecutive windows read the same bars in two grids, each over its bars, (W,) bool.
 
     And whether those are the same, too, that their labels read: up to `ahead` behind a window in
     its segment.
@@ -256,28 +295,25 @@ def _same_windows(
     (old, old_grid), (new, grid) = before, now
     codes = {name: code for code, name in enumerate(new.symbols)}
     code_now = np.array([codes.get(name, -1) for name in old.symbols], np.int64)
-    old_segment, segment = old_grid.segment_of(windows), grid.segment_of(windows)
+    (old_segment, old_first), (segment, first) = old_grid.locate(*windows), grid.locate(*windows)
     old_symbol = old_grid.segments.symbol[old_segment]
     symbol = grid.segments.symbol[segment]
-    old_first, first = old_grid.first_row(windows), grid.first_row(windows)
     place = first - new.symbol_bounds[symbol]
     old_place = old_first - old.symbol_bounds[old_symbol]
-    stop = first + grid.sequence_length
-    low, high, behind = np.searchsorted(
-        changed, np.stack([first - grid.lookback, stop, stop + ahead])
-    )
-    are_same: npt.NDArray[np.bool_] = (
-        (code_now[old_symbol] == symbol) & (old_place == place) & (low == high)
-    )
+    are_same: npt.NDArray[np.bool_] = (code_now[old_symbol] == symbol) & (old_place == place)
     left = grid.segments.stops[segment] - first
     old_left = old_grid.segments.stops[old_segment] - old_first
     reach = grid.sequence_length + ahead
     say_same: npt.NDArray[np.bool_] = (
-        are_same
-        & (old_symbol == symbol)
-        & (high == behind)
-        & (np.minimum(left, reach) == np.minimum(old_left, reach))
+        are_same & (old_symbol == symbol) & (np.minimum(left, reach) == np.minimum(old_left, reach))
     )
+    if len(changed):
+        low, high, behind = (
+            np.searchsorted(changed, first + rows)
+            for rows in (-grid.lookback, grid.sequence_length, reach)
+        )
+        are_same &= low == high
+        say_same &= low == behind
     return are_same, say_same
 
 
@@ -293,83 +329,65 @@ def _moved_symbol(old: MatrixStore, bars: Bars, plan: BuildPlan) -> str | None:
     return None
 
 
-def keep_group(job: KeepJob) -> Kept:
-    """Stage those files of a group that stay as they are."""
-    group = job.group
-    kept: list[FileJob] = []
+def keep_some(job: KeepJob) -> Kept:
+    """Stage files that stay as they are, with their records as they were kept."""
+    kept: list[int] = []
     damaged = []
-    for file in group.files:
+    without = []
+    for number, digests in job.digests.items():
         try:
-            whole = _take_whole(job, file)
+            whole = _take_whole(job, number, digests)
         except (DamagedStoreError, FileNotFoundError):
             whole = False
-        if whole:
-            kept.append(file)
-        else:
-            damaged.append(file.number)
-    if kept:
-        _write_records(job, kept)
-    n_chunks = sum(len(file.chunks) for file in kept)
-    return Kept(tuple(file.number for file in kept), n_chunks, tuple(damaged))
+        if not whole:
+            damaged.append(number)
+            continue
+        kept.append(number)
+        if not take_record(job.records, number, digests.sha256, job.staging):
+            without.append(number)
+    n_chunks = sum(len(job.digests[number].length) for number in kept)
+    return Kept(tuple(kept), n_chunks, tuple(damaged), tuple(without))
 
 
-def _take_whole(job: KeepJob, file: FileJob) -> bool:
+def _take_whole(job: KeepJob, number: int, digests: ChunkDigests) -> bool:
     """Stage a file of the older store, unless it is damaged."""
-    group, digests, store = job.group, job.digests[file.number], job.store
-    data = group.staging.spec.data
-    path = store / data.file(file.number)
-    whole = file.number in job.unchanged or is_whole(
-        path, data, file.number, digests.length, digests.sha256
-    )
+    data = job.staging.spec.data
+    path = job.store / data.file(number)
+    whole = number in job.unchanged or is_whole(path, data, number, digests.length, digests.sha256)
     if whole:
-        group.staging.take_file(file.number, store)
+        job.staging.take_file(number, job.store)
     return whole
 
 
-def _write_records(job: KeepJob, kept: Sequence[FileJob]) -> None:
-    """Write the records of files: as they were kept of the older store, else computed again."""
-    group = job.group
-    without = [
-        file
-        for file in kept
-        if not take_record(job.records, file.number, job.digests[file.number].sha256, group.staging)
-    ]
-    if not without:
-        return
+def write_records(group: GroupJob, digests: Mapping[int, ChunkDigests]) -> None:
+    """Write the records of files that were taken over, computed again."""
     features = direct_rows(group)
-    for file in without:
-        digests = job.digests[file.number]
-        known = {name: getattr(digests, name) for name in ("length", "crc32c", "sha256")}
-        record = file_record(group.staging.spec, file, known, features)
-        group.staging.write_record(record)
+    for file in group.files:
+        found = digests[file.number]
+        known = {name: getattr(found, name) for name in ("length", "crc32c", "sha256")}
+        group.staging.write_record(file_record(group.staging.spec, file, known, features))
 
 
 def _keep_jobs(
     old: MatrixStore,
-    bars: Bars,
-    plan: BuildPlan,
     staging: Staging,
-    finished: set[int],
-    same: set[int],
+    numbers: Sequence[int],
     digests: ChunkDigests,
     as_published: set[str],
 ) -> list[KeepJob]:
-    """Describe the groups with files to take over."""
-    data = plan.spec.data
+    """Describe files to take over, a few for each task."""
+    data = staging.spec.data
     records = records_folder(old.path, old.fingerprint)
+    chunks = {n: slice(n * data.shard_chunks, (n + 1) * data.shard_chunks) for n in numbers}
+    of_files = {
+        number: ChunkDigests(
+            digests.length[of], digests.crc32c[of], digests.sha256[of], digests.part_crc32c[:0]
+        )
+        for number, of in chunks.items()
+    }
     jobs = []
-    others = finished | (set(range(data.n_files)) - same)
-    for group in group_jobs(plan, bars, staging, others):
-        of_files = {}
-        for file in group.files:
-            first = file.number * data.shard_chunks
-            chunks = slice(first, first + len(file.chunks))
-            of_files[file.number] = ChunkDigests(
-                digests.length[chunks],
-                digests.crc32c[chunks],
-                digests.sha256[chunks],
-                digests.part_crc32c[:0],
-            )
-        unchanged = frozenset(n for n in of_files if data.file(n) in as_published)
-        jobs.append(KeepJob(group, old.path, records, of_files, unchanged))
+    for at in range(0, len(numbers), _FILES_PER_TASK):
+        some = {number: of_files[number] for number in numbers[at : at + _FILES_PER_TASK]}
+        unchanged = frozenset(n for n in some if data.file(n) in as_published)
+        jobs.append(KeepJob(staging, old.path, records, some, unchanged))
     return jobs

@@ -5,6 +5,8 @@ Nothing depends on either but time.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -15,13 +17,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grandbatch.bars import Bars
+from grandbatch.bars.cache.cutting import Cuts
+from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import DamagedStoreError
 from grandbatch.files import digested
 from grandbatch.files.locations import is_remote, read_location
 from grandbatch.files.verbs import names_in, objects_of, remove_objects_but
 from grandbatch.files.whole import write_whole
 from grandbatch.memory import peak_bytes
-from grandbatch.store.file_records import read_record
+from grandbatch.store.file_records import pack_arrays, read_arrays, read_record
 from grandbatch.store.format import MANIFEST_NAME, MAX_MANIFEST_BYTES
 from grandbatch.store.manifest import sha256_hex
 from grandbatch.store.publish import beside, records_folder
@@ -30,6 +35,7 @@ from grandbatch.store.staging import Staging
 
 _MAX_BYTES = 2**20
 _FILES = "files.json"
+_CUTS = "cuts"
 _TIME_STEP_NS = 2_000_000_000
 """The longest step in which a disk counts the times of its files (FAT)."""
 
@@ -142,6 +148,36 @@ def remember_files(staging: Staging) -> None:
         },
     }
     write_whole(staging.records / _FILES, digested.dump(facts), durable=False)
+
+
+def remember_cuts(staging: Staging, settings: StoreSettings, bars: Bars, cuts: Cuts) -> None:
+    """Note where bars are cut, so that those which grow from them needn't be read for it."""
+    identity = np.frombuffer(_identity_of_cuts(settings, bars), np.uint8)
+    arrays = {"identity": identity, **vars(cuts)}
+    write_whole(staging.records / _CUTS, pack_arrays(arrays), durable=False)
+
+
+def known_cuts(
+    store: MatrixStore, settings: StoreSettings, before: Bars, bars: Bars
+) -> tuple[Bars, Cuts] | None:
+    """Return the bars of a store, and where they are cut.
+
+    None where that isn't known, or the others did not grow from them.
+    """
+    if not bars.grew_from(before):
+        return None
+    try:
+        arrays = read_arrays(records_folder(store.path, store.fingerprint) / _CUTS)
+        identity = arrays.pop("identity").tobytes()
+        cuts = Cuts(**arrays)
+    except (OSError, DamagedStoreError, ValueError, KeyError, TypeError):
+        return None
+    return (before, cuts) if identity == _identity_of_cuts(settings, before) else None
+
+
+def _identity_of_cuts(settings: StoreSettings, bars: Bars) -> bytes:
+    said = [bars.fingerprint, settings.max_gap_ns, settings.period]
+    return hashlib.sha256(json.dumps(said).encode()).digest()
 
 
 def unchanged_files(store: MatrixStore) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -191,6 +192,18 @@ class BuildPlan:
         bars = rows * (2 + len(inputs_of(targets)) + _WORKING_COLUMNS) * 8
         labels = self.spec.label_chunk_windows * (40 + 4 * len(targets)) * 3
         return bars + rows * 4 * len(targets) + labels
+
+    @property
+    def order_attributes(self) -> dict[str, Any]:
+        """What a store says of the order of its windows; nothing where it is by symbol first."""
+        settings = self.settings
+        if settings.period is None:
+            return {}
+        return {
+            "order": settings.order,
+            "period": settings.period,
+            "most_runs": self.grid.most_runs,
+        }
 
     @property
     def processes(self) -> int:

@@ -127,6 +127,11 @@ class Extension:
     bars: Bars | None
     grown: tuple[InputFile, ...]
 
+    @property
+    def before(self) -> tuple[Bars, Mapping[str, Any]] | None:
+        """The store's bars, and what it says of them."""
+        return None if self.bars is None else (self.bars, self.store.attrs)
+
 
 @dataclass(frozen=True, eq=False)
 class Survey:

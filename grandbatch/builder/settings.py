@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from grandbatch.bars.cache.cutting import Cuts, as_segments, as_stretches, find_cuts
 from grandbatch.errors import UsageError
 from grandbatch.features import FeatureSet, resolve_feature_set
 from grandbatch.features.inputs import inputs_of
@@ -68,10 +69,27 @@ class StoreSettings:
         """By what windows are numbered first: `symbol` or `period`."""
         return "symbol" if self.period is None else "period"
 
-    def cut(self, bars: Bars) -> tuple[Segments, Stretches | None]:
-        """Cut bars where no window may cross, and where windows are numbered by periods."""
-        stretches = None if self.period is None else bars.stretches(self.period)
-        return bars.segments(self.max_gap_ns), stretches
+    def cut(
+        self, bars: Bars, known: tuple[Bars, Cuts] | None = None
+    ) -> tuple[Segments, Stretches | None]:
+        """Cut bars where no window may cross, and where windows are numbered by periods.
+
+        `known` are the bars from which they grew, and where these were cut.
+        """
+        cuts = find_cuts(bars, self.max_gap_ns, self.period, known)
+        stretches = None if self.period is None else as_stretches(cuts)
+        return as_segments(bars, cuts.leaps), stretches
+
+    @property
+    def target_attributes(self) -> dict[str, list[Any]]:
+        """What a store says of its targets; nothing where it has none."""
+        if not self.targets:
+            return {}
+        return {
+            "target_names": [target.name for target in self.targets],
+            "target_horizons": [target.horizon for target in self.targets],
+            "target_versions": [target.version for target in self.targets],
+        }
 
     def grid(self, segments: Segments, stretches: Stretches | None = None) -> Grid:
         """Lay the windows over segments of bars; in the order of periods, over their stretches."""

@@ -135,12 +135,6 @@ def remove(location: Path) -> None:
         location.unlink(missing_ok=True)
 
 
-def remove_empty(folder: Path) -> None:
-    """Remove a folder that nothing is in any more."""
-    if not is_remote(folder) and not any(folder.iterdir()):
-        folder.rmdir()
-
-
 def remove_below(folder: Path) -> None:
     """Remove a folder with all that is in it, as far as that can be done."""
     if is_remote(folder):

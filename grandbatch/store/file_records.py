@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,40 @@ class FileRecord:
 
     def to_bytes(self) -> bytes:
         """Write it, as `read_record` reads it."""
-        arrays = {f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self)}
-        header = {name: [values.dtype.str, values.shape] for name, values in arrays.items()}
-        # not np.savez: zip and its headers took a tenth of a build's time
-        content = b"".join(
-            [json.dumps(header).encode(), b"\n", *(v.tobytes() for v in arrays.values())]
+        return pack_arrays({f.name: getattr(self, f.name) for f in fields(self)})
+
+
+def pack_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Write arrays by their names, with a sha256, as `read_arrays` reads them."""
+    header = {name: [values.dtype.str, values.shape] for name, values in arrays.items()}
+    # not np.savez: zip and its headers took a tenth of a build's time
+    content = b"".join(
+        [json.dumps(header).encode(), b"\n", *(v.tobytes() for v in arrays.values())]
+    )
+    return content + hashlib.sha256(content).digest()
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read arrays back.
+
+    Raises
+    ------
+    OSError
+    DamagedStoreError
+        If they are not what was written.
+    """
+    data = read_location(path, _MAX_RECORD_BYTES)
+    content = memoryview(data)[:-SHA256_BYTES]
+    if hashlib.sha256(content).digest() != data[-SHA256_BYTES:]:
+        raise DamagedStoreError(
+            f"{path} is damaged; run the same command again, it writes the file's chunks anew"
         )
-        return content + hashlib.sha256(content).digest()
+    at = data.index(b"\n") + 1
+    arrays = {}
+    for name, (dtype, shape) in read_json(data[:at]).items():
+        arrays[name] = np.frombuffer(content, dtype, math.prod(shape), at).reshape(shape)
+        at += arrays[name].nbytes
+    return arrays
 
 
 def file_bytes(spec: ArraySpec, encoded: Sequence[bytes]) -> bytes:
@@ -87,20 +114,9 @@ def read_record(path: Path) -> FileRecord:
     DamagedStoreError
         If it is not what was written.
     """
-    data = read_location(path, _MAX_RECORD_BYTES)
-    content = memoryview(data)[:-SHA256_BYTES]
-    if hashlib.sha256(content).digest() != data[-SHA256_BYTES:]:
-        raise DamagedStoreError(
-            f"{path} is damaged; run the same command again, it writes the file's chunks anew"
-        )
-    at = data.index(b"\n") + 1
-    arrays = {}
-    header = read_json(data[:at])
-    if set(header) != {f.name for f in fields(FileRecord)}:
+    arrays = read_arrays(path)
+    if set(arrays) != {f.name for f in fields(FileRecord)}:
         raise DamagedStoreError(f"{path} was written by another version; run the build again")
-    for name, (dtype, shape) in header.items():
-        arrays[name] = np.frombuffer(content, dtype, math.prod(shape), at).reshape(shape)
-        at += arrays[name].nbytes
     return FileRecord(**arrays)
 
 

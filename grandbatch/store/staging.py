@@ -161,17 +161,12 @@ class Staging:
     def take(self, source: Path, path: Path) -> None:
         """Give a file a second name in the staging folder, as `take_file` does."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
         try:
-            aside.hardlink_to(source)
-            aside.replace(path)
+            _link(source, path)
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
             self._write(path, source.read_bytes())
-        finally:
-            # it is still there, too, where both were links to the same file: rename does nothing
-            aside.unlink(missing_ok=True)
 
     def recorded(self) -> list[int]:
         """Numbers of the files that have a record, whole or not, in order."""
@@ -315,6 +310,20 @@ class Staging:
         path.parent.mkdir(parents=True, exist_ok=True)
         # a cluster may run a task twice at once: it takes a worker for lost that still writes
         write_whole(path, data, durable=self.durable, shared=True)
+
+
+def _link(source: Path, path: Path) -> None:
+    """Give a file a second name, also one that another has, left by a build that was cut off."""
+    try:
+        path.hardlink_to(source)
+    except FileExistsError:
+        aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+        try:
+            aside.hardlink_to(source)
+            aside.replace(path)
+        finally:
+            # it is still there, too, where both were links to the same file: rename does nothing
+            aside.unlink(missing_ok=True)
 
 
 def _zarr_codecs(codec: Codec) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 import grandbatch as gb
 from grandbatch.bars import prepare_bars
-from grandbatch.bars.building.parts import looking
+from grandbatch.bars.building.parts import assembly, looking
 from grandbatch.bars.building.parts.looking import Extremes
 from grandbatch.bars.cache import joining
 from grandbatch.bars.cache.bars import load_bars
@@ -85,6 +86,7 @@ def looks_of(bars):
 
 
 def parts_of(bars):
+    """Files of a cache, by what they are on the disk."""
     return {(bars.path / part.path).stat().st_ino for part in bars.parts}
 
 
@@ -99,7 +101,10 @@ def read_only(caplog, n, of):
 
 @pytest.mark.parametrize("sort", [False, True])
 @pytest.mark.parametrize("name", ["a", "m", "z"])
-def test_a_new_symbol_is_read_alone_wherever_its_file_sorts(tmp_path, caplog, name, sort):
+def test_a_new_symbol_is_read_alone_wherever_its_file_sorts(
+    tmp_path, caplog, monkeypatch, name, sort
+):
+    monkeypatch.setattr(joining, "TAIL_ROWS", 0)
     folder = Folder(tmp_path, sort=sort)
     folder.write("b", rows("B", 0, 900))
     folder.write("n", rows("N", 0, 900))
@@ -116,6 +121,7 @@ def test_a_file_each_day_is_read_alone_and_small_parts_are_joined(tmp_path, capl
     folder = Folder(tmp_path, sort=sort)
     folder.write("2024", rows("A", 0, 30_000), rows("B", 0, 30_000))
     first = parts_of(folder.check())
+    assert len(first) == 1
     for day in range(5):
         begin = 30_000 + 200 * day
         folder.write(f"day{day}", rows("B", begin, begin + 200), rows("A", begin, begin + 200))
@@ -125,7 +131,8 @@ def test_a_file_each_day_is_read_alone_and_small_parts_are_joined(tmp_path, capl
         assert first < parts_of(grown)
         # the line keeps its last two
         assert len(list(folder.path.glob("cache/*/bars.json"))) == 2
-    assert len(grown.parts) == len(first) + 2
+    assert len(grown.parts) == 4
+    assert len(parts_of(grown)) == len(first) + 1
 
 
 def test_what_is_known_of_parts_that_stay_is_not_looked_at_again(folder, monkeypatch):
@@ -148,6 +155,36 @@ def test_a_small_last_part_is_written_anew_only_up_to_a_size(folder, monkeypatch
         folder.write(f"day{day}", rows("A", 200 * day, 200 * day + 200))
         grown = folder.check()
     assert [part.rows for part in grown.parts] == [80, 80, 80, 80]
+
+
+def test_files_of_many_days_stay_few_and_bars_are_seldom_written_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(joining, "LAYER_ROWS", 12)
+    folder = Folder(tmp_path)
+    written = most = 0
+    files = {}
+    for day in range(64):
+        folder.write(f"{day:02}", *(rows(name, 10 * day, 10 * day + 10) for name in "AB"))
+        bars = folder.prepare()
+        before, files = files, {p.path: (bars.path / p.path).stat().st_ino for p in bars.parts}
+        new = {path for path, inode in files.items() if before.get(path) != inode}
+        written += sum(part.rows for part in bars.parts if part.path in new)
+        most = max(most, len(files))
+    assert most <= 6
+    # each bar as often as its day's number has digits in base 2, about
+    assert written < 256 * 7
+    folder.check()
+
+
+def test_parts_of_many_symbols_lie_in_several_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(joining, "MOST_PARTS", 3)
+    monkeypatch.setattr(assembly, "MOST_PARTS", 3)
+    folder = Folder(tmp_path)
+    for day, names in enumerate(("ABCDEFG", "BDF", "AHIJ", "ABCDEFGHIJ")):
+        folder.write(f"{day}", *(rows(name, 50 * day, 50 * day + 50) for name in names))
+        bars = folder.check()
+        in_files = Counter(part.path for part in bars.parts)
+        assert max(in_files.values()) <= 3
+        assert len(bars.parts) == len(bars.symbols)
 
 
 def test_bars_repeated_at_the_start_of_a_file_go_to_the_quarantine(folder, caplog):

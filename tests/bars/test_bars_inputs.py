@@ -216,7 +216,7 @@ def test_hostile_symbols_stay_inside_the_cache(tmp_path, name):
     bars = prepare(path, tmp_path, symbol=name)
     assert bars.symbols == (name,)
     inside = bars.path.resolve()
-    assert all((bars.path / part.path).resolve().parent.parent == inside for part in bars.parts)
+    assert all((bars.path / part.path).resolve().parent == inside for part in bars.parts)
     assert bars.read(0, 5)["close"].tolist() == [11.0] * 5
 
 

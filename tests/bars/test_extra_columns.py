@@ -298,8 +298,7 @@ def test_a_symbol_without_any_value_has_no_bars(tmp_path):
     assert bars.symbols == ("B",)
     assert bars.n_rows == 3
     assert bars.quarantined == {"missing": 3}
-    assert {part.parent.name for part in bars.path.rglob("part-*")} == {"symbol=B"}
-    assert len(list(bars.path.glob("symbol=*"))) == 1
+    assert [path.name for path in bars.path.rglob("part-*")] == [part.path for part in bars.parts]
 
 
 def test_bad_rows_name_the_column_and_what_to_type(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +16,14 @@ from hypothesis import strategies as st
 
 import grandbatch as gb
 from grandbatch.bars import prepare_bars
+from grandbatch.bars.cache.cutting import find_cuts
 from grandbatch.builder import extend
+from grandbatch.builder.engines import FEW_JOBS, choose_engine
 from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.settings import make_settings
 from grandbatch.errors import NoWindowsError, StoreChangedError, StoreMismatchError
+from grandbatch.grid import Grid, Segments, Stretches
+from grandbatch.scheduling import Schedule
 
 BY_DAY = {"order": "period", "period": "1D", "overlap": 30}
 CORRECTING = gb.BarRules(sort=True, duplicates="last")
@@ -146,13 +151,119 @@ def test_bars_that_grew_are_cut_as_before_without_being_read(tmp_path, monkeypat
     segments, stretches = chosen.cut(new)
     plan = BuildPlan(chosen, segments, new.n_rows, None, 1, stretches=stretches)
     wanted = chosen.cut(old)
-    monkeypatch.setattr(type(old), "read", None)
+    monkeypatch.setattr(type(old), "read_ranges", None)
     for found, direct in zip(extend._cut_of(old, new, plan), wanted, strict=True):
         assert (found is None) == (direct is None)
         for name, values in vars(direct).items() if direct is not None else ():
             np.testing.assert_array_equal(getattr(found, name), values, name)
             assert getattr(found, name).dtype == values.dtype
     assert len(wanted[0]) == (2 if gap is None else 3)
+
+
+@pytest.mark.parametrize("gap", [None, 10 * 60 * 10**9])
+@pytest.mark.parametrize("period", [None, "1D"])
+def test_bars_that_grew_are_cut_by_reading_what_is_new(tmp_path, monkeypatch, gap, period):
+    runs = lines(900, symbols=3)
+    (tmp_path / "in").mkdir()
+    inputs = tmp_path / "in"
+
+    def grow(name, *some):
+        (inputs / name).write_text(text(*some))
+        return prepare_bars(inputs, tmp_path / "cache")
+
+    bars = grow("c.csv", runs[0][100:500], runs[0][520:600], runs[2][100:600])
+    known = find_cuts(bars, gap, period)
+    for name, *some in (
+        ("d.csv", runs[2][620:700]),
+        ("a.csv", runs[1][200:900]),
+        ("e.csv", runs[0][600:602], runs[0][640:], runs[2][700:]),
+        ("b.csv", named(runs[0][:300], "S00")),  # before all others
+    ):
+        before, bars = bars, grow(name, *some)
+        assert bars.grew_from(before)
+        wanted = find_cuts(bars, gap, period)
+        n_read = []
+        read = type(bars).read_ranges
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                type(bars),
+                "read_ranges",
+                lambda *given, n_read=n_read, read=read: (
+                    n_read.append(sum(stop - start for start, stop in given[1])) or read(*given)
+                ),
+            )
+            found = find_cuts(bars, gap, period, (before, known))
+        for kind, values in vars(wanted).items():
+            np.testing.assert_array_equal(getattr(found, kind), values, kind)
+        n_new = bars.n_rows - before.n_rows
+        if name != "b.csv":
+            assert sum(n_read) <= n_new + len(bars.symbols)
+        known = found
+    assert len(known.leaps) == (0 if gap is None else 3)
+
+
+def test_a_note_of_cuts_that_is_damaged_or_anothers_is_done_without(tmp_path):
+    runs = lines(1200, symbols=2)
+    growing = Growing(tmp_path, **BY_DAY)
+    days = {}
+    note = tmp_path / ".grandbatch" / "builds" / "s.zarr.records" / "cuts"
+    for number, harm in enumerate((lambda raw: raw, lambda raw: raw[:-40], lambda _: b"x" * 64)):
+        begin = 300 * number
+        days[f"d{number}"] = text(by_time(*(run[begin : begin + 300] for run in runs)))
+        growing.write(**days)
+        growing.build()
+        note.write_bytes(harm(note.read_bytes()))
+    growing.grow(**days, e=text(by_time(*(run[900:] for run in runs))))
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_windows_before_changes_are_counted_by_spans(data):
+    """The spans that are told to be alike are those of which every window is."""
+
+    def market(names, counts, starts):
+        bounds = np.concatenate([[0], np.cumsum(counts)])
+        marks, periods = [], []
+        for first, count, start in zip(bounds[:-1], counts, starts, strict=True):
+            days = (start + np.arange(count)) // 20
+            own = np.flatnonzero(np.diff(days, prepend=-1))
+            marks.append(first + own)
+            periods.append(days[own])
+        bars = SimpleNamespace(symbols=names, symbol_bounds=bounds)
+        segments = Segments(bounds[:-1], np.array(counts), np.arange(len(names), dtype=np.int32))
+        stretches = Stretches(np.concatenate(marks), np.concatenate(periods)) if by_day else None
+        return bars, Grid(segments, 3, 4, 2, 4, stretches)
+
+    by_day = data.draw(st.booleans())
+    names = tuple("BCDE"[: data.draw(st.integers(1, 4))])
+    many = st.integers(1, 90)
+    counts, starts = ([data.draw(many) for _ in names] for _ in range(2))
+    before = market(names, counts, starts)
+    more = [data.draw(st.sampled_from([0, 0, 1, 9, 40])) for _ in names]
+    grown = [count + new for count, new in zip(counts, more, strict=True)]
+    added = data.draw(st.sampled_from(["", "A", "C1", "Z"]))
+    if added:
+        place = sorted([*names, added]).index(added)
+        names = tuple(sorted([*names, added]))
+        grown.insert(place, data.draw(many))
+        starts.insert(place, data.draw(many))
+    now = market(names, grown, starts)
+    count = extend._windows_before_changes(before, now, 2)
+    n = min(before[1].n_windows, now[1].n_windows)
+    assert 0 <= count <= n
+    if n:
+        no_rows = np.empty(0, np.int64)
+        are_same, say_same = extend._same_windows((0, n), before, now, no_rows, 2)
+        assert are_same[:count].all()
+        assert say_same[:count].all()
+        if before[1].n_windows == now[1].n_windows and not any(more) and not added:
+            assert count == n
+
+
+def test_few_groups_need_no_frame():
+    engines = [choose_engine("auto", Schedule.local("sync"), n) for n in (0, FEW_JOBS, 99)]
+    assert engines == ["direct", "direct", "overlap"]
+    assert choose_engine("overlap", Schedule.local("sync"), 1) == "overlap"
 
 
 def test_other_rules_and_versions_are_named(tmp_path):

@@ -28,12 +28,13 @@ from grandbatch.bars.building.growth import (
 )
 from grandbatch.bars.building.memory import ReadingPlan
 from grandbatch.bars.building.parts.assembly import (
+    Dealing,
     PlannedPart,
     join_bars,
     plan_parts,
 )
 from grandbatch.bars.building.parts.gaps import fill_gaps
-from grandbatch.bars.building.parts.looking import look_at, worth_a_look
+from grandbatch.bars.building.parts.looking import Extremes, look_at, worth_a_look
 from grandbatch.bars.building.parts.made import PartsMade
 from grandbatch.bars.building.parts.sorting import sort_bars
 from grandbatch.bars.building.parts.spikes import remove_spikes
@@ -113,7 +114,13 @@ class CacheBuild:
         self.reading = schedule.limited_to(plan.at_once(plan.read_bytes, limit))
         self.joining = schedule.limited_to(plan.at_once(plan.join_bytes, limit))
         self.limit = limit
-        self.block_bytes, self.part_rows = plan.block_bytes, plan.part_rows
+        self.block_bytes = plan.block_bytes
+        self.has_gaps = bool({"zero", "last"} & {*rules.fill.values()})
+        self.dealing = Dealing(
+            plan.part_rows,
+            alone=rules.max_jump is not None or self.has_gaps,
+            first=0 if base is None else base.next_file,
+        )
         self.syncer = syncer
         self.sources: list[Source] = []
         self.tasks: list[BlockJob] = []
@@ -153,10 +160,11 @@ class CacheBuild:
         fingerprint = bars_fingerprint(identity, self.rules)
         if not self.rules.sort:
             parts = self._join(planned)
-        if self.base is not None:
-            symbols, parts = self._join_base(self.base, symbols, parts)
         symbols, parts = self._mend_parts(symbols, parts)
-        self._write_manifest(identity, fingerprint, symbols, parts)
+        looks = look_at(self.target, parts, self.joining)
+        if self.base is not None:
+            symbols, parts, looks = self._join_base(self.base, symbols, parts, looks)
+        self._write_manifest(identity, fingerprint, symbols, parts, looks)
         return cache.publish(self.target, cache_dir / fingerprint)
 
     # reading
@@ -236,7 +244,12 @@ class CacheBuild:
     def _sync_part(self, path: Path) -> None:
         if not is_remote(path):  # objects are all seen at once, before they are published
             see(path)
-            self.syncer.add(path)
+            if self.base is None:  # else it may go again at once, written as one with others
+                self.syncer.add(path)
+
+    def _sync_files(self, parts: Sequence[Part]) -> None:
+        for path in dict.fromkeys(part.path for part in parts):
+            self._sync_part(self.target / path)
 
     # settling what spans blocks
 
@@ -275,20 +288,19 @@ class CacheBuild:
             for task in late:
                 self.tasks[task.index] = task
             self._read_again(late)
-        return plan_parts(self.records, self.part_rows)
+        return plan_parts(self.records, self.dealing.rows)
 
     def _sort(self) -> tuple[list[str], list[Part]]:
         """Merge the blocks' sorted bars into parts; a time that comes again is a bad row."""
         folders = self.blocks_folder, self.target
         sorting = sort_bars(
-            self.records, self.tasks, folders, self.rules, self.joining, self.part_rows
+            self.records, self.tasks, folders, self.rules, self.joining, self.dealing
         )
         symbols, parts, again, self.n_differing = sorting
         for records in self.reading.run(again):
             for record in records:
                 self.records[record.index] = record
-        for part in parts:
-            self._sync_part(self.target / part.path)
+        self._sync_files(parts)
         return symbols, parts
 
     # checking and publishing
@@ -303,14 +315,15 @@ class CacheBuild:
         return identity if self.base is None else self.base.merged(self.base.bars.source, identity)
 
     def _join_base(
-        self, base: Base, symbols: list[str], parts: list[Part]
-    ) -> tuple[list[str], list[Part]]:
+        self, base: Base, symbols: list[str], parts: list[Part], looks: list[Extremes]
+    ) -> tuple[list[str], list[Part], list[Extremes]]:
         """Put the parts of the cache that grows before the new ones."""
-        self.syncer.wait()  # it opens files by name, and names change here
-        symbols, parts, written = join_caches(base, self.target, symbols, parts)
-        for path in written:
-            self._sync_part(self.target / path)
-        return symbols, parts
+        self.syncer.wait()  # it opens files by name, and some go here
+        joined = join_caches(base, self.target, symbols, parts)
+        for path in joined.written:
+            self.syncer.add(self.target / path)
+        new = {part.place: look for part, look in zip(parts, looks, strict=True)}
+        return joined.symbols, joined.parts, looks_of(base, new, joined)
 
     def _check_bad_rows(self, records: Sequence[BlockRecord]) -> None:
         """Write the quarantine, and refuse too many bad rows."""
@@ -327,7 +340,7 @@ class CacheBuild:
         """Make parts of the blocks' bars; those that are parts already get their names."""
         self.syncer.wait()  # it opens files by name, and names change here
         folders = self.blocks_folder, self.target
-        shared = self.rules.extra, self.joining, self.part_rows
+        shared = self.rules.extra, self.joining, self.dealing
         return join_bars(parts, self.records, folders, *shared, self._sync_part)
 
     def _mend_parts(self, symbols: list[str], parts: list[Part]) -> tuple[list[str], list[Part]]:
@@ -335,8 +348,8 @@ class CacheBuild:
 
         Bars that leap out and back go first: what is quarantined gives no value to others.
         """
-        max_jump, has_gaps = self.rules.max_jump, {"zero", "last"} & {*self.rules.fill.values()}
-        if max_jump is None and not has_gaps:
+        max_jump = self.rules.max_jump
+        if max_jump is None and not self.has_gaps:
             return symbols, parts
         self.syncer.wait()  # it opens files by name, and they change here
         made = PartsMade(
@@ -344,12 +357,11 @@ class CacheBuild:
         )
         if max_jump is not None:
             made = remove_spikes(made, max_jump)
-        if has_gaps:
+        if self.has_gaps:
             made, self.n_filled = fill_gaps(made, self.rules)
         self.records = made.records
         self._check_bad_rows(self.records)
-        for part in made.parts:
-            self._sync_part(self.target / part.path)
+        self._sync_files(made.parts)
         return made.symbols, made.parts
 
     def _write_manifest(
@@ -358,10 +370,9 @@ class CacheBuild:
         fingerprint: str,
         symbols: list[str],
         parts: Sequence[Part],
+        looks: Sequence[Extremes],
     ) -> None:
         quarantine = self.target / QUARANTINE
-        known = {} if self.base is None else looks_of(self.base, symbols)
-        looks = look_at(self.target, parts, self.joining, known)
         doubts = [*self.doubts, *near_misses(self.records, self.rules)]
         read = self.sources, self.tasks, self.records
         manifest = {
@@ -398,7 +409,7 @@ class CacheBuild:
         }
         if self.base is not None:
             add_base(self.base, manifest)
-        write_manifest(self.target, manifest, parts, self.syncer)
+        write_manifest(self.target, manifest, self.syncer)
 
 
 def give_back_where_tight(limit: MemoryLimit) -> None:

@@ -2,9 +2,8 @@
 
 Bars are in the order of symbol, then of files. So where all that a new file holds of a symbol comes
 behind what the files before hold of it, and no file behind holds any, the bars that there are stay
-as they are, and new ones come to the end of their symbol's. Parts are linked into the new cache,
-or copied by an object store itself; of each symbol with new bars the last one, where it is small,
-is written anew with them.
+as they are, and new ones come to the end of their symbol's. Files are linked into the new cache, or
+copied by an object store itself; small ones of late are written as one with what is new.
 
 What could change a row that is cached leads to reading all again, and is named in the log: a file
 that is not among the inputs any more, rows in the order of time that lie among older ones, a bar
@@ -16,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ from grandbatch.bars.building.parts.looking import Extremes
 from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.quarantine import count_reasons, merge_bad_rows
 from grandbatch.bars.cache.bars import load_bars, open_bars
-from grandbatch.bars.cache.joining import Base, join_quarantines
-from grandbatch.bars.cache.manifest import Part, cache_folders
+from grandbatch.bars.cache.joining import Base, JoinedParts, join_quarantines
+from grandbatch.bars.cache.manifest import PartPlace, cache_folders
 from grandbatch.bars.inputs.files import InputFile, describe_source, digest_of
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.timestamps.evidence import NOTHING
@@ -128,12 +127,21 @@ def growth_facts(
     }
 
 
-def looks_of(base: Base, symbols: Sequence[str]) -> dict[Part, Extremes]:
-    """Return the extremes at the parts of a cache, under the numbers their symbols have now."""
-    code_of = {name: code for code, name in enumerate(symbols)}
-    names = base.bars.symbols
-    parts = (replace(part, symbol=code_of[names[part.symbol]]) for part in base.parts)
-    return dict(zip(parts, map(Extremes.of, base.facts.get("looks", ())), strict=False))
+def looks_of(base: Base, new: Mapping[PartPlace, Extremes], joined: JoinedParts) -> list[Extremes]:
+    """Return the extremes at the parts of a cache that grew, from those at what they are made of.
+
+    Parameters
+    ----------
+    base : Base
+    new : mapping of PartPlace to Extremes
+        At the new parts.
+    joined : JoinedParts
+    """
+    old = zip(base.parts, map(Extremes.of, base.facts["looks"]), strict=True)
+    known = {**{part.place: look for part, look in old}, **new}
+    return [
+        reduce(Extremes.joined, [known[part.place] for part in parts]) for parts in joined.sources
+    ]
 
 
 def standing_of(base: Base) -> dict[str, Carry]:

@@ -3,6 +3,7 @@
 | module | |
 |---|---|
 | `bars` | `Bars`: opening a cache, reading rows of it |
+| `cutting` | where bars are cut: symbols, gaps, periods |
 | `durations` | how long bars last, and when they are known |
 | `frames` | bars as a Dask frame |
 | `parts` | a Parquet file of one symbol |

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.bars.cache.digests import check_part, damaged, file_crc, read_part
+from grandbatch.bars.cache.cutting import as_segments, as_stretches, find_cuts
+from grandbatch.bars.cache.digests import CacheFiles, check_part, damaged, file_crc, read_rows
 from grandbatch.bars.cache.keeping import Use, put_aside
 from grandbatch.bars.cache.manifest import QUARANTINE, Part, files_folder, read_manifest
 from grandbatch.bars.cache.published import publish_objects
@@ -28,7 +29,6 @@ from grandbatch.files.locations import is_remote, location_of
 from grandbatch.files.system import sync_folder
 from grandbatch.grid import Segments, Stretches
 from grandbatch.values.columns import BAR_COLUMNS
-from grandbatch.values.times import period_starts
 
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PARTITION_ROWS = 131_072
-
-_SCAN_ROWS = 1_048_576
 
 
 class Bars(Deferred):
@@ -170,33 +168,45 @@ class Bars(Deferred):
         DamagedBarsError
             If they are not those that were written, or were cleared.
         """
-        if not 0 <= start <= stop <= self.n_rows:
-            raise UsageError(f"rows {start} to {stop} are not within 0 to {self.n_rows}")
-        columns = self.columns if columns is None else columns
-        unknown = [name for name in columns if name not in self.columns]
-        if unknown:
-            raise UsageError(f"no column {unknown[0]!r}; choose from {', '.join(self.columns)}")
-        dtypes = {"timestamp": np.int64, "symbol": np.int32}
-        out = {name: np.empty(stop - start, dtypes.get(name, np.float64)) for name in columns}
-        stored = [name for name in out if name != "symbol"]
-        if start < stop:
-            self._copy(start, stop, stored, [out[name] for name in stored])
-        if "symbol" in out:
-            rows = np.arange(start, stop)
-            out["symbol"][:] = np.searchsorted(self.symbol_bounds, rows, side="right") - 1
-        return out
+        return self.read_ranges([(start, stop)], columns)
 
     def read_ranges(
         self, ranges: Sequence[tuple[int, int]], columns: Sequence[str] | None = None
     ) -> dict[str, npt.NDArray[Any]]:
         """Read the bars of several half-open ranges of rows, one behind the other, as `read`."""
-        if len(ranges) == 1:
-            return self.read(*ranges[0], columns)
-        parts = [self.read(start, stop, columns) for start, stop in ranges]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        wrong = [rows for rows in ranges if not 0 <= rows[0] <= rows[1] <= self.n_rows]
+        if wrong:
+            raise UsageError(
+                f"rows {wrong[0][0]} to {wrong[0][1]} are not within 0 to {self.n_rows}"
+            )
+        columns = self.columns if columns is None else columns
+        unknown = [name for name in columns if name not in self.columns]
+        if unknown:
+            raise UsageError(f"no column {unknown[0]!r}; choose from {', '.join(self.columns)}")
+        dtypes = {"timestamp": np.int64, "symbol": np.int32}
+        n_rows = sum(stop - start for start, stop in ranges)
+        out = {name: np.empty(n_rows, dtypes.get(name, np.float64)) for name in columns}
+        stored = [name for name in out if name != "symbol"]
+        at = 0
+        with closing(CacheFiles(self.files)) as files:
+            for start, stop in ranges:
+                here = slice(at, at + stop - start)
+                if start < stop and stored:
+                    self._copy(files, start, stop, stored, [out[name][here] for name in stored])
+                if "symbol" in out:
+                    rows = np.arange(start, stop)
+                    codes = np.searchsorted(self.symbol_bounds, rows, side="right") - 1
+                    out["symbol"][here] = codes
+                at = here.stop
+        return out
 
     def _copy(
-        self, start: int, stop: int, columns: Sequence[str], out: Sequence[npt.NDArray[Any]]
+        self,
+        files: CacheFiles,
+        start: int,
+        stop: int,
+        columns: Sequence[str],
+        out: Sequence[npt.NDArray[Any]],
     ) -> None:
         first, last = np.searchsorted(self._bounds, [start, stop - 1], side="right") - 1
         for place in range(int(first), int(last) + 1):
@@ -205,7 +215,7 @@ class Bars(Deferred):
             values = [array[low - start : high - start] for array in out]
             rows = low - base, high - base
             try:
-                read_part(self.files, part.path, part.digests, rows, columns, values)
+                read_rows(files[part.path], part.digests, rows, columns, values)
             except DamagedBarsError:
                 if self._use is not None:
                     self._use.end()  # it may be cleared now
@@ -240,24 +250,7 @@ class Bars(Deferred):
         max_gap_ns : int, optional
             Longest gap, in nanoseconds, that a segment spans; None sets no limit.
         """
-        starts = self.symbol_bounds[:-1]
-        if max_gap_ns is not None:
-            starts = np.union1d(starts, self._gaps(max_gap_ns))
-        symbol = np.searchsorted(self.symbol_bounds, starts, side="right") - 1
-        length = np.diff(starts, append=np.int64(self.n_rows))
-        return Segments(starts.astype(np.int64), length, symbol.astype(np.int32))
-
-    def _gaps(self, max_gap_ns: int) -> npt.NDArray[np.int64]:
-        """Rows that come more than `max_gap_ns` after the row before."""
-        found = [np.empty(0, np.int64)]
-        for start in range(0, self.n_rows, _SCAN_ROWS):
-            begin = max(start - 1, 0)
-            stop = min(start + _SCAN_ROWS, self.n_rows)
-            times = self.read(begin, stop, ("timestamp",))["timestamp"]
-            # unsigned: int64 has no room for a gap of 300 years (borders of symbols are cut anyway)
-            gaps = np.diff(times).view(np.uint64)
-            found.append(np.flatnonzero(gaps > np.uint64(max_gap_ns)) + begin + 1)
-        return np.concatenate(found)
+        return as_segments(self, find_cuts(self, max_gap_ns, None).leaps)
 
     def stretches(self, period: str) -> Stretches:
         """Cut the bars at the symbols' borders, and where a calendar period (UTC) begins.
@@ -267,20 +260,7 @@ class Bars(Deferred):
         period : str
             As `grandbatch.times.calendar_period` reads it.
         """
-        borders = period_starts(period, self.first_time, self.last_time)
-        starts, numbers = [], []
-        for first, stop in pairwise(self.symbol_bounds.tolist()):
-            for begin in range(first, stop, _SCAN_ROWS):
-                end = min(begin + _SCAN_ROWS, stop)
-                times = self.read(begin, end, ("timestamp",))["timestamp"]
-                low, high = np.searchsorted(borders, times[[0, -1]], side="right") - 1
-                # where a period has no bar, the next begins in its place
-                periods = np.arange(low, high + 1)
-                rows = begin + np.searchsorted(times, borders[low : high + 1])
-                is_filled = np.append(rows[1:] > rows[:-1], True)
-                starts.append(rows[is_filled])
-                numbers.append(periods[is_filled])
-        return Stretches(np.concatenate(starts), np.concatenate(numbers))
+        return as_stretches(find_cuts(self, None, period))
 
     def frame(self, bounds: Sequence[int] | None = None, *, codes: bool = False) -> DataFrame:
         """Return the bars as a Dask frame with all their `columns`.

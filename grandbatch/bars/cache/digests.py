@@ -2,7 +2,8 @@
 
 A part's values lie behind one another, group by group and column by column, in the very form that
 arrays have: they are read into place, and compared with their crc32c. No Parquet is decoded, and
-its footer is not read; a full check covers that, too.
+its footer is not read; a full check covers that, too. Several parts may lie in one file: each byte
+of it belongs to one of them, the footer to the last.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import base64
 import errno
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class PartDigests:
     """What a part of `rows` bars must be, byte for byte."""
 
     rows: int
+    offset: int
+    """Where in its file its bytes begin."""
     bytes: int
     headers: tuple[int, int]
     """Bytes before the values of each column: of whole groups, and of the last."""
@@ -70,7 +73,8 @@ class PartDigests:
         header = self.headers[group == self.n_groups - 1]
         own = header + _VALUE_BYTES * n_rows
         n_columns = len(STORED) + len(self.extra)
-        return _MAGIC_BYTES + group * n_columns * whole + column * own + header, n_rows
+        first = self.offset or _MAGIC_BYTES
+        return first + group * n_columns * whole + column * own + header, n_rows
 
     def checksums(self) -> npt.NDArray[np.uint32]:
         """crc32c of each column of each group, (groups, columns) uint32."""
@@ -85,6 +89,77 @@ def pack_checksums(columns: Sequence[npt.NDArray[Any]]) -> str:
     return base64.b64encode(np.array(found, "<u4").tobytes()).decode()
 
 
+class CacheFile:
+    """An open file of a cache; what can't be read of it is damage.
+
+    Raises
+    ------
+    DamagedBarsError
+        If it is not there, or no file.
+    """
+
+    def __init__(self, cache: Path, name: str) -> None:
+        self.cache, self.name = cache, name
+        self._ranges = RangesOfObject(objects_of(cache / name)) if is_remote(cache) else None
+        try:
+            self._file: File = self._ranges or open_location(cache / name)
+        except (FileNotFoundError, NotADirectoryError):
+            raise DamagedBarsError(
+                f"{cache / name}: the bars cache was cleared while it was in use, or lies on a "
+                "disk that not all workers share",
+                "run the same command again",
+            ) from None
+        except OSError as error:
+            if error.errno not in NO_ORDINARY_FILE:
+                raise
+            raise damaged(cache, f"{name}: {error.strerror}") from None
+
+    def fetch(self, wanted: Iterable[tuple[int, int]]) -> None:
+        """Be told places, and numbers of values there, that come next: at a URL all at once."""
+        if self._ranges is not None:
+            self._ranges.fetch([(at, at + n * _VALUE_BYTES) for at, n in wanted])
+
+    def read_into(self, values: npt.NDArray[Any], place: int) -> int:
+        """Fill an array; return how many bytes there were."""
+        try:
+            return self._file.read_into([values.data], place)
+        except OSError as error:
+            if error.errno != errno.EIO or self._ranges is not None:
+                raise
+            raise damaged(self.cache, f"{self.name}: {error.strerror}") from None
+
+    def read(self, n_bytes: int, place: int) -> bytes:
+        """Read bytes; fewer where the file ends before."""
+        buffer = np.empty(n_bytes, np.uint8)
+        return buffer[: self.read_into(buffer, place)].tobytes()
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
+
+
+class CacheFiles:
+    """Files of a cache, of which the last few stay open; for one thread."""
+
+    def __init__(self, cache: Path, most_open: int = 6) -> None:
+        self._cache, self._most_open = cache, most_open
+        self._open: dict[str, CacheFile] = {}
+
+    def __getitem__(self, name: str) -> CacheFile:
+        file = self._open.pop(name, None)
+        if file is None:
+            file = CacheFile(self._cache, name)
+        self._open[name] = file
+        if len(self._open) > self._most_open:
+            self._open.pop(next(iter(self._open))).close()
+        return file
+
+    def close(self) -> None:
+        """Close all."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+
 def read_part(
     cache: Path,
     name: str,
@@ -93,9 +168,22 @@ def read_part(
     columns: Sequence[str],
     out: Sequence[npt.NDArray[Any]],
 ) -> None:
-    """Copy some rows of some columns of a part into `out`.
+    """Copy some rows of some columns of a part into `out`, as `read_rows`.
 
     Safe from several threads: each call opens the file for itself.
+    """
+    with closing(CacheFile(cache, name)) as file:
+        read_rows(file, digests, rows, columns, out)
+
+
+def read_rows(
+    file: CacheFile,
+    digests: PartDigests,
+    rows: tuple[int, int],
+    columns: Sequence[str],
+    out: Sequence[npt.NDArray[Any]],
+) -> None:
+    """Copy some rows of some columns of a part in an open file into `out`.
 
     Raises
     ------
@@ -106,99 +194,58 @@ def read_part(
     checksums = digests.checksums()
     groups = range(start // GROUP_ROWS, -(-stop // GROUP_ROWS))
     numbers = [digests.columns.index(column) for column in columns]
-    wanted = (digests.place(group, number) for group in groups for number in numbers)
-    with _opened(cache, name, wanted) as file:
-        for group in groups:
-            first = group * GROUP_ROWS
-            for column, number, target in zip(columns, numbers, out, strict=True):
-                place, n_rows = digests.place(group, number)
-                low, high = max(start, first), min(stop, first + n_rows)
-                is_whole = high - low == n_rows
-                rest = target[low - start : high - start]
-                values = rest if is_whole else np.empty(n_rows, target.dtype)
-                n_bytes = file.read_into([values.data], place)
-                if n_bytes != values.nbytes or _crc(values) != checksums[group, number]:
-                    where = f"{column} of rows {first} to {first + n_rows}"
-                    raise damaged(cache, f"{name}: {where} is not what was written")
-                if not is_whole:
-                    rest[:] = values[low - first : high - first]
+    file.fetch(digests.place(group, number) for group in groups for number in numbers)
+    for group in groups:
+        first = group * GROUP_ROWS
+        for column, number, target in zip(columns, numbers, out, strict=True):
+            place, n_rows = digests.place(group, number)
+            low, high = max(start, first), min(stop, first + n_rows)
+            is_whole = high - low == n_rows
+            rest = target[low - start : high - start]
+            values = rest if is_whole else np.empty(n_rows, target.dtype)
+            n_bytes = file.read_into(values, place)
+            if n_bytes != values.nbytes or _crc(values) != checksums[group, number]:
+                where = f"{column} of rows {first} to {first + n_rows}"
+                raise damaged(file.cache, f"{file.name}: {where} is not what was written")
+            if not is_whole:
+                rest[:] = values[low - first : high - first]
 
 
 def check_part(cache: Path, name: str, digests: PartDigests) -> Iterator[DamagedBarsError]:
     """Read a part as a whole, a group at a time, and tell what is wrong with it."""
     columns = [np.empty(GROUP_ROWS) for _ in digests.columns]
     try:
-        for start in range(0, digests.rows, GROUP_ROWS):
-            stop = min(start + GROUP_ROWS, digests.rows)
-            found = [values[: stop - start] for values in columns]
-            read_part(cache, name, digests, (start, stop), digests.columns, found)
-        if others_crc(cache / name, digests) != digests.others:
-            raise damaged(cache, f"{name}: its headers or its footer are not what was written")
+        with closing(CacheFile(cache, name)) as file:
+            for start in range(0, digests.rows, GROUP_ROWS):
+                stop = min(start + GROUP_ROWS, digests.rows)
+                found = [values[: stop - start] for values in columns]
+                read_rows(file, digests, (start, stop), digests.columns, found)
+            if others_crc(file, digests) != digests.others:
+                raise damaged(cache, f"{name}: its headers or its footer are not what was written")
     except DamagedBarsError as error:
         yield error
 
 
-def others_crc(path: Path, digests: PartDigests) -> int:
-    """Digest the bytes of a part that are no values: its headers and its footer."""
-    found = at = 0
-    with _opened(path.parent, path.name) as file:
-        for group in range(digests.n_groups):
-            for column in range(len(digests.columns)):
-                place, n_rows = digests.place(group, column)
-                found = crc32c(_read_at(file, place - at, at), found)
-                at = place + n_rows * _VALUE_BYTES
-        return crc32c(_read_at(file, digests.bytes - at, at), found)
+def others_crc(file: CacheFile, digests: PartDigests) -> int:
+    """Digest the bytes of a part that are no values: its headers, and a footer."""
+    found, at = 0, digests.offset
+    for group in range(digests.n_groups):
+        for column in range(len(digests.columns)):
+            place, n_rows = digests.place(group, column)
+            found = crc32c(file.read(place - at, at), found)
+            at = place + n_rows * _VALUE_BYTES
+    rest = digests.offset + digests.bytes - at
+    return crc32c(file.read(rest, at), found) if rest else found
 
 
 def file_crc(cache: Path, name: str) -> int:
     """Digest a file, a piece at a time."""
     found = at = 0
-    with _opened(cache, name) as file:
-        while piece := _read_at(file, _STEP_BYTES, at):
+    with closing(CacheFile(cache, name)) as file:
+        while piece := file.read(_STEP_BYTES, at):
             found = crc32c(piece, found)
             at += len(piece)
     return found
-
-
-def _read_at(file: File, n_bytes: int, offset: int) -> bytes:
-    buffer = bytearray(n_bytes)
-    return bytes(buffer[: file.read_into([buffer], offset)])
-
-
-@contextmanager
-def _opened(
-    cache: Path, name: str, wanted: Iterable[tuple[int, int]] | None = None
-) -> Iterator[File]:
-    """Open a file of a cache; what can't be read of it is damage.
-
-    `wanted` are the places, and the numbers, of the values that will be read, if nothing else is:
-    from an object store they come together.
-    """
-    try:
-        if is_remote(cache):
-            ranges = RangesOfObject(objects_of(cache / name))
-            ranges.fetch([(at, at + n * _VALUE_BYTES) for at, n in wanted or ()])
-            file: File = ranges
-        else:
-            file = open_location(cache / name)
-    except (FileNotFoundError, NotADirectoryError):
-        raise DamagedBarsError(
-            f"{cache / name}: the bars cache was cleared while it was in use, or lies on a disk "
-            "that not all workers share",
-            "run the same command again",
-        ) from None
-    except OSError as error:
-        if error.errno not in NO_ORDINARY_FILE or is_remote(cache):
-            raise
-        raise damaged(cache, f"{name}: {error.strerror}") from None
-    try:
-        yield file
-    except OSError as error:
-        if error.errno != errno.EIO or is_remote(cache):
-            raise
-        raise damaged(cache, f"{name}: {error.strerror}") from None
-    finally:
-        file.close()
 
 
 def damaged(cache: Path, problem: str) -> DamagedBarsError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,17 @@ def commonest_distance(bars: Bars) -> int:
     return min(counts, key=lambda distance: (-counts[distance], distance), default=0)
 
 
-def time_attributes(bars: Bars, rules: BarRules) -> dict[str, Any]:
+def _begin_alike(before: Bars, bars: Bars) -> bool:
+    """Whether bars grew from others, and none came to those that `commonest_distance` looks at."""
+    if not bars.grew_from(before) or bars.symbols != before.symbols:
+        return False
+    old, new = np.diff(before.symbol_bounds), np.diff(bars.symbol_bounds)
+    return bool(((old >= GROUP_ROWS) | (old == new)).all())
+
+
+def time_attributes(
+    bars: Bars, rules: BarRules, before: tuple[Bars, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
     """Return what a store says of its bars' times, as JSON types.
 
     Parameters
@@ -33,6 +44,8 @@ def time_attributes(bars: Bars, rules: BarRules) -> dict[str, Any]:
     bars : Bars
     rules : BarRules
         By which they were made.
+    before : (Bars, mapping), optional
+        Other bars by the same rules, and what a store says of theirs.
 
     Returns
     -------
@@ -50,6 +63,8 @@ def time_attributes(bars: Bars, rules: BarRules) -> dict[str, Any]:
             "incomplete": bars.incomplete,
         }
     duration = rules.bar_duration_ns
+    if duration is None and before is not None and _begin_alike(before[0], bars):
+        duration = before[1]["bar_duration"]
     return {
         "bar_duration": commonest_distance(bars) if duration is None else duration,
         "bar_time": rules.bar_time,

@@ -1,13 +1,15 @@
 """Joining a cache that is there with the bars of files that were added to its inputs.
 
-Bars are in the order of symbol, then of files: new ones come to the end of their symbol's. Parts
-are linked, or, in an object store, copied by it; of each symbol with new bars the last one, where
-it is small, is written anew with them.
+Bars are in the order of symbol, then of files: new ones come to the end of their symbol's. Files of
+parts are linked, or, in an object store, copied by it. Those of one reading are one file, of all
+symbols; small ones are written as one, so that they stay few however often a cache grows.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,9 +18,15 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from grandbatch.bars.cache.bars import Bars
-from grandbatch.bars.cache.digests import STORED, read_part
+from grandbatch.bars.cache.digests import STORED, CacheFile, PartDigests, read_rows
 from grandbatch.bars.cache.manifest import Part
-from grandbatch.bars.cache.parts import write_part
+from grandbatch.bars.cache.parts import (
+    MOST_PARTS,
+    BarsOfPart,
+    file_name,
+    file_number,
+    write_parts,
+)
 from grandbatch.files.locations import is_remote
 from grandbatch.files.verbs import copy_file, copy_files, local_copy, remove
 from grandbatch.files.whole import link_or_copy, written_aside
@@ -26,8 +34,14 @@ from grandbatch.files.whole import link_or_copy, written_aside
 T = TypeVar("T")
 
 TAIL_ROWS = 4_096
-"""A symbol's last part with fewer bars is written anew with those that come: few enough that a day
-of many symbols stays a few MB, enough that parts stay few."""
+"""Files with fewer bars of a symbol, in the mean, may be written anew with those that come."""
+
+LAYER_ROWS = 16_384
+"""As long as young files have no more bars together they are one: 0.8 MB are written in no time."""
+
+_KEPT = "kept/"
+_MOST_ROWS = 131_072
+"""Bars of one symbol that are held at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +57,13 @@ class Base:
     def parts(self) -> list[Part]:
         """Its parts, as they are called in the cache that grows from it.
 
-        In an object store no part changes its name any more: there these have names of their own.
+        In an object store no file changes its name any more: there these have names of their own.
         """
         parts = list(self.bars.parts)
-        if is_remote(self.bars.path):
-            return [replace(p, path=f"kept/{n:07d}.parquet") for n, p in enumerate(parts)]
-        return parts
+        if not is_remote(self.bars.path):
+            return parts
+        names = {path: _KEPT + file_name(n) for n, path in enumerate(files_by_age(parts))}
+        return [replace(part, path=names[part.path]) for part in parts]
 
     @property
     def n_files(self) -> int:
@@ -74,118 +89,160 @@ class Base:
         return [found[place] for place in range(self.n_files)]
 
     @property
+    def next_file(self) -> int:
+        """Number of the next file of parts."""
+        return 1 + max(file_number(part.path) for part in self.bars.parts)
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What the cache says of itself for growing."""
         assert self.bars.growth is not None
         return self.bars.growth
 
 
+@dataclass(frozen=True)
+class JoinedParts:
+    """The parts of a cache that grew."""
+
+    symbols: list[str]
+    parts: list[Part]
+    """In bars order."""
+    sources: list[list[Part]]
+    """Of which parts, old ones and new ones, each is made: of itself, or of several."""
+    written: list[str]
+    """Paths of files that are new, to be made durable."""
+
+
 def join_caches(
     base: Base, target: Path, symbols: Sequence[str], parts: Sequence[Part]
-) -> tuple[list[str], list[Part], list[str]]:
+) -> JoinedParts:
     """Put the parts of a cache before new ones of the same symbols.
 
     Parameters
     ----------
     base : Base
     target : Path
-        Where the new cache is built: new parts are there under the names of a cache of their own.
+        Where the new cache is built, and new parts lie, under names that the base has not.
     symbols : sequence of str
         Of the new parts, sorted.
     parts : sequence of Part
         The new ones, in bars order.
 
-    Returns
-    -------
-    symbols : list of str
-    parts : list of Part
-        Of the whole cache.
-    written : list of str
-        Paths of new parts, to be made durable.
+    Raises
+    ------
+    DamagedBarsError
+        If what must be written anew is not what was written.
     """
-    bars, named_for_good = base.bars, is_remote(target)
-    names = sorted({*bars.symbols, *symbols})
-    joined: list[Part] = []
-    written: list[str] = []
-    taken: list[Part] = []
-    old_of = _by_symbol(bars.symbols, base.parts)
-    new_of = _by_symbol(symbols, parts)
-    stop_of = dict(zip(bars.symbols, bars.symbol_bounds[1:].tolist(), strict=True))
-    for code, name in enumerate(names):
-        old, new = old_of.get(name, []), new_of.get(name, [])
-        together = bool(old and new and old[-1].rows + new[0].rows <= TAIL_ROWS)
-        kept = old[:-1] if together else old
-        taken += kept
-        joined += [replace(part, symbol=code) for part in kept]
-        if not named_for_good:
-            # names of old parts are taken again: new ones go out of their way first
-            new = _renumbered(target, new, 1 + max((_number(part) for part in old), default=-1))
-        for number, part in enumerate(new):
-            last = part
-            if number == 0 and together:
-                last = _together(bars, old[-1], stop_of[name], target, part)
-            elif not named_for_good:
-                (target / _aside(part)).replace(target / part.path)
-            joined.append(replace(last, symbol=code))
-            written.append(last.path)
-    _take(base, taken, target)
-    return names, joined, written
-
-
-def _take(base: Base, parts: Sequence[Part], target: Path) -> None:
-    """Take parts of a cache over into the one that grows from it."""
     bars = base.bars
-    there = {p.path: bars.files / old.path for p, old in zip(base.parts, bars.parts, strict=True)}
-    pairs = [(there[part.path], target / part.path) for part in parts]
+    names = sorted({*bars.symbols, *symbols})
+    code_of = {name: code for code, name in enumerate(names)}
+    old = [replace(part, symbol=code_of[bars.symbols[part.symbol]]) for part in base.parts]
+    new = [replace(part, symbol=code_of[symbols[part.symbol]]) for part in parts]
+    merged = files_to_merge(old, new)
+    there = {now.path: before.path for now, before in zip(old, bars.parts, strict=True)}
+    taken = [(bars.files / there[path], target / path) for path in there if path not in merged]
     if is_remote(target):
-        copy_files(pairs)
-        return
-    for source, path in pairs:
-        path.parent.mkdir(exist_ok=True)
-        link_or_copy(source, path)
-
-
-def _renumbered(target: Path, parts: Sequence[Part], first: int) -> list[Part]:
-    """Give parts of a symbol other numbers, and put them aside."""
-    found = []
-    for number, part in enumerate(parts, start=first):
-        path = str(Path(part.path).with_name(f"part-{number:05d}.parquet"))
-        found.append(replace(part, path=path))
-        (target / part.path).replace(target / _aside(found[-1]))
-    return found
-
-
-def _aside(part: Part) -> str:
-    return f"{part.path}.new"
-
-
-def _number(part: Part) -> int:
-    return int(Path(part.path).stem.rpartition("-")[2])
-
-
-def _by_symbol(symbols: Sequence[str], parts: Sequence[Part]) -> dict[str, list[Part]]:
-    found: dict[str, list[Part]] = {}
-    for part in parts:
-        found.setdefault(symbols[part.symbol], []).append(part)
-    return found
-
-
-def _together(bars: Bars, last: Part, stop: int, target: Path, new: Part) -> Part:
-    """Write a symbol's last part, whose rows end at `stop`, with the first new one behind it."""
-    columns = []
-    for values in bars.read(stop - last.rows, stop, STORED).values():
-        columns.append(np.empty(last.rows + new.rows, values.dtype))
-        columns[-1][: last.rows] = values
-    tails = [column[last.rows :] for column in columns]
-    if is_remote(target):  # what is not named in the end goes with all that a build leaves
-        own, path = new.path, f"joined/{new.path}"
+        copy_files(taken)
     else:
-        own, path = _aside(new), new.path
-    read_part(target, own, new.digests, (0, new.rows), STORED, tails)
-    remove(target / own)
-    times, *numbers = columns
-    digests = write_part(target / path, times, numbers)
-    return replace(new, path=path, first_time=last.first_time, digests=digests)
+        for source, place in taken:
+            link_or_copy(source, place)
+    sources: list[list[Part]] = []
+    for part in sorted([*old, *new], key=lambda part: part.symbol):  # old ones stay before new
+        of = sources[-1] if sources and part.path in merged else []
+        if of and of[0].symbol == part.symbol and of[0].path in merged:
+            of.append(part)
+        else:
+            sources.append([part])
+    paths = list(dict.fromkeys(part.path for part in new))
+    if not merged:
+        return JoinedParts(names, [part for (part,) in sources], sources, paths)
+    places = {path: (target, path) for path in merged}
+    places.update((path, (bars.files, there[path])) for path in merged.intersection(there))
+    number = 1 + max(map(file_number, paths))
+    of_merged = [of for of in sources if of[0].path in merged]
+    joined: list[Part] = []
+    for at in range(0, len(of_merged), MOST_PARTS):
+        some, path = of_merged[at : at + MOST_PARTS], file_name(number + at // MOST_PARTS)
+        joined += [
+            replace(of[0], path=path, last_time=of[-1].last_time, digests=digests)
+            for of, digests in zip(
+                some, _write_merged(target / path, places, some, bars.extra), strict=True
+            )
+        ]
+    for left in merged.intersection(paths):
+        remove(target / left)
+    left_new = [path for path in paths if path not in merged]
+    written = [*left_new, *dict.fromkeys(part.path for part in joined)]
+    rest = iter(joined)
+    made = [next(rest) if of[0].path in merged else of[0] for of in sources]
+    return JoinedParts(names, made, sources, written)
+
+
+def files_by_age(parts: Sequence[Part]) -> list[str]:
+    """List the files of parts, which are in bars order, the oldest first.
+
+    Numbers tell. At a URL, where parts of blocks keep their names, those that were taken over from
+    another cache are older than the others, which came in bars order.
+    """
+    paths = list(dict.fromkeys(part.path for part in parts))
+    if not any("/" in path for path in paths):
+        return sorted(paths, key=file_number)
+    kept = sorted((path for path in paths if path.startswith(_KEPT)), key=file_number)
+    return [*kept, *(path for path in paths if not path.startswith(_KEPT))]
+
+
+def files_to_merge(old: Sequence[Part], new: Sequence[Part]) -> set[str]:
+    """Choose the files that are written as one with those of new parts, the youngest ones.
+
+    They hold the last bars of their symbols. As long as they are small they become one each time;
+    then two of about a size do, so that a bar is written again the more seldom the more there are;
+    and not where symbols have enough in them.
+    """
+    by_file: dict[str, list[Part]] = {}
+    for part in [*old, *new]:
+        by_file.setdefault(part.path, []).append(part)
+    rows: Counter[int] = Counter()
+    chosen: list[str] = []
+    by_age = [*files_by_age(old), *files_by_age(new)] if new else []
+    for path in reversed(by_age):
+        own: Counter[int] = Counter()
+        for part in by_file[path]:
+            own[part.symbol] += part.rows
+        together = own + rows
+        n_rows = together.total()
+        is_enough = n_rows > TAIL_ROWS * len(together) or max(together.values()) > _MOST_ROWS
+        if is_enough or (chosen and own.total() > rows.total() and n_rows > LAYER_ROWS):
+            break
+        chosen.append(path)
+        rows = together
+    return set(chosen) if len(chosen) > 1 else set()
+
+
+def _write_merged(
+    target: Path,
+    places: Mapping[str, tuple[Path, str]],
+    sources: Sequence[Sequence[Part]],
+    extra: Sequence[str],
+) -> list[PartDigests]:
+    """Write parts, those of a symbol as one, from their files: of each the cache, and its name."""
+    names = *STORED, *extra
+    with ExitStack() as stack:
+        files = {
+            path: stack.enter_context(closing(CacheFile(*place))) for path, place in places.items()
+        }
+
+        def bars(parts: Sequence[Part]) -> BarsOfPart:
+            n_rows = sum(part.rows for part in parts)
+            times, numbers = np.empty(n_rows, np.int64), np.empty((len(names) - 1, n_rows))
+            at = 0
+            for part in parts:
+                here = slice(at, at + part.rows)
+                out = times[here], *numbers[:, here]
+                read_rows(files[part.path], part.digests, (0, part.rows), names, out)
+                at = here.stop
+            return times, [*numbers]
+
+        return write_parts(target, map(bars, sources), extra)
 
 
 def join_quarantines(base: Base, new: Path, target: Path, n_bad: Mapping[int, int]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from grandbatch.files.system import sync_folder
 from grandbatch.files.verbs import names_in, sizes_below
 from grandbatch.files.whole import Syncer, remove_temporaries, write_whole
 
-FORMAT = 4
+FORMAT = 5
 MANIFEST = "bars.json"
 QUARANTINE = "quarantine.parquet"
 
@@ -52,14 +53,17 @@ def bars_fingerprint(source: Sequence[Mapping[str, Any]], rules: BarRules) -> st
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+PartPlace = tuple[str, int]
+
+
 @dataclass(frozen=True)
 class Part:
-    """One Parquet file of a cache."""
+    """Some consecutive bars of one symbol: row groups of a Parquet file of a cache."""
 
     symbol: int
     """Index of its symbol."""
     path: str
-    """Relative to the cache."""
+    """Of the file, relative to the cache; other parts may lie in it, too."""
     first_time: int
     """Of its first bar, in nanoseconds since 1970."""
     last_time: int
@@ -69,6 +73,11 @@ class Part:
     def rows(self) -> int:
         """Bars."""
         return self.digests.rows
+
+    @property
+    def place(self) -> PartPlace:
+        """Its file, and where in it the part begins: no other part has both."""
+        return self.path, self.digests.offset
 
     @classmethod
     def of(cls, value: Mapping[str, Any], extra: tuple[str, ...]) -> Part:
@@ -84,9 +93,7 @@ class Part:
         return {**vars(self), "digests": digests}
 
 
-def write_manifest(
-    folder: Path, manifest: Mapping[str, Any], parts: Iterable[Part], syncer: Syncer
-) -> None:
+def write_manifest(folder: Path, manifest: Mapping[str, Any], syncer: Syncer) -> None:
     """Write the manifest of a cache where it is built, and see that all of it is on the disk.
 
     In an object store it says where that is.
@@ -99,8 +106,6 @@ def write_manifest(
     syncer.add(path)
     syncer.wait()
     remove_temporaries(folder)  # of tasks that a cluster ran twice
-    for of_symbol in {(folder / part.path).parent for part in parts}:
-        sync_folder(of_symbol)
     sync_folder(folder)
 
 
@@ -128,8 +133,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
             raise FileNotFoundError(f"{path}: of format {manifest['format']}")
         if manifest["fingerprint"] != path.name:
             raise ValueError("it is that of other bars")
-        files = {part["path"]: part["digests"]["bytes"] for part in manifest["parts"]}
-        files[QUARANTINE] = manifest["quarantine"]["bytes"]
+        files = Counter({QUARANTINE: manifest["quarantine"]["bytes"]})
+        for part in manifest["parts"]:
+            files[part["path"]] += part["digests"]["bytes"]
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(path, f"{MANIFEST}: {error}") from None
     find = _sizes(files_folder(path, manifest))

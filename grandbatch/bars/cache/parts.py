@@ -1,12 +1,11 @@
-"""Bars as Parquet files: one symbol each, plain float64 columns, no nulls."""
+"""Bars as Parquet files: plain float64 columns, no nulls, and row groups of one symbol each."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from grandbatch.bars.cache.digests import (
     GROUP_ROWS,
     STORED,
+    CacheFile,
     PartDigests,
     others_crc,
     pack_checksums,
@@ -25,30 +25,38 @@ from grandbatch.files.whole import written_aside
 
 _TIME = pa.timestamp("ns", tz="UTC")
 
+MOST_PARTS = 1_024
+"""Parts of a file: its footer, which is held until all are written, tells of each."""
+
 _MAX_NAME_BYTES = 200
-_KEPT_BYTES = 120
+
+BarsOfPart = tuple[npt.NDArray[np.int64], Sequence[npt.NDArray[np.float64]]]
+"""Times of some bars of a symbol, and their numbers: five of each, and those of extra columns."""
 
 
-def folder_of(symbol: str) -> str:
-    """Name of a symbol's folder: hive form, with all but plain characters percent-encoded.
+def file_name(number: int) -> str:
+    """Name of a file of parts."""
+    return f"part-{number:05d}.parquet"
 
-    Where that is too long, the name is cut, and a digest of it stands behind.
+
+def file_number(name: str) -> int:
+    """Return the number in the name of a file of parts."""
+    return int(Path(name).stem.rpartition("-")[2])
+
+
+def check_symbol(name: str) -> None:
+    """Refuse what is too long for the name of a symbol.
 
     Raises
     ------
     InputError
-        If it has more bytes than any symbol.
     """
-    n_bytes = len(symbol.encode())
+    n_bytes = len(name.encode())
     if n_bytes > _MAX_NAME_BYTES:
         raise InputError(
-            f"symbol {symbol[:40]!r}… has {n_bytes} bytes, at most {_MAX_NAME_BYTES} may be; is "
+            f"symbol {name[:40]!r}… has {n_bytes} bytes, at most {_MAX_NAME_BYTES} may be; is "
             "that column the symbol?"
         )
-    encoded = quote(symbol, safe=" ^=+@~")
-    if len(encoded) > _MAX_NAME_BYTES:  # a letter of other scripts takes up to twelve
-        encoded = f"{encoded[:_KEPT_BYTES]}~{hashlib.sha256(symbol.encode()).hexdigest()[:32]}"
-    return f"symbol={encoded}"
 
 
 def write_part(
@@ -57,49 +65,62 @@ def write_part(
     numbers: Sequence[npt.NDArray[np.float64]],
     extra: Sequence[str] = (),
 ) -> PartDigests:
-    """Write bars of one symbol, plain and uncompressed: reading is a copy.
+    """Write bars of one symbol as a file of one part, as `write_parts`."""
+    return write_parts(path, [(times, numbers)], extra)[0]
 
-    `numbers` are the five of a bar, and the columns of the names `extra`.
+
+def write_parts(
+    path: Path, parts: Iterable[BarsOfPart], extra: Sequence[str] = ()
+) -> list[PartDigests]:
+    """Write parts as one file, plain and uncompressed: reading is a copy.
+
+    `extra` are the names of the columns behind the five of a bar.
 
     Under a name of its own, then renamed: a cluster may run a task twice at once.
 
     Returns
     -------
-    PartDigests
-        What must be found in the file from now on.
+    list of PartDigests
+        What must be found in the file from now on, for each part.
     """
-    arrays = [pa.array(times).view(_TIME), *(pa.array(n) for n in numbers)]
     names = *STORED, *extra
-    fields = [pa.field(n, a.type, nullable=False) for n, a in zip(names, arrays, strict=True)]
+    types = [_TIME, *[pa.float64()] * (len(names) - 1)]
+    schema = pa.schema(
+        [pa.field(*field, nullable=False) for field in zip(names, types, strict=True)]
+    )
+    checksums: list[tuple[int, str]] = []
     with written_aside(path, shared=True) as aside:
-        pq.write_table(
-            pa.Table.from_arrays(arrays, schema=pa.schema(fields)),
-            aside,
-            row_group_size=GROUP_ROWS,
-            compression="none",
-            use_dictionary=False,
-            write_statistics=False,
-        )
-        headers = _headers(aside)
-        written = PartDigests(
-            len(times),
-            aside.stat().st_size,
-            headers,
-            pack_checksums([times, *numbers]),
-            0,
-            tuple(extra),
-        )
-        return replace(written, others=others_crc(aside, written))
+        with pq.ParquetWriter(
+            aside, schema, compression="none", use_dictionary=False, write_statistics=False
+        ) as writer:
+            for times, numbers in parts:
+                arrays = [pa.array(times).view(_TIME), *map(pa.array, numbers)]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema), GROUP_ROWS)
+                checksums.append((len(times), pack_checksums([times, *numbers])))
+        return _digested(aside, checksums, tuple(extra))
 
 
-def _headers(path: Path) -> tuple[int, int]:
-    """Bytes before the values of each column, of the first group and of the last.
-
-    All columns of a group take equally many: their values, and numbers of as many digits.
-    """
+def _digested(
+    path: Path, checksums: Sequence[tuple[int, str]], extra: tuple[str, ...]
+) -> list[PartDigests]:
+    """Say where the parts of a file are, by the rows of each and the checksums of its values."""
     footer = pq.read_metadata(path)
-    found = []
-    for number in (0, footer.num_row_groups - 1):
-        group = footer.row_group(number)
-        found.append(group.column(0).total_compressed_size - 8 * group.num_rows)
-    return found[0], found[1]
+    headers = [
+        group.column(0).total_compressed_size - 8 * group.num_rows
+        for group in map(footer.row_group, range(footer.num_row_groups))
+    ]
+    found: list[PartDigests] = []
+    first_group = at = 0
+    with closing(CacheFile(path.parent, path.name)) as file:
+        for rows, values in checksums:
+            part = PartDigests(rows, at, 0, (0, 0), values, 0, extra)
+            last_group = first_group + part.n_groups - 1
+            # all columns of a group take equally many bytes: values, and as many digits
+            part = replace(part, headers=(headers[first_group], headers[last_group]))
+            place, n_rows = part.place(part.n_groups - 1, len(part.columns) - 1)
+            is_last = len(found) + 1 == len(checksums)
+            stop = path.stat().st_size if is_last else place + 8 * n_rows
+            part = replace(part, bytes=stop - at)
+            found.append(replace(part, others=others_crc(file, part)))
+            first_group, at = last_group + 1, stop
+    return found

@@ -11,6 +11,7 @@ import glob
 import hashlib
 import logging
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -254,7 +255,7 @@ def _look_at_path(path: Path) -> tuple[int, int]:
         raise InputError(f"{path}: there is no such file; check the path") from None
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror})") from None
-    if not path.is_file():
+    if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{path}: not a file; name a file, a folder of files or a pattern")
     return status.st_size, status.st_mtime_ns
 
@@ -289,12 +290,22 @@ def join_leaves(leaves: Iterable[bytes]) -> str:
 def known_digest(file: InputFile, cache_dir: Path) -> str | None:
     """Return the digest on record for a file of this path, size and modification time."""
     try:
-        record = digested.load(read_location(_record_path(file, cache_dir), _MAX_RECORD_BYTES))
-        seen = (record["path"], record["size"], record["mtime_ns"])
-        digest = str(record["digest"])
+        return _digest_on_record(file, cache_dir)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return digest if seen == (file.location, file.size, file.mtime_ns) else None
+
+
+@lru_cache(maxsize=16_384)
+def _digest_on_record(file: InputFile, cache_dir: Path) -> str:
+    """Read the digest of a file, once in each process; errors are not remembered."""
+    record = digested.load(read_location(_record_path(file, cache_dir), _MAX_RECORD_BYTES))
+    if (record["path"], record["size"], record["mtime_ns"]) != (
+        file.location,
+        file.size,
+        file.mtime_ns,
+    ):
+        raise ValueError("it is that of another state of the file")
+    return str(record["digest"])
 
 
 def remember_digest(file: InputFile, digest: str, cache_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -12,14 +13,15 @@ def is_hive_folder(name: str) -> bool:
     return bool(column and equals and value) and not name.startswith((".", "_"))
 
 
-def hive_folders(location: str) -> list[str]:
+@lru_cache(maxsize=16_384)
+def hive_folders(location: str) -> tuple[str, ...]:
     """Names of the folders of that form right above a file, the outermost first."""
     folders: list[str] = []
     for name in reversed(Path(location).parts[:-1]):
         if not is_hive_folder(name):
             break
         folders.insert(0, name)
-    return folders
+    return tuple(folders)
 
 
 def hive_columns(location: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from grandbatch.bars.cache.manifest import (
     read_manifest,
     write_manifest,
 )
-from grandbatch.bars.cache.parts import folder_of, write_part
+from grandbatch.bars.cache.parts import file_name, write_part
 from grandbatch.bars.resampling.gathering import (
     SLAB_ROWS,
     gather,
@@ -110,8 +110,6 @@ def _fill(
     with Syncer() as syncer:
         duration_ns = _duration(finer, timeframe, rules.bar_duration_ns)
         jobs, n_incomplete = _jobs(finer, timeframe, duration_ns, target)
-        for folder in {(target / job.path).parent for job in jobs}:
-            make_folder(folder)
         made: list[tuple[Part | None, int]] = _admitted(schedule, finer, limit).run(
             [partial(write_gathered, job) for job in jobs]
         )
@@ -141,7 +139,7 @@ def _fill(
         }
         for name in (QUARANTINE, *(part.path for part in parts)):
             syncer.add(target / name)
-        write_manifest(target, manifest, parts, syncer)
+        write_manifest(target, manifest, syncer)
 
 
 def _cut(n_cut: int, duration_ns: int, timeframe: Timeframe) -> list[str]:
@@ -176,18 +174,16 @@ def _jobs(
 ) -> tuple[list[GatherJob], int]:
     """Cut each symbol's bars into tasks; say how many symbols' last intervals are left out."""
     last_times = {part.symbol: part.last_time for part in finer.parts}
-    jobs = []
+    jobs: list[GatherJob] = []
     n_incomplete = 0
-    for code, name in enumerate(finer.symbols):
+    for code in range(len(finer.symbols)):
         first, stop = int(finer.symbol_bounds[code]), int(finer.symbol_bounds[code + 1])
         incomplete = incomplete_start(last_times[code], timeframe, duration_ns)
         n_incomplete += incomplete is not None
-        folder = folder_of(name)
-        for number, at in enumerate(range(first, stop, SLICE_ROWS)):
-            end = min(at + SLICE_ROWS, stop)
-            path = f"{folder}/part-{number:05d}.parquet"
-            clock = timeframe, duration_ns, incomplete
-            jobs.append(GatherJob(finer, code, (at, end), *clock, str(target), path))
+        clock = timeframe, duration_ns, incomplete
+        for at in range(first, stop, SLICE_ROWS):
+            rows, path = (at, min(at + SLICE_ROWS, stop)), file_name(len(jobs))
+            jobs.append(GatherJob(finer, code, rows, *clock, str(target), path))
     return jobs, n_incomplete
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +16,8 @@ from grandbatch.bars.building.block import BlockRecord, SymbolRows, block_path
 from grandbatch.bars.building.raw import open_raw_bars
 from grandbatch.bars.cache.digests import STORED, PartDigests
 from grandbatch.bars.cache.manifest import Part
-from grandbatch.bars.cache.parts import folder_of, write_part
+from grandbatch.bars.cache.parts import MOST_PARTS, BarsOfPart, check_symbol, file_name, write_parts
 from grandbatch.files.locations import is_remote, location_of
-from grandbatch.files.verbs import make_folder
 from grandbatch.scheduling import Schedule
 
 PART_ROWS = 524_288
@@ -55,12 +55,13 @@ class PlannedPart:
     """A part to be: a finished record, or slices of raw records to join."""
 
     symbol: int
-    path: str
     rows: int
     first_time: int
     last_time: int
     finished: int | None
     slices: tuple[Slice, ...]
+    path: str = ""
+    """Of the file in which it will lie."""
 
 
 def plan_parts(
@@ -82,10 +83,10 @@ def plan_parts(
 
 def plan_by_symbol(
     records: Sequence[BlockRecord],
-    plan: Callable[[int, str, Sequence[Held], int], Iterable[PlannedPart]],
+    plan: Callable[[int, Sequence[Held], int], Iterable[PlannedPart]],
     part_rows: int,
 ) -> tuple[list[str], list[PlannedPart]]:
-    """Plan the parts of each symbol by its code, its folder, and what blocks hold of it."""
+    """Plan the parts of each symbol by its code and what blocks hold of it."""
     by_symbol: dict[str, list[Held]] = {}
     for record in records:
         start = 0
@@ -96,13 +97,12 @@ def plan_by_symbol(
     symbols = sorted(by_symbol)
     parts: list[PlannedPart] = []
     for code, name in enumerate(symbols):
-        parts += plan(code, folder_of(name), by_symbol[name], part_rows)
+        check_symbol(name)
+        parts += plan(code, by_symbol[name], part_rows)
     return symbols, parts
 
 
-def _plan_symbol(
-    code: int, folder: str, held: Sequence[Held], part_rows: int
-) -> Iterable[PlannedPart]:
+def _plan_symbol(code: int, held: Sequence[Held], part_rows: int) -> Iterable[PlannedPart]:
     groups: list[list[Held]] = []
     n_rows = 0
     for one in held:
@@ -113,11 +113,10 @@ def _plan_symbol(
         else:
             groups.append([one])
             n_rows = one.rows.rows
-    for number, group in enumerate(groups):
+    for group in groups:
         first, last = group[0], group[-1]
         yield PlannedPart(
             symbol=code,
-            path=f"{folder}/part-{number:05d}.parquet",
             rows=sum(one.rows.rows for one in group),
             first_time=first.rows.first_time,
             last_time=last.rows.last_time,
@@ -127,11 +126,7 @@ def _plan_symbol(
 
 
 def take_its_name(part: PlannedPart, blocks_folder: Path, target: Path) -> PlannedPart:
-    """Make a part's folder, and give one that a block was written as its name.
-
-    At a URL that keeps the name it has.
-    """
-    make_folder((target / part.path).parent)
+    """Give a part that a block was written as the name of its file; at a URL it keeps its own."""
     if part.finished is None:
         return part
     finished = block_path(blocks_folder, part.finished, "parquet")
@@ -141,21 +136,48 @@ def take_its_name(part: PlannedPart, blocks_folder: Path, target: Path) -> Plann
     return part
 
 
-def group_parts(
-    parts: Iterable[PlannedPart], part_rows: int = PART_ROWS
-) -> list[list[PlannedPart]]:
-    """Gather parts that must be joined into tasks of about `part_rows` bars."""
+@dataclass(frozen=True)
+class Dealing:
+    """How parts are dealt to files and tasks."""
+
+    rows: int = PART_ROWS
+    """Bars of a task, about."""
+    alone: bool = False
+    """Whether each part has a file of its own: it may be written anew."""
+    first: int = 0
+    """Number of the first file."""
+
+
+def deal(parts: Iterable[PlannedPart], dealing: Dealing) -> list[list[PlannedPart]]:
+    """Deal parts, in bars order, to tasks, and name the file of each.
+
+    The parts of a task follow each other, and lie in one file, unless each has its own. A finished
+    part has its own, and its own group.
+    """
     groups: list[list[PlannedPart]] = []
-    rows = part_rows
+    number = dealing.first - 1
+    rows = 0
     for part in parts:
-        if part.finished is not None:
-            continue
-        if rows + part.rows > part_rows:
+        before = groups[-1][-1] if groups else None
+        is_apart = before is None or {part.finished, before.finished} != {None}
+        if is_apart or rows + part.rows > dealing.rows or len(groups[-1]) == MOST_PARTS:
             groups.append([])
             rows = 0
-        groups[-1].append(part)
+        number += dealing.alone or not groups[-1]
+        groups[-1].append(replace(part, path=file_name(number)))
         rows += part.rows
     return groups
+
+
+def write_files(
+    target: str, parts: Sequence[PlannedPart], bars: Iterator[BarsOfPart], extra: Sequence[str]
+) -> list[PartDigests]:
+    """Write the parts of a task, whose bars come in their order, to their files."""
+    written: list[PartDigests] = []
+    for path, of_file in groupby(parts, key=lambda part: part.path):
+        own = islice(bars, len(list(of_file)))
+        written += write_parts(location_of(target) / path, own, extra)
+    return written
 
 
 def join_bars(
@@ -164,7 +186,7 @@ def join_bars(
     folders: tuple[Path, Path],
     extra: Sequence[str],
     schedule: Schedule,
-    part_rows: int,
+    dealing: Dealing,
     written: Callable[[Path], None],
 ) -> list[Part]:
     """Make parts of the blocks' bars; those that are parts already get their names.
@@ -178,30 +200,34 @@ def join_bars(
     extra : sequence of str
         Extra columns.
     schedule : Schedule
-    part_rows : int
+    dealing : Dealing
     written : callable
-        Told of each part that a task has written, as soon as it is.
+        Told of each file that a task has written, as soon as it is.
     """
     blocks_folder, target = folders
-    parts = [take_its_name(part, blocks_folder, target) for part in parts]
-    digests = {
-        part.path: records[part.finished].part for part in parts if part.finished is not None
-    }
+    groups = deal(parts, dealing)
+    raw = [group for group in groups if group[0].finished is None]
     shared = str(blocks_folder), str(target), extra
 
-    def heard(group: list[tuple[PlannedPart, PartDigests]]) -> None:
-        for part, found in group:
-            digests[part.path] = found
-            written(target / part.path)
+    def heard(found: Sequence[tuple[PlannedPart, PartDigests]]) -> None:
+        for path in dict.fromkeys(part.path for part, _ in found):
+            written(target / path)
 
-    groups = group_parts(parts, part_rows)
-    schedule.run([partial(join_parts, group, *shared) for group in groups], heard)
-    joined = []
-    for part in parts:
-        found = digests[part.path]
-        assert found is not None
-        joined.append(Part(part.symbol, part.path, part.first_time, part.last_time, found))
-    return joined
+    joined = iter(schedule.run([partial(join_parts, group, *shared) for group in raw], heard))
+    made: list[Part] = []
+    for group in groups:
+        number = group[0].finished
+        if number is None:
+            made += [_part(part, digests) for part, digests in next(joined)]
+            continue
+        finished = records[number].part
+        assert finished is not None
+        made.append(_part(take_its_name(group[0], blocks_folder, target), finished))
+    return made
+
+
+def _part(planned: PlannedPart, digests: PartDigests) -> Part:
+    return Part(planned.symbol, planned.path, planned.first_time, planned.last_time, digests)
 
 
 def join_parts(
@@ -226,13 +252,12 @@ def join_parts(
         for held, at in places:
             n_rows = held.stop - held.start
             columns[:, at : at + n_rows] = rows[:, held.start - low : held.stop - low]
-    written = []
-    for part, start in zip(parts, starts.tolist(), strict=False):
-        times, *numbers = columns[:, start : start + part.rows]
-        path = location_of(target) / part.path
-        values = [n.view(np.float64) for n in numbers]
-        written.append((part, write_part(path, times, values, extra)))
-    return written
+    values = columns[1:].view(np.float64)
+    bars = (
+        (columns[0, start:stop], [*values[:, start:stop]])
+        for start, stop in pairwise(starts.tolist())
+    )
+    return list(zip(parts, write_files(target, parts, bars, extra), strict=True))
 
 
 def _by_record(

@@ -26,7 +26,7 @@ from grandbatch.bars.cache.parts import write_part
 from grandbatch.bars.reading.rows import Rows
 from grandbatch.bars.rules import BarRules
 from grandbatch.files.locations import location_of
-from grandbatch.files.verbs import remove, remove_empty
+from grandbatch.files.verbs import remove
 from grandbatch.kernels.bars.bar_rules import MISSING, NEVER
 
 Int64 = npt.NDArray[np.int64]
@@ -96,8 +96,6 @@ def fill_gaps(made: PartsMade, rules: BarRules) -> tuple[PartsMade, dict[str, in
         for name, count in zip(columns, n_filled, strict=True):
             counts[name] += count
     kept = [left for part in parts if (left := written.get(part.path, part)) is not None]
-    for folder in {(target / part.path).parent for part in parts}:
-        remove_empty(folder)
     left_symbols = sorted({symbols[part.symbol] for part in kept})
     place = {name: code for code, name in enumerate(left_symbols)}
     kept = [replace(part, symbol=place[symbols[part.symbol]]) for part in kept]

@@ -6,8 +6,9 @@ bars are parted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.bars.building.parts.assembly import PART_ROWS
-from grandbatch.bars.cache.digests import read_part
+from grandbatch.bars.cache.digests import CacheFile, CacheFiles, read_rows
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.rules import BarRules
 from grandbatch.files.locations import location_of
@@ -66,7 +67,7 @@ class Extremes:
     @classmethod
     def of(cls, value: Sequence[Any]) -> Extremes:
         """Read what `to_json` gave."""
-        found = dict(zip((one.name for one in fields(cls)), value, strict=True))
+        found = dict(zip(cls.__match_args__, value, strict=True))
         places, counts = found["volumes"]
         found["volumes"] = np.zeros(N_BINS, np.int64)
         found["volumes"][places] = counts
@@ -95,16 +96,10 @@ class Extremes:
         )
 
 
-def look_at(
-    target: Path, parts: Sequence[Part], schedule: Schedule, known: Mapping[Part, Extremes]
-) -> list[Extremes]:
-    """Extremes at all parts of a cache, in bars order; those that are known are not read."""
-    tasks = [
-        partial(look_at_parts, str(target), run)
-        for run in runs_of_parts([part for part in parts if part not in known])
-    ]
-    looks = (look for looks in schedule.run(tasks) for look in looks)
-    return [known[part] if part in known else next(looks) for part in parts]
+def look_at(target: Path, parts: Sequence[Part], schedule: Schedule) -> list[Extremes]:
+    """Extremes at some parts of a cache, in bars order."""
+    tasks = [partial(look_at_parts, str(target), run) for run in runs_of_parts(parts)]
+    return [look for looks in schedule.run(tasks) for look in looks]
 
 
 def runs_of_parts(parts: Sequence[Part]) -> Iterator[list[Part]]:
@@ -123,22 +118,23 @@ def runs_of_parts(parts: Sequence[Part]) -> Iterator[list[Part]]:
 
 def look_at_parts(target: str, parts: Sequence[Part]) -> list[Extremes]:
     """Extremes at some parts of a cache."""
-    return [_look_at(location_of(target), part) for part in parts]
+    with closing(CacheFiles(location_of(target), most_open=1)) as files:
+        return [_look_at(files[part.path], part) for part in parts]
 
 
-def _look_at(target: Path, part: Part) -> Extremes:
+def _look_at(file: CacheFile, part: Part) -> Extremes:
     high, low, volume = np.empty((3, part.rows))
     columns = "high", "low", "volume"
-    read_part(target, part.path, part.digests, (0, part.rows), columns, (high, low, volume))
+    read_rows(file, part.digests, (0, part.rows), columns, (high, low, volume))
     n_leaps, row, largest = find_leaps(high, low, LEAP)
     bins = np.zeros(N_BINS, np.int64)
     most = count_volumes(volume, volume.view(np.int64), bins)
     return Extremes(
         n_leaps,
         float(largest),
-        _time_of(target, part, row) if n_leaps else part.first_time,
+        _time_of(file, part, row) if n_leaps else part.first_time,
         float(volume[most]),
-        _time_of(target, part, most),
+        _time_of(file, part, most),
         bins,
         (float(high[0]), float(low[0])),
         (float(high[-1]), float(low[-1])),
@@ -152,9 +148,9 @@ def _least_whole(high: Floats, low: Floats) -> float:
     return float(low.min()) if is_whole else 0.0
 
 
-def _time_of(target: Path, part: Part, row: int) -> int:
+def _time_of(file: CacheFile, part: Part, row: int) -> int:
     time = np.empty(1, np.int64)
-    read_part(target, part.path, part.digests, (row, row + 1), ("timestamp",), (time,))
+    read_rows(file, part.digests, (row, row + 1), ("timestamp",), (time,))
     return int(time[0])
 
 

@@ -6,7 +6,7 @@ one part: of those the first in the input stands, or the last.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -27,18 +27,19 @@ from grandbatch.bars.building.block import (
 )
 from grandbatch.bars.building.parts.assembly import (
     PART_ROWS,
+    Dealing,
     Held,
     PlannedPart,
-    group_parts,
+    deal,
     plan_by_symbol,
+    write_files,
 )
 from grandbatch.bars.building.raw import open_raw_bars
 from grandbatch.bars.cache.digests import STORED, PartDigests
 from grandbatch.bars.cache.manifest import Part
-from grandbatch.bars.cache.parts import write_part
+from grandbatch.bars.cache.parts import BarsOfPart
 from grandbatch.bars.rules import BarRules
 from grandbatch.files.locations import location_of
-from grandbatch.files.verbs import make_folder
 from grandbatch.kernels.bars.bar_rules import DUPLICATE_TIMESTAMP, NEVER
 from grandbatch.scheduling import Schedule
 
@@ -51,7 +52,6 @@ _FOREVER = np.iinfo(np.int64).max
 class MergedPart:
     """What became of a planned part."""
 
-    digests: PartDigests
     first_time: int
     last_time: int
     again: tuple[tuple[int, Int64], ...]
@@ -76,11 +76,9 @@ def plan_sorted_parts(
     return plan_by_symbol(records, _plan_symbol, min(part_rows, PART_ROWS))
 
 
-def _plan_symbol(
-    code: int, folder: str, held: Sequence[Held], part_rows: int
-) -> Iterable[PlannedPart]:
+def _plan_symbol(code: int, held: Sequence[Held], part_rows: int) -> Iterable[PlannedPart]:
     bounds = [NEVER, *_cut_times([one.rows for one in held], part_rows), _FOREVER]
-    for number, (low, high) in enumerate(pairwise(bounds)):
+    for low, high in pairwise(bounds):
         slices = tuple(
             one.slice
             for one in held
@@ -88,7 +86,6 @@ def _plan_symbol(
         )
         yield PlannedPart(
             symbol=code,
-            path=f"{folder}/part-{number:05d}.parquet",
             rows=min(sum(place.stop - place.start for place in slices), part_rows),
             first_time=low,
             last_time=high,
@@ -119,10 +116,18 @@ def merge_parts(
     target: str,
     keeps_last: bool,
     extra: Sequence[str],
-) -> list[MergedPart]:
+) -> list[tuple[MergedPart, PartDigests]]:
     """Write parts, with some extra columns, from what their slices hold of their time."""
-    where = location_of(blocks_folder), location_of(target)
-    return [_merge_part(part, *where, keeps_last, extra) for part in parts]
+    merged: list[MergedPart] = []
+
+    def bars() -> Iterator[BarsOfPart]:
+        for part in parts:
+            of_part, found = _merge_part(part, location_of(blocks_folder), keeps_last, extra)
+            merged.append(found)
+            yield of_part
+
+    written = write_files(target, parts, bars(), extra)
+    return list(zip(merged, written, strict=True))
 
 
 def sort_bars(
@@ -131,7 +136,7 @@ def sort_bars(
     folders: tuple[Path, Path],
     rules: BarRules,
     schedule: Schedule,
-    part_rows: int,
+    dealing: Dealing,
 ) -> tuple[list[str], list[Part], list[Any], int]:
     """Merge the blocks' sorted bars into parts.
 
@@ -142,7 +147,7 @@ def sort_bars(
         Where the blocks' bars are, and where parts are written.
     rules : BarRules
     schedule : Schedule
-    part_rows : int
+    dealing : Dealing
 
     Returns
     -------
@@ -154,17 +159,15 @@ def sort_bars(
     n_differing : int
     """
     blocks_folder, target = folders
-    symbols, planned = plan_sorted_parts(records, part_rows)
-    for plan in planned:
-        make_folder((target / plan.path).parent)
+    symbols, planned = plan_sorted_parts(records, dealing.rows)
     shared = str(blocks_folder), str(target), rules.duplicates == "last", rules.extra
-    merged: list[MergedPart] = []
-    groups = group_parts(planned, part_rows)
-    for found in schedule.run([partial(merge_parts, group, *shared) for group in groups]):
-        merged += found
+    groups = deal(planned, dealing)
+    results = schedule.run([partial(merge_parts, group, *shared) for group in groups])
+    merged = [now for of_group in results for now, _ in of_group]
     parts = [
-        Part(plan.symbol, plan.path, now.first_time, now.last_time, now.digests)
-        for plan, now in zip(planned, merged, strict=True)
+        Part(plan.symbol, plan.path, now.first_time, now.last_time, digests)
+        for group, of_group in zip(groups, results, strict=True)
+        for plan, (now, digests) in zip(group, of_group, strict=True)
     ]
     again: dict[int, list[Any]] = {}
     for number, rows in (entry for now in merged for entry in now.again):
@@ -178,8 +181,8 @@ def sort_bars(
 
 
 def _merge_part(
-    part: PlannedPart, blocks_folder: Path, target: Path, keeps_last: bool, extra: Sequence[str]
-) -> MergedPart:
+    part: PlannedPart, blocks_folder: Path, keeps_last: bool, extra: Sequence[str]
+) -> tuple[BarsOfPart, MergedPart]:
     # behind the columns of a part, of which row each bar is
     columns, origins = _gather(part, blocks_folder, len(STORED) + len(extra) + 1)
     order = np.argsort(columns[0], kind="stable")
@@ -192,12 +195,8 @@ def _merge_part(
     one, other = (numbers[:, rows] + 0.0 for rows in (later, earlier))
     differs = (one.view(np.int64) != other.view(np.int64)).any(axis=0)  # a gap is like another
     times = columns[0][kept]
-    path = target / part.path
-    make_folder(path.parent)
-    digests = write_part(path, times, [values[kept] for values in numbers], extra)
     records = origins[again]
-    return MergedPart(
-        digests=digests,
+    return (times, [values[kept] for values in numbers]), MergedPart(
         first_time=int(times[0]),
         last_time=int(times[-1]),
         again=tuple(
