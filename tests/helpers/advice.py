@@ -21,6 +21,7 @@ TYPED = {
     "the bars cache (--cache)",
     "the cache of a store (--store-cache)",
     "checkpoints (--checkpoint-dir)",
+    "the folder of stores (--folder)",
     "the trace (--trace)",
     "(--memory-limit)",
 }
