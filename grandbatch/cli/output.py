@@ -84,7 +84,7 @@ def explain(error: OSError) -> str:
     elif error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "make room, and run the same command again"
     elif path is not None and is_remote(os.fsdecode(path)):
-        if isinstance(error, PermissionError):
+        if isinstance(error, PermissionError) and ";" in what:  # it says what to do itself
             return f"{os.fsdecode(path)}: {what}"
         remedy = "check the URL and what the credentials allow, and run the same command again"
     else:
