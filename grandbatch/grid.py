@@ -9,10 +9,11 @@ be shorter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +98,69 @@ class Run(NamedTuple):
     """Rows from the first window's first to the last window's last."""
     n_repeated: int
     """How many of those rows, at their start, the segment's window before the first covers too."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkRuns(Sequence[list[Run]]):
+    """The runs of consecutive chunks: a few numbers for each segment, however many chunks.
+
+    Parameters
+    ----------
+    n_chunks : int
+    windows : (int, int)
+        The first window of all, and the one after the last.
+    sizes : (int, int, int, int)
+        Windows of a chunk, lookback, sequence length and overlap.
+    bounds : (S + 1,) int64
+        Number of each span's first window, and of the one after the last span's.
+    begin, start, length, symbol : (S,) int
+        Of each span: its first window, counted from its segment's first; the segment's first row,
+        rows and symbol.
+    """
+
+    n_chunks: int
+    windows: tuple[int, int]
+    sizes: tuple[int, int, int, int]
+    bounds: Int64Array
+    begin: Int64Array
+    start: Int64Array
+    length: Int64Array
+    symbol: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return self.n_chunks
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_all"}
+
+    def __getitem__(self, chunk: Any) -> Any:
+        return self._all[chunk]
+
+    @cached_property
+    def _all(self) -> list[list[Run]]:
+        chunk_windows, lookback, sequence_length, overlap = self.sizes
+        stride = sequence_length - overlap
+        first = self.windows[0] + np.arange(self.n_chunks, dtype=np.int64) * chunk_windows
+        stop = np.minimum(first + chunk_windows, self.windows[1])
+        low = np.searchsorted(self.bounds, first, side="right") - 1
+        pieces = np.searchsorted(self.bounds, stop - 1, side="right") - low
+        ends = np.cumsum(pieces)
+        span = np.repeat(low - (ends - pieces), pieces) + np.arange(ends[-1])
+        number = np.maximum(np.repeat(first, pieces), self.bounds[span])
+        count = np.minimum(np.repeat(stop, pieces), self.bounds[span + 1]) - number
+        inside = self.begin[span] + number - self.bounds[span]
+        columns = (
+            self.symbol[span],
+            self.start[span] + self.length[span],
+            number,
+            count,
+            self.start[span] + lookback + inside * stride,
+            (count - 1) * stride + sequence_length,
+            np.where(inside, overlap, 0),
+        )
+        runs = [Run(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+        cuts = pairwise([0, *ends.tolist()])
+        return [runs[begin:end] for begin, end in cuts]
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,34 +305,25 @@ class Grid:
 
     def runs(self, chunk: int) -> list[Run]:
         """Cut a chunk where the windows of one segment end, or those of a period."""
-        return self.runs_of(chunk, chunk + 1)[0]
+        found: list[Run] = self.runs_of(chunk, chunk + 1)[0]
+        return found
 
-    def runs_of(self, first_chunk: int, stop_chunk: int) -> list[list[Run]]:
-        """Cut consecutive chunks as `runs` does, all at once."""
-        first = np.arange(first_chunk, stop_chunk, dtype=np.int64) * self.chunk_windows
-        stop = np.minimum(first + self.chunk_windows, self.n_windows)
-        low = self._span_of(first)
-        pieces = self._span_of(stop - 1) - low + 1
-        ends = np.cumsum(pieces)
-        span = np.repeat(low - (ends - pieces), pieces) + np.arange(ends[-1])
-        spans, segments = self.spans, self.segments
-        number = np.maximum(np.repeat(first, pieces), spans.bounds[span])
-        count = np.minimum(np.repeat(stop, pieces), spans.bounds[span + 1]) - number
-        segment = spans.segment[span]
-        start = segments.start[segment]
-        inside = spans.begin[span] + number - spans.bounds[span]
-        columns = (
-            segments.symbol[segment],
-            start + segments.length[segment],
-            number,
-            count,
-            start + self.lookback + inside * self.stride,
-            (count - 1) * self.stride + self.sequence_length,
-            np.where(inside, self.overlap, 0),
+    def runs_of(self, first_chunk: int, stop_chunk: int) -> ChunkRuns:
+        """Return the runs of consecutive chunks, each cut as `runs` does when it is asked for."""
+        first, stop = self.chunk_range(first_chunk)[0], self.chunk_range(stop_chunk - 1)[1]
+        low, high = self._span_of(np.array([first, stop - 1], np.int64)).tolist()
+        spans, here = self.spans, slice(low, high + 1)
+        segment = spans.segment[here]
+        return ChunkRuns(
+            n_chunks=stop_chunk - first_chunk,
+            windows=(first, stop),
+            sizes=(self.chunk_windows, self.lookback, self.sequence_length, self.overlap),
+            bounds=spans.bounds[low : high + 2].copy(),
+            begin=spans.begin[here].copy(),
+            start=self.segments.start[segment],
+            length=self.segments.length[segment],
+            symbol=self.segments.symbol[segment],
         )
-        runs = [Run(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
-        cuts = pairwise([0, *ends.tolist()])
-        return [runs[begin:end] for begin, end in cuts]
 
     @cached_property
     def _runs_per_chunk(self) -> Int64Array:

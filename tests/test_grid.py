@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -159,3 +160,15 @@ def test_a_segment_of_exactly_lookback_and_length_gives_one_window():
 def test_sizes_that_make_no_sense_are_refused(sizes):
     with pytest.raises(UsageError, match="must be"):
         Grid(Segments.single(100), *sizes)
+
+
+def test_runs_of_many_chunks_are_those_of_each_and_weigh_what_segments_do():
+    segments = Segments(np.array([0, 900, 2_000]), np.array([900, 1_100, 80_000]), np.arange(3))
+    grid = Grid(segments, lookback=20, sequence_length=48, overlap=47, chunk_windows=4)
+    runs = grid.runs_of(3, grid.n_chunks)
+    assert len(runs) == grid.n_chunks - 3 > 20_000
+    assert list(runs) == [grid.runs(chunk) for chunk in range(3, grid.n_chunks)]
+    assert any(len(one) > 1 for one in runs)
+    assert len(pickle.dumps(runs)) < 1_500
+    with pytest.raises(IndexError):
+        runs[len(runs)]

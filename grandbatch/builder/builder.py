@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from grandbatch.bars import Bars, prepare_bars, with_bars
@@ -14,13 +15,7 @@ from grandbatch.bars.building.memory import bytes_of_workers
 from grandbatch.bars.cache.cutting import cuts_of
 from grandbatch.bars.cache.durations import time_attributes
 from grandbatch.builder.check import check_on_bars, check_on_simulated
-from grandbatch.builder.engines import (
-    ENGINES,
-    choose_engine,
-    direct_graph,
-    group_jobs,
-    overlap_graph,
-)
+from grandbatch.builder.engines import ENGINES, choose_engine, count_jobs, graphs, label_graphs
 from grandbatch.builder.extend import keep_files
 from grandbatch.builder.growth import record_growth
 from grandbatch.builder.history import (
@@ -31,7 +26,7 @@ from grandbatch.builder.history import (
     remember_cuts,
     remember_files,
 )
-from grandbatch.builder.labels import KeptLabels, label_jobs, write_label_chunk
+from grandbatch.builder.labels import KeptLabels, label_jobs
 from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.records import find_finished, join_records
 from grandbatch.builder.reuse import Extension, Request, survey
@@ -314,16 +309,11 @@ def _build_locked(
             taken.corrected,
         )
     kept = done - resumed
-    jobs = group_jobs(plan, bars, staging, skipped)
-    if choose_engine(options.engine, schedule, len(jobs)) == "direct":
-        graph = direct_graph(jobs, schedule)
-        writes = list(graph)
-    else:
-        graph, writes = overlap_graph(jobs, plan, bars)
-    label_tasks = label_jobs(plan, bars, staging, same_labels)
-    labels = {("labels", job.number): (write_label_chunk, job) for job in label_tasks}
-    results = schedule.run_graph({**graph, **labels}, [*writes, *labels], heard)
-    labelled = results[len(writes) :]
+    engine = choose_engine(options.engine, schedule, count_jobs(plan, skipped))
+    waves = graphs(engine, plan, bars, staging, skipped, schedule)
+    labels = label_graphs(label_jobs(plan, bars, staging, same_labels))
+    results = schedule.run_waves(chain(waves, labels), heard)
+    labelled = [result for result in results if not isinstance(result, int)]
     before = None if extension is None else extension.before
     attributes = _attributes(request, bars, plan, fingerprint, before)
     cuts = cuts_of(bars, plan.segments, plan.stretches)

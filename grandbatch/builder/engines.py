@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice, pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +22,8 @@ from dask.optimization import cull
 
 from grandbatch.bars import Bars
 from grandbatch.builder.chunks import FeatureRows, FileJob, NotFiniteError, write_files
-from grandbatch.builder.plan import BuildPlan, Group
+from grandbatch.builder.labels import LabelJob, write_label_chunk
+from grandbatch.builder.plan import WAVE_JOBS, BuildPlan, Group
 from grandbatch.errors import KernelError
 from grandbatch.features import FeatureSet, add_features, compute_rows
 from grandbatch.scheduling import Schedule
@@ -33,6 +36,7 @@ FEW_JOBS = 8
 MOST_JOBS_PER_TASK = 4
 LEAST_TASKS_PER_WORKER = 8
 
+T = TypeVar("T")
 Graph = dict[Any, Any]
 """A Dask graph: tasks by their keys."""
 
@@ -52,9 +56,10 @@ class GroupJob:
     """Whether the rows of several ranges are gathered, each with a lookback before it."""
 
 
-def group_jobs(plan: BuildPlan, bars: Bars, staging: Staging, finished: set[int]) -> list[GroupJob]:
-    """Describe the groups that still have files to write."""
-    jobs = []
+def group_jobs(
+    plan: BuildPlan, bars: Bars, staging: Staging, finished: set[int]
+) -> Iterator[GroupJob]:
+    """Describe the groups that still have files to write, each when it is asked for."""
     lookback = plan.settings.feature_set.lookback
     for group in plan.groups:
         files = [f for f in range(group.first_file, group.stop_file) if f not in finished]
@@ -62,18 +67,57 @@ def group_jobs(plan: BuildPlan, bars: Bars, staging: Staging, finished: set[int]
             continue
         rows = [group.ranges[0][0] - lookback, group.ranges[-1][1]]
         lo, hi = np.searchsorted(plan.segments.start, rows)
-        jobs.append(
-            GroupJob(
-                bars=bars,
-                staging=staging,
-                feature_set=plan.settings.feature_set,
-                group=group,
-                files=[FileJob(f, plan.runs(f)) for f in files],
-                starts=plan.segments.start[lo:hi],
-                gathered=plan.stretches is not None,
-            )
+        yield GroupJob(
+            bars=bars,
+            staging=staging,
+            feature_set=plan.settings.feature_set,
+            group=group,
+            files=[FileJob(f, plan.runs(f)) for f in files],
+            starts=plan.segments.start[lo:hi],
+            gathered=plan.stretches is not None,
         )
-    return jobs
+
+
+def count_jobs(plan: BuildPlan, finished: set[int]) -> int:
+    """Count the groups that still have files to write."""
+    files = (range(group.first_file, group.stop_file) for group in plan.groups)
+    return sum(any(file not in finished for file in one) for one in files)
+
+
+def waves_of(jobs: Iterable[T]) -> Iterator[list[T]]:
+    """Gather jobs, as they come, into waves: so many that cores seldom wait for the last."""
+    left = iter(jobs)
+    while wave := list(islice(left, WAVE_JOBS)):
+        yield wave
+
+
+def label_graphs(jobs: Iterable[LabelJob]) -> Iterator[tuple[Graph, list[Any]]]:
+    """Return the graphs that write the per-window arrays, wave by wave, as `graphs` does."""
+    for wave in waves_of(jobs):
+        name = _fresh("labels")
+        graph = {(name, job.number): (write_label_chunk, job) for job in wave}
+        yield graph, list(graph)
+
+
+def graphs(
+    engine: str,
+    plan: BuildPlan,
+    bars: Bars,
+    staging: Staging,
+    finished: set[int],
+    schedule: Schedule,
+) -> Iterator[tuple[Graph, list[Any]]]:
+    """Return the graphs that write the groups which still have files to write, wave by wave.
+
+    Each comes with the keys of its tasks that write.
+    """
+    jobs = group_jobs(plan, bars, staging, finished)
+    for wave in waves_of(jobs):
+        if engine == "direct":
+            graph = direct_graph(wave, _jobs_per_task(len(plan.groups), schedule))
+            yield graph, list(graph)
+        else:
+            yield overlap_graph(wave, plan, bars)
 
 
 def choose_engine(engine: str, schedule: Schedule, n_jobs: int) -> str:
@@ -94,10 +138,9 @@ def choose_engine(engine: str, schedule: Schedule, n_jobs: int) -> str:
     return "direct"
 
 
-def direct_graph(jobs: Sequence[GroupJob], schedule: Schedule) -> Graph:
+def direct_graph(jobs: Sequence[GroupJob], per_task: int) -> Graph:
     """Return the tasks that write the groups, each from its own rows of the bars cache."""
     name = _fresh("write")
-    per_task = _jobs_per_task(len(jobs), schedule)
     return {
         (name, at): (write_direct, _Literal(jobs[at : at + per_task]))
         for at in range(0, len(jobs), per_task)
@@ -149,12 +192,13 @@ def overlap_graph(jobs: Sequence[GroupJob], plan: BuildPlan, bars: Bars) -> tupl
 
     Its second part are the keys of the tasks that write, each with the chunks as its result.
     """
-    if not jobs:
-        return {}, []
     if plan.stretches is not None:
         return _gathered_graph(jobs, plan, bars)
-    bounds = plan.bounds
-    frame = bars.frame(bounds, codes=True)
+    begin = bisect_right(plan.bounds, jobs[0].group.ranges[0][0]) - 1
+    end = bisect_left(plan.bounds, jobs[-1].group.ranges[-1][1])
+    # the one before has the lookback of the first
+    bounds = plan.bounds[max(0, begin - 1) : end + 1]
+    frame = bars.gathered_frame([[rows] for rows in pairwise(bounds)])
     graph, parts = _with_features(plan, frame, [int(n) for n in np.diff(bounds)])
     write_name, slice_name = _fresh("write"), _fresh("slice")
     keys: list[Any] = []

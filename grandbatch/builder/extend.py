@@ -135,7 +135,8 @@ def keep_files(
     without = {number for result in results for number in result.without_record}
     if without:
         digests = {number: of for job in jobs for number, of in job.digests.items()}
-        groups = group_jobs(plan, bars, staging, set(range(plan.spec.data.n_files)) - without)
+        others = set(range(plan.spec.data.n_files)) - without
+        groups = list(group_jobs(plan, bars, staging, others))
         of_group = [{file.number: digests[file.number] for file in one.files} for one in groups]
         pairs = zip(groups, of_group, strict=True)
         schedule.run([partial(write_records, group, known) for group, known in pairs])

@@ -58,12 +58,12 @@ class LabelJob:
 
 def label_jobs(
     plan: BuildPlan, bars: Bars, staging: Staging, kept: Mapping[int, KeptLabels]
-) -> list[LabelJob]:
-    """Describe all chunks of the per-window arrays."""
+) -> Iterator[LabelJob]:
+    """Describe all chunks of the per-window arrays, each when it is asked for."""
     spec = plan.spec
     per_label = -(-spec.label_chunk_windows // spec.chunk_windows)
-    return [
-        LabelJob(
+    for number, first in enumerate(range(0, spec.n_chunks, per_label)):
+        yield LabelJob(
             number,
             plan.grid.runs_of(first, min(first + per_label, spec.n_chunks)),
             bars,
@@ -71,8 +71,6 @@ def label_jobs(
             staging,
             kept.get(number),
         )
-        for number, first in enumerate(range(0, spec.n_chunks, per_label))
-    ]
 
 
 def write_label_chunk(job: LabelJob) -> dict[str, ChunkDigests]:

@@ -11,7 +11,7 @@ import numpy as np
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import MemoryLimitError, NoWindowsError, UsageError
 from grandbatch.features.inputs import extra_inputs_of, inputs_of
-from grandbatch.grid import Grid, Run, Segments, Stretches
+from grandbatch.grid import ChunkRuns, Grid, Segments, Stretches
 from grandbatch.kernels.bars.bar_rules import judge_rows
 from grandbatch.kernels.compilation import compiling_bytes
 from grandbatch.memory import MemoryLimit
@@ -23,6 +23,8 @@ from grandbatch.values.columns import BAR_COLUMNS
 DEFAULT_PARTITION_BARS = 131_072
 LABEL_READ_ROWS = 262_144
 """Bars that a task of the per-window arrays reads at once, about."""
+WAVE_JOBS = 2_048
+"""Groups whose tasks are described at once."""
 
 _WORKING_COLUMNS = 8
 """Columns that a target's kernel makes for itself, at most: those of the package make six."""
@@ -155,7 +157,7 @@ class BuildPlan:
             bounds.append(self.n_rows)
         return bounds
 
-    def runs(self, file: int) -> list[list[Run]]:
+    def runs(self, file: int) -> ChunkRuns:
         """Pieces of each chunk of a file."""
         per_file = self.spec.data.shard_chunks
         stop = min((file + 1) * per_file, self.grid.n_chunks)
@@ -217,10 +219,11 @@ class BuildPlan:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that the driver and the scheduler hold: O(chunks)."""
-        tasks = 6 * len(self.groups)
+        """Bytes that the driver and the scheduler hold: the manifest, and two waves of tasks."""
+        tasks = 6 * min(len(self.groups), 2 * WAVE_JOBS)
         stretches = 0 if self.stretches is None else 96 * len(self.stretches.start)
-        return tasks * 2_000 + self.grid.n_chunks * 600 + 32 * len(self.segments) + stretches
+        listed = 400 * len(self.groups) + 750 * self.grid.n_chunks
+        return tasks * 2_000 + listed + 32 * len(self.segments) + stretches
 
     def projected_bytes(self, workers: int | None = None) -> int:
         """Peak memory of the build with a number of tasks in flight."""

@@ -79,8 +79,6 @@ def explain(error: OSError) -> str:
         remedy = "files may not be larger here; raise ulimit -f"
     elif error.errno == errno.ENOMEM:
         remedy = "raise the limit of memory (ulimit -v tells it)"
-    elif isinstance(error, WireError):
-        return what
     elif error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "make room, and run the same command again"
     elif path is not None and is_remote(os.fsdecode(path)):

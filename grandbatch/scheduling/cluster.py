@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any
@@ -56,7 +56,7 @@ def _has_dependencies(graph: Mapping[Any, Any]) -> bool:
 
 def run_on_cluster(
     client: Any,
-    waves: Sequence[Wave] | Iterator[Wave],
+    waves: Iterable[Wave],
     heard: Callable[[Any], None],
     patience_seconds: float,
     origin: Origin,

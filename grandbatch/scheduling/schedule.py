@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,7 @@ from typing import Any
 
 from grandbatch.errors import UsageError
 from grandbatch.files.system import available_cores
-from grandbatch.scheduling.cluster import cut_into_waves, run_on_cluster, run_on_workers
+from grandbatch.scheduling.cluster import Wave, cut_into_waves, run_on_cluster, run_on_workers
 from grandbatch.scheduling.origin import Origin
 
 
@@ -102,10 +102,7 @@ class Schedule:
             return []
         heard = on_result or (lambda result: None)
         if self.client is not None:
-            waves = cut_into_waves(graph, keys, self.workers)
-            return run_on_cluster(
-                self.client, waves, heard, self.patience_seconds, self.origin or Origin.here()
-            )
+            return self._run_on_cluster(cut_into_waves(graph, keys, self.workers), heard)
         wanted = set(keys)
 
         def posttask(key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
@@ -119,6 +116,25 @@ class Schedule:
             # none still writes when the caller lets go of its lock
             with ThreadPoolExecutor(self.workers) as pool:
                 return list(threaded.get(graph, list(keys), pool=pool))
+
+    def run_waves(
+        self, waves: Iterable[Wave], on_result: Callable[[Any], None] | None = None
+    ) -> list[Any]:
+        """Compute the keys of graphs that are made one after the other, as `run_graph` does.
+
+        On a cluster the next one is asked for when half of the tasks before are done, in this
+        process when all are: so of tasks that wait there are never more than those of two.
+        """
+        if self.client is None:
+            return [
+                result for graph, keys in waves for result in self.run_graph(graph, keys, on_result)
+            ]
+        cut = (wave for graph, keys in waves for wave in cut_into_waves(graph, keys, self.workers))
+        return self._run_on_cluster(cut, on_result or (lambda result: None))
+
+    def _run_on_cluster(self, waves: Iterable[Wave], heard: Callable[[Any], None]) -> list[Any]:
+        origin = self.origin or Origin.here()
+        return run_on_cluster(self.client, waves, heard, self.patience_seconds, origin)
 
     def run_on_workers(self, function: Callable[..., Any], *values: Any) -> dict[str, Any]:
         """Call a function once in each worker process of a cluster; its answers by address.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import weakref
 
 import numpy as np
 import oracles
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from simulated import write_bars
 
 import grandbatch as gb
+from grandbatch.builder import engines
 from grandbatch.builder.builder import BuildOptions, build
 from grandbatch.builder.reuse import Request
 from grandbatch.builder.settings import make_settings
@@ -327,3 +329,31 @@ def test_layout_rows_is_refused_for_many_short_segments(tmp_path):
     with pytest.raises(UsageError, match="too many short segments"):
         gb.build_store(source, tmp_path / "s.zarr", overlap=47, layout="rows", chunk_windows=64)
     assert gb.build_store(source, tmp_path / "s.zarr", overlap=47, chunk_windows=64).verify().ok
+
+
+@pytest.mark.parametrize("engine", ["direct", "overlap"])
+@pytest.mark.parametrize("order", ["symbol", "period"])
+def test_jobs_are_described_wave_by_wave(tmp_path, monkeypatch, engine, order):
+    monkeypatch.setattr("grandbatch.store.format._FILE_BYTES", 10_000)
+    source = write_bars(tmp_path / "b.csv", 6_000, symbols=2)
+    wanted = {"overlap": 40, "chunk_windows": 4, "engine": engine, "partition_bars": 300,
+              "durable": False, "order": order}  # fmt: skip
+    if order == "period":
+        wanted["period"] = "1D"
+    whole = gb.build_store(source, tmp_path / "whole.zarr", **wanted)
+    monkeypatch.setattr(engines, "WAVE_JOBS", 3)
+    alive, most, made = weakref.WeakSet(), [], []
+    job_of = engines.GroupJob
+
+    def note(**fields):
+        job = job_of(**fields)
+        alive.add(job)
+        made.append(1)
+        most.append(len(alive))
+        return job
+
+    monkeypatch.setattr(engines, "GroupJob", note)
+    waved = gb.build_store(source, tmp_path / "waved.zarr", **wanted)
+    assert digest(waved.path) == digest(whole.path)
+    assert len(made) > 20
+    assert max(most) <= 2 * 3
