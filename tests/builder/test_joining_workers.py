@@ -23,7 +23,7 @@ from test_distributed import contents, processes, start_scheduler, start_worker,
 
 import grandbatch as gb
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.builder import builder
+from grandbatch.builder import engines
 from grandbatch.builder.builder import BuildOptions, build
 from grandbatch.errors import GrandbatchError, StoreError
 from grandbatch.scheduling import Schedule, bit_versions, open_schedule
@@ -111,7 +111,7 @@ def test_no_store_is_published_whose_files_were_not_all_seen(lost, tmp_path, mon
     source = write_bars(tmp_path / "b.csv", 3000)
     plain = build(target_of(source, tmp_path / "plain.zarr"), BuildOptions(durable=False)).store
     target = target_of(source, tmp_path / "s.zarr")
-    write = builder.write_label_chunk
+    write = engines.write_label_chunk
 
     def write_elsewhere(job):
         told = write(job)
@@ -125,7 +125,7 @@ def test_no_store_is_published_whose_files_were_not_all_seen(lost, tmp_path, mon
             os.truncate(path, 10) if lost == "cut" else path.unlink()
         return told
 
-    monkeypatch.setattr(builder, "write_label_chunk", write_elsewhere)
+    monkeypatch.setattr(engines, "write_label_chunk", write_elsewhere)
     with pytest.raises(StoreError, match=r"c/0.* though the task that wrote it has ended"):
         build(target, BuildOptions(durable=False))
     assert not target.path.exists()
