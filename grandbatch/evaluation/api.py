@@ -123,7 +123,17 @@ def evaluate_walk_forward(
         As of `walk_forward`.
     seeds : sequence of int
         Each is trained on every pair, and makes a curve of its own.
-    cost, draws, seed, level, context, max_age
+    cost : float
+        As of `evaluate`.
+    draws : int
+        As of `evaluate`.
+    seed : int
+        As of `evaluate`.
+    level : float
+        As of `evaluate`.
+    context : mapping of str to MatrixStore, optional
+        As of `evaluate`.
+    max_age : str or timedelta, optional
         As of `evaluate`.
 
     Returns
