@@ -77,9 +77,18 @@ def sabotaged(saboteur: Saboteur) -> Iterator[Saboteur]:
         sys.addaudithook(_relay)
         _is_hooked = True
     _current = saboteur
+    told = sys.unraisablehook
+
+    def tell(unraisable: sys.UnraisableHookArgs) -> None:
+        # a kill that comes while Python ends an object can't be raised: the next change is
+        if not isinstance(unraisable.exc_value, Killed):
+            told(unraisable)
+
+    sys.unraisablehook = tell
     try:
         yield saboteur
     finally:
+        sys.unraisablehook = told
         _current = None
 
 
