@@ -61,9 +61,10 @@ def train_as_rank(folder):
     torch.set_num_threads(1)
     folder = Path(folder)
     with join_ranks() as ranks:
-        told = [
-            train(folder, *run) for run in (("whole", ranks), ("left", ranks, 2), ("left", ranks))
-        ]
+        told = []
+        for run, stop in (("whole", None), ("left", 2), ("left", None)):
+            told.append(train(folder, run, ranks, stop))
+            torch.distributed.barrier()  # one saves what both go on from
         (folder / f"rank{ranks.rank}.json").write_text(json.dumps(told))
 
 
