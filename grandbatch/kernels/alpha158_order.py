@@ -13,6 +13,7 @@ from grandbatch.kernels.alpha158_columns import LOOKBACK, PLACE, WINDOWS
 from grandbatch.kernels.compilation import compiled, inlined
 from grandbatch.kernels.singles import single
 from grandbatch.kernels.vectors import merge_columns
+from grandbatch.kernels.windows.order import count_five_lags
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
@@ -166,25 +167,16 @@ def _places(age_high: F64, age_low: F64, n: float, j: int, to: Place) -> None:
 def _ranks(x: F64, counts: Int64Array, to: Place) -> None:
     """RANK: the values below the newest count twice, those that equal it, itself too, once."""
     m = to[2]
-    counts[:m] = 0
+    now, counts = x[LOOKBACK : LOOKBACK + m], counts[:m]
+    counts[:] = 0
     done = 0
     for j in range(5):
         for lag in range(done, WINDOWS[j], 5):
-            _five_lags(x[LOOKBACK:], x[LOOKBACK - 4 - lag :], counts, m)
+            count_five_lags(x[LOOKBACK - 4 - lag :], now, counts)
         done = WINDOWS[j]
         rank, scale = column(to, RANK + j), 0.5 / WINDOWS[j]
         for i in range(m):
             rank[i] = (counts[i] + 1.0) * scale
-
-
-@compiled
-def _five_lags(now: F64, past: F64, counts: Int64Array, m: int) -> None:
-    for i in range(m):
-        y, n = now[i], counts[i]
-        for k in range(5):
-            n += np.int64(past[i + k] < y)
-            n += np.int64(past[i + k] <= y)
-        counts[i] = n
 
 
 @compiled

@@ -112,7 +112,7 @@ def _count_values(x: F64, n: int, count: Int64Array) -> None:
     count[:] = 0
     lag = 0
     while lag + 5 <= n:
-        _five_lags(x[n - 1 - lag - 4 :], now, count)
+        count_five_lags(x[n - 1 - lag - 4 :], now, count)
         lag += 5
     while lag < n:
         past = x[n - 1 - lag :]
@@ -122,7 +122,8 @@ def _count_values(x: F64, n: int, count: Int64Array) -> None:
 
 
 @compiled
-def _five_lags(past: F64, now: F64, count: Int64Array) -> None:
+def count_five_lags(past: F64, now: F64, count: Int64Array) -> None:
+    """Count, twice, values of five lags below each of `now`, and once those that equal it."""
     for i in range(len(now)):
         y, c = now[i], count[i]
         for k in range(5):
