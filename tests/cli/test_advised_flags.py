@@ -127,6 +127,17 @@ def test_a_training_that_is_finished_goes_on_with_more_epochs(folder, tmp_path):
     assert json.loads(run(*train, *words(anew), "--json").out)["steps"] == first["steps"]
 
 
+@pytest.mark.slow
+def test_a_training_of_few_steps_is_followed_by_one_of_enough(folder, tmp_path):
+    train = "train", "tactical", "--store", folder / "a.zarr", "--checkpoint-dir", tmp_path / "c"
+    few = run(*train).err
+    [*_, enough] = [flags for flags in offers(few) if flags.startswith("--epochs")]
+    done = run(*train, *words(enough), "--json")
+    assert "aim at" in few
+    assert "aim at" not in done.err
+    assert json.loads(done.out)["steps"] >= 2_000
+
+
 def test_training_with_splits_keeps_a_test(folder, tmp_path):
     gb.build_store(folder / "bars.csv", tmp_path / "a.zarr", feature_set="tactical", overlap=58)
     train = "train", "tactical", "--store", tmp_path / "a.zarr", "--checkpoint-dir", tmp_path / "c"
