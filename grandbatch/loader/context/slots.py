@@ -223,6 +223,7 @@ class _SlotReading:
         edges = [*begin[cuts].tolist(), len(source)]
         for number, (a, b) in zip(chunks, pairwise(edges), strict=True):
             decoded = self._cache.read(number, self._files)
+            # places were checked as they were read; to check again, numpy would copy all once more
             np.take(decoded, source[a:b], axis=0, out=rows[a:b], mode="clip")
         records = np.empty(len(windows), CONTEXT_DTYPE)
         records["index"], records["end_time"] = windows, values("end_time")
