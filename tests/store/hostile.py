@@ -40,16 +40,20 @@ def edit_manifest(store: Path, edit: Callable[[dict[str, Any]], object]) -> None
 
 
 def edit_values(store: Path, name: str, edit: Callable[[np.ndarray], object]) -> None:
-    """Change the values of a per-window array of one chunk."""
+    """Change the values of a per-window array."""
     opened = MatrixStore.open(store)
     spec = next(one for one in opened.spec.labels if one.name == name)
     values = np.array(getattr(opened, name)[:])
     edit(values)
-    encoded = encode(values, spec.codec)
-    (store / spec.file(0)).write_bytes(encoded)
+    size = spec.chunk_shape[0]
+    padded = np.zeros((-(-len(values) // size) * size, *values.shape[1:]), values.dtype)
+    padded[: len(values)] = values
+    encoded = [encode(padded[at : at + size], spec.codec) for at in range(0, len(padded), size)]
+    for number, chunk in enumerate(encoded):
+        (store / spec.file(number)).write_bytes(chunk)
     step = opened.chunk_windows
     parts = [crc32c(values[at : at + step].tobytes()) for at in range(0, len(values), step)]
-    _describe(store, name, [encoded], part_crc32c=np.array(parts, np.uint32))
+    _describe(store, name, encoded, part_crc32c=np.array(parts, np.uint32))
 
 
 def edit_payloads(store: Path, edit: Callable[[bytes], bytes]) -> None:

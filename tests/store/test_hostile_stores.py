@@ -86,6 +86,19 @@ def test_a_value_outside_of_what_it_counts_is_an_error(rows, name, value):
     assert not opened.verify().ok
 
 
+def test_a_wrong_value_among_chunks_read_together_is_told_by_its_own(make_store, monkeypatch):
+    monkeypatch.setattr("grandbatch.store.format.LABEL_CHUNK_WINDOWS", 32)
+    store = make_store(400, layout="rows", overlap=47, name="s.zarr")
+    edit_values(store.path, "start", lambda values: values.__setitem__(-1, 10_000))
+    opened = gb.MatrixStore.open(store.path)
+    last = opened.n_chunks - 1
+    with pytest.raises(DamagedStoreError) as alone:
+        opened.read_values([last], ["start"])
+    with pytest.raises(DamagedStoreError) as together:
+        opened.read_values([0, 1, last], ["start"])
+    assert str(together.value) == str(alone.value)
+
+
 def test_first_rows_that_break_more_often_than_segments_do_are_an_error(make_store):
     store = make_store(400, overlap=40, name="s.zarr")
     edit_values(store.path, "first_row", lambda values: values.__setitem__(slice(0, 9, 2), 0))

@@ -205,7 +205,9 @@ class ArrayReader:
                 raise self._damaged(
                     start // size, f"values {start} to {stop} do not give their crc32c"
                 )
-        self._check_values(parts[0][1] // size, values)
+        if not self._is_inside(values):
+            for (_, start, stop), some in zip(parts, values, strict=True):
+                self._check_values(start // size, some[: stop - start])
         return values
 
     def _read_near(
@@ -258,13 +260,15 @@ class ArrayReader:
 
     def _check_values(self, chunk: int, values: Array) -> None:
         """Refuse what would be looked for outside of what it counts."""
-        if self.most is None or not values.size:
-            return
-        # one look for both ends: what is below 0 is very large
-        found = values.view(f"u{values.itemsize}").max()
-        if found > self.most:
+        if not self._is_inside(values):
             wrong = values[(values < 0) | (values > self.most)][0]
             raise self._damaged(chunk, f"it holds {wrong}, outside of 0 to {self.most}")
+
+    def _is_inside(self, values: Array) -> bool:
+        if self.most is None or not values.size:
+            return True
+        # one look for both ends: what is below 0 is very large
+        return bool(values.view(f"u{values.itemsize}").max() <= self.most)
 
     def check(self, chunk: int) -> None:
         """Read a chunk and check its sha256 too, and that it decodes."""
