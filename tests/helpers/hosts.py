@@ -352,7 +352,7 @@ def _start_s3(host: Host) -> None:
     host.start(
         _weed(), "server", f"-dir={host.disk}", f"-ip={host.address}", "-s3",
         f"-s3.config={config}",
-        "-filer", "-volume.max=30", "-master.volumeSizeLimitMB=64",
+        "-filer", "-volume.max=1000", "-volume.minFreeSpace=16MiB", "-master.volumeSizeLimitMB=64",
         log="s3",
     )  # fmt: skip
     made = host.run(sys.executable, "-c", _BUCKET)
