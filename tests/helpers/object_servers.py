@@ -82,7 +82,7 @@ def _start(folder: Path, command: str) -> tuple[subprocess.Popen[bytes], str]:
             [
                 *(command, "server", "-filer", "-s3", f"-dir={folder}"),
                 *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.volumeSizeLimitMB=64"),
-                # by itself it counts volumes by the disk's free part and writes no more at the last 1 %
+                # by itself it counts volumes by what is free, and writes no more at the last 1 %
                 *("-volume.max=1000", "-volume.minFreeSpace=16MiB"),
                 *(f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
                 *flags,
