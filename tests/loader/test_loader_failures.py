@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 import grandbatch as gb
 from grandbatch.errors import DamagedStoreError, StoreChangedError
 from grandbatch.loader import batches
+from grandbatch.loader.stream import _Queue
 from grandbatch.loader.table import Table
 
 
@@ -35,7 +37,7 @@ def test_who_waits_for_a_block_helps_to_decode_it(store, monkeypatch):
         name = threading.current_thread().name
         names.add(name.rpartition("_")[0] or name)
         if name.startswith("grandbatch-decode"):
-            assert helped.wait(20), "nobody else decodes"
+            assert helped.wait(120), "nobody else decodes"
         fill(table, slot, chunk, files)
         helped.set()
 
@@ -49,11 +51,8 @@ def threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("grandbatch")]
 
 
-def assert_no_threads(within=2.0):
-    deadline = time.monotonic() + within
-    while threads() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert threads() == []
+def assert_no_threads():
+    wait_until(lambda: not threads(), told=threads)
 
 
 def open_files():
@@ -142,47 +141,82 @@ def test_a_damaged_value_costs_no_windows_of_chunks_that_were_read_with_it(store
     assert [n for batch in seen for n in batch.index.tolist()] == list(range(chunk * 16))
 
 
-@pytest.fixture
-def slow_reading(monkeypatch):
-    """Chunks that take 50 ms each, and a count of them."""
-    reads = []
-    read = gb.MatrixStore.read_chunk
+class Reading:
+    """Chunks as they are read, each in its time: what happens meanwhile may take its own."""
 
-    def slowly(self, chunk, *more):
-        reads.append(chunk)
+    def __init__(self, patch):
+        self.chunks = []
+        self.interrupt_at = None
+        self.answered = threading.Event()
+        self.held, self.let_go = False, threading.Event()
+        read = gb.MatrixStore.read_chunk
+
+        def slowly(store, chunk, *more):
+            self.chunks.append(chunk)
+            self.take_time(len(self.chunks))
+            return read(store, chunk, *more)
+
+        patch.setattr(gb.MatrixStore, "read_chunk", slowly)
+
+    def take_time(self, number):
+        main = threading.main_thread()
+        if self.interrupt_at is not None and number >= self.interrupt_at:
+            if number == self.interrupt_at:
+                signal.pthread_kill(main.ident, signal.SIGINT)
+            if threading.current_thread() is not main:
+                # no other chunk is begun before the interrupt was heard, and could be answered
+                assert self.answered.wait(120)
+                time.sleep(0.5)
+        elif self.held:
+            assert self.let_go.wait(120)
         time.sleep(0.05)
-        return read(self, chunk, *more)
 
-    monkeypatch.setattr(gb.MatrixStore, "read_chunk", slowly)
-    return reads
+    def hear(self, *_):
+        self.answered.set()
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def reading(monkeypatch):
+    """Chunks that take 50 ms each, and a count of them."""
+    before = signal.getsignal(signal.SIGINT)
+    found = Reading(monkeypatch)
+    signal.signal(signal.SIGINT, found.hear)
+    yield found
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
-def test_ctrl_c_ends_reading_at_once_and_the_next_loop_starts_clean(store, slow_reading, prefetch):
+def test_ctrl_c_ends_reading_at_once_and_the_next_loop_starts_clean(store, reading, prefetch):
     stream = make_stream(store, prefetch, shuffle_chunks=20)
-    main = threading.main_thread().ident
-    timer = threading.Timer(0.12, signal.pthread_kill, (main, signal.SIGINT))
-    timer.start()
+    # the block has 20 chunks, two at a time
+    reading.interrupt_at = 5
     with pytest.raises(KeyboardInterrupt):
         list(stream)
-    assert_no_threads(within=0.3)
-    timer.join()
-    # the block has 20 chunks, two at a time
-    assert len(slow_reading) < 12
+    assert len(reading.chunks) < 12
+    assert_no_threads()
+    assert len(reading.chunks) < 12
+    reading.interrupt_at = None
     # what had been decoded is kept, but for a chunk that was cut short in the caller's own thread
     assert sum(len(batch) for batch in stream) == len(store)
-    assert set(slow_reading) == set(range(store.n_chunks))
-    assert len(slow_reading) <= store.n_chunks + (prefetch == 0)
+    assert set(reading.chunks) == set(range(store.n_chunks))
+    assert len(reading.chunks) <= store.n_chunks + (prefetch == 0)
 
 
-def test_closing_a_stream_does_not_wait_for_a_whole_block(store, slow_reading):
-    stream = make_stream(store, 2, shuffle_chunks=4)
-    batches = iter(stream)
+def test_closing_a_stream_does_not_wait_for_a_whole_block(store, reading, monkeypatch):
+    close = _Queue.close
+
+    def close_and_let_go(queue):
+        close(queue)
+        reading.let_go.set()
+
+    monkeypatch.setattr(_Queue, "close", close_and_let_go)
+    batches = iter(make_stream(store, 2, shuffle_chunks=4))
     next(batches)
-    time.sleep(0.02)
-    done = len(slow_reading)
+    reading.held = True
+    done = len(reading.chunks)
     batches.close()
-    assert len(slow_reading) <= done + 2
+    assert len(reading.chunks) <= done + 2
     assert_no_threads()
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from waiting import wait_until
 
 import grandbatch as gb
 from grandbatch.errors import UsageError
@@ -40,10 +41,7 @@ def stream_threads():
 
 
 def assert_no_threads():
-    deadline = time.monotonic() + 60
-    while stream_threads() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert stream_threads() == []
+    wait_until(lambda: not stream_threads(), told=stream_threads)
 
 
 def sequence(batches):
@@ -99,7 +97,8 @@ def test_no_more_is_prepared_than_asked_for(loader, monkeypatch):
     running = iter(gb.DataStreamer(loader, 3))
     for handed_over in range(1, 6):
         next(running)
-        time.sleep(0.02)
+        wait_until(lambda wanted=handed_over + 3: len(prepared) >= wanted, told=prepared.copy)
+        time.sleep(0.02)  # in which more would come
         assert len(prepared) == handed_over + 3
     running.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -97,6 +96,5 @@ def test_the_lock_dies_with_its_holder(tmp_path):
         holder.stdout.readline()
         holder.kill()
         holder.wait()
-    began = time.monotonic()
-    with p.builder_lock(store):
-        assert time.monotonic() - began < 5
+    with p.builder_lock(store, wait=False):
+        pass
