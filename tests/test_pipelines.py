@@ -6,13 +6,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from simulated import write_bars
+from waiting import wait_until
 
 import grandbatch as gb
 from grandbatch.checkpoint import read_checkpoint
@@ -104,10 +104,11 @@ def test_a_pipeline_ended_by_ctrl_c_goes_on_to_the_same_result(train, tmp_path):
         [*command, "--out", str(tmp_path / "ended")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as child:  # fmt: skip
-        deadline = time.monotonic() + 120
-        while child.poll() is None and not list((tmp_path / "ended").glob("fold-*/*/*.ckpt")):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(
+            lambda: list((tmp_path / "ended").glob("fold-*/*/*.ckpt")),
+            lambda: child.poll() is not None,
+            child.stderr.read,
+        )
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate()
     assert child.returncode == 130, errors

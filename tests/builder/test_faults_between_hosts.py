@@ -8,6 +8,7 @@ import time
 import pytest
 from building_on_hosts import begin, command, put_bars, two_workers
 from hosts import NO_HOSTS, can_make_hosts
+from waiting import wait_until
 from wire import SLOW_DOWN
 
 pytestmark = pytest.mark.slow
@@ -28,37 +29,31 @@ def bars(cluster, tmp_path_factory):
     return put_bars(cluster, tmp_path_factory.mktemp("bars"))
 
 
-def wait_until(true, process, cluster, log):
-    """Wait for a condition that a build under way must see before it ends."""
-    deadline = time.monotonic() + 120
-    while not true():
-        assert process.poll() is None, cluster.told(log)
-        assert time.monotonic() < deadline, cluster.told(log)
-        time.sleep(0.05)
-
-
 def test_a_worker_that_is_cut_off_and_a_server_that_fails_cost_time_and_nothing_else(cluster, bars):
     builder = begin(cluster, "cli", "slow-wire/s.zarr", lease_seconds=60.0)
     wire, host, log = cluster.wire, cluster.hosts["w1"], "build-slow-wire-s.zarr"
+
+    def wait_for(found):
+        wait_until(found, lambda: builder.poll() is not None, lambda: cluster.told(log))
 
     def fails(times, **how):
         for name, value in how.items():
             setattr(wire, name, value)
         wire.drop()
         before = wire.faults
-        wait_until(lambda: wire.faults - before >= times, builder, cluster, log)
+        wait_for(lambda: wire.faults - before >= times)
 
     host.cut_off()
     ends = time.monotonic() + OUTAGE_SECONDS
     fails(4, answer=SLOW_DOWN)
-    wait_until(lambda: time.monotonic() > ends, builder, cluster, log)
+    wait_for(lambda: time.monotonic() > ends)
     wire.well()
     fails(4, down=True)
     wire.well()
     fails(4, cut_after=30)
     wire.well()
     before, wire.stalled = wire.requests, True
-    wait_until(lambda: wire.requests > before, builder, cluster, log)
+    wait_for(lambda: wire.requests > before)
     wire.drop()
     wire.well()
     # given up by Dask's own patience, half a minute; the other one does its part
@@ -97,7 +92,11 @@ def test_a_worker_that_joins_late_without_credentials_is_named_and_the_same_comm
     wire = cluster.wire
     wire.answer, before = SLOW_DOWN, wire.faults
     again = cluster.hosts["cli"].start(*command(cluster, "slow-late/s.zarr"), log="again")
-    wait_until(lambda: wire.faults - before >= 6, again, cluster, "again")
+    wait_until(
+        lambda: wire.faults - before >= 6,
+        lambda: again.poll() is not None,
+        lambda: cluster.told("again"),
+    )
     wire.well()
     assert again.wait(240) == 0, cluster.told("again")
     assert json.loads(cluster.told("again").splitlines()[-1])["resumed_chunks"] > 0

@@ -8,11 +8,11 @@ import select
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from advice import offers, words
 from simulated import write_bars
+from waiting import wait_until
 
 import grandbatch as gb
 from grandbatch.bars.inputs.files import standing_of_folder
@@ -30,18 +30,45 @@ from grandbatch.errors import (
     UsageError,
 )
 
-SETTLE = 0.5
+SETTLE = 30.0
+
+# as the command, but that its time passes as it is told to, and that it counts its looks
+_BY_ANOTHER_CLOCK = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from grandbatch.cli import main, watching
+
+clock, looks = Path(sys.argv.pop(1)), Path(sys.argv.pop(1))
+look = watching.Watcher.look
+
+def counted(watcher):
+    with looks.open("a") as file:
+        file.write("x")
+    return look(watcher)
+
+watching.Watcher.look = counted
+watching.time = SimpleNamespace(
+    monotonic=lambda: float(clock.read_text()), sleep=time.sleep, time_ns=time.time_ns
+)
+sys.argv[0] = "grandbatch"
+main()
+"""
 
 
 class Watched:
-    """A `grandbatch watch` in a process of its own."""
+    """A `grandbatch watch` in a process of its own, whose time passes only as it is told to."""
 
     def __init__(self, folder, store, *flags):
+        self.now = 0.0
+        self.clock, self.looks = store.with_name("clock"), store.with_name("looks")
+        self.looks.write_text("")
+        self.let_pass(0)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "grandbatch", "watch", "strategic", str(folder), "--store",
-             str(store), "--every", "0.1", "--settle", str(SETTLE), "--scheduler", "sync",
-             "--no-durable", "--json", *flags],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-c", _BY_ANOTHER_CLOCK, str(self.clock), str(self.looks),
+             "watch", "strategic", str(folder), "--store", str(store), "--every", "0.02",
+             "--settle", str(SETTLE), "--scheduler", "sync", "--no-durable", "--json", *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
         )  # fmt: skip
 
     def __enter__(self):
@@ -51,14 +78,40 @@ class Watched:
         self.process.kill()
         self.process.communicate()
 
+    def let_pass(self, seconds):
+        self.now += seconds
+        partial = self.clock.with_suffix(".partial")
+        partial.write_text(str(self.now))
+        partial.rename(self.clock)
+
+    def look(self):
+        """Wait until a look at what stands there now is over, and all that came of it."""
+        before = self.looks.stat().st_size
+        wait_until(
+            # one may have begun before
+            lambda: self.looks.stat().st_size >= before + 3,
+            lambda: self.process.poll() is not None,
+            self.process.stderr.read,
+        )
+
+    def has_told(self):
+        """Whether it has printed what `event` would return."""
+        return bool(select.select([self.process.stdout], [], [], 0)[0])
+
     def event(self):
         """Wait for the next line that it prints."""
-        assert select.select([self.process.stdout], [], [], 60)[0], "nothing for a minute"
+        wait_until(self.has_told)
         return json.loads(self.process.stdout.readline())
+
+    def settled(self):
+        """Let files come to rest as they stand, and wait for what comes of it."""
+        self.look()
+        self.let_pass(SETTLE)
+        return self.event()
 
     def end(self, number):
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=60)
+        out, err = self.process.communicate()
         assert out == b""
         return self.process.returncode, err.decode()
 
@@ -78,25 +131,29 @@ def test_a_store_follows_a_folder_that_grows_past_a_bad_file_until_it_is_ended(t
     folder.mkdir()
     with Watched(folder, store, "--chunk-windows", "4") as watched:
         (folder / "a.csv").write_text(head + "".join(parts[0]))
-        first = watched.event()
+        first = watched.settled()
         assert (first["event"], first["new_files"], first["n_rows"]) == ("built", ["a.csv"], 900)
         # comes in pieces, as over a slow line: it is read once it is whole
+        text = head + "".join(parts[1])
         with (folder / "b.csv").open("w") as file:
-            for line in [head, *parts[1]]:
-                file.write(line)
+            for at in range(0, len(text), 3_000):
+                file.write(text[at : at + 3_000])
                 file.flush()
-                time.sleep(SETTLE / 200)
-        second = watched.event()
+                watched.look()
+                watched.let_pass(0.9 * SETTLE)
+                watched.look()
+                assert not watched.has_told()
+        second = watched.settled()
         assert (second["event"], second["new_files"]) == ("built", ["b.csv"])
         assert second["n_rows"] == 1200
         assert second["new_windows"] == second["n_windows"] - first["n_windows"] > 0
         (folder / "c.csv").write_text("timestamp,open\nnothing\n")
-        failed = watched.event()
+        failed = watched.settled()
         assert failed["event"] == "failed"
         assert "c.csv" in failed["error"]
         assert gb.MatrixStore.open(store).fingerprint == second["fingerprint"]
         (folder / "c.csv").write_text(head + "".join(parts[2]))
-        third = watched.event()
+        third = watched.settled()
         assert (third["event"], third["new_files"], third["n_rows"]) == ("built", ["c.csv"], 1500)
         code, err = watched.end(signal.SIGTERM)
     assert code == 130
@@ -118,14 +175,12 @@ def test_a_watch_trains_on_what_is_new_and_goes_on_where_it_was_killed(tmp_path,
     flags = ("--overlap", "47", "--train", "--checkpoint-dir", str(run), "--batch-size", "16",
              "--checkpoint-frequency", "2")  # fmt: skip
     with Watched(folder, store, *flags) as watched:
-        first = watched.event()
-        while not list(run.glob("*.ckpt")):
-            assert watched.process.poll() is None
-            time.sleep(0.01)
+        first = watched.settled()
+        wait_until(lambda: list(run.glob("*.ckpt")), lambda: watched.process.poll() is not None)
     # killed in the middle of its training, if not behind it: that is over before the store grows
     (folder / "b.csv").write_text(head + "".join(parts[1]))
     with Watched(folder, store, *flags) as watched:
-        told = [watched.event()]
+        told = [watched.settled()]
         while told[-1]["event"] != "trained" or told[-1]["windows"] == first["n_windows"]:
             told.append(watched.event())
         assert watched.end(signal.SIGTERM)[0] == 130

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hosts import Cluster, digests, shared_nothing
 from simulated import write_bars
+from waiting import wait_until
 
 import grandbatch as gb
 
@@ -71,13 +71,12 @@ def begin(cluster, host, store, lease_seconds=6.0):
     script = script.replace("LASTS", str(lease_seconds))
     command = (sys.executable, "-c", script, *call(cluster, store))
     process = cluster.hosts[host].start(*command, log=log)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if wrote.exists() and wrote.read_text().count(store) >= 3:
-            return process
-        assert process.poll() is None, cluster.told(log)
-        time.sleep(0.02)
-    raise TimeoutError("no chunk is written")
+    wait_until(
+        lambda: wrote.exists() and wrote.read_text().count(store) >= 3,
+        lambda: process.poll() is not None,
+        lambda: cluster.told(log),
+    )
+    return process
 
 
 # as workers, but that files of some stores take a while

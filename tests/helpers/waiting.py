@@ -15,9 +15,12 @@ T = TypeVar("T")
 def wait_until(
     found: Callable[[], T],
     ended: Callable[[], object] = lambda: False,
-    told: Callable[[], object] = lambda: "it never came",
+    told: Callable[[], object] = lambda: None,
 ) -> T:
-    """Wait for something, and return it; whatever it comes of must not have `ended` without it."""
+    """Wait for something, and return it.
+
+    What it comes of must not have `ended` without it; then it is asked what it `told`.
+    """
     deadline = time.monotonic() + SECONDS
     while True:
         # asked for first: what comes last, right before the end, has come
@@ -25,5 +28,5 @@ def wait_until(
         if it := found():
             return it
         assert not over, told()
-        assert time.monotonic() < deadline, told()
+        assert time.monotonic() < deadline, f"nothing for {SECONDS} s"
         time.sleep(0.005)

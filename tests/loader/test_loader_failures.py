@@ -52,7 +52,7 @@ def threads():
 
 
 def assert_no_threads():
-    wait_until(lambda: not threads(), told=threads)
+    wait_until(lambda: not threads())
 
 
 def open_files():

@@ -41,7 +41,7 @@ def stream_threads():
 
 
 def assert_no_threads():
-    wait_until(lambda: not stream_threads(), told=stream_threads)
+    wait_until(lambda: not stream_threads())
 
 
 def sequence(batches):
@@ -97,7 +97,7 @@ def test_no_more_is_prepared_than_asked_for(loader, monkeypatch):
     running = iter(gb.DataStreamer(loader, 3))
     for handed_over in range(1, 6):
         next(running)
-        wait_until(lambda wanted=handed_over + 3: len(prepared) >= wanted, told=prepared.copy)
+        wait_until(lambda wanted=handed_over + 3: len(prepared) >= wanted)
         time.sleep(0.02)  # in which more would come
         assert len(prepared) == handed_over + 3
     running.close()

@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from simulated import write_bars
+from waiting import wait_until
 
 import grandbatch as gb
 from grandbatch.batch import MatrixBatch
@@ -153,7 +153,7 @@ def test_another_number_of_ranks_goes_on_and_every_window_comes_once(store, runs
 @pytest.mark.slow
 def test_ctrl_c_ends_all_ranks_of_the_command_after_the_same_batch(store, tmp_path):
     checkpoints, traces = tmp_path / "c", [tmp_path / "trace", tmp_path / "trace.1"]
-    flags = "--epochs 40 --batch-size 16 --checkpoint-frequency 1000 --run-length 4 --json"
+    flags = "--epochs 4000 --batch-size 16 --checkpoint-frequency 1000 --run-length 4 --json"
     command = [
         *TORCHRUN, "-m", "grandbatch", "train", "strategic", "--store", str(store.path),
         "--checkpoint-dir", str(checkpoints), "--trace", str(traces[0]), *flags.split(),
@@ -161,10 +161,11 @@ def test_ctrl_c_ends_all_ranks_of_the_command_after_the_same_batch(store, tmp_pa
     with subprocess.Popen(
         command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
-        deadline = time.monotonic() + 120
-        while child.poll() is None and not (traces[0].exists() and lines(traces[0])[8:]):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(
+            lambda: traces[0].exists() and lines(traces[0])[8:],
+            lambda: child.poll() is not None,
+            child.stderr.read,
+        )
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate()
     assert child.returncode != 0

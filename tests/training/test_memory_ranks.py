@@ -71,7 +71,7 @@ def run(store, folder, *, limits=("8GiB", "8GiB"), take=(0, 0), leak=(0, 0)):
     ]  # fmt: skip
     told = []
     for rank in ranks:
-        out, errors = rank.communicate(timeout=100)
+        out, errors = rank.communicate()
         assert rank.returncode == 0, errors
         told.append(json.loads(out))
     return told

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from cgroups import inside, memory_cgroup
 from simulated import write_bars
+from waiting import wait_until
 
 import grandbatch as gb
 from grandbatch.errors import UsageError
@@ -147,12 +148,8 @@ def test_a_cache_larger_than_memory_is_done_without(large_store, tmp_path):
     assert "do not fit" in without["reason"]
 
 
-def wait_for(condition, child, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert child.poll() is None, child.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+def wait_for(condition, child):
+    wait_until(condition, lambda: child.poll() is not None, child.communicate)
 
 
 @pytest.mark.slow
@@ -268,5 +265,5 @@ def test_ctrl_c_while_memory_is_short_is_answered(store, tmp_path):
     with limited(call, 700 * MIB) as (child, _):
         wait_for(lambda: decisions(tmp_path / "c", "hold"), child)
         child.send_signal(signal.SIGINT)
-        child.communicate(timeout=120)
+        child.communicate()
     assert gb.CheckpointManager(tmp_path / "c", content_id=store.content_id).load() is not None

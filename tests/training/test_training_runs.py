@@ -6,16 +6,36 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from object_servers import put_store
 from simulated import write_bars
+from waiting import wait_until
 
 import grandbatch as gb
 from grandbatch.experiment.judging import Candidate
 
 STEPS = 60
+AHEAD = 10
+"""Batches that a training which is to be ended early may be further than was asked for."""
+
+# as the command, but that no line follows until there is a file, once as many are there as LINES
+_NO_FURTHER = """
+import sys, time
+from pathlib import Path
+from grandbatch.cli import main, training
+
+write = training._write_trace
+
+def write_no_further(file, result):
+    write(file, result)
+    while Path(file.name).read_text().count("\\n") >= LINES and not Path("GO-ON").exists():
+        time.sleep(0.005)
+
+training._write_trace = write_no_further
+sys.argv[0] = "grandbatch"
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +44,10 @@ def store(tmp_path_factory):
     return gb.build_store(write_bars(folder / "b.csv", 2400), folder / "s.zarr", overlap=40)
 
 
-def command(store, folder):
+def command(store, folder, *python):
     return [
-        sys.executable, "-m", "grandbatch", "train", "strategic", "--store", str(store.path),
+        sys.executable, *(python or ("-m", "grandbatch")),
+        "train", "strategic", "--store", str(store.path),
         "--checkpoint-dir", str(folder / "c"), "--epochs", "6", "--batch-size", "32",
         "--checkpoint-frequency", "8", "--trace", str(folder / "trace.jsonl"), "--json",
     ]  # fmt: skip
@@ -50,24 +71,32 @@ def finish(store, folder, *flags):
 
 def trace(folder):
     path = folder / "trace.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if not path.exists():
+        return []
+    # the last one may be on its way
+    return [json.loads(line) for line in path.read_text().splitlines(True) if line.endswith("\n")]
 
 
 def end_early(store, folder, after, with_signal, *flags):
-    """Start a training and signal it once it has trained on `after` batches."""
+    """Start a training and signal it once it has trained on `after` batches, or a few more."""
     folder.mkdir(exist_ok=True)
+    go_on = folder / "go on"
+    go_on.unlink(missing_ok=True)
+    script = _NO_FURTHER.replace("LINES", str(after + AHEAD)).replace("GO-ON", str(go_on))
     with subprocess.Popen(
-        [*command(store, folder), *flags],
+        [*command(store, folder, "-c", script), *flags],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as child:
-        deadline = time.monotonic() + 120
-        while len(trace(folder)) < after and child.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_until(
+            lambda: len(trace(folder)) >= after,
+            lambda: child.poll() is not None,
+            child.stderr.read,
+        )
         child.send_signal(with_signal)
+        go_on.touch()
         _, errors = child.communicate()
         return child.returncode, errors
 
