@@ -21,6 +21,11 @@ class _Unless(int):
     """A default that gives way to what the store says: it is not what a person has given."""
 
 
+def is_given(value: int) -> bool:
+    """Whether a person has given a value, which then holds for any store."""
+    return not isinstance(value, _Unless)
+
+
 @dataclass(frozen=True)
 class BatchConfig:
     """How batches are formed, prefetched and checkpointed.
@@ -51,8 +56,9 @@ class BatchConfig:
     """Share of the memory limit, in percent, that the process tree may use."""
     checkpoint_frequency: int = 100
     """Steps between two checkpoints."""
-    cache_bytes: int = DEFAULT_CACHE_BYTES
-    """Bound of the cache of decoded chunks, in bytes; 0 keeps none."""
+    cache_bytes: int = _Unless(DEFAULT_CACHE_BYTES)
+    """Bound of the cache of decoded chunks, in bytes; 0 keeps none. By default 64 MiB, or 256 MiB
+    with the labels of a store at a URL that is not kept on a disk."""
     num_workers: int = 2
     """Threads that decode chunks ahead, at most one less than there are cores: a loop that would
     wait for them helps. They never change the order."""

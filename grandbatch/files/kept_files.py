@@ -12,9 +12,11 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,6 +81,9 @@ class FileKeeper:
             ) from None
         self._changing = threading.Condition()
         self._waiting: deque[Original] = deque()
+        self._claiming = threading.Lock()
+        self._unclaimed: dict[str, Original] = {}
+        self._claimed: dict[str, Path | None] = {}
         self._known: set[str] = set()
         self._refused: set[str] = set()
         self._fetchers = self._held = 0
@@ -105,6 +110,7 @@ class FileKeeper:
                 if source.name not in self._known and not self.has(source):
                     self._known.add(source.name)
                     self._waiting.append(source)
+                    self._unclaimed[source.name] = source
             for _ in range(min(FETCHERS - self._fetchers, len(self._waiting))):
                 self._fetchers += 1
                 threading.Thread(target=self._fetch_all, name="grandbatch-fetch").start()
@@ -152,6 +158,8 @@ class FileKeeper:
                 self._changing.notify_all()
         with self._changing:
             self._fetchers -= 1
+            if not self._fetchers:
+                self._give_up_claims()
             self._changing.notify_all()
 
     def _fetch(self, source: Original) -> bool:
@@ -177,48 +185,92 @@ class FileKeeper:
         return True
 
     def _is_wanting(self, source: Original) -> bool:
-        return not self.has(source) and not any(self._on_their_way(source))
-
-    def _on_their_way(self, source: Original) -> Iterator[Path]:
-        """Give what other fetchers have of a file; what was given up goes."""
-        for path in self.folder.glob(f"{source.name}.*{TEMPORARY_SUFFIX}"):
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime < _GIVEN_UP_SECONDS:
-                    yield path
-                else:
-                    path.unlink(missing_ok=True)
+        return not self.has(source) and source.name not in self._look_around().coming
 
     def _claim(self, source: Original) -> Path | None:
-        """Take room for a file, all its bytes at once; None where there is none, or it comes."""
+        """Take room for a file, all its bytes at once; None where there is none, or it comes.
+
+        And for those that wait behind it: to take it means to look at the whole folder while no
+        other process does.
+        """
         from filelock import FileLock
 
-        with FileLock(self.folder / "room.lock"):
-            if self.has(source) or any(self._on_their_way(source)):
-                return None
-            if not self._make_room(source.n_bytes):
-                return None
-            aside = self.folder / f"{source.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
-            with aside.open("xb") as file:
-                file.truncate(source.n_bytes)
-            return aside
+        with self._claiming:
+            if source.name not in self._claimed:
+                with self._changing:
+                    some = list(islice(self._unclaimed.values(), FETCHERS))
+                    for one in some:
+                        del self._unclaimed[one.name]
+                with FileLock(self.folder / "room.lock"):
+                    self._claim_all(some)
+            return self._claimed.pop(source.name)
 
-    def _make_room(self, n_bytes: int) -> bool:
-        """See to it that so many bytes more keep within the bound; False where they can't."""
-        used, oldest, now = 0, [], time.time()
+    def _claim_all(self, sources: Sequence[Original]) -> None:
+        self._claimed |= dict.fromkeys(one.name for one in sources)
+        found = self._look_around()
+        for source in sources:
+            if self.has(source) or source.name in found.coming:
+                continue
+            if found.make_room(source.n_bytes, self._max_bytes):
+                aside = self.folder / f"{source.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+                with aside.open("xb") as file:
+                    file.truncate(source.n_bytes)
+                self._claimed[source.name] = aside
+
+    def _give_up_claims(self) -> None:
+        for aside in self._claimed.values():
+            if aside is not None:
+                with suppress(OSError):
+                    aside.unlink(missing_ok=True)
+        self._claimed.clear()
+
+    def _look_around(self) -> _Folder:
+        """Look at what is kept, and what comes; of what was given up nothing stays."""
+        used, old, coming, now = 0, [], set(), time.time()
         for entry in os.scandir(self.folder):
             with suppress(OSError):
                 status = entry.stat(follow_symlinks=False)
+                age = now - status.st_mtime
+                if entry.name.endswith(TEMPORARY_SUFFIX):
+                    if age >= _GIVEN_UP_SECONDS:
+                        Path(entry.path).unlink(missing_ok=True)
+                        continue
+                    coming.add(entry.name.removesuffix(TEMPORARY_SUFFIX).rpartition(".")[0])
+                elif age > _IN_USE_SECONDS:
+                    old.append((status.st_mtime, status.st_size, entry.path))
                 used += status.st_size
-                given_up = _GIVEN_UP_SECONDS if entry.name.endswith(TEMPORARY_SUFFIX) else 0
-                if now - status.st_mtime > max(_IN_USE_SECONDS, given_up):
-                    oldest.append((status.st_mtime, status.st_size, entry.path))
-        for _, size, path in sorted(oldest):
-            if used + n_bytes <= self._max_bytes:
-                break
+        return _Folder(used, sorted(old, reverse=True), coming)
+
+
+@dataclass
+class _Folder:
+    """What is in the folder.
+
+    Parameters
+    ----------
+    used : int
+        Bytes of all files, also of what isn't there yet of those that come.
+    old : list of (float, int, str)
+        Time, bytes and path of those that may go, the oldest last.
+    coming : set of str
+        Names of those that somebody fetches.
+    """
+
+    used: int
+    old: list[tuple[float, int, str]]
+    coming: set[str]
+
+    def make_room(self, n_bytes: int, max_bytes: int) -> bool:
+        """Take so many bytes more, for which old files go; False where they wouldn't be within."""
+        while self.old and self.used + n_bytes > max_bytes:
+            _, size, path = self.old.pop()
             with suppress(OSError):
                 Path(path).unlink()
-                used -= size
-        return used + n_bytes <= self._max_bytes
+                self.used -= size
+        has_room = self.used + n_bytes <= max_bytes
+        if has_room:
+            self.used += n_bytes
+        return has_room
 
 
 class _KeptFile:

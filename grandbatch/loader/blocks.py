@@ -26,6 +26,8 @@ from grandbatch.values.arrays import Int32
 
 _REQUESTS, _REQUESTED_BYTES = 32, 32 * 2**20
 """Threads where each waits for a server, at most, and decoded bytes of what they wait for."""
+_SMALL_REQUESTS = 64
+"""Threads where each waits for the labels of chunks, at most, where they come with the chunks."""
 _TOGETHER, _TURNS = 16, 4
 """Chunks whose labels are read together, at most, and how often each thread takes some."""
 _FEW = 4
@@ -112,16 +114,21 @@ class BlockFeed:
         self._taking = threading.Lock()
         store = self._store = tables[0].store
         self._far = not store.is_near
-        store.fetch(chunk for share in shares for chunk in order.block_chunks(share.block))
-        tables[0].labels.begin(
-            chunk for share in shares for chunk in order.block_chunks(share.block).tolist()
-        )
+        # block by block, and as they are taken from each
+        chunks = [
+            chunk for share in shares for chunk in np.sort(order.block_chunks(share.block)).tolist()
+        ]
+        store.fetch(chunks)
         self._around = self._neighbours() if self._far and self._resident else {}
         self._threads = max(1, min(threads, available_cores() - 1))
         if self._far:
             requests = min(_REQUESTS, _REQUESTED_BYTES // store.spec.data.chunk_bytes)
             self._threads = max(self._threads, requests)
         self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="grandbatch-decode")
+        self._asking = ThreadPoolExecutor(_SMALL_REQUESTS, "grandbatch-ask") if self._far else None
+        self._fetch()
+        # behind the first chunks, which are more bytes, and are to be decoded
+        tables[0].labels.begin(chunks)
 
     def __iter__(self) -> Iterator[ShuffleBlock]:
         """Give blocks; asking for the next gives the last one's table back."""
@@ -136,6 +143,8 @@ class BlockFeed:
         """Stop the threads; each ends its chunk first."""
         self._closed = True
         self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._asking is not None:
+            self._asking.shutdown()
 
     def _fetch(self) -> bool:
         """Start on the next blocks, as far as tables are free; tell whether any is on its way."""
@@ -206,7 +215,7 @@ class BlockFeed:
         return [every[at : at + size] for at in range(0, len(every), size)]
 
     def _decode(self, table: Table, todo: deque[list[tuple[int, int]]]) -> None:
-        with OpenFiles() as files:
+        with OpenFiles(self._asking) as files:
             while not (self._closed or self._stopped.is_set()):
                 # at once: whoever finds nothing to do goes on to the next block, and must not
                 # find there what another has taken from this one and not claimed yet

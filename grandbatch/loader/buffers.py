@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from grandbatch.config import is_given
 from grandbatch.loader.context.room import ContextRoom
 from grandbatch.loader.context.slots import ChunkCache, SlotContexts
 from grandbatch.loader.context.table import ContextTable
@@ -18,7 +19,8 @@ from grandbatch.loader.table import SlotShape, Table, table_bytes
 from grandbatch.store import MatrixStore
 
 _FAR = 4
-"""So many times `cache_bytes` are kept of the labels of a store whose chunks are requests."""
+"""So many times `cache_bytes` are kept of the labels of a store whose chunks are requests, and of
+both together, unless a person has given what the bound is."""
 
 
 class Buffers:
@@ -60,13 +62,16 @@ class Buffers:
         self._shape = SlotShape.of(store)
         block = min(shuffle_chunks, n_chunks)
         self._rooms, self._cache_bytes = rooms, cache_bytes
-        two, every = self._bytes_of([block, block]), self._bytes_of([n_chunks])
-        self.resident = every <= max(two, cache_bytes)
-        self._n_slots = [n_chunks] if self.resident else [block, block]
         self.label_dtype = label_dtype(store)
+        n_label_bytes = len(store) * self.label_dtype.itemsize
         # by chunks, each value of a window is a request where they come from a server
         whole = cache_bytes if store.is_near else _FAR * cache_bytes
-        self._whole_labels = len(store) * self.label_dtype.itemsize <= whole
+        self._whole_labels = n_label_bytes <= whole
+        # and each chunk is one, unless all are fetched as they lie in their files
+        kept = cache_bytes if store.is_near or is_given(cache_bytes) else whole - n_label_bytes
+        two, every = self._bytes_of([block, block]), self._bytes_of([n_chunks])
+        self.resident = every <= max(two, cache_bytes, kept)
+        self._n_slots = [n_chunks] if self.resident else [block, block]
         self._idle: deque[list[Table]] = deque(maxlen=1)
         self._pools: Pools | None = None
 

@@ -111,6 +111,7 @@ class WholeLabels:
         self.records: Records = np.empty(len(store), label_dtype(store))
         self._names = [spec.name for spec in store.spec.labels]
         self._piece = store.spec.label_chunk_windows
+        self._chunk_windows = int(store.chunk_windows)
         self._loaded: set[int] = set()
         self._coming: dict[int, list[Future[None]]] = {}
         self._lock = threading.Lock()
@@ -120,7 +121,7 @@ class WholeLabels:
         if self._store.is_near:
             return
         with self._lock:
-            wanted = dict.fromkeys(self._group_of(chunk) for chunk in chunks)
+            wanted = dict.fromkeys(map(self._group_of, chunks))
             reads = [
                 (piece, name)
                 for piece in wanted
@@ -162,7 +163,7 @@ class WholeLabels:
             raise failed
 
     def _group_of(self, chunk: int) -> int:
-        return self._store.chunk_range(chunk)[0] // self._piece
+        return chunk * self._chunk_windows // self._piece
 
     def _read(self, piece: int, name: str) -> None:
         first = piece * self._piece

@@ -283,10 +283,15 @@ class MatrixStore(Deferred):
 
     def read_ahead(self, first: int, last: int, files: OpenFiles, *, labels: bool) -> None:
         """Ask at once for the bytes of neighbouring chunks, and of their labels if so wished."""
-        self._readers[self._spec.data.name].read_ahead(first, last, files)
+        data = self._readers[self._spec.data.name]
         start, stop = self.chunk_range(first)[0], self.chunk_range(last)[1]
-        for spec in self._spec.labels if labels else ():
-            self._readers[spec.name].read_part_ahead(start, stop, files)
+        beside = [self._readers[spec.name] for spec in self._spec.labels if labels]
+        files.at_once(
+            [
+                partial(data.read_ahead, first, last, files),
+                *(partial(reader.read_part_ahead, start, stop, files) for reader in beside),
+            ]
+        )
 
     def check_unchanged(self) -> None:
         """Raise StoreChangedError where another store is at the path, or none."""
@@ -299,12 +304,17 @@ class MatrixStore(Deferred):
         """
         if self._kept is None:
             return
-        data, size = self._readers[self._spec.data.name], self._spec.label_chunk_windows
-        wanted: dict[tuple[str, int], None] = {}
-        for chunk in chunks:
-            part = self.chunk_range(chunk)[0] // size
-            wanted[data.spec.name, data.file_number(chunk)] = None
-            wanted |= dict.fromkeys((spec.name, part) for spec in self._spec.labels)
+        numbers = np.fromiter(chunks, np.int64)
+        files = numbers // self._spec.data.shard_chunks
+        parts = numbers * self._spec.chunk_windows // self._spec.label_chunk_windows
+        wanted = dict.fromkeys(
+            one
+            for file, part in dict.fromkeys(zip(files.tolist(), parts.tolist(), strict=True))
+            for one in (
+                (self._spec.data.name, file),
+                *((spec.name, part) for spec in self._spec.labels),
+            )
+        )
         sources = [self._readers[name].original(number) for name, number in wanted]
         self._kept.keeper().fetch(sources)
 

@@ -117,12 +117,13 @@ class Wire:
         try:
             while data := far.recv(2**18):
                 self._wait()
-                if self.cut_after is not None:
-                    data = data[: max(0, self.cut_after - n_bytes)]
+                cut_after = self.cut_after
+                if cut_after is not None:
+                    data = data[: max(0, cut_after - n_bytes)]
                 n_bytes += len(data)
                 self.answered_bytes += len(data)
                 near.sendall(data)
-                if self.cut_after is not None and n_bytes >= self.cut_after:
+                if cut_after is not None and n_bytes >= cut_after:
                     self.faults += 1
                     break
         except OSError:

@@ -8,6 +8,7 @@ import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from object_servers import put_store
 from waiting import wait_until
 
 import grandbatch as gb
+from grandbatch import config
 from grandbatch.errors import (
     DamagedStoreError,
     StoreChangedError,
@@ -228,6 +230,21 @@ def test_files_on_their_way_keep_within_their_memory(url, here, tmp_path, monkey
     assert all(held <= most for held, most in seen)
 
 
+def test_room_for_files_that_come_together_is_taken_together(url, here, tmp_path, monkeypatch):
+    look, looks = kept_files.FileKeeper._look_around, []
+
+    def counted(self):
+        looks.append(1)
+        return look(self)
+
+    monkeypatch.setattr(kept_files.FileKeeper, "_look_around", counted)
+    monkeypatch.setattr(kept_files, "_WAIT_SECONDS", 60.0)
+    store = gb.MatrixStore.open(url, cache=tmp_path / "kept")
+    assert_same(epochs(store, 1), epochs(here, 1))
+    assert sorted(kept(tmp_path / "kept").values()) == files_of(here)
+    assert len(looks) == 1 < len(files_of(here)) <= kept_files.FETCHERS
+
+
 def test_a_full_disk_is_no_error(url, here, tmp_path, monkeypatch, caplog):
     def full(self, source):
         raise OSError(28, "No space left on device")
@@ -272,6 +289,34 @@ def in_one_round(wire, begin, n_requests):
         found = result.result()
     assert wire.requests - before == n_requests
     return found
+
+
+def test_labels_that_lie_beside_their_chunks_come_in_the_round_of_the_chunks(url, here, wire):
+    small = gb.BatchConfig(batch_size=32, overlap=40, cache_bytes=1)
+    expected = [b.next_return for b in gb.SlidingWindowDataLoader(here, small, shuffle=False)]
+    loader = gb.SlidingWindowDataLoader(gb.MatrixStore.open(url), small, shuffle=False)
+    found = in_one_round(wire, lambda: list(loader), 1 + len(here.spec.labels))
+    assert_same([(b.next_return,) for b in found], [(one,) for one in expected])
+
+
+def test_the_default_bound_is_fourfold_where_chunks_are_requests_and_what_is_given_holds(url, here):
+    n_bytes = here.n_chunks * here.block_rows * here.n_features * 4
+    default, given = config._Unless(n_bytes // 2), n_bytes // 2
+    there = gb.MatrixStore.open(url)
+
+    def loader(store, cache_bytes):
+        chosen = replace(CONFIG, cache_bytes=cache_bytes)
+        return gb.SlidingWindowDataLoader(store, chosen, seed=5, shuffle_chunks=4)
+
+    held = loader(there, given).buffer_bytes
+    assert held < n_bytes
+    assert loader(here, default).buffer_bytes == loader(here, given).buffer_bytes == held
+    kept_whole = loader(there, default)
+    assert n_bytes < kept_whole.buffer_bytes <= 4 * default
+    found = [(b.index, b.matrices) for b in kept_whole]
+    assert_same(found, [(b.index, b.matrices) for b in loader(here, given)])
+    kept_whole.release_cache()
+    assert kept_whole.buffer_bytes < n_bytes
 
 
 @pytest.mark.parametrize("here", ["windows", "rows"], indirect=True)

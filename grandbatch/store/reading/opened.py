@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -40,9 +41,15 @@ class OpenFiles:
     Opening a file, and making sure that the store is still the same, takes as long as reading a
     small chunk does. Chunks that come as they lie on the disk share that. (Their bytes are checked
     one by one all the same: those of another store never pass for this one's.)
+
+    Parameters
+    ----------
+    pool : Executor, optional
+        Threads for what is asked for at once, where each read is a request.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Executor | None = None) -> None:
+        self._pool = pool
         self._files: dict[ChunkFiles, tuple[int, File]] = {}
         self._ahead: dict[ChunkFiles, tuple[int, int, memoryview]] = {}
         self._scratch: dict[str, npt.NDArray[np.uint8]] = {}
@@ -86,6 +93,17 @@ class OpenFiles:
         data = bytearray(stop - start)
         n_read = self.get(reader, chunk).read_into([data], start)
         self._ahead[reader] = reader.file_number(chunk), start, memoryview(data)[:n_read]
+
+    def at_once(self, reads: Sequence[Callable[[], None]]) -> None:
+        """Read from several arrays, all at once where there are threads for it."""
+        first, *others = reads
+        coming = [] if self._pool is None else [self._pool.submit(read) for read in others]
+        first()
+        if self._pool is None:
+            for read in others:
+                read()
+        for one in coming:
+            one.result()
 
     def read_into(self, reader: ChunkFiles, chunk: int, buffers: Sequence[Any], offset: int) -> int:
         """Fill buffers from the file that a chunk is in, or from what was read of it ahead."""
