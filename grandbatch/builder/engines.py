@@ -8,12 +8,11 @@ each writing task read its own bars, lookback included, from the cache. Both giv
 from __future__ import annotations
 
 import logging
-import secrets
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
-from typing import Any, TypeVar
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +22,10 @@ from dask.optimization import cull
 from grandbatch.bars import Bars
 from grandbatch.builder.chunks import FeatureRows, FileJob, NotFiniteError, write_files
 from grandbatch.builder.labels import LabelJob, write_label_chunk
-from grandbatch.builder.plan import WAVE_JOBS, BuildPlan, Group
+from grandbatch.builder.plan import BuildPlan, Group
 from grandbatch.errors import KernelError
 from grandbatch.features import FeatureSet, add_features, compute_rows
-from grandbatch.scheduling import Schedule
+from grandbatch.scheduling import Schedule, Wave, call_waves, fresh, waves_of
 from grandbatch.store.staging import Staging
 
 logger = logging.getLogger(__name__)
@@ -36,7 +35,6 @@ FEW_JOBS = 8
 MOST_JOBS_PER_TASK = 4
 LEAST_TASKS_PER_WORKER = 8
 
-T = TypeVar("T")
 Graph = dict[Any, Any]
 """A Dask graph: tasks by their keys."""
 
@@ -84,19 +82,9 @@ def count_jobs(plan: BuildPlan, finished: set[int]) -> int:
     return sum(any(file not in finished for file in one) for one in files)
 
 
-def waves_of(jobs: Iterable[T]) -> Iterator[list[T]]:
-    """Gather jobs, as they come, into waves: so many that cores seldom wait for the last."""
-    left = iter(jobs)
-    while wave := list(islice(left, WAVE_JOBS)):
-        yield wave
-
-
-def label_graphs(jobs: Iterable[LabelJob]) -> Iterator[tuple[Graph, list[Any]]]:
+def label_graphs(jobs: Iterable[LabelJob]) -> Iterator[Wave]:
     """Return the graphs that write the per-window arrays, wave by wave, as `graphs` does."""
-    for wave in waves_of(jobs):
-        name = _fresh("labels")
-        graph = {(name, job.number): (write_label_chunk, job) for job in wave}
-        yield graph, list(graph)
+    return call_waves(write_label_chunk, jobs)
 
 
 def graphs(
@@ -106,7 +94,7 @@ def graphs(
     staging: Staging,
     finished: set[int],
     schedule: Schedule,
-) -> Iterator[tuple[Graph, list[Any]]]:
+) -> Iterator[Wave]:
     """Return the graphs that write the groups which still have files to write, wave by wave.
 
     Each comes with the keys of its tasks that write.
@@ -140,7 +128,7 @@ def choose_engine(engine: str, schedule: Schedule, n_jobs: int) -> str:
 
 def direct_graph(jobs: Sequence[GroupJob], per_task: int) -> Graph:
     """Return the tasks that write the groups, each from its own rows of the bars cache."""
-    name = _fresh("write")
+    name = fresh("write")
     return {
         (name, at): (write_direct, _Literal(jobs[at : at + per_task]))
         for at in range(0, len(jobs), per_task)
@@ -200,7 +188,7 @@ def overlap_graph(jobs: Sequence[GroupJob], plan: BuildPlan, bars: Bars) -> tupl
     bounds = plan.bounds[max(0, begin - 1) : end + 1]
     frame = bars.gathered_frame([[rows] for rows in pairwise(bounds)])
     graph, parts = _with_features(plan, frame, [int(n) for n in np.diff(bounds)])
-    write_name, slice_name = _fresh("write"), _fresh("slice")
+    write_name, slice_name = fresh("write"), fresh("slice")
     keys: list[Any] = []
     for job in jobs:
         slices = []
@@ -236,7 +224,7 @@ def _gathered_graph(
     read = [[(start - lookback, stop) for start, stop in job.group.ranges] for job in jobs]
     rows = [job.group.n_rows(lookback) for job in jobs]
     graph, parts = _with_features(plan, bars.gathered_frame(read), rows)
-    name = _fresh("write")
+    name = fresh("write")
     keys = [(name, job.group.number) for job in jobs]
     for key, job, part in zip(keys, jobs, parts, strict=True):
         graph[key] = (write_overlap, _Literal(job), [part])
@@ -254,11 +242,6 @@ def _with_features(plan: BuildPlan, frame: Any, rows: list[int]) -> tuple[Graph,
         partition_rows=rows,
     ).optimize()
     return dict(features.__dask_graph__()), features.__dask_keys__()
-
-
-def _fresh(name: str) -> str:
-    """Return a name for tasks that no other build has: a cluster runs equal keys only once."""
-    return f"{name}-{secrets.token_hex(16)}"
 
 
 def take_rows(frame: pd.DataFrame, start: int, stop: int) -> npt.NDArray[np.float32]:

@@ -16,6 +16,7 @@ from grandbatch.kernels.bars.bar_rules import judge_rows
 from grandbatch.kernels.compilation import compiling_bytes
 from grandbatch.memory import MemoryLimit
 from grandbatch.memory.costs import BASE_BYTES
+from grandbatch.scheduling import WAVE_JOBS
 from grandbatch.store.format import StoreSpec
 from grandbatch.targets.rows import longest_horizon
 from grandbatch.values.columns import BAR_COLUMNS
@@ -23,8 +24,6 @@ from grandbatch.values.columns import BAR_COLUMNS
 DEFAULT_PARTITION_BARS = 131_072
 LABEL_READ_ROWS = 262_144
 """Bars that a task of the per-window arrays reads at once, about."""
-WAVE_JOBS = 2_048
-"""Groups whose tasks are described at once."""
 
 _WORKING_COLUMNS = 8
 """Columns that a target's kernel makes for itself, at most: those of the package make six."""

@@ -24,24 +24,11 @@ from grandbatch.errors import GrandbatchError, InputError, StoreError
 from grandbatch.features import compute_rows
 from grandbatch.features.inputs import dtype_of
 from grandbatch.files.locations import is_remote
-from grandbatch.files.objects import Patience
 from grandbatch.files.verbs import objects_of, remove_below
 from grandbatch.kernels.statistics import row_moments
-from grandbatch.scheduling import (
-    Access,
-    Origin,
-    Schedule,
-    bit_versions,
-    look_at,
-    problems_of,
-    unreachable,
-)
+from grandbatch.scheduling import FIRST_PATIENCE, Access, Schedule, admit, check_version
 from grandbatch.store.publish import beside
 from grandbatch.targets import target_values
-from grandbatch.version import __version__
-
-_PATIENCE = Patience(request_seconds=5, total_seconds=15)
-"""With a place that a worker tries to reach for the first time."""
 
 
 @contextmanager
@@ -64,22 +51,12 @@ def prepare_workers(schedule: Schedule, request: Request) -> Iterator[Schedule]:
     if schedule.is_local:
         yield schedule
         return
-    here = Origin.here()
-    for address, version in sorted(schedule.run_on_workers(own_version).items()):
-        here.compare(address, [("grandbatch", version)], ())
-    versions = schedule.run_on_workers(bit_versions)
+    check_version(schedule)
     send_kernels(schedule, request.settings)
     schedule.run_on_workers(warm_worker, request.settings)
     watch_memory(schedule)
     with _signs(request) as (paths, reaches):
-        origin = Origin.here(paths, reaches)
-        for address, seen in sorted(schedule.run_on_workers(look_at, paths).items()):
-            origin.compare(address, versions.get(address, ()), seen)
-        found = schedule.run_on_workers(problems_of, reaches)
-        problems = {address: ", ".join(told) for address, told in found.items() if told}
-        if problems:
-            raise unreachable(problems)
-        yield replace(schedule, origin=origin)
+        yield admit(schedule, paths, reaches)
 
 
 def send_kernels(schedule: Schedule, settings: StoreSettings) -> None:
@@ -129,11 +106,6 @@ def watch_memory(schedule: Schedule) -> None:
     schedule.client.register_plugin(MemoryPlugin())
 
 
-def own_version() -> str:
-    """Return the version of grandbatch here."""
-    return __version__
-
-
 def warm_worker(settings: StoreSettings) -> None:
     """Import what tasks will import, compile what they will run."""
     from grandbatch.builder import engines  # noqa: F401 (with all that its tasks import)
@@ -173,7 +145,7 @@ class FolderAccess:
 
     def problem(self) -> str:
         """Read the sign, put one beside it; say what goes wrong, or nothing."""
-        sign = replace(objects_of(self.sign), patience=_PATIENCE)
+        sign = replace(objects_of(self.sign), patience=FIRST_PATIENCE)
         try:
             if sign.read("") != self.says:
                 return f"{self.sign} is not what this build put there: another server answers"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,8 +14,10 @@ from grandbatch.cli import options as o
 from grandbatch.cli.output import show
 from grandbatch.files.locations import as_location, reaching
 from grandbatch.files.verbs import exists, size_of
+from grandbatch.scheduling import open_schedule
 from grandbatch.store.notes import notes
 from grandbatch.store.reader import CACHE_BYTES, MatrixStore
+from grandbatch.store.verification import Verification, verify_store
 from grandbatch.values.times import iso_time
 
 _SHOWN_NAMES = 20
@@ -44,44 +46,44 @@ def _first_of(names: list[str]) -> list[str]:
     return names if more <= 1 else [*names[:_SHOWN_NAMES], f"and {more:,} more (all by --json)"]
 
 
-def verify(store: o.StoreArgument, as_json: o.Json = False) -> None:
+def verify(
+    store: o.StoreArgument,
+    scheduler: o.Scheduler = None,
+    workers: o.Workers = None,
+    as_json: o.Json = False,
+) -> None:
     """Read every chunk back and check it; exit 1 if one is bad. Also takes a cache of bars.
+
+    With the address of a scheduler, workers read and check: each must reach the store itself.
 
     Example: grandbatch verify bars.zarr
     """
     place = as_location(store)
     with reaching(place):
         is_cache = exists(place / MANIFEST)
-    if is_cache:
-        _verify_cache(place, as_json=as_json)
-        return
-    found = MatrixStore.open(store).verify()
+    opened = None if is_cache else MatrixStore.open(store)
+    alone = "sync" if workers is None else None
+    with open_schedule(scheduler or alone, workers) as schedule:
+        if opened is None:
+            n_parts, problems = cache_problems(place, schedule)
+            told = {"ok": not problems, "checked_parts": n_parts, "problems": problems}
+        else:
+            told = _verified(verify_store(opened, schedule), as_json=as_json)
+    show(told, as_json=as_json, title=f"verified {place}")
+    if not told["ok"]:
+        raise typer.Exit(1)
+
+
+def _verified(found: Verification, *, as_json: bool) -> dict[str, Any]:
     n_chunks = found.checked_chunks
-    show(
-        {
-            "ok": found.ok,
-            "checked_chunks": n_chunks if as_json else f"{n_chunks:,} of all arrays",
-            "bad_chunks": [
-                {"array": array, "chunk": chunk, "problem": problem}
-                for array, chunk, problem in found.bad_chunks
-            ],
-        },
-        as_json=as_json,
-        title=f"verified {as_location(store)}",
-    )
-    if not found.ok:
-        raise typer.Exit(1)
-
-
-def _verify_cache(cache: Path, *, as_json: bool) -> None:
-    n_parts, problems = cache_problems(cache)
-    show(
-        {"ok": not problems, "checked_parts": n_parts, "problems": problems},
-        as_json=as_json,
-        title=f"verified {cache}",
-    )
-    if problems:
-        raise typer.Exit(1)
+    return {
+        "ok": found.ok,
+        "checked_chunks": n_chunks if as_json else f"{n_chunks:,} of all arrays",
+        "bad_chunks": [
+            {"array": array, "chunk": chunk, "problem": problem}
+            for array, chunk, problem in found.bad_chunks
+        ],
+    }
 
 
 def stream(

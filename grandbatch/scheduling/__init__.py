@@ -5,6 +5,8 @@
 | `schedule` | `Schedule`: where tasks run, as a value |
 | `opening` | the schedule that a person asks for, opened and closed |
 | `cluster` | a graph on a cluster: in waves, results as they come, no hang |
+| `jobs` | graphs of jobs, wave by wave |
+| `admission` | which workers may take part |
 | `origin` | each task refuses a process of another version, or on other disks |
 | `watch` | who died of what, and whether anything moves |
 
@@ -12,24 +14,26 @@ Covers where tasks run and in what number, and what becomes of them when workers
 memory, or stop. Does not cover what tasks do, or what they need.
 """
 
+from grandbatch.scheduling.admission import FIRST_PATIENCE, admit, admit_readers, check_version
+from grandbatch.scheduling.cluster import Wave
+from grandbatch.scheduling.jobs import WAVE_JOBS, call_waves, fresh, waves_of
 from grandbatch.scheduling.opening import open_schedule
-from grandbatch.scheduling.origin import (
-    Access,
-    Origin,
-    bit_versions,
-    look_at,
-    problems_of,
-    unreachable,
-)
+from grandbatch.scheduling.origin import Access, bit_versions, problems_of
 from grandbatch.scheduling.schedule import Schedule
 
 __all__ = [
+    "FIRST_PATIENCE",
+    "WAVE_JOBS",
     "Access",
-    "Origin",
     "Schedule",
+    "Wave",
+    "admit",
+    "admit_readers",
     "bit_versions",
-    "look_at",
+    "call_waves",
+    "check_version",
+    "fresh",
     "open_schedule",
     "problems_of",
-    "unreachable",
+    "waves_of",
 ]

@@ -111,7 +111,7 @@ def _explain(error: BaseException, client: Any, watch: Watch) -> BaseException |
         return GrandbatchError(
             f"the scheduler at {watch.address} is gone, or dropped our tasks "
             f"({' '.join(str(error).split())}); start it again and run the same "
-            "command: what was finished is kept"
+            "command: what a build has finished is kept"
         )
     return None
 

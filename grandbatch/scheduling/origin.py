@@ -112,14 +112,14 @@ class Origin:
                 raise StoreError(
                     f"worker {where} runs {name} {found}, and this is {ours}: stores of two "
                     "versions may differ; install the same one on every worker and run the same "
-                    "command again, what was finished is kept"
+                    "command again, what a build has finished is kept"
                 )
         for path, sight, wanted in zip(self.paths, sights, self.sights, strict=True):
             if sight != wanted:
                 raise StoreError(
                     f"worker {where} can't see {path} as this process does; every worker must "
                     "reach the inputs, the bars cache and the store's folder under the same "
-                    "paths: use a shared disk, or build with --scheduler threads"
+                    "paths: use a shared disk, or --scheduler threads"
                 )
 
 
@@ -143,7 +143,7 @@ def unreachable(problems: Mapping[str, str]) -> StoreError:
     """Say which workers can't reach a place, and why, by their addresses."""
     told = "; ".join(f"worker {where}: {what}" for where, what in sorted(problems.items()))
     return StoreError(
-        f"{told}. Every worker reads and writes these places itself: give it the credentials and "
+        f"{told}. Every worker goes to these places itself: give it the credentials and "
         "the endpoint in its own environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
         "AWS_ENDPOINT_URL …), start it again and run the same command"
     )

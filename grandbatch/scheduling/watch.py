@@ -20,7 +20,7 @@ _LOOK_SECONDS = 2.0
 _REPORT_SECONDS = 2.0
 _REMEDY = (
     "give each worker more memory, start fewer, or make tasks smaller (fewer bars a partition); "
-    "what was finished is kept"
+    "what a build has finished is kept"
 )
 
 
@@ -99,14 +99,15 @@ class Watch:
             f"a task was lost with {error.allowed_failures + 1} workers in turn, the last of them "
             f"{error.last_worker.address}, and none was reported out of memory: that worker's log "
             "says why (a crash, or the system's own memory killer); run the same command again to "
-            "go on, what was finished is kept"
+            "go on, what a build has finished is kept"
         )
 
     def explain_lost_worker(self, error: OSError) -> GrandbatchError:
         """Say why a worker went away while it was asked for something."""
         return self._ended_for_memory() or GrandbatchError(
             f"a worker was lost while it got ready ({error}), and none was reported out of "
-            "memory: its log says why; run the same command again, what was finished is kept"
+            "memory: its log says why; run the same command again, what a build has finished "
+            "is kept"
         )
 
     def _ended_for_memory(self) -> MemoryLimitError | None:
@@ -136,7 +137,7 @@ class Watch:
             )
         return GrandbatchError(
             f"the scheduler at {self.address} has had no worker {seconds}; start one with "
-            "dask worker and run the same command again: what was finished is kept"
+            "dask worker and run the same command again: what a build has finished is kept"
         )
 
     def _workers(self) -> dict[str, Any]:

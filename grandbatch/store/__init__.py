@@ -15,12 +15,14 @@
 | `identity` | which store a place holds; where copies of its files are |
 | `reading` | chunks read, each checked before it is used |
 | `slices` | matrices and per-window values as lazy arrays |
+| `verification` | every chunk read back, here or on a cluster |
 | `reader` | `MatrixStore`: a finished store |
 | `notes` | what of a store is worth a look |
 """
 
-from grandbatch.store.reader import MatrixStore, Verification
+from grandbatch.store.reader import MatrixStore
 from grandbatch.store.reading import OpenFiles
 from grandbatch.store.slices import Labels, Matrices, WindowValues
+from grandbatch.store.verification import Verification
 
 __all__ = ["Labels", "Matrices", "MatrixStore", "OpenFiles", "Verification", "WindowValues"]

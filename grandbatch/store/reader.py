@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.errors import DamagedStoreError, StoreChangedError
+from grandbatch.errors import StoreChangedError
 from grandbatch.files.deferred import Deferred, Opening
 from grandbatch.files.kept_files import KeptFolder
-from grandbatch.files.locations import file_sizes, is_remote, location_of
+from grandbatch.files.locations import is_remote, location_of
 from grandbatch.files.refusals import refuse_url
+from grandbatch.scheduling import Schedule
 from grandbatch.store.format import StoreSpec
 from grandbatch.store.identity import Identity, KeptStore, LastLook
 from grandbatch.store.manifest import Manifest
 from grandbatch.store.metadata import describe, spec_of
 from grandbatch.store.reading import ArrayReader, OpenFiles
 from grandbatch.store.slices import Labels, Matrices, WindowValues
+from grandbatch.store.verification import Verification, verify_store
 from grandbatch.values.checks import parse_bytes
 
 CACHE_BYTES = "20GiB"
 """What is kept of stores at URLs, where nothing else is said."""
-
-_REQUESTS = 16
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What `MatrixStore.verify` found: `bad_chunks` are (array, chunk, what is wrong)."""
-
-    checked_chunks: int
-    bad_chunks: tuple[tuple[str, int, str], ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every chunk is what was written."""
-        return not self.bad_chunks
 
 
 class MatrixStore(Deferred):
@@ -359,39 +345,38 @@ class MatrixStore(Deferred):
         """Per feature: count, mean, std, min and max over each used feature row once."""
         return dict(self.attrs["feature_stats"])
 
-    def verify(self) -> Verification:
-        """Read every chunk back and check length, crc32c, sha256 and that it decodes."""
-        sizes = file_sizes(self.path)
-        bad: list[tuple[str, int, str]] = []
-        # from a server, many at once; never a copy of what is there
-        with ThreadPoolExecutor(1 if sizes is None else _REQUESTS) as pool:
-            for name, kept in self._readers.items():
-                reader = replace(kept, kept=None)
-                for number in range(reader.spec.n_files):
-                    path, first = reader.spec.file(number), number * reader.spec.shard_chunks
-                    want = reader.file_bytes(number)
-                    got = _size_of(self.path / path) if sizes is None else sizes.get(path, -1)
-                    if got not in (-1, want):
-                        bad.append((name, first, f"its file has {got} bytes instead of {want}"))
-                    elif got == want and (problem := _problem(reader.check_index, first)):
-                        bad.append((name, first, problem))
-                found = pool.map(partial(_problem, reader.check), range(reader.spec.n_chunks))
-                bad += [(name, chunk, problem) for chunk, problem in enumerate(found) if problem]
-        n_checked = sum(reader.spec.n_chunks for reader in self._readers.values())
-        return Verification(n_checked, tuple(bad))
+    def array_reader(self, name: str) -> ArrayReader:
+        """Return what reads the chunks of an array, by its name: never from a copy."""
+        return replace(self._readers[name], kept=None)
 
+    def verify(
+        self, *, client: Any = None, scheduler: str = "sync", workers: int | None = None
+    ) -> Verification:
+        """Read every chunk back and check length, crc32c, sha256 and that it decodes.
 
-def _size_of(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1
+        Parameters
+        ----------
+        client : distributed.Client, optional
+            Check on this cluster, by tasks that read the store themselves: on a shared disk, or at
+            a URL with the workers' own credentials.
+        scheduler : {"sync", "threads"}
+            How to check without a client: one chunk after the other, or several at once. Of a
+            store in an object store there are always several.
+        workers : int, optional
+            Threads; by default one for each core.
 
-
-def _problem(check: Callable[[int], None], chunk: int) -> str | None:
-    """Say what a check finds wrong with a chunk; None if nothing."""
-    try:
-        check(chunk)
-    except DamagedStoreError as error:
-        return str(error)
-    return None
+        Raises
+        ------
+        StoreError
+            If a worker can't take part; names all that can't reach the store.
+        StoreChangedError
+            If the store is replaced or deleted meanwhile.
+        StoreUnreachableError
+            If it can't be reached any more.
+        """
+        local = client is None
+        schedule = Schedule.local(scheduler, workers) if local else Schedule.on_cluster(client)
+        return verify_store(self, schedule)
 
 
 def _reopen(path: Path, fingerprint: str, kept: KeptFolder | None) -> MatrixStore:

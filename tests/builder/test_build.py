@@ -341,7 +341,7 @@ def test_jobs_are_described_wave_by_wave(tmp_path, monkeypatch, engine, order):
     if order == "period":
         wanted["period"] = "1D"
     whole = gb.build_store(source, tmp_path / "whole.zarr", **wanted)
-    monkeypatch.setattr(engines, "WAVE_JOBS", 3)
+    monkeypatch.setattr("grandbatch.scheduling.jobs.WAVE_JOBS", 3)
     alive, most, made = weakref.WeakSet(), [], []
     job_of = engines.GroupJob
 

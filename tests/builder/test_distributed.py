@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import pickle
 import shutil
 import signal
@@ -12,14 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import dask
 import numpy as np
 import psutil
 import pytest
+from dask_processes import processes, start_scheduler, start_worker
 from distributed import Client, LocalCluster
 from simulated import write_bars
 
@@ -38,8 +35,6 @@ from grandbatch.errors import (
 )
 from grandbatch.scheduling import Schedule, cluster, open_schedule, opening
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(gb.__file__).parents[1])}
-
 
 def contents(folder):
     return {
@@ -47,47 +42,6 @@ def contents(folder):
         for path in folder.rglob("*")
         if path.is_file()
     }
-
-
-def start(*arguments, prefix=()):
-    """Start a process of Dask's command line."""
-    command = [*prefix, sys.executable, "-m", "distributed.cli.dask_" + arguments[0]]
-    return subprocess.Popen(
-        [*command, *arguments[1:]],
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-@contextmanager
-def processes():
-    """Collect processes, and end those that still run."""
-    started = []
-    try:
-        yield started
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-
-
-def start_scheduler(folder):
-    file = folder / "scheduler.json"
-    flags = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")
-    process = start("scheduler", *flags, "--scheduler-file", str(file))
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        try:
-            return process, json.loads(file.read_text())["address"]
-        except (OSError, ValueError):
-            time.sleep(0.05)
-    raise TimeoutError("the scheduler did not start")
-
-
-def start_worker(address, folder, *, prefix=()):
-    flags = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "2GiB")
-    return start("worker", address, *flags, "--local-directory", str(folder), prefix=prefix)
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,10 @@ import dask.dataframe as dd
 import pandas as pd
 import pytest
 from dask import delayed
+from dask_processes import processes, start_scheduler, start_worker
 from distributed import Client, LocalCluster
 from simulated import write_bars
-from test_distributed import contents, processes, start_scheduler, start_worker, target_of
+from test_distributed import contents, target_of
 
 import grandbatch as gb
 from grandbatch.bars import BarRules, prepare_bars

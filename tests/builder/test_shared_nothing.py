@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -28,6 +29,15 @@ def test_a_build_from_a_url_to_a_url_is_the_local_one(cluster, bars):
     built(build(cluster, "cli", "one/s.zarr"))
     assert cluster.objects("one/s.zarr/") == bars
     assert built(build(cluster, "cli2", "one/s.zarr"))["reused"]
+    by_tasks = ("--scheduler", cluster.scheduler)
+    alone, told = (
+        built(cluster.grandbatch("cli2", "verify", "s3://bkt/one/s.zarr", *where, "--json"))
+        for where in ((), by_tasks)
+    )
+    assert told == alone
+    assert told["ok"]
+    health = cluster.grandbatch("cli2", "doctor", *by_tasks, "--folder", "s3://bkt/one", "--json")
+    assert built(health)["cluster"]["unreachable"] == {}
     # nobody has left anything on a disk of his own but Dask its folders
     for name in ("cli", "cli2", "w1", "w2"):
         left = [file for file in cluster.hosts[name].files() if not file.startswith("./dask/")]
@@ -107,6 +117,11 @@ def test_workers_without_the_right_credentials_are_named_before_the_first_task(c
     assert f"worker tcp://{cluster.hosts['w2'].address}:" not in last
     assert "AWS_ACCESS_KEY_ID" in last
     assert not cluster.names("keys/s.zarr/")
+    where = ("--scheduler", cluster.scheduler, "--folder", "s3://bkt/keys", "--json")
+    health = cluster.grandbatch("cli", "doctor", *where)
+    assert health.returncode == 1
+    (named,) = json.loads(health.stdout)["cluster"]["unreachable"]
+    assert named.startswith(f"tcp://{cluster.hosts['w1'].address}:")
     for process in cluster.hosts["w1"].started:
         process.kill()
         process.wait()

@@ -25,6 +25,7 @@ from grandbatch.errors import DamagedBarsError, InputError, UsageError
 from grandbatch.files.leases import living_holders
 from grandbatch.files.locations import is_remote, reaching
 from grandbatch.files.verbs import local_copy, sizes_below
+from grandbatch.scheduling import Schedule, admit_readers, call_waves
 
 logger = logging.getLogger(__name__)
 
@@ -126,13 +127,40 @@ def _clear_objects(
     return entries, []
 
 
-def cache_problems(cache: Path) -> tuple[int, list[str]]:
-    """Read all of a cache; return its parts, and what of it is not as it was written."""
+def cache_problems(cache: Path, schedule: Schedule | None = None) -> tuple[int, list[str]]:
+    """Read all of a cache; return its parts, and what of it is not as it was written.
+
+    On a cluster its tasks do, and every worker must reach the cache itself.
+
+    Raises
+    ------
+    StoreError
+        If a worker can't take part.
+    """
     try:
         bars = load_bars(cache)
     except DamagedBarsError as error:
         return 0, [str(error)]
-    return len(bars.parts), [str(error) for error in bars.problems()]
+    n_pieces = len(bars.parts) + 1
+    if schedule is None or schedule.is_local:
+        return len(bars.parts), check_pieces(PiecesJob(bars, range(n_pieces)))
+    schedule = admit_readers(schedule, bars.path / MANIFEST)
+    jobs = (PiecesJob(bars, range(piece, piece + 1)) for piece in range(n_pieces))
+    found = schedule.run_waves(call_waves(check_pieces, jobs))
+    return len(bars.parts), [problem for problems in found for problem in problems]
+
+
+@dataclass(frozen=True, eq=False)
+class PiecesJob:
+    """Some pieces of a cache, to be checked."""
+
+    bars: Bars
+    pieces: range
+
+
+def check_pieces(job: PiecesJob) -> list[str]:
+    """Say what of some pieces of a cache is not as it was written."""
+    return [str(problem) for problem in job.bars.problems(job.pieces)]
 
 
 def caches_of(attrs: Mapping[str, Any], cache_dir: Path) -> list[Bars]:

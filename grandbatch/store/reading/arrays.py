@@ -300,6 +300,11 @@ class ArrayReader:
         if data != wanted:
             raise self._damaged(chunk, "the index of its file is not that of the file's chunks")
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all chunks, encoded."""
+        return int(self.digests.length.sum(dtype=np.int64))
+
     def file_bytes(self, number: int) -> int:
         """Bytes that a file of chunks must have."""
         return self.spec.file_bytes(self.digests.length, number)
