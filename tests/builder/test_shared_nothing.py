@@ -44,6 +44,16 @@ def test_a_build_from_a_url_to_a_url_is_the_local_one(cluster, bars):
         assert left == []
 
 
+def test_inputs_that_grew_extend_the_store_from_another_host(cluster, tmp_path):
+    put_bars(cluster, tmp_path, [0], "grown")
+    first = built(build(cluster, "cli", "grown/s.zarr", inputs="grown"))
+    both = put_bars(cluster, tmp_path, [1], "grown")
+    told = built(build(cluster, "cli2", "grown/s.zarr", inputs="grown"))
+    assert 0 < told["kept_chunks"] <= first["n_chunks"] < told["n_chunks"]
+    assert cluster.objects("grown/s.zarr/") == both
+    assert not [name for name in cluster.names("grown/") if ".building" in name]
+
+
 def test_a_worker_that_is_killed_costs_its_tasks(cluster, bars):
     builder = begin(cluster, "cli", "slow-killed/s.zarr")
     worker = cluster.hosts["w1"].started[-1]

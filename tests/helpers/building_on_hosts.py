@@ -35,20 +35,22 @@ def two_workers(folder, more: Sequence[str] = ()) -> Iterator[Cluster]:
         yield cluster
 
 
-def put_bars(cluster: Cluster, folder) -> dict[str, str]:
-    """Put three inputs into the bucket; return the files of the store that is built of them."""
-    for seed in range(3):
+def put_bars(cluster: Cluster, folder, seeds=range(3), inputs="in") -> dict[str, str]:
+    """Put inputs into the bucket; return the files of the store that is built of all of them."""
+    for seed in seeds:
         path = write_bars(folder / f"S{seed}.csv", 1_200, seed=seed)
-        cluster.put(f"in/{path.name}", path)
+        cluster.put(f"{inputs}/{path.name}", path)
     rules = gb.BarRules(symbol_from="filename")
-    store = gb.build_store(folder / "*.csv", folder / "s.zarr", rules=rules, **SETTINGS)
+    store = gb.build_store(
+        folder / "*.csv", folder / f"s-{seeds[-1]}.zarr", rules=rules, **SETTINGS
+    )
     return digests(store.path)
 
 
-def call(cluster, store, *flags):
+def call(cluster, store, *flags, inputs="in"):
     """The command that builds, in short."""
     where = ("--store", f"s3://bkt/{store}", "--scheduler", cluster.scheduler)
-    what = ("build", "strategic", "s3://bkt/in/*.csv", "--symbol-from", "filename")
+    what = ("build", "strategic", f"s3://bkt/{inputs}/*.csv", "--symbol-from", "filename")
     return [*what, *where, *FLAGS, "--json", *flags]
 
 
@@ -57,8 +59,8 @@ def command(cluster, store, *flags):
     return [sys.executable, "-m", "grandbatch", *call(cluster, store, *flags)]
 
 
-def build(cluster, host, store, *flags):
-    return cluster.grandbatch(host, *call(cluster, store, *flags))
+def build(cluster, host, store, *flags, inputs="in"):
+    return cluster.grandbatch(host, *call(cluster, store, *flags, inputs=inputs))
 
 
 def begin(cluster, host, store, lease_seconds=6.0):
