@@ -194,7 +194,7 @@ class Objects:
             # a folder's own object, which some tools put, is nothing in it
             there = [one for one in found["objects"] if one["path"].strip("/") != key]
             return sorted(folders), sorted(
-                _listed(one["path"].removeprefix(below), one) for one in there
+                _listed(one["path"].removeprefix(below), _quoted(client, one)) for one in there
             )
 
         return self._ask(folder, request)
@@ -213,7 +213,9 @@ class Objects:
                 client.store, self._key(folder) or None, offset=after, chunk_size=_LISTED_AT_ONCE
             )
             for page in pages:
-                found.extend(_listed(one["path"].removeprefix(below), one) for one in page)
+                found.extend(
+                    _listed(one["path"].removeprefix(below), _quoted(client, one)) for one in page
+                )
 
         self._ask(folder, request)
         return sorted(found)
@@ -246,7 +248,7 @@ class Objects:
         FileExistsError
             If there is one.
         """
-        return self._put_if(name, data, "create")
+        return self._put_if(name, data, None)
 
     def replace(self, name: str, data: bytes, version: str) -> str:
         """Write an object only where a version of it stands; return the new version.
@@ -258,24 +260,26 @@ class Objects:
         ObjectChangedError
             If another version is there, or none.
         """
-        return self._put_if(name, data, {"e_tag": version})
+        return self._put_if(name, data, version)
 
-    def _put_if(self, name: str, data: bytes, mode: Any) -> str:
+    def _put_if(self, name: str, data: bytes, version: str | None) -> str:
         tries = 0
 
         def request(client: Client) -> str:
             nonlocal tries
             tries += 1
+            key = self._key(name)
             try:
-                return _version(client.obstore.put(client.store, self._key(name), data, mode=mode))
+                mode = "create" if version is None else _condition(client, key, version)
+                return _version(client.obstore.put(client.store, key, data, mode=mode))
             except Exception as error:
                 told = of_client(error, self._told(name))
                 if tries == 1 or not isinstance(told, FileExistsError | ObjectChangedError):
                     raise
-                there, version = self.read_version(name)
+                there, written = self.read_version(name)
                 if there != data:
                     raise
-                return version
+                return written
 
         return self._ask(name, request)
 
@@ -362,8 +366,31 @@ def _listed(name: str, meta: Any) -> ListedObject:
     return ListedObject(name, int(meta["size"]), _version(meta))
 
 
+def _quoted(client: Client, meta: Any) -> Any:
+    """Return what a listing says with the version as answers have it: some leave out its quotes."""
+    tag, servers = meta["e_tag"], client.obstore.store
+    alone = isinstance(client.store, servers.MemoryStore | servers.LocalStore)
+    return meta if alone or not tag or tag.endswith('"') else {**meta, "e_tag": f'"{tag}"'}
+
+
 def _version(meta: Any) -> str:
     return str(meta["e_tag"] or meta["version"] or "")
+
+
+def _condition(client: Client, key: str, version: str) -> dict[str, str]:
+    """Return what makes a write one that replaces a version only.
+
+    Google's stores ask for the object's generation, which listings don't tell.
+    """
+    if not isinstance(client.store, client.obstore.store.GCSStore):
+        return {"e_tag": version}
+    try:
+        found = client.obstore.head(client.store, key)
+    except FileNotFoundError:
+        found = None
+    if found is None or _version(found) != version:
+        raise ObjectChangedError(errno.ESTALE, "another version stands there, or none", key)
+    return {"e_tag": version, "version": found["version"]}
 
 
 def _delete_one(client: Client, key: str) -> None:
