@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from grandbatch.errors import DamagedStoreError
 from grandbatch.files.locations import file_sizes
 from grandbatch.scheduling import Schedule, admit_readers, call_waves
-from grandbatch.store.format import MANIFEST_NAME
-
-if TYPE_CHECKING:
-    from grandbatch.store.reader import MatrixStore
+from grandbatch.store.format import MANIFEST_NAME, StoreSpec
+from grandbatch.store.reading import ArrayReader
 
 BadChunk = tuple[str, int, str]
 """Array, chunk, and what is wrong with it."""
@@ -27,6 +25,24 @@ _ROOM_BYTES = 128 * 2**20
 """What chunks that are checked at once may take, encoded and decoded."""
 _JOB_BYTES = 16 * 2**20
 _JOB_FILES = 128
+
+
+class Readable(Protocol):
+    """A store, opened for reading; pickled, it opens itself where it is used."""
+
+    path: Path
+
+    @property
+    def spec(self) -> StoreSpec:
+        """The sizes of the arrays."""
+        ...
+
+    def array_reader(self, name: str) -> ArrayReader:
+        """Return what reads the chunks of an array."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raise StoreChangedError where another store is at the path, or none."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +64,7 @@ class FilesJob:
 
     run: str
     """Which verification it is of."""
-    store: MatrixStore
+    store: Readable
     array: str
     files: range
     listed: tuple[int, ...] | None
@@ -65,12 +81,12 @@ class Findings:
     chunks: list[BadChunk]
 
 
-def verify_store(store: MatrixStore, schedule: Schedule) -> Verification:
+def verify_store(store: Readable, schedule: Schedule) -> Verification:
     """Check length, crc32c and sha256 of every chunk, and that it decodes.
 
     Parameters
     ----------
-    store : MatrixStore
+    store : Readable
     schedule : Schedule
         Where chunks are checked. Of a cluster every worker must reach the store itself; what comes
         back to this process is what is wrong. The findings are the same wherever that is.
@@ -104,7 +120,7 @@ def verify_store(store: MatrixStore, schedule: Schedule) -> Verification:
     return Verification(sum(array.n_chunks for array in store.spec.arrays), tuple(bad))
 
 
-def _jobs(store: MatrixStore, sizes: dict[str, int] | None, threads: int) -> Iterator[FilesJob]:
+def _jobs(store: Readable, sizes: dict[str, int] | None, threads: int) -> Iterator[FilesJob]:
     """Cut the files of all arrays into jobs, each when it is asked for."""
     run = secrets.token_hex(8)
     for array in store.spec.arrays:
@@ -155,11 +171,11 @@ def check_files(job: FilesJob) -> Findings:
         )
 
 
-_stores: dict[str, MatrixStore] = {}
+_stores: dict[str, Readable] = {}
 """What this process checks, by the run: the first job of a worker opens it, not each."""
 
 
-def _opened(job: FilesJob) -> MatrixStore:
+def _opened(job: FilesJob) -> Readable:
     store = _stores.get(job.run)
     if store is None:
         _stores.clear()
