@@ -59,7 +59,7 @@ class Verification:
 
 
 @dataclass(frozen=True, eq=False)
-class FilesJob:
+class VerifyJob:
     """Some files of one array of a store, to be checked."""
 
     run: str
@@ -120,7 +120,7 @@ def verify_store(store: Readable, schedule: Schedule) -> Verification:
     return Verification(sum(array.n_chunks for array in store.spec.arrays), tuple(bad))
 
 
-def _jobs(store: Readable, sizes: dict[str, int] | None, threads: int) -> Iterator[FilesJob]:
+def _jobs(store: Readable, sizes: dict[str, int] | None, threads: int) -> Iterator[VerifyJob]:
     """Cut the files of all arrays into jobs, each when it is asked for."""
     run = secrets.token_hex(8)
     for array in store.spec.arrays:
@@ -134,10 +134,10 @@ def _jobs(store: Readable, sizes: dict[str, int] | None, threads: int) -> Iterat
             listed = None
             if sizes is not None:
                 listed = tuple(sizes.get(array.file(number), -1) for number in files)
-            yield FilesJob(run, store, array.name, files, listed, min(threads, room))
+            yield VerifyJob(run, store, array.name, files, listed, min(threads, room))
 
 
-def check_files(job: FilesJob) -> Findings:
+def check_files(job: VerifyJob) -> Findings:
     """Check some files of an array, and all chunks in them."""
     store = _opened(job)
     reader = store.array_reader(job.array)
@@ -175,7 +175,7 @@ _stores: dict[str, Readable] = {}
 """What this process checks, by the run: the first job of a worker opens it, not each."""
 
 
-def _opened(job: FilesJob) -> Readable:
+def _opened(job: VerifyJob) -> Readable:
     store = _stores.get(job.run)
     if store is None:
         _stores.clear()

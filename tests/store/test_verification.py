@@ -149,7 +149,7 @@ def test_jobs_are_described_wave_by_wave_and_each_worker_opens_the_store_once(
     monkeypatch.setattr("grandbatch.scheduling.jobs.WAVE_JOBS", 3)
     alive, most, opened = weakref.WeakSet(), [], []
     lock = threading.Lock()
-    job_of, describe = verification.FilesJob, reader.describe
+    job_of, describe = verification.VerifyJob, reader.describe
 
     def note(*fields):
         job = job_of(*fields)
@@ -163,7 +163,7 @@ def test_jobs_are_described_wave_by_wave_and_each_worker_opens_the_store_once(
         return describe(folder)
 
     found = gb.MatrixStore.open(store)
-    monkeypatch.setattr(verification, "FilesJob", note)
+    monkeypatch.setattr(verification, "VerifyJob", note)
     monkeypatch.setattr(reader, "describe", count)
     assert found.verify(client=client).ok
     assert len(most) > 12

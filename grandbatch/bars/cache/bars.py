@@ -233,17 +233,17 @@ class Bars(Deferred):
         if found != self._quarantine["crc32c"]:
             raise damaged(self.path, f"{QUARANTINE} is not what was written")
 
-    def problems(self, pieces: Iterable[int] | None = None) -> Iterator[DamagedBarsError]:
+    def problems(self, numbers: Iterable[int] | None = None) -> Iterator[DamagedBarsError]:
         """Read everything, and tell what is not as it was written.
 
         Parameters
         ----------
-        pieces : iterable of int, optional
+        numbers : iterable of int, optional
             Read only these parts, by their numbers; the quarantine has the one behind the last.
         """
-        for piece in range(len(self.parts) + 1) if pieces is None else pieces:
-            if piece < len(self.parts):
-                part = self.parts[piece]
+        for number in range(len(self.parts) + 1) if numbers is None else numbers:
+            if number < len(self.parts):
+                part = self.parts[number]
                 yield from check_part(self.files, part.path, part.digests)
                 continue
             try:

@@ -141,26 +141,26 @@ def cache_problems(cache: Path, schedule: Schedule | None = None) -> tuple[int, 
         bars = load_bars(cache)
     except DamagedBarsError as error:
         return 0, [str(error)]
-    n_pieces = len(bars.parts) + 1
+    numbers = range(len(bars.parts) + 1)
     if schedule is None or schedule.is_local:
-        return len(bars.parts), check_pieces(PiecesJob(bars, range(n_pieces)))
+        return len(bars.parts), check_some(CacheCheck(bars, numbers))
     schedule = admit_readers(schedule, bars.path / MANIFEST)
-    jobs = (PiecesJob(bars, range(piece, piece + 1)) for piece in range(n_pieces))
-    found = schedule.run_waves(call_waves(check_pieces, jobs))
+    jobs = (CacheCheck(bars, range(number, number + 1)) for number in numbers)
+    found = schedule.run_waves(call_waves(check_some, jobs))
     return len(bars.parts), [problem for problems in found for problem in problems]
 
 
 @dataclass(frozen=True, eq=False)
-class PiecesJob:
-    """Some pieces of a cache, to be checked."""
+class CacheCheck:
+    """Some parts of a cache, by their numbers, to be checked; the quarantine is behind the last."""
 
     bars: Bars
-    pieces: range
+    numbers: range
 
 
-def check_pieces(job: PiecesJob) -> list[str]:
-    """Say what of some pieces of a cache is not as it was written."""
-    return [str(problem) for problem in job.bars.problems(job.pieces)]
+def check_some(job: CacheCheck) -> list[str]:
+    """Say what of some parts of a cache is not as it was written."""
+    return [str(problem) for problem in job.bars.problems(job.numbers)]
 
 
 def caches_of(attrs: Mapping[str, Any], cache_dir: Path) -> list[Bars]:
