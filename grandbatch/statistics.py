@@ -68,7 +68,8 @@ class FeatureStatistics:
         n_features = len(self.count)
         if rows.shape[-1] != n_features:
             raise UsageError(f"rows must have {n_features} features, got shape {tuple(rows.shape)}")
-        found = rows.detach().reshape(-1, n_features).cpu()
+        together = rows.detach().cpu().contiguous()
+        found = together.view(-1, n_features)
         if not len(found):
             return
         # one number that isn't finite makes the sum so: seldom there, and then looked for
@@ -82,14 +83,25 @@ class FeatureStatistics:
         count = every if fine is None else fine.sum(0).to(torch.float64)
         mean = fill(values, 0.0).sum(0) / count.clamp_min(1)
         squares = fill(values - mean, 0.0).square_().sum(0)
-        least, most = fill(found, torch.inf).amin(0), fill(found, -torch.inf).amax(0)
+        least, most = fill(found, torch.inf), fill(found, -torch.inf)
+        # windows first, whose rows lie side by side: torch compares few columns one by one
+        least, most = least.view_as(together), most.view_as(together)
+        while least.ndim > 1:
+            least, most = least.amin(0), most.amax(0)
         self._combine(count, mean, squares, least.to(torch.float64), most.to(torch.float64))
 
-    def merge(self, other: FeatureStatistics, ranks: Ranks | None = None) -> None:
-        """Count what another has counted; with `ranks`, what the others of all ranks have."""
-        parts = torch.stack(list(other.state_dict().values()))
-        for found in (ranks or Ranks()).gather(parts):
-            self._combine(*found)
+    def merge(self, other: FeatureStatistics) -> None:
+        """Count what another has counted."""
+        self._combine(other.count, other.mean, other._squares, other.min, other.max)
+
+    def over_ranks(self, ranks: Ranks) -> FeatureStatistics:
+        """Return what all ranks have counted together."""
+        if ranks.size == 1:
+            return self
+        found = FeatureStatistics(len(self.count))
+        for parts in ranks.gather(torch.stack(list(self.state_dict().values()))):
+            found._combine(*parts)
+        return found
 
     def _combine(
         self,
@@ -178,4 +190,5 @@ def new_rows(batch: _Windows, stride: int | None) -> torch.Tensor:
     """Return the rows of a batch's windows that no window `stride` bars before has, (V, S, F)."""
     rows = batch.matrices
     newest = rows if stride is None else rows[:, -min(stride, rows.shape[1]) :]
-    return newest[batch.weight > 0]
+    counts = batch.weight > 0
+    return newest if counts.all() else newest[counts]

@@ -8,6 +8,7 @@ integers ("levels"): level k of n agents is the exposure (k - 2n)/(2n).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -32,10 +33,15 @@ class Trajectories:
     row: torch.Tensor
     valid: torch.Tensor
 
-    @property
+    @cached_property
+    def places(self) -> torch.Tensor:
+        """Where in a flat (K · T) all windows stand, trajectory by trajectory, (V,) int64."""
+        return self.valid.flatten().nonzero().squeeze(1)
+
+    @cached_property
     def flat_rows(self) -> torch.Tensor:
         """Batch rows of all windows, trajectory by trajectory, (V,) int64."""
-        return self.row[self.valid]
+        return self.row.flatten().index_select(0, self.places)
 
 
 def cut_trajectories(batch: MatrixBatch, stride: int | None = None) -> Trajectories:
@@ -124,11 +130,13 @@ def replay(response: torch.Tensor, trajectories: Trajectories, start: int) -> to
     (K, T) int64
         Level before each window; meaningless where padded.
     """
-    row = trajectories.row
-    before = torch.full_like(row, start)
-    for t in range(1, row.shape[1]):
-        before[:, t] = response[row[:, t - 1], before[:, t - 1]]
-    return before
+    answers = response.flatten()
+    first = (trajectories.row * response.shape[1]).T.contiguous()
+    before = torch.full_like(first, start)
+    now = before.unbind()
+    for asked, met, then in zip(first.unbind(), now, now[1:], strict=False):
+        torch.index_select(answers, 0, asked + met, out=then)
+    return before.T
 
 
 def team_reward(

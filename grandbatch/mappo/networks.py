@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -166,26 +167,35 @@ class AgentNetworks(nn.Module):
         for inputs, outputs in pairwise(sizes):
             self.weights.append(draw(inputs, inputs, outputs))
             self.biases.append(draw(inputs, outputs))
+        # a ParameterList finds each of them by a name that it makes anew
+        self._layers = list(zip(self.weights, self.biases, strict=True))
 
     def forward(self, seen: torch.Tensor, kept: torch.Tensor | None = None) -> torch.Tensor:
         """Compute (..., n, outputs) float32 from what the agents see, (..., n, inputs).
 
         `kept` (..., n, H) float32 are factors of the H hidden units of all layers, broadcast.
         """
-        factors = None if kept is None else torch.split(kept, self.hidden_sizes, dim=-1)
-        hidden, last = seen, len(self.hidden_sizes)
+        rank = seen.ndim if kept is None else max(seen.ndim, kept.ndim)
+        factors = None
+        if kept is not None:
+            factors = torch.split(_agents_first(kept, rank), self.hidden_sizes, dim=-1)
         with self._precision(seen.device.type):
             if self.digest is not None:
-                hidden = self.digest.put(hidden, *self.digest_weights)
-            for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-                hidden = torch.einsum("...ni,nio->...no", hidden, weight) + bias
+                seen = self.digest.put(seen, *self.digest_weights)
+            hidden, last = _agents_first(seen, rank), len(self.hidden_sizes)
+            for layer, (weight, bias) in enumerate(self._layers):
+                n, *leading, inputs = hidden.shape
+                made = torch.bmm(hidden.reshape(n, -1, inputs), weight) + bias.unsqueeze(1)
+                hidden = made.view(n, *leading, -1)
                 if layer < last:
-                    hidden = hidden.tanh()
+                    hidden = hidden.tanh_()
                     hidden = hidden if factors is None else hidden * factors[layer]
-        return hidden.to(seen.dtype)
+        return hidden.movedim(0, -2).to(torch.float32)
 
-    def _precision(self, device: str) -> torch.autocast:
+    def _precision(self, device: str) -> AbstractContextManager[None]:
         mixed = self.mixed_precision and device == "cuda"
+        if not mixed and not torch.is_autocast_enabled(device):
+            return nullcontext()
         return torch.autocast(device, torch.bfloat16, enabled=mixed)
 
 
@@ -240,6 +250,11 @@ def _build(
     )
 
 
+def _agents_first(values: torch.Tensor, rank: int) -> torch.Tensor:
+    """Turn (..., n, X) into (n, ..., X) of `rank` dimensions, as batched products want it."""
+    return values[(None,) * (rank - values.ndim)].movedim(-2, 0)
+
+
 def draw_kept(config: MappoConfig, count: int, generator: torch.Generator) -> torch.Tensor:
     """Draw which hidden units of the actors are kept, (count, n, H) float32.
 
@@ -248,7 +263,8 @@ def draw_kept(config: MappoConfig, count: int, generator: torch.Generator) -> to
     https://jmlr.org/papers/v15/srivastava14a.html.
     """
     shape = (count, len(config.agents), sum(config.hidden_sizes))
-    return (torch.rand(shape, generator=generator) >= config.dropout) / (1 - config.dropout)
+    drawn = torch.rand(shape, generator=generator)
+    return drawn.ge_(config.dropout).div_(1 - config.dropout)
 
 
 def statistics(

@@ -8,12 +8,11 @@ weights, and all chance comes in from outside.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from tensordict import TensorDict
 from torch import nn
-from torchrl.objectives.value import GAE
+from torchrl.objectives.value.functional import generalized_advantage_estimate
 
 from grandbatch.batch import MatrixBatch
 from grandbatch.mappo.config import MappoConfig
@@ -109,13 +108,17 @@ class Experience(NamedTuple):
 
     def rows(self, which: torch.Tensor) -> Experience:
         """Return that of some windows, by number."""
+
+        def pick(values: torch.Tensor) -> torch.Tensor:
+            return values.index_select(0, which)
+
         return Experience(
-            self.observation[which],
-            self.action[which],
-            self.log_prob[which],
-            None if self.kept is None else self.kept[which],
-            self.advantage[which],
-            self.value_target[which],
+            pick(self.observation),
+            pick(self.action),
+            pick(self.log_prob),
+            None if self.kept is None else pick(self.kept),
+            pick(self.advantage),
+            pick(self.value_target),
         )
 
 
@@ -134,8 +137,8 @@ def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> torch.Te
     (*shape) float32
         Finite.
     """
-    uniform = torch.rand(shape, generator=generator).clamp(1e-20, 1 - 1e-7)
-    return -torch.log(-torch.log(uniform))
+    uniform = torch.rand(shape, generator=generator).clamp_(1e-20, 1 - 1e-7)
+    return uniform.log_().neg_().log_().neg_()
 
 
 @torch.no_grad()
@@ -177,9 +180,10 @@ def roll_out(
     levels = torch.arange(n_levels(n_agents), device=summary.device)
     met = levels[start : start + 1] if single else levels
     place = start if not single else 0
+    exposures = exposure_of(met, n_agents)
     observation = observe(
         summary.unsqueeze(1).expand(-1, len(met), -1),
-        exposure_of(met, n_agents).expand(len(summary), -1),
+        exposures.expand(len(summary), -1),
         n_agents,
     )
     if chance is None:
@@ -190,44 +194,44 @@ def roll_out(
         action = (logits + chance.noise.unsqueeze(1)).argmax(-1)
     response = action.sum(-1)
     row = trajectories.flat_rows
-    seen = replay(response, trajectories, place)[trajectories.valid]
-    chosen = action[row, seen]
-    log_prob = logits[row, seen].log_softmax(-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
-    taken = exposure_of(response[row, seen], n_agents)
-    previous = exposure_of(met[seen], n_agents)
+    walked = replay(response, trajectories, place)
+    seen = walked.flatten().index_select(0, trajectories.places)
+    which = row * len(met) + seen
+
+    def there(values: torch.Tensor) -> torch.Tensor:
+        return values.flatten(0, 1).index_select(0, which)
 
     def spread(values: torch.Tensor) -> torch.Tensor:
-        return torch.zeros_like(batch.next_return).index_copy(0, row, values)
+        return torch.zeros_like(batch.next_return).index_copy_(0, row, values)
 
+    chosen = there(action)
+    log_prob = there(logits).log_softmax(-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+    taken = exposure_of(there(response), n_agents)
+    previous = exposures.index_select(0, seen)
     reward = team_reward(taken, previous, batch.next_return[row], config.cost)
     return Rollout(
         trajectories=trajectories,
-        observation=observation[row, seen],
+        observation=there(observation),
         action=chosen,
         log_prob=log_prob,
-        kept=None if chance is None else chance.kept[row],
+        kept=None if chance is None else chance.kept.index_select(0, row),
         reward=spread(reward),
         exposure=spread(taken),
         turnover=spread((taken - previous).abs()),
     )
 
 
-def build_estimator(config: MappoConfig) -> Any:
-    """Build the estimator of advantages. See https://arxiv.org/abs/1506.02438."""
-    return GAE(gamma=config.gamma, lmbda=config.lambda_, value_network=None)
-
-
 @torch.no_grad()
 def to_experience(
     rollout: Rollout,
     critic: nn.Module,
-    estimator: Any,
     config: MappoConfig,
     ranks: Ranks | None = None,
 ) -> Experience:
-    """Judge what was done, for the loss.
+    """Judge what was done, for the loss, by generalised advantage estimation.
 
-    A trajectory's last window is terminal: what comes after it is not in the batch.
+    See https://arxiv.org/abs/1506.02438. A trajectory's last window is terminal: what comes
+    after it is not in the batch.
 
     Parameters
     ----------
@@ -235,10 +239,8 @@ def to_experience(
         V tradable windows, traded with chance.
     critic : module
         From `build_critic`.
-    estimator : module
-        From `build_estimator`.
     config : MappoConfig
-        Reward scale.
+        Reward scale, discount, GAE's lambda.
     ranks : Ranks, optional
         Whose advantages have mean 0 and deviation 1, taken together.
 
@@ -247,47 +249,43 @@ def to_experience(
     Experience
         Of the V windows.
     """
-    valid = rollout.trajectories.valid
+    walked = rollout.trajectories
     n_windows = len(rollout.action)
-    value = rollout.observation.new_zeros(valid.shape)
-    value[valid] = critic(rollout.observation)[:, 0, 0]
-    following = torch.zeros_like(value)
-    following[:, :-1] = value[:, 1:]
-    done = torch.ones_like(valid)
-    done[:, :-1] = ~valid[:, 1:]
-    earned = torch.zeros_like(value)
-    earned[valid] = (rollout.reward[rollout.trajectories.flat_rows] * config.reward_scale).to(
-        value.dtype
-    )
-    after = {"state_value": following, "reward": earned, "done": done, "terminated": done}
-    judged = TensorDict(
-        {
-            "state_value": value.unsqueeze(-1),
-            "next": {name: tensor.unsqueeze(-1) for name, tensor in after.items()},
-        },
-        batch_size=valid.shape,
-    )
-    target = advantage = value[valid].unsqueeze(-1)
+    judged = critic(rollout.observation)[:, 0, 0]
+    target = advantage = judged
     if n_windows:  # else another rank has windows, and this one only takes part
-        judged = estimator(judged)
-        target, advantage = judged["value_target"][valid], judged["advantage"][valid]
+        earned = rollout.reward.index_select(0, walked.flat_rows) * config.reward_scale
+        value, reward = (
+            judged.new_zeros(walked.row.numel())
+            .index_copy_(0, walked.places, of_windows.to(judged.dtype))
+            .view_as(walked.row)
+            for of_windows in (judged, earned)
+        )
+        following, done = torch.zeros_like(value), torch.ones_like(walked.valid)
+        following[:, :-1] = value[:, 1:]
+        done[:, :-1] = ~walked.valid[:, 1:]
+        found = generalized_advantage_estimate(
+            *judged.new_tensor([config.gamma, config.lambda_]),
+            *(each.unsqueeze(-1) for each in (value, following, reward, done, done)),
+        )
+        advantage, target = (each.flatten().index_select(0, walked.places) for each in found)
     # Team reward, team advantage: each agent learns from the same.
     shape = (n_windows, len(config.agents), 1)
     normal = _normalised(advantage, ranks or Ranks())
     return Experience(
-        observation=rollout.observation.contiguous(),
+        observation=rollout.observation,
         action=rollout.action,
         log_prob=rollout.log_prob,
         kept=rollout.kept,
-        advantage=normal.unsqueeze(1).expand(shape),
-        value_target=target.unsqueeze(1).expand(shape),
+        advantage=normal.view(-1, 1, 1).expand(shape),
+        value_target=target.view(-1, 1, 1).expand(shape),
     )
 
 
 def _normalised(values: torch.Tensor, ranks: Ranks) -> torch.Tensor:
-    """Shift and scale values (V, 1) so that over all ranks their mean is 0, their deviation 1."""
+    """Shift and scale values (V,) so that over all ranks their mean is 0, their deviation 1."""
     exact = values.to(torch.float64)
-    count, total = ranks.sum(torch.stack([torch.ones_like(exact).sum(), exact.sum()]))
+    count, total = ranks.sum(torch.stack([exact.new_tensor(len(exact)), exact.sum()]))
     centred = exact - total / count
     deviation = (ranks.sum(centred.square().sum()) / count).sqrt().clamp_min(1e-6)
     normal: torch.Tensor = (centred / deviation).to(values.dtype)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -174,7 +175,7 @@ class MappoTrainer(Team):
             If the batch or the loss is not finite.
         """
         batch = self._admit(batch)
-        before = self.state_dict()
+        before = self._generator.get_state(), copy(self.statistics), self._learner.snapshot()
         try:
             rollout = self._trade(batch, self._draw_chance(len(batch)))
             learnt = self._learner.learn(rollout, self._generator, self._batches)
@@ -184,7 +185,9 @@ class MappoTrainer(Team):
             totals.join(self.ranks)
         except BaseException:
             # Also for Ctrl-C: what is saved then must be the state between two batches.
-            self.load_state_dict(before)
+            generator, self.statistics, learnt_before = before
+            self._generator.set_state(generator)
+            self._learner.go_back(learnt_before)
             raise
         self._batches += 1
         self._sharpness = None
@@ -216,14 +219,14 @@ class MappoTrainer(Team):
         """
         check_same_settings(state, self.config)
         with refusing():
-            optimizer = self._learner.parse_optimizer(state["optimizer"])
+            moments = self._learner.parse_optimizer(state["optimizer"])
             generator = torch.Generator()
             generator.set_state(state["generator"])
             batches = int(state["batches"])
             sharpness = None if state["sharpness"] is None else float(state["sharpness"])
             statistics = FeatureStatistics.from_state(state["statistics"], self.config.n_features)
             self._take_weights(state)
-        self._learner.optimizer.load_state_dict(optimizer)
+        self._learner.take_moments(moments)
         self._generator, self._batches = generator, batches
         self.statistics, self._sharpness = statistics, sharpness
 
@@ -248,7 +251,7 @@ class MappoTrainer(Team):
         check_same_team(state, self.config)
         with refusing():
             self._take_weights(state)
-        self._learner.optimizer.state.clear()
+        self._learner.take_moments({})
         self._sharpness = None
 
     def _draw_chance(self, n_windows: int) -> Chance:
@@ -261,9 +264,9 @@ class MappoTrainer(Team):
 
     def _note_features(self, batch: MatrixBatch) -> float:
         """Count a batch's features, and return how far off their means are."""
-        own, found = (FeatureStatistics(self.config.n_features) for _ in range(2))
-        own.update(new_rows(batch, self.stride))
-        found.merge(own, self.ranks)
+        found = FeatureStatistics(self.config.n_features)
+        found.update(new_rows(batch, self.stride))
+        found = found.over_ranks(self.ranks)
         self.statistics.merge(found)
         if not found.count.any():
             return 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -13,10 +14,11 @@ from torchrl.objectives import ClipPPOLoss
 
 from grandbatch.mappo import BatchStrategicTrainer, BatchTacticalTrainer
 from grandbatch.mappo.config import MappoConfig
-from grandbatch.mappo.learning import losses_of
+from grandbatch.mappo.learning import Learner, losses_of
 from grandbatch.mappo.market import team_reward
 from grandbatch.mappo.networks import build_actor, build_critic, draw_kept
 from grandbatch.mappo.rollout import Experience
+from grandbatch.ranks import Ranks
 
 TRAIN, TEST = (0, 14_000), (15_000, 19_000)
 COST = 1e-4
@@ -122,3 +124,60 @@ def test_losses_and_gradients_are_torchrls_to_the_bit(n_windows, coefficient):
         torch.equal(parameter.grad, gradient)
         for parameter, gradient in zip(parameters, gradients, strict=True)
     )
+
+
+@pytest.mark.parametrize(("n_windows", "most"), [(1, 1.0), (27, 0.01), (64, 0.1)])
+def test_weights_in_one_memory_learn_as_weights_apart_to_the_bit(n_windows, most):
+    config = MappoConfig.strategic(max_grad_norm=most, hidden_sizes=(33, 9))
+    generator = torch.Generator().manual_seed(0)
+    actor, critic = build_actor(config, 20, generator), build_critic(config, 20, generator)
+    apart = deepcopy(actor), deepcopy(critic)
+    learner = Learner(config, actor, critic, Ranks())
+    parameters = [*apart[0].parameters(), *apart[1].parameters()]
+    adam = torch.optim.Adam(parameters, lr=config.learning_rate, foreach=True)
+    for seed in range(5):
+        data = some_experience(config, actor, n_windows, seed)
+        learner._step(data, n_windows, 0)
+        adam.zero_grad()
+        losses = losses_of(data, apart[0](data.observation, data.kept), apart[1](data.observation),
+                           config)  # fmt: skip
+        (losses.objective - config.entropy_coefficient * losses.entropy + losses.critic).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, most)
+        adam.step()
+    together = [*actor.parameters(), *critic.parameters()]
+    assert all(map(torch.equal, together, parameters))
+    state = learner.optimizer_state()
+    for number, parameter in enumerate(parameters):
+        assert all(torch.equal(state[str(number)][k], v) for k, v in adam.state[parameter].items())
+
+
+@pytest.mark.parametrize(
+    ("leading", "of_kept"),
+    [
+        ((), None),
+        ((), ()),
+        ((), (4,)),
+        ((5,), (5,)),
+        ((5, 4), (5, 1)),
+        ((5, 1), (4,)),
+        ((4,), (5, 1)),
+    ],
+)
+def test_networks_of_all_agents_at_once_are_each_agents_own(leading, of_kept):
+    config = MappoConfig.strategic(hidden_sizes=(8, 6))
+    generator = torch.Generator().manual_seed(1)
+    actor = build_actor(config, 7, generator)
+    seen = torch.randn(*leading, 3, 7, generator=generator)
+    kept = None
+    if of_kept is not None:
+        kept = draw_kept(config, math.prod(of_kept), generator).view(*of_kept, 3, 14)
+    found = actor(seen, kept)
+    for agent in range(3):
+        hidden = seen[..., agent, :]
+        for layer, (weight, bias) in enumerate(zip(actor.weights, actor.biases, strict=True)):
+            hidden = hidden @ weight[agent] + bias[agent]
+            if layer < 2:
+                hidden = hidden.tanh()
+                if kept is not None:
+                    hidden = hidden * kept[..., agent, :].split([8, 6], -1)[layer]
+        torch.testing.assert_close(found[..., agent, :], hidden)

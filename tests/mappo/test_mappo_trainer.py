@@ -349,6 +349,23 @@ def test_a_state_with_a_part_missing_or_wrong_is_refused(noise, part):
     assert_equal_states(trainer.state_dict(), before)
 
 
+@pytest.mark.parametrize("change", ["one fewer", "another shape", "steps apart"])
+def test_moments_of_other_weights_are_refused(noise, change):
+    trainer = build()
+    trainer.train_batch(noise(8))
+    before = trainer.state_dict()
+    broken = trainer.state_dict()
+    if change == "one fewer":
+        broken["optimizer"].pop("3")
+    elif change == "another shape":
+        broken["optimizer"]["3"]["exp_avg"] = torch.zeros(2, 64)
+    else:
+        broken["optimizer"]["3"]["step"] += 1
+    with pytest.raises(CheckpointError, match="the optimizer"):
+        trainer.load_state_dict(broken)
+    assert_equal_states(trainer.state_dict(), before)
+
+
 def test_a_foreign_state_is_refused():
     with pytest.raises(CheckpointError, match="not a MAPPO trainer's state"):
         build().load_state_dict({"weights": {}})

@@ -11,7 +11,6 @@ from grandbatch.mappo import BatchStrategicTrainer, MappoConfig
 from grandbatch.mappo.networks import build_actor, build_critic, draw_kept
 from grandbatch.mappo.rollout import (
     Chance,
-    build_estimator,
     gumbel_noise,
     roll_out,
     to_experience,
@@ -106,7 +105,7 @@ def test_advantages_are_those_of_the_textbook_recursion(networks, noise, changed
     batch = noise(20, run_length=8, weight=weight)
     batch = changed(batch, next_return=returns)
     rollout = trade(networks, batch, draw(20, 2))
-    data = to_experience(rollout, critic, build_estimator(config), config)
+    data = to_experience(rollout, critic, config)
 
     rows = rollout.trajectories.flat_rows.tolist()
     assert rows == [k for k in range(20) if k not in (4, 11)]

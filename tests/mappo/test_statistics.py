@@ -39,6 +39,20 @@ def test_batch_by_batch_is_all_at_once(sizes, shift, holes, seed):
             assert float(found.max[column]) == values.max()
 
 
+@pytest.mark.parametrize("hole", [None, torch.nan, -torch.inf])
+def test_rows_in_windows_count_as_rows_in_a_list_do(hole):
+    windows = torch.randn(6, 5, 3, generator=torch.Generator().manual_seed(0))
+    if hole is not None:
+        windows[2, 1, 0] = windows[:, :, 2] = hole
+    found, wanted = FeatureStatistics(3), FeatureStatistics(3)
+    found.update(windows[:, -4:])
+    wanted.update(windows[:, -4:].reshape(-1, 3))
+    for name, values in wanted.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], values, rtol=0, atol=0)
+    assert found.min[1] == windows[:, -4:, 1].min()
+    assert found.max[1] == windows[:, -4:, 1].max()
+
+
 def test_a_saved_state_goes_on_where_it_was():
     rows = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     whole, first = FeatureStatistics(4), FeatureStatistics(4)
