@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 import grandbatch as gb
 from grandbatch.bars import prepare_bars
 from grandbatch.bars.building.parts import assembly, looking
-from grandbatch.bars.building.parts.looking import Extremes
+from grandbatch.bars.building.parts.looking import unpack_looks
 from grandbatch.bars.cache import joining
 from grandbatch.bars.cache.bars import load_bars
 from grandbatch.scheduling import Schedule
@@ -74,13 +73,13 @@ class Folder:
 def looks_of(bars):
     """What there is to tell of each symbol, however its bars are parted."""
     found = {}
-    for part, value in zip(bars.parts, bars.growth["looks"], strict=True):
-        look = Extremes.of(value)
+    for part, look in zip(bars.parts, unpack_looks(bars.growth["looks"]), strict=True):
         before = found.get(part.symbol)
         found[part.symbol] = look if before is None else before.joined(look)
     # of leaps that there are none of, none is the first
     return [
-        replace(look, leap_time=look.leap_time if look.n_leaps else 0).to_json()
+        vars(look)
+        | {"leap_time": look.leap_time if look.n_leaps else 0, "volumes": look.volumes.tolist()}
         for look in found.values()
     ]
 

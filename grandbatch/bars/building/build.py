@@ -66,6 +66,7 @@ from grandbatch.bars.cache.manifest import (
     QUARANTINE,
     Part,
     bars_fingerprint,
+    pack_parts,
     write_manifest,
 )
 from grandbatch.bars.inputs.files import (
@@ -405,7 +406,7 @@ class CacheBuild:
                 "bytes": size_of(quarantine),
                 "crc32c": file_crc(self.target, QUARANTINE),
             },
-            "parts": [part.to_json() for part in parts],
+            "parts": pack_parts(parts),
         }
         if self.base is not None:
             add_base(self.base, manifest)

@@ -22,7 +22,7 @@ from typing import Any
 from grandbatch.bars.building.block import BlockJob, BlockRecord
 from grandbatch.bars.building.carries import final_carries
 from grandbatch.bars.building.judging import Carry
-from grandbatch.bars.building.parts.looking import Extremes
+from grandbatch.bars.building.parts.looking import Extremes, pack_looks, unpack_looks
 from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.quarantine import count_reasons, merge_bad_rows
 from grandbatch.bars.cache.bars import load_bars, open_bars
@@ -122,7 +122,7 @@ def growth_facts(
         "bad_rows": n_bad,
         "last_file": list(last_file.values()),
         "standing": [list(standing[name]) for name in symbols],
-        "looks": [look.to_json() for look in looks],
+        "looks": pack_looks(looks),
         "from": None if base is None else base.bars.fingerprint,
     }
 
@@ -137,7 +137,7 @@ def looks_of(base: Base, new: Mapping[PartPlace, Extremes], joined: JoinedParts)
         At the new parts.
     joined : JoinedParts
     """
-    old = zip(base.parts, map(Extremes.of, base.facts["looks"]), strict=True)
+    old = zip(base.parts, unpack_looks(base.facts["looks"]), strict=True)
     known = {**{part.place: look for part, look in old}, **new}
     return [
         reduce(Extremes.joined, [known[part.place] for part in parts]) for parts in joined.sources

@@ -85,9 +85,7 @@ class Bars(Deferred):
         """By which they were made, as `BarRules.identity` writes them."""
         self.growth: dict[str, Any] | None = manifest.get("growth")
         """What must be known to add files; None where the cache can't grow."""
-        self.parts: tuple[Part, ...] = tuple(
-            Part.of(part, self.extra) for part in manifest["parts"]
-        )
+        self.parts: tuple[Part, ...] = manifest["parts"]
         self._quarantine: dict[str, int] = manifest["quarantine"]
         self._sha256: str = manifest["sha256"]
         self._use = use

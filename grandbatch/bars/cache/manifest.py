@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ _REMEMBERED_BYTES = 2**20
 """A manifest of at most so many is parsed once, however often it is read."""
 
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
+_OF_PART = "symbol", "first_time", "last_time"
+_OF_DIGESTS = "rows", "offset", "bytes", "values", "others"
+_HEADERS = "header", "last_header"
+
 _IDENTITY_FORMAT = 2
 """Of bars themselves: the same bars have one fingerprint, however a cache is written."""
 
@@ -79,18 +83,39 @@ class Part:
         """Its file, and where in it the part begins: no other part has both."""
         return self.path, self.digests.offset
 
-    @classmethod
-    def of(cls, value: Mapping[str, Any], extra: tuple[str, ...]) -> Part:
-        """Read what `to_json` gives, of a part with some extra columns."""
-        digests = dict(value["digests"])
-        digests |= {"headers": tuple(digests["headers"]), "extra": extra}
-        return cls(**{**value, "digests": PartDigests(**digests)})
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the part as JSON types, but for the extra columns, which all parts share."""
-        digests = dict(vars(self.digests))
-        del digests["extra"]
-        return {**vars(self), "digests": digests}
+def pack_parts(parts: Sequence[Part]) -> dict[str, list[Any]]:
+    """Write parts as JSON types, but for the extra columns, which all share: a list for each fact.
+
+    There may be thousands: an object for each would take longer to read than all it says.
+    """
+    files = list(dict.fromkeys(part.path for part in parts))
+    number = {path: n for n, path in enumerate(files)}
+    digests = [part.digests for part in parts]
+    return {
+        "files": files,
+        "file": [number[part.path] for part in parts],
+        **{name: [getattr(part, name) for part in parts] for name in _OF_PART},
+        **{name: [getattr(of, name) for of in digests] for name in _OF_DIGESTS},
+        **{name: [of.headers[n] for of in digests] for n, name in enumerate(_HEADERS)},
+    }
+
+
+def _unpacked(value: Mapping[str, Any], extra: tuple[str, ...]) -> tuple[Part, ...]:
+    """Read what `pack_parts` gives, of parts with some extra columns."""
+    of_parts = zip(*(value[name] for name in ("file", *_OF_PART)), strict=True)
+    headers = zip(*(value[name] for name in _HEADERS), strict=True)
+    digests = map(
+        partial(PartDigests, extra=extra),
+        *(value[name] for name in ("rows", "offset", "bytes")),
+        headers,
+        *(value[name] for name in ("values", "others")),
+    )
+    files = value["files"]
+    return tuple(
+        Part(symbol, files[file], first_time, last_time, of)
+        for (file, symbol, first_time, last_time), of in zip(of_parts, digests, strict=True)
+    )
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any], syncer: Syncer) -> None:
@@ -110,7 +135,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any], syncer: Syncer) ->
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read the manifest of a cache, and see that its files are there.
+    """Read the manifest of a cache, its parts as such, and see that its files are there.
 
     Raises
     ------
@@ -135,8 +160,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
             raise ValueError("it is that of other bars")
         files = Counter({QUARANTINE: manifest["quarantine"]["bytes"]})
         for part in manifest["parts"]:
-            files[part["path"]] += part["digests"]["bytes"]
-    except (ValueError, KeyError, TypeError) as error:
+            files[part.path] += part.digests.bytes
+    except (ValueError, LookupError, TypeError) as error:
         raise damaged(path, f"{MANIFEST}: {error}") from None
     find = _sizes(files_folder(path, manifest))
     for name, size in files.items():
@@ -150,11 +175,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _of(raw: bytes) -> dict[str, Any]:
-    """Read a manifest; not to be changed, as it may be that of others, too.
+    """Read a manifest, its parts as such; not to be changed: it may be that of others, too.
 
     Raises
     ------
-    ValueError, KeyError
+    ValueError, LookupError, TypeError
         If it is none, or not what was written.
     """
     return _parsed(raw) if len(raw) <= _REMEMBERED_BYTES else _parsed.__wrapped__(raw)
@@ -165,6 +190,7 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     manifest = digested.parse(raw)
     if manifest["format"] == FORMAT:  # those of others may be digested otherwise
         digested.check(manifest)
+        manifest["parts"] = _unpacked(manifest["parts"], tuple(manifest.get("extra", ())))
     return manifest
 
 
@@ -199,6 +225,6 @@ def cached_sources(cache_dir: Path) -> set[tuple[str, int]]:
         try:
             source = _of(read_location(cache / MANIFEST, _MAX_BYTES))["source"]
             found.update((str(entry["name"]), int(entry["bytes"])) for entry in source)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError):
             continue
     return found

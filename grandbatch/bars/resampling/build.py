@@ -14,6 +14,7 @@ from grandbatch.bars.cache.manifest import (
     QUARANTINE,
     Part,
     bars_fingerprint,
+    pack_parts,
     read_manifest,
     write_manifest,
 )
@@ -135,7 +136,7 @@ def _fill(
                 *finer_manifest["worth_a_look"],
                 *_cut(sum(n_cut for _, n_cut in made), duration_ns, timeframe),
             ],
-            "parts": [replace(part, symbol=codes.index(part.symbol)).to_json() for part in parts],
+            "parts": pack_parts([replace(part, symbol=codes.index(part.symbol)) for part in parts]),
         }
         for name in (QUARANTINE, *(part.path for part in parts)):
             syncer.add(target / name)

@@ -6,7 +6,8 @@ bars are parted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import base64
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -50,28 +51,13 @@ class Extremes:
     """Behind the first."""
     most_volume: float
     most_time: int
-    volumes: npt.NDArray[np.int64]
-    """Bars by the power of two of their volume, (N_BINS,)."""
     first: Prices
     last: Prices
     first_time: int
     least_whole: float
     """The least high or low, where all are whole numbers; else 0."""
-
-    def to_json(self) -> list[Any]:
-        """Return all of it as JSON types; of the volumes those that there are."""
-        places = np.flatnonzero(self.volumes)
-        volumes = [places.tolist(), self.volumes[places].tolist()]
-        return list({**vars(self), "volumes": volumes}.values())
-
-    @classmethod
-    def of(cls, value: Sequence[Any]) -> Extremes:
-        """Read what `to_json` gave."""
-        found = dict(zip(cls.__match_args__, value, strict=True))
-        places, counts = found["volumes"]
-        found["volumes"] = np.zeros(N_BINS, np.int64)
-        found["volumes"][places] = counts
-        return cls(**{**found, "first": tuple(found["first"]), "last": tuple(found["last"])})
+    volumes: npt.NDArray[np.int64]
+    """Bars by the power of two of their volume, (N_BINS,)."""
 
     def joined(self, following: Extremes) -> Extremes:
         """Join with the bars behind."""
@@ -88,12 +74,53 @@ class Extremes:
             max(self.largest_leap, leap, following.largest_leap),
             self.leap_time if self.n_leaps else leap_time,
             *most,
-            self.volumes + following.volumes,
             self.first,
             following.last,
             self.first_time,
             min(self.least_whole, following.least_whole),
+            self.volumes + following.volumes,
         )
+
+
+_FACTS = np.dtype(
+    [
+        ("n_leaps", "<i8"),
+        ("largest_leap", "<f8"),
+        ("leap_time", "<i8"),
+        ("most_volume", "<f8"),
+        ("most_time", "<i8"),
+        ("first", "<f8", 2),
+        ("last", "<f8", 2),
+        ("first_time", "<i8"),
+        ("least_whole", "<f8"),
+    ]
+)
+"""All of `Extremes` but its volumes, in its order."""
+
+
+def pack_looks(looks: Sequence[Extremes]) -> dict[str, str]:
+    """Write looks as JSON types: numbers little-endian and base64, of volumes those there are."""
+    facts = np.array(
+        [tuple(getattr(look, name) for name in _FACTS.names or ()) for look in looks], _FACTS
+    )
+    volumes = np.array([look.volumes for look in looks], "<i8").reshape(-1, N_BINS)
+    at = np.flatnonzero(volumes)
+    columns = {"facts": facts, "at": at.astype("<i8"), "volumes": volumes.ravel()[at]}
+    return {name: base64.b64encode(of.tobytes()).decode() for name, of in columns.items()}
+
+
+def unpack_looks(value: Mapping[str, str]) -> list[Extremes]:
+    """Read what `pack_looks` gave."""
+    raw = {name: base64.b64decode(text) for name, text in value.items()}
+    facts = np.frombuffer(raw["facts"], _FACTS)
+    volumes = np.zeros((len(facts), N_BINS), np.int64)
+    volumes.ravel()[np.frombuffer(raw["at"], "<i8")] = np.frombuffer(raw["volumes"], "<i8")
+    columns = [map(_plain, facts[name].tolist()) for name in _FACTS.names or ()]
+    return [Extremes(*found) for found in zip(*columns, volumes, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def look_at(target: Path, parts: Sequence[Part], schedule: Schedule) -> list[Extremes]:
@@ -135,11 +162,11 @@ def _look_at(file: CacheFile, part: Part) -> Extremes:
         _time_of(file, part, row) if n_leaps else part.first_time,
         float(volume[most]),
         _time_of(file, part, most),
-        bins,
         (float(high[0]), float(low[0])),
         (float(high[-1]), float(low[-1])),
         part.first_time,
         _least_whole(high, low),
+        bins,
     )
 
 
