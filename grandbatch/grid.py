@@ -294,8 +294,8 @@ class Grid:
             ends = self.first_row(np.array([first, stop - 1], np.int64))
             return [(int(ends[0]), int(ends[1]) + self.sequence_length)]
         low, high = self._span_of(np.array([first, stop - 1], np.int64))
-        bounds = self.spans.bounds[low : high + 2].clip(first, stop)
-        starts, stops = self.first_row(bounds[:-1]), self.first_row(bounds[1:] - 1)
+        bounds, at = self.spans.bounds[low : high + 2].clip(first, stop), np.arange(low, high + 1)
+        starts, stops = self._first_row(bounds[:-1], at), self._first_row(bounds[1:] - 1, at)
         order = np.argsort(starts)
         starts, stops = starts[order], stops[order] + self.sequence_length
         stops = np.maximum.accumulate(stops)

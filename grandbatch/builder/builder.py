@@ -15,7 +15,14 @@ from grandbatch.bars.building.memory import bytes_of_workers
 from grandbatch.bars.cache.cutting import cuts_of
 from grandbatch.bars.cache.durations import time_attributes
 from grandbatch.builder.check import check_on_bars, check_on_simulated
-from grandbatch.builder.engines import ENGINES, choose_engine, count_jobs, graphs, label_graphs
+from grandbatch.builder.engines import (
+    ENGINES,
+    choose_engine,
+    count_jobs,
+    graphs,
+    joined,
+    label_graphs,
+)
 from grandbatch.builder.extend import keep_files
 from grandbatch.builder.growth import record_growth
 from grandbatch.builder.history import (
@@ -312,7 +319,8 @@ def _build_locked(
     engine = choose_engine(options.engine, schedule, count_jobs(plan, skipped))
     waves = graphs(engine, plan, bars, staging, skipped, schedule)
     labels = label_graphs(label_jobs(plan, bars, staging, same_labels))
-    results = schedule.run_waves(chain(waves, labels), heard)
+    all_waves = chain(waves, labels)  # on a cluster one is sent before the last has ended
+    results = schedule.run_waves(joined(all_waves) if schedule.is_local else all_waves, heard)
     labelled = [result for result in results if not isinstance(result, int)]
     before = None if extension is None else extension.before
     attributes = _attributes(request, bars, plan, fingerprint, before)

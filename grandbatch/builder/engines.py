@@ -34,6 +34,7 @@ ENGINES = ("auto", "overlap", "direct")
 FEW_JOBS = 8
 MOST_JOBS_PER_TASK = 4
 LEAST_TASKS_PER_WORKER = 8
+TASKS_PER_WORKER_OF_FEW = 4
 
 Graph = dict[Any, Any]
 """A Dask graph: tasks by their keys."""
@@ -55,25 +56,34 @@ class GroupJob:
 
 
 def group_jobs(
-    plan: BuildPlan, bars: Bars, staging: Staging, finished: set[int]
+    plan: BuildPlan,
+    bars: Bars,
+    staging: Staging,
+    finished: set[int],
+    most_files: int | None = None,
 ) -> Iterator[GroupJob]:
-    """Describe the groups that still have files to write, each when it is asked for."""
+    """Describe the groups that still have files to write, each when it is asked for.
+
+    Where it is given, none has more than `most_files` of these files.
+    """
     lookback = plan.settings.feature_set.lookback
     for group in plan.groups:
         files = [f for f in range(group.first_file, group.stop_file) if f not in finished]
-        if not files:
-            continue
-        rows = [group.ranges[0][0] - lookback, group.ranges[-1][1]]
-        lo, hi = np.searchsorted(plan.segments.start, rows)
-        yield GroupJob(
-            bars=bars,
-            staging=staging,
-            feature_set=plan.settings.feature_set,
-            group=group,
-            files=[FileJob(f, plan.runs(f)) for f in files],
-            starts=plan.segments.start[lo:hi],
-            gathered=plan.stretches is not None,
-        )
+        at_once = most_files or max(1, len(files))
+        for at in range(0, len(files), at_once):
+            some = files[at : at + at_once]
+            part = group if len(some) == len(files) else plan.group_of(some[0], some[-1] + 1)
+            rows = [part.ranges[0][0] - lookback, part.ranges[-1][1]]
+            lo, hi = np.searchsorted(plan.segments.start, rows)
+            yield GroupJob(
+                bars=bars,
+                staging=staging,
+                feature_set=plan.settings.feature_set,
+                group=part,
+                files=[FileJob(f, plan.runs(f)) for f in some],
+                starts=plan.segments.start[lo:hi],
+                gathered=plan.stretches is not None,
+            )
 
 
 def count_jobs(plan: BuildPlan, finished: set[int]) -> int:
@@ -99,7 +109,11 @@ def graphs(
 
     Each comes with the keys of its tasks that write.
     """
-    jobs = group_jobs(plan, bars, staging, finished)
+    most_files = None
+    if engine == "direct" and schedule.is_local and count_jobs(plan, finished) <= FEW_JOBS:
+        n_left = plan.spec.data.n_files - len(finished)  # few large tasks end at different times
+        most_files = -(-n_left // (TASKS_PER_WORKER_OF_FEW * schedule.workers))
+    jobs = group_jobs(plan, bars, staging, finished, most_files)
     for wave in waves_of(jobs):
         if engine == "direct":
             graph = direct_graph(wave, _jobs_per_task(len(plan.groups), schedule))

@@ -120,18 +120,21 @@ class BuildPlan:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """Files dealt into groups of about `target_rows` feature rows, at least one file each."""
-        per_file = self.spec.data.shard_chunks
         groups: list[Group] = []
         begin = 0
         n_files = self.spec.data.n_files
         for file in range(n_files):
-            chunks = begin * per_file, min((file + 1) * per_file, self.grid.n_chunks)
-            ranges = self.grid.row_ranges(*chunks)
-            rows = sum(stop - start for start, stop in ranges)
-            if rows >= self.target_rows or file == n_files - 1:
-                groups.append(Group(len(groups), begin, file + 1, tuple(ranges)))
+            group = self.group_of(begin, file + 1, len(groups))
+            if group.n_rows(0) >= self.target_rows or file == n_files - 1:
+                groups.append(group)
                 begin = file + 1
         return tuple(groups)
+
+    def group_of(self, first_file: int, stop_file: int, number: int = 0) -> Group:
+        """Return consecutive files, with the rows that they need."""
+        per_file = self.spec.data.shard_chunks
+        chunks = first_file * per_file, min(stop_file * per_file, self.grid.n_chunks)
+        return Group(number, first_file, stop_file, tuple(self.grid.row_ranges(*chunks)))
 
     @cached_property
     def bounds(self) -> list[int]:

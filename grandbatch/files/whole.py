@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -159,8 +159,14 @@ def _create(path: Path) -> int:
 
 def remove_temporaries(folder: Path) -> None:
     """Remove what writers that were killed left half-written anywhere below a folder."""
-    for left in folder.rglob(f"*{TEMPORARY_SUFFIX}"):
-        left.unlink(missing_ok=True)
+    remove_files(folder, lambda name: name.endswith(TEMPORARY_SUFFIX))
+
+
+def remove_files(folder: Path, is_left: Callable[[str], bool]) -> None:
+    """Remove the files anywhere below a folder that a function chooses by their names."""
+    for where, _, names in os.walk(folder):
+        for name in filter(is_left, names):
+            Path(where, name).unlink(missing_ok=True)
 
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)

@@ -27,7 +27,7 @@ from grandbatch.files.leases import Fence
 from grandbatch.files.locations import is_remote
 from grandbatch.files.objects import Patience
 from grandbatch.files.verbs import copy_file, not_here, objects_of, see, sizes_below
-from grandbatch.files.whole import TEMPORARY_SUFFIX, remove_temporaries, write_whole
+from grandbatch.files.whole import TEMPORARY_SUFFIX, remove_files, write_whole
 from grandbatch.store.codecs import BLOSC_LEVEL, BLOSC_TYPESIZE, ZSTD_LEVEL, encode
 from grandbatch.store.file_records import (
     FileRecord,
@@ -239,9 +239,8 @@ class Staging:
             return digests
         import zarr
 
-        remove_temporaries(self.store)
-        for left in (*self.store.rglob("zarr.json"), *self.store.glob(MANIFEST_NAME)):
-            left.unlink()
+        left = "zarr.json", MANIFEST_NAME  # by a build that was cut off, as half-written files are
+        remove_files(self.store, lambda name: name.endswith((TEMPORARY_SUFFIX, *left)))
         group = zarr.create_group(self.store, zarr_format=3, attributes={"grandbatch": attributes})
         for array in self.spec.arrays:
             chunk = array.chunk_shape

@@ -406,7 +406,7 @@ class CacheBuild:
                 "bytes": size_of(quarantine),
                 "crc32c": file_crc(self.target, QUARANTINE),
             },
-            "parts": pack_parts(parts),
+            **pack_parts(parts),
         }
         if self.base is not None:
             add_base(self.base, manifest)

@@ -91,7 +91,7 @@ class Base:
     @property
     def next_file(self) -> int:
         """Number of the next file of parts."""
-        return 1 + max(file_number(part.path) for part in self.bars.parts)
+        return 1 + max(map(file_number, {part.path for part in self.bars.parts}))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -136,8 +136,8 @@ def join_caches(
     bars = base.bars
     names = sorted({*bars.symbols, *symbols})
     code_of = {name: code for code, name in enumerate(names)}
-    old = [replace(part, symbol=code_of[bars.symbols[part.symbol]]) for part in base.parts]
-    new = [replace(part, symbol=code_of[symbols[part.symbol]]) for part in parts]
+    old = _renumbered(base.parts, [code_of[name] for name in bars.symbols])
+    new = _renumbered(parts, [code_of[name] for name in symbols])
     merged = files_to_merge(old, new)
     there = {now.path: before.path for now, before in zip(old, bars.parts, strict=True)}
     taken = [(bars.files / there[path], target / path) for path in there if path not in merged]
@@ -176,6 +176,14 @@ def join_caches(
     rest = iter(joined)
     made = [next(rest) if of[0].path in merged else of[0] for of in sources]
     return JoinedParts(names, made, sources, written)
+
+
+def _renumbered(parts: Sequence[Part], codes: Sequence[int]) -> list[Part]:
+    """Give parts' symbols the numbers that they have among others."""
+    return [
+        part if codes[part.symbol] == part.symbol else replace(part, symbol=codes[part.symbol])
+        for part in parts
+    ]
 
 
 def files_by_age(parts: Sequence[Part]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -84,24 +83,29 @@ class Part:
         return self.path, self.digests.offset
 
 
-def pack_parts(parts: Sequence[Part]) -> dict[str, list[Any]]:
-    """Write parts as JSON types, but for the extra columns, which all share: a list for each fact.
+def pack_parts(parts: Sequence[Part]) -> dict[str, Any]:
+    """Return what a manifest says of parts, and of the bytes of their files, as JSON types.
 
-    There may be thousands: an object for each would take longer to read than all it says.
+    There may be thousands of parts: a list for each fact is read faster than an object for each.
+    Extra columns, which all share, are left out.
     """
-    files = list(dict.fromkeys(part.path for part in parts))
+    files: dict[str, int] = {}
+    for part in parts:
+        files[part.path] = files.get(part.path, 0) + part.digests.bytes
     number = {path: n for n, path in enumerate(files)}
     digests = [part.digests for part in parts]
-    return {
-        "files": files,
+    facts = {
         "file": [number[part.path] for part in parts],
         **{name: [getattr(part, name) for part in parts] for name in _OF_PART},
         **{name: [getattr(of, name) for of in digests] for name in _OF_DIGESTS},
         **{name: [of.headers[n] for of in digests] for n, name in enumerate(_HEADERS)},
     }
+    return {"files": files, "parts": facts}
 
 
-def _unpacked(value: Mapping[str, Any], extra: tuple[str, ...]) -> tuple[Part, ...]:
+def _unpacked(
+    value: Mapping[str, Any], files: Sequence[str], extra: tuple[str, ...]
+) -> tuple[Part, ...]:
     """Read what `pack_parts` gives, of parts with some extra columns."""
     of_parts = zip(*(value[name] for name in ("file", *_OF_PART)), strict=True)
     headers = zip(*(value[name] for name in _HEADERS), strict=True)
@@ -111,7 +115,6 @@ def _unpacked(value: Mapping[str, Any], extra: tuple[str, ...]) -> tuple[Part, .
         headers,
         *(value[name] for name in ("values", "others")),
     )
-    files = value["files"]
     return tuple(
         Part(symbol, files[file], first_time, last_time, of)
         for (file, symbol, first_time, last_time), of in zip(of_parts, digests, strict=True)
@@ -158,9 +161,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
             raise FileNotFoundError(f"{path}: of format {manifest['format']}")
         if manifest["fingerprint"] != path.name:
             raise ValueError("it is that of other bars")
-        files = Counter({QUARANTINE: manifest["quarantine"]["bytes"]})
-        for part in manifest["parts"]:
-            files[part.path] += part.digests.bytes
+        files = {QUARANTINE: manifest["quarantine"]["bytes"], **manifest["files"]}
     except (ValueError, LookupError, TypeError) as error:
         raise damaged(path, f"{MANIFEST}: {error}") from None
     find = _sizes(files_folder(path, manifest))
@@ -190,7 +191,9 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     manifest = digested.parse(raw)
     if manifest["format"] == FORMAT:  # those of others may be digested otherwise
         digested.check(manifest)
-        manifest["parts"] = _unpacked(manifest["parts"], tuple(manifest.get("extra", ())))
+        manifest["parts"] = _unpacked(
+            manifest["parts"], list(manifest["files"]), tuple(manifest.get("extra", ()))
+        )
     return manifest
 
 

@@ -55,7 +55,7 @@ def _published(built: Path) -> set[str]:
     try:
         manifest = digested.load(objects_of(built).read(MANIFEST))
         there = digested.load(objects_of(built.parent / manifest["fingerprint"]).read(MANIFEST))
-        parts = {str(path) for path in there["parts"]["files"]}
+        parts = set(map(str, there["files"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return set()
     return {MANIFEST, QUARANTINE, *parts} if there.get("folder") == built.name else set()

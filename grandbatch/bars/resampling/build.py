@@ -136,7 +136,7 @@ def _fill(
                 *finer_manifest["worth_a_look"],
                 *_cut(sum(n_cut for _, n_cut in made), duration_ns, timeframe),
             ],
-            "parts": pack_parts([replace(part, symbol=codes.index(part.symbol)) for part in parts]),
+            **pack_parts([replace(part, symbol=codes.index(part.symbol)) for part in parts]),
         }
         for name in (QUARANTINE, *(part.path for part in parts)):
             syncer.add(target / name)
