@@ -19,8 +19,8 @@ from grandbatch.builder.engines import (
     ENGINES,
     choose_engine,
     count_jobs,
+    fuller_waves,
     graphs,
-    joined,
     label_graphs,
 )
 from grandbatch.builder.extend import keep_files
@@ -320,7 +320,7 @@ def _build_locked(
     waves = graphs(engine, plan, bars, staging, skipped, schedule)
     labels = label_graphs(label_jobs(plan, bars, staging, same_labels))
     all_waves = chain(waves, labels)  # on a cluster one is sent before the last has ended
-    results = schedule.run_waves(joined(all_waves) if schedule.is_local else all_waves, heard)
+    results = schedule.run_waves(fuller_waves(all_waves) if schedule.is_local else all_waves, heard)
     labelled = [result for result in results if not isinstance(result, int)]
     before = None if extension is None else extension.before
     attributes = _attributes(request, bars, plan, fingerprint, before)

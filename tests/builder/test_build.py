@@ -370,7 +370,7 @@ def test_waves_that_are_small_are_run_with_those_behind(monkeypatch):
             yield {key: (sum, key) for key in keys}, keys
 
     found = []
-    for graph, keys in engines.joined(waves()):
+    for graph, keys in engines.fuller_waves(waves()):
         assert list(graph) == keys
         found.append((len(keys), len(made)))
     assert found == [(10, 3), (5, 4), (4, 6)], "none is made before it is run"
