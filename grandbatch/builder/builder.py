@@ -19,7 +19,6 @@ from grandbatch.builder.engines import (
     ENGINES,
     choose_engine,
     count_jobs,
-    fuller_waves,
     graphs,
     label_graphs,
 )
@@ -45,7 +44,7 @@ from grandbatch.files.verbs import is_in_objects
 from grandbatch.files.whole import remove_temporaries, room_for
 from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.memory.allocator import kept_memory
-from grandbatch.scheduling import Schedule
+from grandbatch.scheduling import Schedule, fuller_waves
 from grandbatch.store.file_records import join_digests
 from grandbatch.store.format import FORMAT, NEXT_RETURN_VERSION
 from grandbatch.store.manifest import ChunkDigests, Manifest

@@ -16,7 +16,7 @@ memory, or stop. Does not cover what tasks do, or what they need.
 
 from grandbatch.scheduling.admission import FIRST_PATIENCE, admit, admit_readers, check_version
 from grandbatch.scheduling.cluster import Wave
-from grandbatch.scheduling.jobs import WAVE_JOBS, call_waves, fresh, waves_of
+from grandbatch.scheduling.jobs import WAVE_JOBS, call_waves, fresh, fuller_waves, waves_of
 from grandbatch.scheduling.opening import open_schedule
 from grandbatch.scheduling.origin import Access, bit_versions, problems_of
 from grandbatch.scheduling.schedule import Schedule
@@ -33,6 +33,7 @@ __all__ = [
     "call_waves",
     "check_version",
     "fresh",
+    "fuller_waves",
     "open_schedule",
     "problems_of",
     "waves_of",

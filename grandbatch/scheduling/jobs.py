@@ -12,6 +12,9 @@ from grandbatch.scheduling.cluster import Wave
 WAVE_JOBS = 2_048
 """Jobs that are described at once."""
 
+_SMALL = 4
+"""What part of a wave is small: a key of a graph may stand for as many jobs."""
+
 T = TypeVar("T")
 
 
@@ -28,6 +31,20 @@ def call_waves(function: Callable[[T], Any], jobs: Iterable[T]) -> Iterator[Wave
         name = fresh(function.__name__)
         graph = {(name, number): (function, job) for number, job in enumerate(wave)}
         yield graph, list(graph)
+
+
+def fuller_waves(waves: Iterable[Wave]) -> Iterator[Wave]:
+    """Run waves that are small with those behind, as one: no core waits for the end of each."""
+    graph: dict[Any, Any] = {}
+    keys: list[Any] = []
+    for more, wanted in waves:
+        graph.update(more)
+        keys += wanted
+        if len(keys) > WAVE_JOBS // _SMALL:
+            yield graph, keys
+            graph, keys = {}, []
+    if keys:
+        yield graph, keys
 
 
 def fresh(name: str) -> str:

@@ -357,20 +357,3 @@ def test_jobs_are_described_wave_by_wave(tmp_path, monkeypatch, engine, order):
     assert digest(waved.path) == digest(whole.path)
     assert len(made) > 20
     assert max(most) <= 2 * 3
-
-
-def test_waves_that_are_small_are_run_with_those_behind(monkeypatch):
-    monkeypatch.setattr(engines, "WAVE_JOBS", 5 * engines.MOST_JOBS_PER_TASK)
-    made = []
-
-    def waves():
-        for size in (1, 3, 6, 5, 2, 2):
-            keys = [(len(made), n) for n in range(size)]
-            made.append(size)
-            yield {key: (sum, key) for key in keys}, keys
-
-    found = []
-    for graph, keys in engines.fuller_waves(waves()):
-        assert list(graph) == keys
-        found.append((len(keys), len(made)))
-    assert found == [(10, 3), (5, 4), (4, 6)], "none is made before it is run"

@@ -8,7 +8,7 @@ import pytest
 
 from grandbatch.errors import UsageError
 from grandbatch.files.system import available_cores
-from grandbatch.scheduling import Schedule, open_schedule
+from grandbatch.scheduling import Schedule, fuller_waves, open_schedule
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,20 @@ def test_less_than_one_worker_is_refused(scheduler, workers):
 def test_an_unknown_scheduler_is_refused(name):
     with pytest.raises(UsageError, match="unknown scheduler"), open_schedule(name, None):
         pass
+
+
+def test_waves_that_are_small_are_run_with_those_behind(monkeypatch):
+    monkeypatch.setattr("grandbatch.scheduling.jobs.WAVE_JOBS", 16)
+    made = []
+
+    def waves():
+        for size in (1, 3, 6, 5, 2, 2):
+            keys = [(len(made), n) for n in range(size)]
+            made.append(size)
+            yield {key: (sum, key) for key in keys}, keys
+
+    found = []
+    for graph, keys in fuller_waves(waves()):
+        assert list(graph) == keys
+        found.append((len(keys), len(made)))
+    assert found == [(10, 3), (5, 4), (4, 6)], "none is made before it is run"
