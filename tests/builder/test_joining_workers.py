@@ -137,7 +137,7 @@ def test_no_store_is_published_whose_files_were_not_all_seen(lost, tmp_path, mon
 
 
 def test_a_gather_that_waits_for_lost_workers_ends():
-    done = threading.Event()
+    done, freed = threading.Event(), []
     with (
         LocalCluster(
             n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
@@ -148,15 +148,14 @@ def test_a_gather_that_waits_for_lost_workers_ends():
 
         def stuck(futures):
             made.scale(0)
-            done.wait(60)
+            freed.append(done.wait(120))
             return gather(futures)
 
         client.gather = stuck
-        began = time.monotonic()
         schedule = Schedule(client=client, patience_seconds=1.0)
         with pytest.raises(GrandbatchError, match=r"no worker for 1 seconds"):
             schedule.run([partial(pow, 2, 2)])
-        assert time.monotonic() - began < 20
+        assert not freed
         done.set()
 
 

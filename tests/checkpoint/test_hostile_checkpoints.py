@@ -113,7 +113,7 @@ def test_a_bomb_is_refused_and_takes_no_memory(name, tmp_path):
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60,
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=True,
     )  # fmt: skip
     told, megabytes = ran.stdout.splitlines()

@@ -40,7 +40,7 @@ def run(tmp_path):
         }  # fmt: skip
         return subprocess.run(
             [sys.executable, "-m", "grandbatch", *arguments], cwd=work, env=environment,
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
 
     run.home, run.work = home, work

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import mmap
 import resource
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import wait_until
 
 from grandbatch.config import calculate_optimal_batch_size
 from grandbatch.errors import MemoryLimitError, UsageError
@@ -54,15 +57,26 @@ def test_a_resource_limit_below_the_ram_wins():
     assert resource.getrlimit(resource.RLIMIT_DATA)[0] != 2**31
 
 
+def alone(code):
+    """What a process without children of other tests tells: JSON."""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    return json.loads(told)
+
+
 def test_usage_counts_child_processes():
-    before = process_tree_bytes()
-    code = "x = bytearray(80_000_000); print(1, flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as child:
-        child.stdout.readline()
-        assert process_tree_bytes() - before > 75_000_000
-        child.communicate(b"\n")
+    child = "x = bytearray(80_000_000); print(1, flush=True); input()"
+    before, during = alone(
+        "import subprocess, sys\n"
+        "from grandbatch.memory import process_tree_bytes\n"
+        "before = process_tree_bytes()\n"
+        f"call = [sys.executable, '-c', {child!r}]\n"
+        "pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}\n"
+        "with subprocess.Popen(call, **pipes) as child:\n"
+        "    child.stdout.readline()\n"
+        "    print([before, process_tree_bytes()])\n"
+        "    child.communicate(b'\\n')\n"
+    )
+    assert during - before > 75_000_000
 
 
 def test_the_monitor_raises_with_the_figures_when_over_its_share():
@@ -137,20 +151,25 @@ def test_what_others_hold_makes_the_usable_memory_smaller():
 
 
 def test_figures_agree_with_the_systems_to_two_percent():
-    block = bytearray(50_000_000)
-    own, highest = own_bytes()
-    usage = read_usage()
-    seen = psutil.Process().memory_info().rss
-    children = sum(c.memory_info().rss for c in psutil.Process().children(recursive=True))
-    assert own == pytest.approx(seen, rel=0.02)
-    assert usage.rss_bytes == pytest.approx(seen + children, rel=0.02)
-    assert highest >= own
-    assert usage.limit_bytes == memory_limit().limit_bytes
-    assert (
-        usage.available_bytes == pytest.approx(psutil.virtual_memory().available, rel=0.1)
-        or usage.source != "RAM"
+    found = alone(
+        "import json, psutil\n"
+        "from grandbatch.memory import memory_limit, own_bytes, read_usage\n"
+        "block = bytearray(50_000_000)\n"
+        "free = lambda: psutil.virtual_memory().available\n"
+        "before, (own, highest), usage, after = free(), own_bytes(), read_usage(), free()\n"
+        "print(json.dumps({\n"
+        "    'own': own, 'highest': highest, 'tree': usage.rss_bytes,\n"
+        "    'seen': psutil.Process().memory_info().rss,\n"
+        "    'limits': [usage.limit_bytes, memory_limit().limit_bytes],\n"
+        "    'source': usage.source, 'free': usage.available_bytes, 'around': [before, after]}))\n"
     )
-    del block
+    assert found["own"] == pytest.approx(found["seen"], rel=0.02)
+    assert found["tree"] == pytest.approx(found["seen"], rel=0.02)
+    assert found["highest"] >= found["own"]
+    assert found["limits"][0] == found["limits"][1]
+    # other processes take and give back meanwhile
+    least, most = min(found["around"]), max(found["around"])
+    assert 0.9 * least <= found["free"] <= 1.1 * most or found["source"] != "RAM"
 
 
 def test_a_forgotten_peak_is_still_known_here():
@@ -176,14 +195,26 @@ def test_a_process_has_its_own_peak_not_that_of_the_one_that_started_it():
     assert all(int(value) < 400_000_000 for value in out.split())
 
 
+class Rests(threading.Event):
+    """Ends a thread once it has rested for a minute, which takes no time."""
+
+    def __init__(self):
+        super().__init__()
+        self.taken = []
+
+    def wait(self, timeout):
+        self.taken.append(timeout)
+        return sum(self.taken) > 60
+
+
 def test_the_thread_takes_less_than_half_a_percent_of_a_core():
-    began = time.monotonic()
-    with MemoryMonitor() as monitor:
-        time.sleep(3.0)
-        taken = time.monotonic() - began
-        assert 0 < monitor.cpu_seconds < 0.005 * taken
-        sampled = monitor.latest.time
-    assert time.time() - sampled < 2.0
+    monitor = MemoryMonitor()
+    rests = monitor._stopped = Rests()
+    with monitor:
+        pass
+    assert 0 < monitor.cpu_seconds < 0.005 * sum(rests.taken)
+    # no sample is older
+    assert max(rests.taken) < 2.0
 
 
 def test_levels_rise_at_their_share_and_fall_only_well_below():
@@ -212,7 +243,7 @@ def test_a_monitor_samples_and_trims_and_tells():
     monitor = MemoryMonitor(100.0, limit_bytes=2 * process_tree_bytes())
     monitor.heard = heard.append
     with monitor:
-        time.sleep(0.3)
+        wait_until(lambda: heard)
     assert heard[0].usage.rss_bytes > 0
     assert monitor.trim() >= 0
     count = len(heard)
