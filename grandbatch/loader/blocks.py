@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import product
 from operator import itemgetter
 
 import numpy as np
@@ -126,8 +127,9 @@ class BlockFeed:
             self._threads = max(self._threads, requests)
         self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="grandbatch-decode")
         self._asking = ThreadPoolExecutor(_SMALL_REQUESTS, "grandbatch-ask") if self._far else None
-        self._fetch()
-        # behind the first chunks, which are more bytes, and are to be decoded
+        if tables[0].decodes_alone:
+            # before their labels: they are more bytes, and are decoded meanwhile
+            self._fetch()
         tables[0].labels.begin(chunks)
 
     def __iter__(self) -> Iterator[ShuffleBlock]:
@@ -225,11 +227,14 @@ class BlockFeed:
                     mine = [one for one in todo.popleft() if table.claim(one[0])]
                 if mine and (self._far or len(mine) > 1):
                     table.read_ahead(mine, files)
-                for slot, chunk in mine:
+                steps = [table.decode, table.complete] if table.decodes_alone else [table.fill]
+                for step, (slot, chunk) in product(steps, mine):
                     if self._closed or self._stopped.is_set():
                         return
+                    if slot in table.errors:
+                        continue
                     try:
-                        table.fill(slot, chunk, files)
+                        step(slot, chunk, files)
                     except Exception as error:  # noqa: BLE001 - raised again at its first window
                         table.errors[slot] = error
 

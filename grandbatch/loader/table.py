@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -126,6 +126,12 @@ class Table:
         self._claimed[slot] = True
         return bool(unclaimed)
 
+    @cached_property
+    def decodes_alone(self) -> bool:
+        """Whether chunks are decoded while what belongs to their windows is on its way."""
+        waited_for = self.labels.by_index and not self.store.is_near
+        return waited_for and not self._shape.packed and not self.contexts
+
     def read_ahead(self, some: Sequence[tuple[int, int]], files: OpenFiles) -> None:
         """Read what belongs to the windows of several chunks at once, before slots are filled.
 
@@ -140,6 +146,8 @@ class Table:
         if not self.store.is_near:
             first, last = some[0][1], some[-1][1]
             self.store.read_ahead(first, last, files, labels=not self.labels.by_index)
+        if self.decodes_alone:
+            return
         with suppress(StoreError, OSError):
             self._prepare([one for one in some if not self._prepared[one[0]]], files)
 
@@ -180,8 +188,18 @@ class Table:
         DamagedStoreError
         StoreChangedError
         """
-        if not self._prepared[slot]:
-            self._prepare([(slot, chunk)], files)
+        self._make_prepared(slot, chunk, files)
+        self.decode(slot, chunk, files)
+        self.complete(slot, chunk, files)
+
+    def decode(self, slot: int, chunk: int, files: OpenFiles) -> None:
+        """Do of `fill` what needs nothing else, where the table `decodes_alone`; then `complete`.
+
+        Raises
+        ------
+        DamagedStoreError
+        StoreChangedError
+        """
         records = self._records_of(slot, chunk)
         target = self._slots[slot]
         if target.dtype == torch.float32:
@@ -191,7 +209,21 @@ class Table:
             self._decode(chunk, records, rows, files)
             target.copy_(torch.from_numpy(rows))
         self._shift[slot] = (chunk - slot) * self.store.chunk_windows
+
+    def complete(self, slot: int, chunk: int, files: OpenFiles) -> None:
+        """Wait for what belongs to the windows of a chunk that was decoded.
+
+        Raises
+        ------
+        DamagedStoreError
+        StoreChangedError
+        """
+        self._make_prepared(slot, chunk, files)
         self._filled[slot] = True
+
+    def _make_prepared(self, slot: int, chunk: int, files: OpenFiles) -> None:
+        if not self._prepared[slot]:
+            self._prepare([(slot, chunk)], files)
 
     def _decode(self, chunk: int, records: Records, rows: Float32, files: OpenFiles) -> None:
         """Decode a chunk to rows, and see to it that the records say where windows start."""

@@ -299,6 +299,19 @@ def test_labels_that_lie_beside_their_chunks_come_in_the_round_of_the_chunks(url
     assert_same([(b.next_return,) for b in found], [(one,) for one in expected])
 
 
+@pytest.mark.parametrize("here", ["rows"], indirect=True)
+def test_what_lacks_its_labels_is_read_again_by_the_next_epoch(url, here, monkeypatch):
+    monkeypatch.setattr(patience, "PATIENCE", Patience(0.3, 0.2))
+    name = here.spec.labels[0].file(0)
+    kept_aside = Objects(url).read(name)
+    loader = gb.SlidingWindowDataLoader(gb.MatrixStore.open(url), CONFIG, seed=5)
+    Objects(url).delete([name])
+    with pytest.raises(DamagedStoreError, match="end_time"):
+        list(loader)
+    Objects(url).write(name, kept_aside)
+    assert_same([(b.index, b.matrices, b.next_return) for b in loader], epochs(here, 1))
+
+
 def test_the_default_bound_is_fourfold_where_chunks_are_requests_and_what_is_given_holds(url, here):
     n_bytes = here.n_chunks * here.block_rows * here.n_features * 4
     default, given = config._Unless(n_bytes // 2), n_bytes // 2
