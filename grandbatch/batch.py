@@ -35,6 +35,14 @@ class Positioned(Protocol):
         ...
 
 
+class Arriving(Protocol):
+    """Something that a device has still to make."""
+
+    def meet(self) -> None:
+        """Let what the calling thread asks of the device from here on come behind it."""
+        ...
+
+
 class _Cut(NamedTuple):
     """Labels of many windows, of which `[start, stop)` are meant."""
 
@@ -104,7 +112,7 @@ class MatrixBatch:
     (torch.Size([32, 48, 13]), torch.Size([32]))
     """
 
-    __slots__ = ("_behind", "_context", "_labels", "matrices")
+    __slots__ = ("_arriving", "_behind", "_context", "_labels", "matrices")
 
     def __init__(
         self,
@@ -133,6 +141,7 @@ class MatrixBatch:
             *(() if targets is None else (targets,)),
         )
         self._behind = position
+        self._arriving: Arriving | None = None
 
     @classmethod
     def cut(
@@ -143,17 +152,28 @@ class MatrixBatch:
         stop: int,
         behind: Positioned,
         context: Mapping[str, ContextWindows],
+        arriving: Arriving | None = None,
     ) -> MatrixBatch:
         """Make a batch of windows `[start, stop)` of some labels, which are cut when asked for.
 
-        So is the context.
+        So is the context. One that a device has still to make is for `arrive` before it is used.
         """
         batch = cls.__new__(cls)
         batch.matrices = matrices
         batch._labels = _Cut(labels, start, stop)
         batch._context = context, slice(start, stop)
         batch._behind = behind
+        batch._arriving = arriving
         return batch
+
+    def arrive(self) -> None:
+        """Let what the calling thread asks of the device from here on find the batch made.
+
+        A loader does it for the thread that it hands the batch to.
+        """
+        if self._arriving is not None:
+            self._arriving.meet()
+            self._arriving = None
 
     def _cut_labels(self) -> BatchLabels:
         labels = self._labels

@@ -19,6 +19,7 @@ A batch on its way from the order to the trainer passes these, each handing on t
 | `blocks` | decodes the chunks of shuffle blocks ahead, on threads |
 | `table` | decoded chunks in slots, and the windows cut from them |
 | `rows` | feature rows in memory, and windows copied out of them |
+| `device` | the same rows on a device, where windows are cut |
 | `labels` | per-window values, where a gather finds them |
 | `windows` | a rank's windows as one stream, gathered into slabs |
 | `slabs` | memory for gathered windows |

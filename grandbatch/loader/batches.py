@@ -41,9 +41,9 @@ class Turn(NamedTuple):
     every: int
 
 
-def slab_windows(batch_size: int) -> int:
-    """Windows gathered at once: whole batches, about `SLAB_WINDOWS`."""
-    return max(1, SLAB_WINDOWS // batch_size) * batch_size
+def slab_windows(batch_size: int, factor: int = 1) -> int:
+    """Windows gathered at once: whole batches, about `factor` times `SLAB_WINDOWS`."""
+    return max(1, factor * SLAB_WINDOWS // batch_size) * batch_size
 
 
 def every_batch(
@@ -68,7 +68,7 @@ def every_batch(
     consumed, step = handover.consumed, handover.step
     total = handover.deal.windows_per_rank
     while consumed < total:
-        n = slab_windows(batch_size())
+        n = slab_windows(batch_size(), stream.slab_factor)
         slab = stream.gather([(consumed, min(consumed + n, total))], pool(min(n, total)))
         at, n = 0, len(slab.matrices)
         complete = slab.error is None
@@ -81,7 +81,9 @@ def every_batch(
                 step += 1
                 behind = handover.after(consumed + stop - at, step, size)
                 consumed = behind.consumed
-                yield MatrixBatch.cut(matrices, slab.labels, at, stop, behind, slab.context)
+                yield MatrixBatch.cut(
+                    matrices, slab.labels, at, stop, behind, slab.context, slab.arrival
+                )
                 at = stop
                 if batch_size() != size:
                     break

@@ -13,6 +13,7 @@ from grandbatch.loader.context.room import ContextRoom
 from grandbatch.loader.context.slots import ChunkCache, SlotContexts
 from grandbatch.loader.context.table import ContextTable
 from grandbatch.loader.context.whole import WholeContexts
+from grandbatch.loader.device import STAGED_BYTES, Bus
 from grandbatch.loader.labels import WholeLabels, label_dtype
 from grandbatch.loader.slabs import Pools, SlabPool
 from grandbatch.loader.table import SlotShape, Table, table_bytes
@@ -43,6 +44,8 @@ class Buffers:
     pinned : bool
     rooms : mapping of str to ContextRoom
         What the contexts of the windows need.
+    device : torch.device, optional
+        Where windows are cut.
     """
 
     def __init__(
@@ -54,8 +57,19 @@ class Buffers:
         dtype: torch.dtype,
         pinned: bool,
         rooms: Mapping[str, ContextRoom],
+        device: torch.device | None,
     ):
-        self._arguments = (store, n_chunks, shuffle_chunks, cache_bytes, dtype, pinned, rooms)
+        self._arguments = (
+            store,
+            n_chunks,
+            shuffle_chunks,
+            cache_bytes,
+            dtype,
+            pinned,
+            rooms,
+            device,
+        )
+        self._device = device
         self._store = store
         self._dtype = dtype
         self._pinned = pinned
@@ -80,8 +94,8 @@ class Buffers:
 
     def without_cache(self) -> Buffers:
         """Return buffers for the same windows that hold no more than shuffling needs."""
-        store, n_chunks, shuffle_chunks, _, dtype, pinned, rooms = self._arguments
-        return Buffers(store, n_chunks, shuffle_chunks, 0, dtype, pinned, rooms)
+        store, n_chunks, shuffle_chunks, _, dtype, pinned, rooms, device = self._arguments
+        return Buffers(store, n_chunks, shuffle_chunks, 0, dtype, pinned, rooms, device)
 
     def _bytes_of(self, n_slots: Sequence[int]) -> int:
         """Bytes of the matrices of some tables, and of all that belongs to their contexts."""
@@ -108,16 +122,22 @@ class Buffers:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of both."""
-        return self.table_bytes + self.label_bytes
+        """Bytes of both, and of what bytes are sent to a device from; of its mirrors on the CPU."""
+        own = self.table_bytes + self.label_bytes
+        if self._device is None:
+            return own
+        return own + STAGED_BYTES + (self.table_bytes if self._device.type == "cpu" else 0)
 
+    # what was made in inference mode could not be written to outside of it, in another epoch
+    @torch.inference_mode(False)
     def take_tables(self) -> list[Table]:
         """Lend one table, or two."""
         try:
             return self._idle.popleft()
         except IndexError:
             labels = WholeLabels(self._store) if self._whole_labels else None
-            contexts = {name: self._context_tables(room) for name, room in self._rooms.items()}
+            bus = None if self._device is None else Bus(self._device)
+            contexts = {name: self._context_tables(room, bus) for name, room in self._rooms.items()}
             return [
                 Table(
                     self._store,
@@ -126,21 +146,22 @@ class Buffers:
                     self._dtype,
                     labels,
                     {name: tables[number] for name, tables in contexts.items()},
+                    bus,
                 )
                 for number, n_slots in enumerate(self._n_slots)
             ]
 
-    def _context_tables(self, room: ContextRoom) -> list[ContextTable]:
+    def _context_tables(self, room: ContextRoom, bus: Bus | None) -> list[ContextTable]:
         """Return what belongs to each table of a context."""
         dtype, slow = self._dtype, room.pairing.slow
         if room.is_whole(self._n_slots, dtype, self._cache_bytes):
-            whole = WholeContexts(slow, dtype)
+            whole = WholeContexts(slow, dtype, bus)
             return [ContextTable(room.pairing, whole, n) for n in self._n_slots]
         cache = ChunkCache(slow)
         return [
             ContextTable(
                 room.pairing,
-                SlotContexts(cache, room.n_contexts(n), room.n_rows(n), dtype),
+                SlotContexts(cache, room.n_contexts(n), room.n_rows(n), dtype, bus),
                 n,
             )
             for n in self._n_slots

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch.utils.data import get_worker_info
 
 from grandbatch.config import BatchConfig, calculate_optimal_batch_size
 from grandbatch.errors import UsageError
@@ -45,6 +46,48 @@ def check_settings(rank: int, world_size: int, dtype: torch.dtype, *, pinned: bo
         raise UsageError(f"dtype must be float32, bfloat16 or float16, got {dtype}")
     if pinned and not torch.cuda.is_available():
         raise UsageError("pin_memory needs a GPU, and PyTorch sees none here; leave it out")
+
+
+def device_of(given: object, *, pinned: bool) -> torch.device | None:
+    """Return the device that windows are to be cut on, if any; tensors can be made there."""
+    if given is None:
+        return None
+    if pinned:
+        raise UsageError(
+            f"pin_memory is for batches on the CPU, and device={str(given)!r} cuts them there; "
+            "leave one of them out"
+        )
+    try:
+        device = torch.device(given)  # type: ignore[call-overload]
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(
+            f"device must be one that PyTorch knows, such as cuda, cuda:1 or cpu, got {given!r}; "
+            "leave it out for batches on the CPU"
+        ) from error
+    try:
+        if device.type == "cuda" and device.index is None:
+            # threads that decode and prepare have another current one
+            device = torch.device("cuda", torch.cuda.current_device())
+        torch.empty(0, dtype=torch.float64, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise UsageError(
+            f"no tensor can be made on device={str(given)!r} here ({reason:.120}); give one that "
+            "PyTorch sees on this machine, or leave it out for batches on the CPU"
+        ) from error
+    assert isinstance(device, torch.device)
+    return device
+
+
+def check_process(device: torch.device | None) -> None:
+    """Make sure that batches of a device are not to be made in a DataLoader's worker process."""
+    worker = get_worker_info()
+    if device is not None and worker is not None:
+        raise UsageError(
+            f"device={str(device)!r} makes batches in the process that uses them, not in one of "
+            f"{worker.num_workers} workers; give DataLoader num_workers=0 (chunks are decoded in "
+            "threads), or leave device out"
+        )
 
 
 def first_batch_size(config: BatchConfig, store: MatrixStore) -> int:

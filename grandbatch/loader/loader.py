@@ -18,8 +18,10 @@ from grandbatch.loader.blocks import BlockFeed
 from grandbatch.loader.buffers import Buffers
 from grandbatch.loader.checks import (
     check_config,
+    check_process,
     check_settings,
     check_store,
+    device_of,
     first_batch_size,
     mixed,
 )
@@ -96,10 +98,15 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         have none are left out.
     max_age : str or timedelta, optional
         How long a context may have been known by then: windows with an older one are left out.
+    device : str or torch.device, optional
+        Where batches are to be, such as ``"cuda"``: decoded rows are sent there, each once, and
+        windows are cut from them there. The same windows in the same order, with the same bits.
+        Not in worker processes of a `DataLoader`.
 
     Attributes
     ----------
     store, config, rank, world_size
+    device : torch.device or None
     settings : OrderSettings
         What decides the order.
     selection : Selection or WeightedSelection
@@ -143,6 +150,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         context: Mapping[str, MatrixStore] | None = None,
         max_age: Duration | None = None,
         weights: Weights | None = None,
+        device: str | torch.device | None = None,
     ):
         check_store(store)
         self.store = store
@@ -150,6 +158,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         self.rank, self.world_size = rank, world_size
         check_config(store, self.config)
         check_settings(rank, world_size, dtype, pinned=pin_memory)
+        self.device = device_of(device, pinned=pin_memory)
         chosen = OrderSettings(
             seed=self.config.seed if seed is None else seed,
             shuffle=shuffle,
@@ -176,6 +185,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
             dtype,
             pin_memory,
             self._contexts.rooms(self.selection.chunks),
+            self.device,
         )
         self._standing = Standing()
 
@@ -228,7 +238,10 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
 
     @property
     def buffer_bytes(self) -> int:
-        """Bytes of decoded chunks that the loader holds, with their labels, and of weights."""
+        """Bytes of decoded chunks that the loader holds, with their labels, and of weights.
+
+        Not of those that a GPU holds: as much again as here, without labels.
+        """
         return self._buffers.n_bytes + self.selection.weight_bytes
 
     @property
@@ -289,6 +302,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         """Hand over the batches of an epoch, or what is left of it."""
         refused = None
         try:
+            check_process(self.device)
             self._standing.join()
         except UsageError as error:  # raised by the first batch: here it would end the worker
             refused = error
@@ -319,12 +333,15 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
 
     def whole_epoch(self) -> Iterator[MatrixBatch]:
         """Go through the epoch from its start; where the loader stands is left as it is."""
-        return self.batches(self._stand_at(self.epoch, None))
+        for batch in self.batches(self._stand_at(self.epoch, None)):
+            batch.arrive()
+            yield batch
 
     def deliver(self, batch: MatrixBatch) -> None:
         """Take note that a batch is handed over: from here on the state is the one behind it."""
         handover = batch.behind
         assert isinstance(handover, Handover)
+        batch.arrive()
         self._standing.deliver(handover)
 
     def finish(self, handover: Handover) -> None:
@@ -349,7 +366,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         tables = buffers.take_tables()
         feed = BlockFeed(dealt.order, shares, tables, self.config.num_workers, stopped or Event())
         try:
-            stream = WindowStream(iter(feed), n_real, self._buffers.label_dtype)
+            stream = WindowStream(iter(feed), n_real, self._buffers.label_dtype, tables[0].bus)
             worker = get_worker_info()
             if worker is None:
                 yield from every_batch(handover, stream, buffers.slabs, lambda: self._batch_size)

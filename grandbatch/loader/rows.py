@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from numpy.lib.stride_tricks import as_strided
 
+from grandbatch.loader.device import Bus, Mirror
 from grandbatch.values.arrays import Int64
 
 _CUT_WINDOWS = 48
@@ -29,14 +30,24 @@ class RowBuffer:
     window : tuple of int
         (L, F).
     dtype : torch.dtype
+    bus : Bus, optional
+        The way to the device that windows are cut on.
 
     Attributes
     ----------
     rows : (n_rows, F) tensor
         With arbitrary contents at first.
+    mirror : Mirror or None
+        The same rows on that device.
     """
 
-    def __init__(self, n_rows: int, window: tuple[int, int], dtype: torch.dtype):
+    def __init__(
+        self,
+        n_rows: int,
+        window: tuple[int, int],
+        dtype: torch.dtype,
+        bus: Bus | None = None,
+    ):
         L, F = window
         row_bytes = F * dtype.itemsize
         # numpy asks the kernel for huge pages, PyTorch doesn't
@@ -47,6 +58,12 @@ class RowBuffer:
             (n_rows - L + 1,),
             (row_bytes,),
         )
+        self.mirror = None if bus is None else Mirror(bus, self._memory, window, dtype)
+
+    def filled(self, first: int, stop: int) -> None:
+        """Take note of rows that were filled. Thread-safe."""
+        if self.mirror is not None:
+            self.mirror.filled(first, stop)
 
     def cut(self, starts: Int64) -> npt.NDArray[np.void]:
         """Copy the bytes of windows into memory of their own, (n,) void."""

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from grandbatch.errors import DamagedStoreError, StoreError
+from grandbatch.loader.device import Bus
 from grandbatch.loader.labels import LabelSource, Records, SlotLabels
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.store import MatrixStore, OpenFiles
@@ -75,12 +76,15 @@ class Table:
         Values kept for the whole store; by default they lie in the slots.
     contexts : mapping of str to ContextTable
         With as many slots, for the windows of coarser bars that belong to those in the slots.
+    bus : Bus, optional
+        The way to the device that windows are cut on.
 
     Attributes
     ----------
     store : MatrixStore
     buffer : RowBuffer
         The rows that windows are cut from.
+    bus : Bus or None
     errors : dict
         Slots that could not be filled, and why.
     """
@@ -93,15 +97,16 @@ class Table:
         dtype: torch.dtype,
         labels: LabelSource | None,
         contexts: Mapping[str, ContextTable],
+        bus: Bus | None = None,
     ):
-        self.contexts = contexts
+        self.contexts, self.bus = contexts, bus
         self.n_slots = n_slots
         self.errors: dict[int, Exception] = {}
         self.labels: LabelSource = labels or SlotLabels(store, n_slots)
         self.store = store
         self._shape = shape
         L, F = store.sequence_length, store.n_features
-        self.buffer = RowBuffer(n_slots * shape.rows, (L, F), dtype)
+        self.buffer = RowBuffer(n_slots * shape.rows, (L, F), dtype, bus)
         self._slots = self.buffer.rows.view(n_slots, shape.rows, F)
         self._shift = np.empty(n_slots, np.int64)
         self._scratch = threading.local()
@@ -208,6 +213,7 @@ class Table:
             rows = self._scratch_array("rows", tuple(target.shape))
             self._decode(chunk, records, rows, files)
             target.copy_(torch.from_numpy(rows))
+        self.buffer.filled(slot * self._shape.rows, (slot + 1) * self._shape.rows)
         self._shift[slot] = (chunk - slot) * self.store.chunk_windows
 
     def complete(self, slot: int, chunk: int, files: OpenFiles) -> None:

@@ -10,10 +10,11 @@ import torch
 
 from grandbatch.batch import ContextWindows
 from grandbatch.loader.blocks import ShuffleBlock
+from grandbatch.loader.device import Arrival, Bus
 from grandbatch.loader.labels import STORED_LABELS
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.loader.slabs import Pools, SlabPool
-from grandbatch.values.arrays import Int64
+from grandbatch.values.arrays import Array, Int64
 
 Range = tuple[int, int]
 
@@ -33,12 +34,15 @@ class Slab:
     error : Exception, optional
         Why there are no more.
     context : mapping of str to ContextWindows
+    arrival : Arrival, optional
+        What the tensors wait for on their device.
     """
 
     matrices: torch.Tensor
     labels: tuple[torch.Tensor, ...]
     error: Exception | None
     context: Mapping[str, ContextWindows]
+    arrival: Arrival | None
 
 
 class _Gathering:
@@ -57,6 +61,11 @@ class _Gathering:
 
     def add(self, buffer: RowBuffer, starts: Int64, at: int) -> None:
         """Cut windows from a buffer to the places from `at` on."""
+        if buffer.mirror is not None:
+            if self._matrices is None:
+                self._matrices = buffer.mirror.slab(self._n)
+            buffer.mirror.cut_into(starts, self._matrices[at : at + len(starts)])
+            return
         if len(starts) == self._n and self._pool.fresh:
             self._matrices = self._pool.adopt(buffer.cut(starts))
             return
@@ -80,10 +89,18 @@ class WindowStream:
         Windows before the repeated ones, which weigh nothing.
     dtype : dtype
         Of the blocks' labels.
+    bus : Bus, optional
+        The way to the device that windows are cut on.
     """
 
-    def __init__(self, blocks: Iterator[ShuffleBlock], n_real: int, dtype: np.dtype[np.void]):
-        self._dtype = dtype
+    def __init__(
+        self,
+        blocks: Iterator[ShuffleBlock],
+        n_real: int,
+        dtype: np.dtype[np.void],
+        bus: Bus | None = None,
+    ):
+        self._dtype, self._bus = dtype, bus
         self._blocks = blocks
         self._n_real = n_real
         self._block: ShuffleBlock | None = None
@@ -91,6 +108,12 @@ class WindowStream:
         self._stop = 0
         self._error: Exception | None = None
 
+    @property
+    def slab_factor(self) -> int:
+        """How many times as many windows as usual are best gathered at once."""
+        return 1 if self._bus is None else self._bus.lane.slab_factor
+
+    @torch.inference_mode(False)
     def gather(self, ranges: Sequence[Range], pools: Pools) -> Slab:
         """Gather ranges of windows into one slab; it ends before the first that can't be read."""
         n = sum(stop - first for first, stop in ranges)
@@ -114,14 +137,27 @@ class WindowStream:
             at += size
         labels = [records[name] for name in STORED_LABELS]
         targets = [records["targets"]] if "targets" in (self._dtype.names or ()) else []
-        columns = tuple(
-            torch.from_numpy(column[:at]) for column in (index, *labels, weight, *targets)
-        )
+        columns = [index, *labels, weight, *targets]
+        n_own = len(columns)
+        for pair in paired.values():
+            columns.extend(pair)
+        tensors = self._tensors([column[:at] for column in columns])
         context = {
-            name: ContextWindows(gathering.first(at), *map(torch.from_numpy, paired[name][:, :at]))
-            for name, gathering in contexts.items()
+            name: ContextWindows(contexts[name].first(at), *tensors[place : place + 2])
+            for name, place in zip(contexts, range(n_own, len(tensors), 2), strict=True)
         }
-        return Slab(own.first(at), columns, None if at == n else self._error, context)
+        matrices = own.first(at)
+        arrival = None
+        if self._bus is not None:
+            whole = [windows.matrices for windows in context.values()]
+            arrival = self._bus.arrival([matrices, tensors[0], *whole])
+        error = None if at == n else self._error
+        return Slab(matrices, tuple(tensors[:n_own]), error, context, arrival)
+
+    def _tensors(self, columns: Sequence[Array]) -> list[torch.Tensor]:
+        return (
+            list(map(torch.from_numpy, columns)) if self._bus is None else self._bus.carry(columns)
+        )
 
     def _within_blocks(
         self, ranges: Sequence[Range]

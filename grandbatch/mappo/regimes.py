@@ -96,7 +96,7 @@ class RegimeRules:
         found = [regime_values(b.matrices[b.weight > 0], source) for b in batches]
         if not sum(len(momentum) for _, momentum in found):
             raise UsageError("there is no window to take quantiles of; give at least one batch")
-        volatility, momentum = (torch.cat(part).numpy() for part in zip(*found, strict=True))
+        volatility, momentum = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
         bear, bull = np.quantile(momentum, [trend, 1 - trend])
         return cls(float(np.quantile(volatility, volatile)), float(bull), float(bear), source)
 

@@ -291,7 +291,7 @@ class Team:
             rollout = self._trade(admitted, None)
             if len(rollout.action):
                 log_odds.append(leaning(self._sample(rollout.observation, samples)[0]))
-                returns.append(batch.next_return[rollout.trajectories.flat_rows.cpu()])
+                returns.append(admitted.next_return[rollout.trajectories.flat_rows].cpu())
         found = calibrate(torch.cat(log_odds), torch.cat(returns))
         self._sharpness = found.sharpness
         return found

@@ -19,6 +19,7 @@ import torch
 
 from grandbatch.loader.context.pairing import distinct
 from grandbatch.loader.context.table import Placing
+from grandbatch.loader.device import Bus
 from grandbatch.loader.labels import Records
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.store import MatrixStore, OpenFiles
@@ -99,6 +100,8 @@ class SlotContexts:
     n_contexts, n_rows : int
         Contexts and rows that any chunks in the slots need.
     dtype : torch.dtype
+    bus : Bus, optional
+        The way to the device that windows are cut on.
 
     Attributes
     ----------
@@ -106,10 +109,17 @@ class SlotContexts:
         The rows that windows are cut from.
     """
 
-    def __init__(self, cache: ChunkCache, n_contexts: int, n_rows: int, dtype: torch.dtype):
+    def __init__(
+        self,
+        cache: ChunkCache,
+        n_contexts: int,
+        n_rows: int,
+        dtype: torch.dtype,
+        bus: Bus | None = None,
+    ):
         self._cache = cache
         window = cache.store.sequence_length, cache.store.n_features
-        self.buffer = RowBuffer(n_rows, window, dtype)
+        self.buffer = RowBuffer(n_rows, window, dtype, bus)
         self._records: Records = np.zeros(n_contexts, CONTEXT_DTYPE)
         self._next = 0, 0
         self._lock = threading.Lock()
@@ -137,6 +147,7 @@ class SlotContexts:
         records["start"] += at
         self._records[first : first + len(records)] = records
         self.buffer.rows[at : at + len(rows)].copy_(torch.from_numpy(rows))
+        self.buffer.filled(at, at + len(rows))
         return first
 
     def look_up(self, ids: Int32, index: Int64, end_time: Int64) -> Int64:

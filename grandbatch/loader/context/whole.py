@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from grandbatch.loader.context.table import Placing
+from grandbatch.loader.device import Bus
 from grandbatch.loader.labels import SlotLabels, label_dtype
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.loader.table import SlotShape, Table, table_bytes
@@ -29,6 +30,8 @@ class WholeContexts:
     ----------
     store : MatrixStore
     dtype : torch.dtype
+    bus : Bus, optional
+        The way to the device that windows are cut on.
 
     Attributes
     ----------
@@ -36,10 +39,10 @@ class WholeContexts:
         The rows that windows are cut from.
     """
 
-    def __init__(self, store: MatrixStore, dtype: torch.dtype):
+    def __init__(self, store: MatrixStore, dtype: torch.dtype, bus: Bus | None = None):
         self._store = store
         labels = SlotLabels(store, store.n_chunks)
-        self._table = Table(store, SlotShape.of(store), store.n_chunks, dtype, labels, {})
+        self._table = Table(store, SlotShape.of(store), store.n_chunks, dtype, labels, {}, bus)
         self.buffer: RowBuffer = self._table.buffer
         self._end_time = labels.records["end_time"]
         self._locks = [threading.Lock() for _ in range(store.n_chunks)]

@@ -165,7 +165,7 @@ def _gathered(
                 FeatureStatistics(slow.matrices.shape[2]),
             )
         found[0].update(new_rows(batch, stride))
-        changed = torch.cat([last, slow.index]).diff() != 0
+        changed = torch.cat([last.to(slow.index.device), slow.index]).diff() != 0
         found[1].update(slow.matrices[changed & (batch.weight > 0), -1])
         last = slow.index[-1:]
     if found is None:
