@@ -122,7 +122,10 @@ class Buffers:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of both, and of what bytes are sent to a device from; of its mirrors on the CPU."""
+        """Bytes of both, and of what a device takes of this memory.
+
+        That is where rows are sent from and, if it is the CPU, as much as the tables once more.
+        """
         own = self.table_bytes + self.label_bytes
         if self._device is None:
             return own

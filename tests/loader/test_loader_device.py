@@ -393,10 +393,13 @@ def test_devices_that_make_no_sense_are_refused(stores, monkeypatch, options, wo
     assert "\n" not in str(caught.value)
 
 
-def test_a_gpu_that_is_not_there_is_refused(stores):
-    if torch.cuda.is_available():
-        pytest.skip("no GPU here")
-    with pytest.raises(UsageError, match="no tensor can be made on device='cuda' here"):
+def test_a_gpu_that_is_not_there_is_refused_with_pytorchs_reason(stores, monkeypatch):
+    def current_device():
+        raise RuntimeError("Found no NVIDIA driver on your system.\nPlease check.")
+
+    monkeypatch.setattr(torch.cuda, "current_device", current_device)
+    reason = r"on device='cuda' here \(Found no NVIDIA driver on your system\.\); give one"
+    with pytest.raises(UsageError, match=reason):
         make_loader(stores["rows", 11], device="cuda")
 
 
