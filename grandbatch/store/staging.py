@@ -160,9 +160,12 @@ class Staging:
 
     def take(self, source: Path, path: Path) -> None:
         """Give a file a second name in the staging folder, as `take_file` does."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _link(source, path)
+            try:
+                _link(source, path)
+            except FileNotFoundError:  # mostly, where its folder isn't there yet
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _link(source, path)
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise

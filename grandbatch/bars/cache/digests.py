@@ -36,6 +36,8 @@ STORED = tuple(name for name in BAR_COLUMNS if name != "symbol")
 
 _VALUE_BYTES = 8
 _MAGIC_BYTES = 4
+_FEW_ROWS = 1_024
+"""Of so few in a group all columns are read at once."""
 _STEP_BYTES = 2**20
 
 
@@ -66,15 +68,19 @@ class PartDigests:
         """Groups of rows; all but the last are whole."""
         return -(-self.rows // GROUP_ROWS)
 
-    def place(self, group: int, column: int) -> tuple[int, int]:
-        """Where the values of a column of a group begin, and how many there are."""
+    def places(self, group: int) -> tuple[int, int, int]:
+        """Where the first column of a group has its values, how far on the next, how many each."""
         n_rows = min(GROUP_ROWS, self.rows - group * GROUP_ROWS)
         whole = self.headers[0] + _VALUE_BYTES * GROUP_ROWS
         header = self.headers[group == self.n_groups - 1]
-        own = header + _VALUE_BYTES * n_rows
         n_columns = len(STORED) + len(self.extra)
         first = self.offset or _MAGIC_BYTES
-        return first + group * n_columns * whole + column * own + header, n_rows
+        return first + group * n_columns * whole + header, header + _VALUE_BYTES * n_rows, n_rows
+
+    def place(self, group: int, column: int) -> tuple[int, int]:
+        """Where the values of a column of a group begin, and how many there are."""
+        first, step, n_rows = self.places(group)
+        return first + column * step, n_rows
 
     def checksums(self) -> npt.NDArray[np.uint32]:
         """crc32c of each column of each group, (groups, columns) uint32."""
@@ -128,6 +134,23 @@ class CacheFile:
                 raise
             raise damaged(self.cache, f"{self.name}: {error.strerror}") from None
 
+    def read_few(
+        self, place: int, step: int, n_rows: int, n_columns: int
+    ) -> list[npt.NDArray[np.uint8]] | None:
+        """Read the bytes of all columns of a group at once; None at a URL, or where it ends before.
+
+        Parameters are those that `PartDigests.places` gives, and how many columns there are. Of so
+        few rows a call for each column would cost more than all their bytes.
+        """
+        if self._ranges is not None:
+            return None
+        n_bytes = _VALUE_BYTES * n_rows
+        raw = np.empty(n_columns * step, np.uint8)
+        wanted = raw[: (n_columns - 1) * step + n_bytes]
+        if self.read_into(wanted, place) != len(wanted):
+            return None
+        return [*raw.reshape(n_columns, step)[:, :n_bytes]]
+
     def read(self, n_bytes: int, place: int) -> bytes:
         """Read bytes; fewer where the file ends before."""
         buffer = np.empty(n_bytes, np.uint8)
@@ -141,7 +164,7 @@ class CacheFile:
 class CacheFiles:
     """Files of a cache, of which the last few stay open; for one thread."""
 
-    def __init__(self, cache: Path, most_open: int = 6) -> None:
+    def __init__(self, cache: Path, most_open: int = 16) -> None:
         self._cache, self._most_open = cache, most_open
         self._open: dict[str, CacheFile] = {}
 
@@ -191,23 +214,27 @@ def read_rows(
         If they are not those that were written.
     """
     start, stop = rows
-    checksums = digests.checksums()
+    checksums = digests.checksums().tolist()
     groups = range(start // GROUP_ROWS, -(-stop // GROUP_ROWS))
-    numbers = [digests.columns.index(column) for column in columns]
+    names = digests.columns
+    numbers = [names.index(column) for column in columns]
     file.fetch(digests.place(group, number) for group in groups for number in numbers)
     for group in groups:
-        first = group * GROUP_ROWS
+        first, (place, step, n_rows) = group * GROUP_ROWS, digests.places(group)
+        low, high = max(start, first), min(stop, first + n_rows)
+        is_whole = high - low == n_rows
+        few = file.read_few(place, step, n_rows, len(names)) if n_rows <= _FEW_ROWS else None
         for column, number, target in zip(columns, numbers, out, strict=True):
-            place, n_rows = digests.place(group, number)
-            low, high = max(start, first), min(stop, first + n_rows)
-            is_whole = high - low == n_rows
             rest = target[low - start : high - start]
-            values = rest if is_whole else np.empty(n_rows, target.dtype)
-            n_bytes = file.read_into(values, place)
-            if n_bytes != values.nbytes or _crc(values) != checksums[group, number]:
+            if few is not None:
+                values = few[number].view(target.dtype)
+            else:
+                values = rest if is_whole else np.empty(n_rows, target.dtype)
+                values = values[: file.read_into(values, place + number * step) // _VALUE_BYTES]
+            if len(values) != n_rows or _crc(values) != checksums[group][number]:
                 where = f"{column} of rows {first} to {first + n_rows}"
                 raise damaged(file.cache, f"{file.name}: {where} is not what was written")
-            if not is_whole:
+            if few is not None or not is_whole:
                 rest[:] = values[low - first : high - first]
 
 
