@@ -18,7 +18,8 @@ pyarrow.
 
 from grandbatch.bars.cache.bars import Bars, open_bars
 from grandbatch.bars.cache.manifest import bars_fingerprint
-from grandbatch.bars.inputs.files import Inputs, input_digests
+from grandbatch.bars.inputs.digests import input_digests
+from grandbatch.bars.inputs.files import Inputs
 from grandbatch.bars.prepare import (
     DEFAULT_CACHE,
     chosen_rules,

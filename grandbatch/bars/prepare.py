@@ -21,14 +21,8 @@ from grandbatch.bars.cache.bars import (
 )
 from grandbatch.bars.cache.keeping import BESIDE, remove_abandoned
 from grandbatch.bars.cache.manifest import bars_fingerprint, cached_sources
-from grandbatch.bars.inputs.files import (
-    InputFile,
-    Inputs,
-    describe_source,
-    digest_of,
-    known_digest,
-    resolve_inputs,
-)
+from grandbatch.bars.inputs.digests import describe_source, digests_of, known_digests
+from grandbatch.bars.inputs.files import InputFile, Inputs, resolve_inputs
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import DamagedBarsError, UsageError
 from grandbatch.files.locations import is_remote, location_of
@@ -76,14 +70,14 @@ def _find(
     """Open the cache of some files; to `mend` is to throw it away if it can't be opened."""
     if not is_remote(cache_dir) and not cache_dir.is_dir():
         return None
-    digests = [known_digest(file, cache_dir) for file in files]
+    digests = known_digests(files, cache_dir)
     if None in digests:
         if is_remote(cache_dir):
             return None  # each digest is on record beside a cache that is published
         cached = cached_sources(cache_dir)
         if not all((file.name, file.size) in cached for file in files):
             return None
-        digests = [digest_of(file, cache_dir) for file in files]
+        digests = [*digests_of(files, cache_dir)]
     source = [
         describe_source(file, str(digest), rules)
         for file, digest in zip(files, digests, strict=True)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from grandbatch.bars import Bars
 from grandbatch.bars.cache.comparing import changed_rows
+from grandbatch.bars.inputs.files import refuse_changed
 from grandbatch.builder.chunks import file_record
 from grandbatch.builder.engines import GroupJob, direct_rows, group_jobs
 from grandbatch.builder.growth import Corrected, corrected_bars
@@ -30,7 +31,7 @@ from grandbatch.builder.history import take_record, unchanged_files
 from grandbatch.builder.labels import KeptLabels, kept_labels
 from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.reuse import Extension
-from grandbatch.errors import DamagedBarsError, DamagedStoreError, InputError
+from grandbatch.errors import DamagedBarsError, DamagedStoreError
 from grandbatch.grid import Grid, Segments, Stretches
 from grandbatch.scheduling import Schedule
 from grandbatch.store.file_records import is_whole
@@ -119,9 +120,7 @@ def keep_files(
     StoreChangedError
         If the older store was replaced or deleted meanwhile.
     """
-    for grown in extension.grown:
-        if not grown.is_unchanged():
-            raise InputError(f"{grown.location}: the file changed while it was read; run again")
+    refuse_changed(extension.grown)
     old = extension.store
     changed, obstacle = _changed_rows(extension, bars)
     same, same_labels = set[int](), set[int]()

@@ -14,21 +14,21 @@ from typing import Any
 from grandbatch.bars import BarRules, Inputs
 from grandbatch.bars.cache.bars import Bars, open_bars
 from grandbatch.bars.cache.manifest import bars_fingerprint
-from grandbatch.bars.inputs.files import (
-    InputFile,
+from grandbatch.bars.inputs.digests import (
     describe_source,
     digest_of,
     input_digests,
+    known_digests,
     prefix_digest,
-    resolve_inputs,
 )
+from grandbatch.bars.inputs.files import InputFile, resolve_inputs
 from grandbatch.builder.differences import difference
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import DamagedStoreError, StoreMismatchError
 from grandbatch.features.inputs import BAR_INPUTS, require_inputs
 from grandbatch.files.locations import is_occupied, is_remote, location_of, reaching
 from grandbatch.files.refusals import refuse_inside_store, refuse_planted, refuse_url
-from grandbatch.files.verbs import exists, is_in_objects, objects_of
+from grandbatch.files.verbs import is_in_objects, objects_of
 from grandbatch.store.format import MANIFEST_NAME
 from grandbatch.store.publish import beside, has_leftovers
 from grandbatch.store.reader import MatrixStore
@@ -95,10 +95,11 @@ def is_free(path: Path) -> bool:
     """
     if is_in_objects(path):
         with reaching(path):
-            if exists(path / MANIFEST_NAME):
+            folders, found = objects_of(path).children()
+            names = {one.name for one in found}
+            if MANIFEST_NAME in names:
                 return False
-            is_ours = has_leftovers(path) or exists(path / LOCK_MARK)
-            if is_ours or not objects_of(path).list():
+            if not (folders or names) or LOCK_MARK in names or has_leftovers(path):
                 return True
     elif not is_occupied(path) or (is_remote(path) and has_mark(path)):
         return True
@@ -218,6 +219,7 @@ def _extension_of(store: MatrixStore, request: Request) -> Extension | None:
     places = _places(source, files, request, by_content=False)
     if places is None or (len(source) == len(files) and not _grown(source, files, places)):
         return None
+    known_digests(files, request.cache)  # all at once, where each is a request
     places = _places(source, files, request, by_content=True)
     if places is None:
         return None

@@ -9,6 +9,7 @@
 | `copy_file`, `copy_files` | copies | the store copies; no byte comes here |
 | `remove`, `remove_below` | removes a file, all of a folder | the same |
 | `see` | looks whether a task's file is there | the same |
+| `each` | calls one after the other | several at once |
 | `local_copy` | the file itself | a copy, as long as it is needed |
 
 Whole files are written by `grandbatch.files.whole`, and read by `grandbatch.files.locations`.
@@ -18,18 +19,36 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from grandbatch.errors import StoreError
 from grandbatch.files.locations import File, is_remote, objects_at, open_location
 from grandbatch.files.objects import REQUEST_BYTES, Objects
 
-_COPIED_AT_ONCE = 16
+_AT_ONCE = 16
+
+T = TypeVar("T")
+Made = TypeVar("Made")
+
+
+def each(function: Callable[[T], Made], values: Iterable[T], *, far: bool) -> list[Made]:
+    """Call a function with each of some values; several at once where each call is a request.
+
+    The first that fails, by the order of the values, is raised; no further call begins then.
+    """
+    if not far:
+        return [function(value) for value in values]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        try:
+            return list(pool.map(function, values))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def is_in_objects(location: Path | str) -> bool:
@@ -122,9 +141,7 @@ def copy_files(pairs: Iterable[tuple[Path, Path]]) -> None:
     ------
     OSError
     """
-    with ThreadPoolExecutor(_COPIED_AT_ONCE) as pool:
-        for _ in pool.map(lambda pair: copy_file(*pair), pairs):
-            pass
+    each(lambda pair: copy_file(*pair), pairs, far=True)
 
 
 def remove(location: Path) -> None:

@@ -1,6 +1,7 @@
 """Inputs by URL: in memory, and on an S3 server on this machine."""
 
 import gzip
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +10,15 @@ import pytest
 
 import grandbatch as gb
 from grandbatch.bars import BarRules, prepare_bars
-from grandbatch.bars.inputs.files import resolve_inputs
+from grandbatch.bars.inputs.digests import known_digests, remember_digest
+from grandbatch.bars.inputs.files import refuse_changed, resolve_inputs
 from grandbatch.bars.inputs.in_objects import expand_objects
 from grandbatch.bars.inputs.opening import open_raw
 from grandbatch.errors import InputError
 from grandbatch.files import patience
+from grandbatch.files.locations import location_of
 from grandbatch.files.objects import Objects, Patience
+from grandbatch.files.verbs import each
 from grandbatch.scheduling import Schedule
 
 HEADER = "timestamp,open,high,low,close,volume"
@@ -155,7 +159,7 @@ def test_what_a_url_stands_for_in_an_object_store(bucket, entry, names):
     expected = [f"{bucket}/in/{name}" for name in names]
     if entry == "in/*.csv":
         expected.append(f"{bucket}/in/empty.csv")
-    assert found == sorted(expected)
+    assert list(found) == sorted(expected)
     assert is_folder == (entry.strip("/") == "in")
 
 
@@ -167,3 +171,57 @@ def test_an_input_that_is_replaced_while_it_is_read_is_told(bucket):
         Objects(bucket).write("x.csv", TEXT[::-1])
         with pytest.raises(InputError, match=r"x.csv: the file was replaced while it was read"):
             file.read(100)
+
+
+@pytest.mark.parametrize("bucket", ["s3", "seaweed"], indirect=True)
+def test_of_files_that_are_listed_none_is_asked_for_by_itself(bucket, monkeypatch):
+    names = [f"in/{number}.csv" for number in range(5)]
+    for number, name in enumerate(names):
+        Objects(bucket).write(name, TEXT * (number + 1))
+    by_themselves = resolve_inputs([f"{bucket}/{name}" for name in names])
+    assert all(file.is_unchanged() for file in by_themselves)
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "head", None)
+        for entry in ("in", "in/*.csv", "in/**/*.csv"):
+            assert resolve_inputs(f"{bucket}/{entry}") == by_themselves
+    Objects(bucket).write(names[2], TEXT)
+    with pytest.raises(InputError, match=r"in/2\.csv: the file changed while it was read"):
+        refuse_changed(by_themselves)
+
+
+@pytest.mark.parametrize("bucket", ["s3"], indirect=True)
+def test_what_is_asked_of_many_files_is_asked_of_several_at_once(bucket, monkeypatch):
+    names = [f"in/{number}.csv" for number in range(8)]
+    for name in names:
+        Objects(bucket).write(name, TEXT)
+    cache = location_of(f"{bucket}/cache")
+
+    def together(verb):
+        """Let requests go on only once four wait: one after the other they never do."""
+        wait, ask = threading.Barrier(4), getattr(Objects, verb)
+
+        def meet(*values):
+            wait.wait(timeout=60)
+            return ask(*values)
+
+        monkeypatch.setattr(Objects, verb, meet)
+
+    together("head")
+    files = resolve_inputs([f"{bucket}/{name}" for name in names])
+    refuse_changed(files)
+    for number, file in enumerate(files):
+        remember_digest(file, f"{number}", cache)
+    together("read_version")
+    assert known_digests(files, cache) == [f"{number}" for number in range(8)]
+
+
+def test_where_several_calls_fail_the_first_by_its_place_is_told():
+    def call(value):
+        if value % 10 == 3:
+            raise ValueError(value)
+        return value
+
+    for far in (True, False):
+        with pytest.raises(ValueError, match=r"^3$"):
+            each(call, range(100), far=far)
+        assert each(call, [1, 2], far=far) == [1, 2]

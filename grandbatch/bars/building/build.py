@@ -69,18 +69,17 @@ from grandbatch.bars.cache.manifest import (
     pack_parts,
     write_manifest,
 )
-from grandbatch.bars.inputs.files import (
-    InputFile,
+from grandbatch.bars.inputs.digests import (
     describe_source,
     hash_leaves,
     join_leaves,
     remember_digest,
 )
+from grandbatch.bars.inputs.files import InputFile, refuse_changed
 from grandbatch.bars.inputs.joined import months_apart, numbers_apart, refuse_apart
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
-from grandbatch.errors import InputError
 from grandbatch.files.locations import is_remote
-from grandbatch.files.verbs import make_folder, remove, see, size_of
+from grandbatch.files.verbs import each, make_folder, remove, see, size_of
 from grandbatch.files.whole import Syncer
 from grandbatch.memory import MemoryLimit, own_bytes
 from grandbatch.memory.allocator import give_back
@@ -153,9 +152,7 @@ class CacheBuild:
             symbols, parts = self._sort()
         else:
             symbols, planned = self._settle_carries()
-        for file in self.files:
-            if not file.is_unchanged():
-                raise InputError(f"{file.location}: the file changed while it was read; run again")
+        refuse_changed(self.files)
         self._check_bad_rows(self.records)
         identity = self._identity(cache_dir)
         fingerprint = bars_fingerprint(identity, self.rules)
@@ -308,11 +305,13 @@ class CacheBuild:
 
     def _identity(self, cache_dir: Path) -> list[dict[str, Any]]:
         """Describe all files, and put the digests of those that were read on record."""
-        identity = []
-        for source in self.sources:
+
+        def remember(source: Source) -> dict[str, Any]:
             assert source.digest is not None
             remember_digest(source.file, source.digest, cache_dir)
-            identity.append(describe_source(source.file, source.digest, self.rules))
+            return describe_source(source.file, source.digest, self.rules)
+
+        identity = each(remember, self.sources, far=is_remote(cache_dir))
         return identity if self.base is None else self.base.merged(self.base.bars.source, identity)
 
     def _join_base(

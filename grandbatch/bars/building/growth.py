@@ -28,7 +28,8 @@ from grandbatch.bars.building.quarantine import count_reasons, merge_bad_rows
 from grandbatch.bars.cache.bars import load_bars, open_bars
 from grandbatch.bars.cache.joining import Base, JoinedParts, join_quarantines
 from grandbatch.bars.cache.manifest import PartPlace, cache_folders
-from grandbatch.bars.inputs.files import InputFile, describe_source, digest_of
+from grandbatch.bars.inputs.digests import describe_source, digests_of
+from grandbatch.bars.inputs.files import InputFile
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.timestamps.evidence import NOTHING
 from grandbatch.errors import DamagedBarsError
@@ -51,15 +52,14 @@ def find_base(files: Sequence[InputFile], cache_dir: Path, rules: BarRules) -> B
         if not (len(found.places) if found else 0) < len(bars.source) < len(files):
             continue
         known = {(entry["name"], entry["bytes"]) for entry in bars.source}
-        for file in files:
-            if file not in described and (file.name, file.size) in known:
-                digest = digest_of(file, cache_dir)
-                described[file] = describe_source(file, digest, rules)
+        new = [f for f in files if f not in described and (f.name, f.size) in known]
+        for file, digest in zip(new, digests_of(new, cache_dir), strict=True):
+            described[file] = describe_source(file, digest, rules)
         places = _places(bars.source, [described.get(file) for file in files])
         if places is not None:
-            new = sorted(set(range(len(files))) - set(places))
+            others = sorted(set(range(len(files))) - set(places))
             with suppress(FileNotFoundError, DamagedBarsError):  # it went just now
-                found = Base(load_bars(cache, use=True), places, tuple(new))
+                found = Base(load_bars(cache, use=True), places, tuple(others))
     return found
 
 

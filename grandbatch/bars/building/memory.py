@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from grandbatch.bars.building.parts.assembly import PART_ROWS
 from grandbatch.bars.form.side_by_side import read_pairs
-from grandbatch.bars.inputs.files import LEAF_BYTES, InputFile
+from grandbatch.bars.inputs.digests import LEAF_BYTES
+from grandbatch.bars.inputs.files import InputFile
 from grandbatch.bars.reading.row_groups import (
     BATCH_ROWS,
     READ_BUFFER_BYTES,

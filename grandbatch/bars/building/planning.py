@@ -14,7 +14,8 @@ import numpy as np
 from grandbatch.bars.building.block import BlockJob
 from grandbatch.bars.form.columns import ColumnMap
 from grandbatch.bars.form.dialect import SAMPLE_BYTES, CsvDialect, read_dialect, read_ending
-from grandbatch.bars.inputs.files import LEAF_BYTES, InputFile, hash_leaves, join_leaves
+from grandbatch.bars.inputs.digests import LEAF_BYTES, hash_leaves, join_leaves
+from grandbatch.bars.inputs.files import InputFile
 from grandbatch.bars.inputs.opening import open_raw
 from grandbatch.bars.inputs.packing import is_utf8, unpack
 from grandbatch.bars.reading.csv_rows import parse_rows

@@ -20,7 +20,7 @@ from grandbatch.bars.form.left_out import left_out_numbers, may_be_numbers
 from grandbatch.bars.form.side_by_side import match_frame, read_frame_header
 from grandbatch.bars.form.texts import likely_decimal, refuse_empty_volume, refuse_grouped
 from grandbatch.bars.form.undated import check_dated
-from grandbatch.bars.inputs.files import read_exactly
+from grandbatch.bars.inputs.digests import read_exactly
 from grandbatch.bars.inputs.packing import likely_encodings
 from grandbatch.bars.rules import BarRules
 from grandbatch.bars.rules.flags import offer

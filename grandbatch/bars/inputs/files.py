@@ -1,37 +1,24 @@
-"""Which files are meant, and what is in them: paths, content digests, and what is known of both.
-
-A digest is sha256 over the sha256 of each 4 MiB of the file, so that its leaves can be taken in any
-order, in parallel, while the file is parsed. What was once digested is remembered beside the cache
-by path, size and modification time.
-"""
+"""Which files are meant: by paths, URLs, patterns and folders, and how they stand."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from grandbatch.bars.inputs.hive import hive_columns, hive_folders, is_hive_folder
-from grandbatch.bars.inputs.opening import expand_url, is_url, local_path, look_at_url, open_raw
+from grandbatch.bars.inputs.opening import Standing, expand_url, is_url, local_path, look_at_url
 from grandbatch.bars.inputs.packing import PACKINGS, SUFFIXES, has_known_form, members_of, stem_of
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import InputError
-from grandbatch.files import digested
-from grandbatch.files.locations import location_of, read_location
+from grandbatch.files.verbs import each
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-
-LEAF_BYTES = 4 * 1024 * 1024
-
-_MAX_RECORD_BYTES = 2**16
 
 _PACKED = 8  # about as much text as bytes
 
@@ -137,22 +124,44 @@ def resolve_inputs(inputs: Inputs, *, tell: bool = False) -> tuple[InputFile, ..
         If a path or URL is wrong, a file is empty or can't be reached, or nothing is named.
     """
     given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
-    locations: dict[str, None] = {}
+    locations: dict[str, Standing | None] = {}
     for entry in (local_path(os.fspath(entry)) for entry in given):
         found, left = _expand(entry)
         if left and tell:
             log.warning("%s: not read, of no known form or in folders: %s", entry, _listed(left))
-        for location in found:
+        for location, look in found.items():
             # as named, with links
-            locations[location if is_url(location) else os.path.abspath(location)] = None  # noqa: PTH100
+            locations[location if is_url(location) else os.path.abspath(location)] = look  # noqa: PTH100
     if not locations:
         raise InputError("no input given; name at least one file of bars")
-    return tuple(file for location in locations for file in _files_at(location, tell=tell))
+    unseen = [location for location, look in locations.items() if look is None]
+    seen = dict(zip(unseen, each(_look_at, unseen, far=any(map(is_url, unseen))), strict=True))
+    return tuple(
+        file
+        for location, look in locations.items()
+        for file in _files_at(location, look or seen[location], tell=tell)
+    )
 
 
-def _files_at(location: str, *, tell: bool) -> Iterator[InputFile]:
+def refuse_changed(files: Sequence[InputFile]) -> None:
+    """Standing at files again.
+
+    Raises
+    ------
+    InputError
+        If one is no longer as it was.
+    """
+    same = each(InputFile.is_unchanged, files, far=any(file.is_remote for file in files))
+    for file, is_same in zip(files, same, strict=True):
+        if not is_same:
+            raise InputError(f"{file.location}: the file changed while it was read; run again")
+
+
+def _files_at(location: str, look: Standing, *, tell: bool) -> Iterator[InputFile]:
     """Describe a file, or those that a .zip holds."""
-    size, mtime_ns = _look_at(location)
+    size, mtime_ns = look
+    if size == 0:
+        raise InputError(f"{location}: the file is empty; it needs a header and bars")
     file = InputFile(location, size, mtime_ns)
     if file.kind != "zip":
         yield file
@@ -169,22 +178,27 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + more
 
 
-def _expand(entry: str) -> tuple[Sequence[str], Sequence[str]]:
-    """Files that an entry stands for, and those that lie beside them in its folder."""
+def _expand(entry: str) -> tuple[Mapping[str, Standing | None], Sequence[str]]:
+    """Files that an entry stands for, and those that lie beside them in its folder.
+
+    Of each how it stands, where that is known without a look at it.
+    """
+    names: Mapping[str, Standing | None]
     if is_url(entry):
         names, is_folder = expand_url(entry)
     elif Path(entry).is_dir():
-        names, is_folder = sorted(_walk(Path(entry)), key=Path), True
+        names, is_folder = dict.fromkeys(sorted(_walk(Path(entry)), key=Path)), True
     elif not Path(entry).exists() and glob.has_magic(entry):
         matches = glob.glob(entry, recursive=True)  # noqa: PTH207 (absolute patterns)
-        names, is_folder = sorted(filter(os.path.isfile, matches), key=Path), False
+        names = dict.fromkeys(sorted(filter(os.path.isfile, matches), key=Path))
+        is_folder = False
     else:
-        return [entry], ()
+        return {entry: None}, ()
     if not is_folder:
         if not names:
             raise InputError(f"{entry}: no file matches the pattern")
         return names, ()
-    found = [name for name in names if has_known_form(Path(name).name)]
+    found = {name: look for name, look in names.items() if has_known_form(Path(name).name)}
     passed = [] if is_url(entry) else _passed_folders(Path(entry))
     if not found:
         instead = f"; name folders in it that hold some: {_listed(passed)}" if passed else ""
@@ -241,14 +255,11 @@ def standing_of_folder(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _look_at(location: str) -> tuple[int, int]:
-    size, mtime_ns = look_at_url(location) if is_url(location) else _look_at_path(Path(location))
-    if size == 0:
-        raise InputError(f"{location}: the file is empty; it needs a header and bars")
-    return size, mtime_ns
+def _look_at(location: str) -> Standing:
+    return look_at_url(location) if is_url(location) else _look_at_path(Path(location))
 
 
-def _look_at_path(path: Path) -> tuple[int, int]:
+def _look_at_path(path: Path) -> Standing:
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -258,134 +269,3 @@ def _look_at_path(path: Path) -> tuple[int, int]:
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{path}: not a file; name a file, a folder of files or a pattern")
     return status.st_size, status.st_mtime_ns
-
-
-def hash_leaves(location: str, start: int, stop: int) -> list[bytes]:
-    """Digest each leaf of the bytes from `start`, a leaf's border, up to `stop`."""
-    digests = []
-    with open_raw(location, min(LEAF_BYTES, stop - start)) as file:
-        file.seek(start)
-        for at in range(start, stop, LEAF_BYTES):
-            leaf = read_exactly(file, min(LEAF_BYTES, stop - at))
-            digests.append(hashlib.sha256(leaf).digest())
-    return digests
-
-
-def read_exactly(file: Any, size: int) -> bytes:
-    """Read `size` bytes of a raw file, fewer only at its end."""
-    data: bytes = file.read(size)
-    while 0 < len(data) < size:  # a raw read may stop early
-        more = file.read(size - len(data))
-        if not more:
-            break
-        data += more
-    return data
-
-
-def join_leaves(leaves: Iterable[bytes]) -> str:
-    """Digest a file from its leaves' digests, in hexadecimal."""
-    return hashlib.sha256(b"".join(leaves)).hexdigest()
-
-
-def known_digest(file: InputFile, cache_dir: Path) -> str | None:
-    """Return the digest on record for a file of this path, size and modification time."""
-    try:
-        return _digest_on_record(file, cache_dir)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-@lru_cache(maxsize=16_384)
-def _digest_on_record(file: InputFile, cache_dir: Path) -> str:
-    """Read the digest of a file, once in each process; errors are not remembered."""
-    record = digested.load(read_location(_record_path(file, cache_dir), _MAX_RECORD_BYTES))
-    if (record["path"], record["size"], record["mtime_ns"]) != (
-        file.location,
-        file.size,
-        file.mtime_ns,
-    ):
-        raise ValueError("it is that of another state of the file")
-    return str(record["digest"])
-
-
-def remember_digest(file: InputFile, digest: str, cache_dir: Path) -> None:
-    """Put a digest on record, unless the file has changed since it was looked at.
-
-    The record only saves reading the file again: where it can't be written, there is none.
-    """
-    if not file.is_unchanged():
-        return
-    path = _record_path(file, cache_dir)
-    record = {
-        "path": file.location,
-        "size": file.size,
-        "mtime_ns": file.mtime_ns,
-        "digest": digest,
-    }
-    digested.note(path, record)
-
-
-def _record_path(file: InputFile, cache_dir: Path) -> Path:
-    key = hashlib.sha256(os.fsencode(file.location)).hexdigest()[:32]
-    return cache_dir / "inputs" / f"{key}.json"
-
-
-def digest_of(file: InputFile, cache_dir: Path) -> str:
-    """Return a file's digest: from the record, or by reading it, which is then recorded."""
-    digest = known_digest(file, cache_dir)
-    if digest is None:
-        digest = join_leaves(hash_leaves(file.location, 0, file.size))
-        remember_digest(file, digest, cache_dir)
-    return digest
-
-
-@lru_cache(maxsize=64)
-def prefix_digest(file: InputFile, n_bytes: int) -> str:
-    """Return the digest of a file's first bytes: the file's own, were it cut off there.
-
-    Remembered for this process, by path, size and modification time.
-    """
-    return join_leaves(hash_leaves(file.location, 0, n_bytes))
-
-
-def describe_source(file: InputFile, digest: str, rules: BarRules) -> dict[str, Any]:
-    """Describe an input as a fingerprint does: what its bars depend on.
-
-    ``{"name": name, "bytes": size, "digest": sha256 in hexadecimal}``, and its ``symbol`` where a
-    pattern finds it in the path.
-    """
-    entry = {"name": file.name, "bytes": file.size, "digest": digest}
-    symbol = file.symbol_by(rules)
-    return entry if symbol is None else {**entry, "symbol": symbol}
-
-
-def input_digests(
-    inputs: Inputs, cache_dir: str | os.PathLike[str], rules: BarRules | None = None
-) -> list[dict[str, Any]]:
-    """Return name, bytes and content digest of each input file.
-
-    Files whose size and modification time are on record are not read.
-
-    Parameters
-    ----------
-    inputs : path, or sequence of paths
-        Files, folders, patterns.
-    cache_dir : path
-        Where bars caches and the record of digests lie.
-    rules : BarRules, optional
-        How they are read: `symbol_from` may take symbols from paths.
-
-    Returns
-    -------
-    list of dict
-        As `describe_source` writes them, in input order.
-
-    Raises
-    ------
-    InputError
-        If a path is wrong.
-    """
-    folder, rules = location_of(cache_dir), rules or BarRules()
-    return [
-        describe_source(file, digest_of(file, folder), rules) for file in resolve_inputs(inputs)
-    ]

@@ -12,8 +12,10 @@ from grandbatch.files.objects import ListedObject, Objects
 _MAGIC = re.compile(r"[*?[]")
 
 
-def expand_objects(url: str) -> tuple[list[str], bool]:
+def expand_objects(url: str) -> tuple[dict[str, ListedObject | None], bool]:
     """Return the URLs that one stands for, sorted, and whether it is a folder.
+
+    Of each what was listed of it; None where it was named itself.
 
     Hive folders in a folder are looked into; only what a pattern may lead to is listed.
 
@@ -29,16 +31,16 @@ def expand_objects(url: str) -> tuple[list[str], bool]:
             from fsspec.utils import glob_translate
 
             matches = re.compile(glob_translate("/".join(segments))).match
-            names = [found.name for found in objects.list() if matches(found.name)]
+            listed = [found for found in objects.list() if matches(found.name)]
         else:
-            names = list(_matching(objects, "", segments))
-        return [f"{fixed}/{name}" for name in sorted(names)], False
+            listed = list(_matching(objects, "", segments))
+        return {f"{fixed}/{one.name}": one for one in sorted(listed)}, False
     folder = url.rstrip("/")
     objects = Objects(folder)
     folders, found = objects.children()
     if not folders and not found:
-        return [url], False
-    return [f"{folder}/{name}" for name in sorted(_files(objects, folders, found))], True
+        return {url: None}, False
+    return {f"{folder}/{one.name}": one for one in sorted(_files(objects, folders, found))}, True
 
 
 def _parted(url: str) -> tuple[str, list[str]]:
@@ -48,7 +50,7 @@ def _parted(url: str) -> tuple[str, list[str]]:
     return "/".join(parts[:first]), parts[first:]
 
 
-def _matching(objects: Objects, folder: str, segments: Sequence[str]) -> Iterator[str]:
+def _matching(objects: Objects, folder: str, segments: Sequence[str]) -> Iterator[ListedObject]:
     """Give the objects below a folder whose names match segment by segment."""
     segment, *rest = segments
     if rest and not _MAGIC.search(segment):
@@ -60,14 +62,13 @@ def _matching(objects: Objects, folder: str, segments: Sequence[str]) -> Iterato
             if fnmatchcase(name.rpartition("/")[2], segment):
                 yield from _matching(objects, name, rest)
     else:
-        names = [one.name for one in found]
-        yield from (name for name in names if fnmatchcase(name.rpartition("/")[2], segment))
+        yield from (one for one in found if fnmatchcase(one.name.rpartition("/")[2], segment))
 
 
 def _files(
     objects: Objects, folders: Sequence[str], found: Sequence[ListedObject]
-) -> Iterator[str]:
-    yield from (one.name for one in found if one.n_bytes)
+) -> Iterator[ListedObject]:
+    yield from (one for one in found if one.n_bytes)
     for name in folders:
         if is_hive_folder(name.rpartition("/")[2]):
             yield from _files(objects, *objects.children(name))

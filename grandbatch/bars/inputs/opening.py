@@ -21,6 +21,9 @@ from grandbatch.errors import InputError
 from grandbatch.files.locations import objects_at, told
 from grandbatch.files.objects import ObjectChangedError, WireError
 
+Standing = tuple[int, int]
+"""Bytes of a file, and a number that another version of it has not."""
+
 _MARK = "://"
 _AHEAD_BYTES = 1024 * 1024
 
@@ -122,7 +125,7 @@ class _RangedFile(io.RawIOBase):
         return data
 
 
-def look_at_url(location: str) -> tuple[int, int]:
+def look_at_url(location: str) -> Standing:
     """Return the bytes of a remote file, and a number that stands for its version.
 
     That is its ETag; where it has none, the time at which it was last changed.
@@ -148,10 +151,11 @@ def _number_of(version: str) -> int:
     return int.from_bytes(hashlib.sha256(version.encode()).digest()[:7])
 
 
-def expand_url(entry: str) -> tuple[list[str], bool]:
+def expand_url(entry: str) -> tuple[dict[str, Standing | None], bool]:
     """Return the files that a URL stands for, sorted, and whether it is a folder.
 
-    Hive folders in a folder are looked into.
+    Hive folders in a folder are looked into. What the listing of an object store says of each comes
+    along: nobody need ask for one after the other.
 
     Raises
     ------
@@ -160,7 +164,11 @@ def expand_url(entry: str) -> tuple[list[str], bool]:
     """
     with _plain_errors(entry):
         if objects_at(entry) is not None:
-            return expand_objects(entry)
+            listed, is_folder = expand_objects(entry)
+            return {
+                location: one and (one.n_bytes, _number_of(one.version))
+                for location, one in listed.items()
+            }, is_folder
         system, path = _system_of(entry)
         is_folder = False
         if any(mark in path for mark in "*?["):
@@ -169,8 +177,8 @@ def expand_url(entry: str) -> tuple[list[str], bool]:
             is_folder = True
             found = sorted(_walk(system, path))
         else:
-            return [entry], False
-        return [str(system.unstrip_protocol(name)) for name in found], is_folder
+            return {entry: None}, False
+        return {str(system.unstrip_protocol(name)): None for name in found}, is_folder
 
 
 def _walk(system: Any, folder: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.bars.inputs.files import LEAF_BYTES
+from grandbatch.bars.inputs.digests import LEAF_BYTES
 from grandbatch.bars.inputs.opening import open_raw
 from grandbatch.errors import InputError
 from grandbatch.kernels.bars.bar_rules import count_line_ends, locate_lines
