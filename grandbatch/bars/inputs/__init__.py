@@ -2,7 +2,8 @@
 
 | module | |
 |---|---|
-| `files` | paths, folders, patterns and URLs to files; content digests, and what is known of them |
+| `digests` | what is in them: digests, and the record of those |
+| `files` | paths, folders, patterns and URLs to files, and how these stand |
 | `hive` | folders that are columns |
 | `in_objects` | the objects that a URL stands for: one, a folder's, a pattern's |
 | `joined` | files read as one series whose names look like symbols |

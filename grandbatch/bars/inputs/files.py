@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grandbatch.bars.inputs.hive import hive_columns, hive_folders, is_hive_folder
-from grandbatch.bars.inputs.opening import Standing, expand_url, is_url, local_path, look_at_url
+from grandbatch.bars.inputs.opening import FileStamp, expand_url, is_url, local_path, look_at_url
 from grandbatch.bars.inputs.packing import PACKINGS, SUFFIXES, has_known_form, members_of, stem_of
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import InputError
@@ -124,7 +124,7 @@ def resolve_inputs(inputs: Inputs, *, tell: bool = False) -> tuple[InputFile, ..
         If a path or URL is wrong, a file is empty or can't be reached, or nothing is named.
     """
     given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
-    locations: dict[str, Standing | None] = {}
+    locations: dict[str, FileStamp | None] = {}
     for entry in (local_path(os.fspath(entry)) for entry in given):
         found, left = _expand(entry)
         if left and tell:
@@ -144,7 +144,7 @@ def resolve_inputs(inputs: Inputs, *, tell: bool = False) -> tuple[InputFile, ..
 
 
 def refuse_changed(files: Sequence[InputFile]) -> None:
-    """Standing at files again.
+    """Look at files again.
 
     Raises
     ------
@@ -157,9 +157,9 @@ def refuse_changed(files: Sequence[InputFile]) -> None:
             raise InputError(f"{file.location}: the file changed while it was read; run again")
 
 
-def _files_at(location: str, look: Standing, *, tell: bool) -> Iterator[InputFile]:
+def _files_at(location: str, stamp: FileStamp, *, tell: bool) -> Iterator[InputFile]:
     """Describe a file, or those that a .zip holds."""
-    size, mtime_ns = look
+    size, mtime_ns = stamp
     if size == 0:
         raise InputError(f"{location}: the file is empty; it needs a header and bars")
     file = InputFile(location, size, mtime_ns)
@@ -178,12 +178,12 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + more
 
 
-def _expand(entry: str) -> tuple[Mapping[str, Standing | None], Sequence[str]]:
+def _expand(entry: str) -> tuple[Mapping[str, FileStamp | None], Sequence[str]]:
     """Files that an entry stands for, and those that lie beside them in its folder.
 
     Of each how it stands, where that is known without a look at it.
     """
-    names: Mapping[str, Standing | None]
+    names: Mapping[str, FileStamp | None]
     if is_url(entry):
         names, is_folder = expand_url(entry)
     elif Path(entry).is_dir():
@@ -255,11 +255,11 @@ def standing_of_folder(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _look_at(location: str) -> Standing:
+def _look_at(location: str) -> FileStamp:
     return look_at_url(location) if is_url(location) else _look_at_path(Path(location))
 
 
-def _look_at_path(path: Path) -> Standing:
+def _look_at_path(path: Path) -> FileStamp:
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -21,7 +21,7 @@ from grandbatch.errors import InputError
 from grandbatch.files.locations import objects_at, told
 from grandbatch.files.objects import ObjectChangedError, WireError
 
-Standing = tuple[int, int]
+FileStamp = tuple[int, int]
 """Bytes of a file, and a number that another version of it has not."""
 
 _MARK = "://"
@@ -125,7 +125,7 @@ class _RangedFile(io.RawIOBase):
         return data
 
 
-def look_at_url(location: str) -> Standing:
+def look_at_url(location: str) -> FileStamp:
     """Return the bytes of a remote file, and a number that stands for its version.
 
     That is its ETag; where it has none, the time at which it was last changed.
@@ -151,7 +151,7 @@ def _number_of(version: str) -> int:
     return int.from_bytes(hashlib.sha256(version.encode()).digest()[:7])
 
 
-def expand_url(entry: str) -> tuple[dict[str, Standing | None], bool]:
+def expand_url(entry: str) -> tuple[dict[str, FileStamp | None], bool]:
     """Return the files that a URL stands for, sorted, and whether it is a folder.
 
     Hive folders in a folder are looked into. What the listing of an object store says of each comes
