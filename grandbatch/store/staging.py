@@ -12,7 +12,6 @@ import re
 import secrets
 import warnings
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from grandbatch.errors import DamagedStoreError, StoreError
 from grandbatch.files.leases import Fence
 from grandbatch.files.locations import is_remote
 from grandbatch.files.objects import Patience
-from grandbatch.files.verbs import copy_file, not_here, objects_of, see, sizes_below
+from grandbatch.files.verbs import copy_file, each, not_here, objects_of, see, sizes_below
 from grandbatch.files.whole import TEMPORARY_SUFFIX, remove_files, write_whole
 from grandbatch.store.codecs import BLOSC_LEVEL, BLOSC_TYPESIZE, ZSTD_LEVEL, encode
 from grandbatch.store.file_records import (
@@ -113,8 +112,11 @@ class Staging:
     def write_labels(
         self, chunk: int, labels: Mapping[str, npt.NDArray[Any]]
     ) -> dict[str, ChunkDigests]:
-        """Write one chunk of per-window arrays, from the values of its windows, by their names."""
-        digests = {}
+        """Write one chunk of per-window arrays, from the values of its windows, by their names.
+
+        All at once where each is a request.
+        """
+        digests, files = {}, []
         for array in self.spec.labels:
             if array.name not in labels:
                 continue
@@ -122,13 +124,15 @@ class Staging:
             values = np.full(array.chunk_shape, array.fill_value, array.dtype)
             values[: len(found)] = found
             encoded = encode(values, array.codec)
-            self.write_file(array, chunk, [encoded])
+            files.append((array, encoded))
             raw = values.data.cast("B")[: len(found) * values.strides[0]]
             step = self.spec.chunk_windows * values.strides[0]
             parts = [crc32c(raw[at : at + step]) for at in range(0, len(raw), step)]
             digests[array.name] = ChunkDigests(
                 **digests_of([encoded]), part_crc32c=np.array(parts, np.uint32)
             )
+        far = is_remote(self.store)
+        each(lambda file: self.write_file(file[0], chunk, [file[1]]), files, far=far)
         return digests
 
     def take_file(self, number: int, store: Path) -> None:
@@ -236,9 +240,7 @@ class Staging:
             with TemporaryDirectory(prefix="grandbatch-") as folder:
                 here = Staging(Path(folder), self.spec, durable=False)
                 digests = here.write_metadata(attributes)
-                with ThreadPoolExecutor(len(digests)) as pool:
-                    for _ in pool.map(partial(self._put_from, here.store), digests):
-                        pass
+                each(partial(self._put_from, here.store), digests, far=True)
             return digests
         import zarr
 

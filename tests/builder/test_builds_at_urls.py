@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -226,6 +227,24 @@ def test_what_is_not_ours_is_never_removed(url, source):
     kept = objects(f"{url}/t.zarr")
     assert kept["notes.txt"] == kept["matrices/c/notes"] == b"mine"
     assert gb.MatrixStore.open(f"{url}/t.zarr").verify().ok
+
+
+def test_values_of_windows_are_put_beside_each_other(url, source, monkeypatch):
+    arrays = ("end_time", "symbol", "close_price", "next_return", "first_row")
+    # a write goes on once all five wait: one after the other they never do
+    wait, write, met = threading.Barrier(len(arrays)), Objects.write, []
+
+    def meet(objects, name, data):
+        if any(f"s.zarr/{array}/c/" in objects.url for array in arrays):
+            met.append(objects.url)
+            wait.wait(timeout=60)
+        return write(objects, name, data)
+
+    monkeypatch.setattr(Objects, "write", meet)
+    store = gb.build_store(source, f"{url}/s.zarr", scheduler="sync", **SETTINGS)
+    assert len(met) == len(set(met)) == 5
+    monkeypatch.undo()
+    assert store.verify().ok
 
 
 def test_a_builder_that_lost_its_lease_publishes_nothing(url, source, monkeypatch):

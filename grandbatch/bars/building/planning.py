@@ -177,7 +177,7 @@ def _look_into(
         ), parquet_blocks
     location = file.location if unpacked is None else str(unpacked)
     size = file.size if unpacked is None else size_of(unpacked)
-    with open_raw(location, SAMPLE_BYTES + 1) as raw:
+    with open_raw(location, SAMPLE_BYTES + 1, size) as raw:
         ending = read_ending(raw, size) if size > SAMPLE_BYTES else b""
         named = file.full_name, rules, file.path_columns
         csv_dialect, sample = read_dialect(raw, *named, ending)

@@ -29,7 +29,7 @@ _MAX_RECORD_BYTES = 2**16
 def hash_leaves(location: str, start: int, stop: int) -> list[bytes]:
     """Digest each leaf of the bytes from `start`, a leaf's border, up to `stop`."""
     digests = []
-    with open_raw(location, min(LEAF_BYTES, stop - start)) as file:
+    with open_raw(location, min(LEAF_BYTES, stop - start), stop) as file:
         file.seek(start)
         for at in range(start, stop, LEAF_BYTES):
             leaf = read_exactly(file, min(LEAF_BYTES, stop - at))
