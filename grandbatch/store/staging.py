@@ -11,7 +11,7 @@ import errno
 import re
 import secrets
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -116,23 +116,28 @@ class Staging:
 
         All at once where each is a request.
         """
-        digests, files = {}, []
-        for array in self.spec.labels:
-            if array.name not in labels:
-                continue
-            found = labels[array.name]
-            values = np.full(array.chunk_shape, array.fill_value, array.dtype)
-            values[: len(found)] = found
-            encoded = encode(values, array.codec)
-            files.append((array, encoded))
-            raw = values.data.cast("B")[: len(found) * values.strides[0]]
-            step = self.spec.chunk_windows * values.strides[0]
-            parts = [crc32c(raw[at : at + step]) for at in range(0, len(raw), step)]
-            digests[array.name] = ChunkDigests(
-                **digests_of([encoded]), part_crc32c=np.array(parts, np.uint32)
-            )
-        far = is_remote(self.store)
-        each(lambda file: self.write_file(file[0], chunk, [file[1]]), files, far=far)
+        digests = {}
+
+        def encoded_files() -> Iterator[tuple[ArraySpec, bytes]]:
+            for array in self.spec.labels:
+                if array.name not in labels:
+                    continue
+                found = labels[array.name]
+                values = np.full(array.chunk_shape, array.fill_value, array.dtype)
+                values[: len(found)] = found
+                encoded = encode(values, array.codec)
+                raw = values.data.cast("B")[: len(found) * values.strides[0]]
+                step = self.spec.chunk_windows * values.strides[0]
+                parts = [crc32c(raw[at : at + step]) for at in range(0, len(raw), step)]
+                digests[array.name] = ChunkDigests(
+                    **digests_of([encoded]), part_crc32c=np.array(parts, np.uint32)
+                )
+                yield array, encoded
+
+        def write(file: tuple[ArraySpec, bytes]) -> None:
+            self.write_file(file[0], chunk, [file[1]])
+
+        each(write, encoded_files(), far=is_remote(self.store))
         return digests
 
     def take_file(self, number: int, store: Path) -> None:
