@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from grandbatch.cli import options as o
-from grandbatch.cli.learning.contexts import ContextOption, MaxAge, open_contexts
+from grandbatch.cli.learning.contexts import (
+    ContextOption,
+    Leader,
+    MaxAge,
+    check_has_one,
+    open_contexts,
+)
 from grandbatch.cli.output import show_lines
 from grandbatch.cli.running.loading import loading
 from grandbatch.cli.training import make_config
@@ -21,6 +27,22 @@ if TYPE_CHECKING:
     from grandbatch.experiment import Judgement
 
 _log = logging.getLogger("grandbatch")
+
+_BatchSize = Annotated[
+    str | None,
+    typer.Option(help="Windows in a batch, or auto (32, tactical 64, with a context 256)."),
+]
+_RunLength = Annotated[int, typer.Option(help="Consecutive windows kept together as a trajectory.")]
+_Seeds = Annotated[
+    int, typer.Option(min=1, help="Trainings of each pair; fewer than 5 prove nothing.")
+]
+_TrainLeader = Annotated[
+    bool,
+    typer.Option(
+        "--train-leader",
+        help="With --context: first train a leader on its store, on the same stretch of time.",
+    ),
+]
 
 
 def evaluate(
@@ -86,24 +108,19 @@ def walk_forward(
         Path | None, typer.Option(help="Another store of the same bars and set (STORE).")
     ] = None,
     folds: Annotated[int, typer.Option(min=1, help="Pairs of training and test.")] = 3,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Trainings of each pair; fewer than 5 prove nothing.")
-    ] = 5,
+    seeds: _Seeds = 5,
     embargo: Annotated[str, typer.Option(help="Time left out before each test, e.g. 1D.")] = "0",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over each training split.")] = 1,
-    batch_size: Annotated[
-        str | None,
-        typer.Option(help="Windows in a batch, or auto (32, tactical 64, with a context 256)."),
-    ] = None,
-    run_length: Annotated[
-        int, typer.Option(help="Consecutive windows kept together as a trajectory.")
-    ] = 8,
+    batch_size: _BatchSize = None,
+    run_length: _RunLength = 8,
     cost: Annotated[
         float, typer.Option(min=0.0, help="Per unit of exposure changed; 1e-4 is a basis point.")
     ] = 1e-4,
     draws: Annotated[int, typer.Option(min=1, help="Random shifts to compare with.")] = 999,
     context: ContextOption = None,
     max_age: MaxAge = None,
+    leader: Leader = None,
+    train_leader: _TrainLeader = False,
     as_json: o.Json = False,
 ) -> None:
     """Train on each stretch of time over several seeds, and trade the one that follows.
@@ -112,6 +129,9 @@ def walk_forward(
     where it ended, and retrains nothing that is finished.
 
     Example: grandbatch walk-forward bars.zarr --out walk --embargo 1D
+
+    A team that sees coarser bars, too, with a leader for each training: grandbatch walk-forward
+    fast.zarr --out walk --context strategic=slow.zarr --train-leader
     """
     with loading():
         from grandbatch.experiment import judge_walk_forward
@@ -120,6 +140,9 @@ def walk_forward(
     opened = MatrixStore.open(store)
     learning = opened if learn_from is None else MatrixStore.open(learn_from)
     pairs = open_contexts(context)
+    if leader is not None or train_leader:
+        check_has_one(len(pairs))
+    leading = [make_config(slow, None, None, seed=0) for slow in pairs.values() if train_leader]
     result = judge_walk_forward(
         learning,
         opened,
@@ -132,11 +155,14 @@ def walk_forward(
         draws=draws,
         context=pairs or None,
         max_age=max_age,
+        leader=leader,
+        leading=leading[0] if leading else None,
         epochs=epochs,
         run_length=run_length,
     )
     facts = {"store": store, "learnt from": learning.path, "folds": folds, "seeds": seeds,
-             "embargo": embargo, "epochs": epochs}  # fmt: skip
+             "embargo": embargo, "epochs": epochs,
+             "leader": leader or ("one for each training" if leading else "none")}  # fmt: skip
     page = keep_walk_forward(result, out, store.name, facts)
     show_lines({**result.to_json(), "path": str(page)}, _lines(result, page), as_json=as_json)
 

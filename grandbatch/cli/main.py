@@ -6,6 +6,7 @@ import copy
 import io
 import logging
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -98,7 +99,7 @@ def main() -> None:
         # no message where nothing was asked for: typer has shown the help
         text = error.format_message()
         is_help = not text or "Usage:" in text
-        code = 2 if is_help else _fail(f"{text.rstrip('.')}; {_remedy(error)}", 2)
+        code = 2 if is_help else _fail(f"{_clause(text)}; {_remedy(error)}", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except BrokenPipeError:
@@ -120,6 +121,11 @@ def main() -> None:
     if code == _INTERRUPTED:
         _fail("stopped; run the same command again to go on", code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _clause(text: str) -> str:
+    """Make a clause of what typer says in sentences, of which the last may be a question."""
+    return re.sub(r"\.? Did you mean (.+\?)$", r" (did you mean \1)", text.rstrip("."))
 
 
 def _drop_output() -> None:

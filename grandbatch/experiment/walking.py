@@ -41,6 +41,7 @@ def judge_walk_forward(
     context: Mapping[str, MatrixStore] | None = None,
     max_age: Duration | None = None,
     leading: BatchConfig | None = None,
+    leader: str | os.PathLike[str] | None = None,
     ranks: Ranks | None = None,
     init_from: str | os.PathLike[str] | None = None,
     callbacks: Callable[[str], Sequence[Callback]] = lambda training: (),
@@ -74,6 +75,8 @@ def judge_walk_forward(
     leading : BatchConfig, optional
         Of a team that learns from the context's store first, as a leader, on the same stretch of
         time; its checkpoints lie in `OUT/fold-N/seed-N/leader`.
+    leader : path, optional
+        Instead, one that leads all trainings, as of `wire_training`: it must have seen no test.
     ranks : Ranks, optional
         The processes that learn each training together; all get the same result.
     init_from : path, optional
@@ -92,12 +95,11 @@ def judge_walk_forward(
     Raises
     ------
     UsageError, StoreMismatchError, CheckpointError
-        If `init_from` has seen a test; and as of `walk_forward`, `evaluate_walk_forward` and
-        `BatchProcessor`.
+        If `init_from` or `leader` has seen a test, or there are two leaders; and as of
+        `walk_forward`, `evaluate_walk_forward` and `BatchProcessor`.
     """
     ranks = ranks or Ranks()
-    if leading is not None and not context:
-        raise UsageError("a leader decides on a context: give context= as well")
+    _check_leaders(context, leading, leader)
     pairs = walk_forward(every_bar, folds, embargo=embargo)
     numbers = {split: number for number, (split, _) in enumerate(pairs)}
 
@@ -116,7 +118,7 @@ def judge_walk_forward(
 
     def train(split: Split, seed: int) -> MappoTrainer:
         name = f"fold-{numbers[split]}/seed-{seed}"
-        given: dict[str, Any] = {"context": context, "max_age": max_age}
+        given: dict[str, Any] = {"context": context, "max_age": max_age, "leader": leader}
         if leading is not None:
             ((which, slow),) = (context or {}).items()
             first = coarser_split(split, every_bar, {which: slow})[which]
@@ -135,6 +137,19 @@ def judge_walk_forward(
         context=context,
         max_age=max_age,
     )
+
+
+def _check_leaders(
+    context: Mapping[str, MatrixStore] | None,
+    leading: BatchConfig | None,
+    leader: str | os.PathLike[str] | None,
+) -> None:
+    if leading is not None and not context:
+        raise UsageError("a leader decides on a context: give context= as well")
+    if leading is not None and leader is not None:
+        raise UsageError(
+            "a team has one leader: give leader= (--leader), or leading= (--train-leader)"
+        )
 
 
 def _trained(

@@ -175,7 +175,7 @@ def mistakes(folder):
         (2, "layout", ("build", "strategic", bars, "--store", new, "--layout", "cube")),
         (2, "--overlap", ("build", "strategic", bars, "--store", new, "--overlap", "some")),
         (2, "No such option", ("build", "strategic", bars, "--store", new, "--fast")),
-        (2, "No such command", ("bild",)),
+        (2, "'bild' (did you mean 'build'?); see grandbatch --help", ("bild",)),
         (2, "Missing argument", ("build",)),
         (1, "there is no store", ("inspect", new)),
         (1, "no finished grandbatch store", ("verify", folder / "some-folder")),

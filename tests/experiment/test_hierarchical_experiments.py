@@ -6,12 +6,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from advice import offers, words
 from typer.testing import CliRunner
 
 import grandbatch as gb
 from grandbatch.checkpoint import CheckpointManager
 from grandbatch.cli.main import app
+from grandbatch.cli.training import make_config
 from grandbatch.errors import CheckpointError, StoreMismatchError, UsageError
 from grandbatch.experiment import (
     coarser_split,
@@ -22,6 +24,7 @@ from grandbatch.experiment import (
 )
 from grandbatch.loader.context.pairing import Pairing
 from grandbatch.mappo import BatchStrategicTrainer, HierarchicalConfig
+from grandbatch.mappo.team import Team
 from grandbatch.training.provenance import Provenance
 
 
@@ -136,6 +139,38 @@ def test_walk_forward_of_a_hierarchical_team(stores, tmp_path):
         context={"strategic": slow}, max_age="2h",
     )  # fmt: skip
     assert len(result.seeds) == 2
+
+
+def test_walk_forward_trains_a_leader_for_each_training_where_told_to(stores, tmp_path):
+    fast, slow = stores
+    pair = f"strategic={slow.path}"
+    flags = ("walk-forward", str(fast.path), "--folds", "1", "--seeds", "1", "--draws", "9",
+             "--context", pair, "--batch-size", "64")  # fmt: skip
+    found = said(*flags, "--out", str(tmp_path / "walk"), "--train-leader")
+    folder = tmp_path / "walk" / "fold-0" / "seed-0"
+    led = Team.from_checkpoint(folder)
+    assert led.config.leader_agents == ("mlmi", "nwrqk", "regime")
+    # its leader is the one that lies below it, trained on the context's store
+    leader = Team.from_checkpoint(folder / "leader")
+    matrices = torch.from_numpy(slow.matrices[:4])
+    odds = leader._actor(leader._observe(matrices, None, None)).softmax(-1)
+    expected = odds @ torch.linspace(-1, 1, 5)
+    assert torch.allclose(led._summary.leader(matrices), expected, atol=1e-6)
+    wanted = judge_walk_forward(
+        fast, fast, config_of(fast), tmp_path / "python", folds=1, seeds=1, draws=9,
+        context={"strategic": slow}, leading=make_config(slow, None, None, 0), run_length=8,
+    )  # fmt: skip
+    assert found["performance"] == wanted.to_json()["performance"]
+
+
+def test_a_leader_without_a_context_or_a_second_one_is_refused(stores, tmp_path):
+    fast, slow = stores
+    flags = ["walk-forward", str(fast.path), "--out", str(tmp_path), "--train-leader"]
+    with pytest.raises(UsageError, match="give --context"):
+        CliRunner().invoke(app, flags, catch_exceptions=False)
+    pair = ["--context", f"strategic={slow.path}", "--leader", str(tmp_path)]
+    with pytest.raises(UsageError, match="has one leader"):
+        CliRunner().invoke(app, [*flags, *pair], catch_exceptions=False)
 
 
 def test_a_leader_that_has_seen_what_is_walked_over_is_refused(stores, tmp_path):

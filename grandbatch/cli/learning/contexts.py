@@ -65,14 +65,25 @@ def sees_two(set_name: str, n_contexts: int, leader: Path | None) -> bool:
         If there are contexts where no team looks at them, or none where one does.
     """
     if set_name == HIERARCHICAL:
-        if n_contexts != 1:
-            raise UsageError(
-                "a hierarchical team looks at one store of coarser bars: give "
-                f"--context strategic=slow.zarr, once; got {n_contexts}"
-            )
+        check_has_one(n_contexts)
         return True
     if n_contexts or leader is not None:
         raise UsageError(
             "--context and --leader are of a hierarchical team: grandbatch train hierarchical"
         )
     return False
+
+
+def check_has_one(n_contexts: int) -> None:
+    """Refuse another number of contexts than a hierarchical team looks at.
+
+    Raises
+    ------
+    UsageError
+        Saying how to give one.
+    """
+    if n_contexts != 1:
+        raise UsageError(
+            "a hierarchical team looks at one store of coarser bars: give "
+            f"--context strategic=slow.zarr, once; got {n_contexts}"
+        )
