@@ -47,7 +47,10 @@ class FileAccess:
         except GrandbatchError as error:
             return f"can't reach {self.url}: {error}"
         if found != self.version:
-            return f"{self.url} is not what is there for this process: another server answers"
+            return (
+                f"{self.url} is another than this process sees there: another server answers, or "
+                "it was replaced just now"
+            )
         return ""
 
 
