@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import secrets
 import signal
-import socket
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import fsspec
 import hypothesis
 import pytest
+from hypothesis import HealthCheck, settings
 from object_servers import KEYS, make_bucket, seaweed, weed_command
 from simulated import write_bars
 from wire import Wire
@@ -33,6 +33,19 @@ hypothesis.settings.load_profile("any machine")
 # Python's own default, which torchrl changes for the whole process when it is imported: workers
 # would begin one way or another by which tests were collected, and take seconds each
 multiprocessing.set_start_method("fork")
+
+# every run looks at the same examples, in whatever time: what is found by chance is found where it
+# is looked for, by GRANDBATCH_EXAMPLES=500 or --hypothesis-profile=default
+settings.register_profile(
+    "same",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+if "GRANDBATCH_EXAMPLES" not in os.environ:
+    settings.load_profile("same")
 
 # what starts in the background (nohup make test &) ignores an interrupt, and so would all that
 # tests start and interrupt
@@ -94,11 +107,9 @@ def s3() -> Iterator[Any]:
     file_system = pytest.importorskip("s3fs").S3FileSystem
     file_system.clear_instance_cache()  # of a test without credentials
     server_module = pytest.importorskip("moto.server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = server_module.ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server = server_module.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
+    _, port = server.get_host_and_port()
     # what it serves is kept in the process, also of a server before it
     reset = urllib.request.Request(f"http://127.0.0.1:{port}/moto-api/reset", method="POST")
     urllib.request.urlopen(reset).close()
