@@ -69,6 +69,24 @@ def _running_cluster(address: str) -> Iterator[Schedule]:
 
 
 @contextmanager
+def _ends_are_not_told() -> Iterator[None]:
+    """Keep Dask from warning that it kills a worker whose end takes seconds.
+
+    That is so on a busy machine; what a worker had to do is done by then.
+    """
+    nannies = logging.getLogger("distributed.nanny")
+    nannies.addFilter(_is_no_end)
+    try:
+        yield
+    finally:
+        nannies.removeFilter(_is_no_end)
+
+
+def _is_no_end(record: logging.LogRecord) -> bool:
+    return "still alive after" not in record.getMessage()
+
+
+@contextmanager
 def _local_cluster(workers: int, memory_limit_bytes: int | None) -> Iterator[Schedule]:
     import dask
     from distributed import Client, LocalCluster
@@ -77,6 +95,7 @@ def _local_cluster(workers: int, memory_limit_bytes: int | None) -> Iterator[Sch
     keeping = {f"distributed.nanny.pre-spawn-environ.{k}": v for k, v in KEEPING_ENVIRON.items()}
     with (
         dask.config.set(keeping),
+        _ends_are_not_told(),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

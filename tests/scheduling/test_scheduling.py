@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+from distributed.process import AsyncProcess
 
 from grandbatch.errors import UsageError
 from grandbatch.files.system import available_cores
-from grandbatch.scheduling import Schedule, fuller_waves, open_schedule
+from grandbatch.scheduling import Schedule, fuller_waves, open_schedule, opening
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,25 @@ def test_less_than_one_worker_is_refused(scheduler, workers):
 def test_an_unknown_scheduler_is_refused(name):
     with pytest.raises(UsageError, match="unknown scheduler"), open_schedule(name, None):
         pass
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_worker_that_takes_its_time_to_end_is_no_warning_of_ours(monkeypatch, caplog, is_ours):
+    join, late = AsyncProcess.join, []
+
+    async def join_late(process, timeout=None):
+        if not late:
+            late.append(process)
+            raise TimeoutError
+        await join(process, timeout)
+
+    monkeypatch.setattr(AsyncProcess, "join", join_late)
+    if not is_ours:
+        monkeypatch.setattr(opening, "_is_no_end", lambda record: True)
+    with open_schedule(None, 1) as schedule:
+        assert schedule.run([partial(pow, 2, 3)]) == [8]
+    assert late
+    assert ("still alive after" in caplog.text) is not is_ours
 
 
 def test_waves_that_are_small_are_run_with_those_behind(monkeypatch):
