@@ -90,9 +90,10 @@ class FeatureStatistics:
             least, most = least.amin(0), most.amax(0)
         self._combine(count, mean, squares, least.to(torch.float64), most.to(torch.float64))
 
-    def merge(self, other: FeatureStatistics) -> None:
-        """Count what another has counted."""
-        self._combine(other.count, other.mean, other._squares, other.min, other.max)
+    def merge(self, other: FeatureStatistics, ranks: Ranks | None = None) -> None:
+        """Count what another has counted; with `ranks`, what the others of all ranks have."""
+        found = other if ranks is None else other.over_ranks(ranks)
+        self._combine(found.count, found.mean, found._squares, found.min, found.max)
 
     def over_ranks(self, ranks: Ranks) -> FeatureStatistics:
         """Return what all ranks have counted together."""

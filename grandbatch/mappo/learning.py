@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -103,6 +103,16 @@ class Learner:
         self._gradients = _parts(self._weights.grad, self.parameters)
         # one tensor, not many: of networks this small, most of a step is calling torch
         self.optimizer = torch.optim.Adam([self._weights], lr=config.learning_rate, foreach=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy made by pickle or deepcopy has weights of its own, which don't lie together yet
+        networks = {"actor": self.actor, "critic": self.critic}
+        given = {"config": self.config, "ranks": self.ranks, **networks}
+        return {"given": given, "moments": self.optimizer_state()}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__init__(**state["given"])  # type: ignore[misc]
+        self.take_moments(self.parse_optimizer(state["moments"]))
 
     def learn(self, rollout: Rollout, generator: torch.Generator, batches: int) -> dict[str, float]:
         """Take the steps of one batch; return the means of `avg_loss` and `entropy`.

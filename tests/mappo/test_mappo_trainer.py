@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import subprocess
 import sys
 
@@ -278,6 +280,22 @@ def test_a_loss_that_is_not_finite_leaves_the_trainer_unharmed(noise, changes):
     with pytest.raises(TrainingError, match="learning_rate"):
         trainer.train_batch(noise(32, run_length=4))
     assert_equal_states(trainer.state_dict(), before)
+
+
+@pytest.mark.parametrize(
+    "made", [copy.deepcopy, lambda trainer: pickle.loads(pickle.dumps(trainer))]
+)
+def test_a_copy_of_a_trainer_learns_by_itself_and_alike(noise, made):
+    first, second = stream(noise, 2)
+    trainer = build()
+    trainer.train_batch(first)
+    before = trainer.state_dict()
+    copied = made(trainer)
+    found = copied.train_batch(second)
+    assert_equal_states(trainer.state_dict(), before)
+    assert trainer.train_batch(second) == found
+    assert_equal_states(copied.state_dict(), trainer.state_dict())
+    assert copied.digest != build().digest
 
 
 def test_an_interrupted_batch_has_not_happened(noise, monkeypatch):
