@@ -305,7 +305,7 @@ class MatrixStore(Deferred):
         self._kept.keeper().fetch(sources)
 
     def _starts(self, chunk: int) -> npt.NDArray[np.int32] | None:
-        return self.read_labels(chunk).start
+        return self.read_labels(chunk).start if self.layout == "rows" else None
 
     def read_labels(self, chunk: int, files: OpenFiles | None = None) -> Labels:
         """Read the per-window values of a chunk's windows."""
@@ -328,7 +328,7 @@ class MatrixStore(Deferred):
     @property
     def matrices(self) -> Matrices:
         """The matrices, (N, L, F) float32, to be sliced along the first axis."""
-        return Matrices(self.spec, self.read_chunk, self._starts)
+        return Matrices(self.path, self.spec, self.read_chunk, self._starts)
 
     end_time = property(lambda self: WindowValues(self._readers["end_time"]))
     symbol = property(lambda self: WindowValues(self._readers["symbol"]))

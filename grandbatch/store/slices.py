@@ -10,7 +10,9 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import EllipsisType
 from typing import Any
 
@@ -19,10 +21,14 @@ import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.lib.stride_tricks import sliding_window_view
 
+from grandbatch.files.locations import is_remote
 from grandbatch.store.format import StoreSpec
 from grandbatch.store.reading import Array, ArrayReader
 
 Positions = npt.NDArray[np.int64]
+
+_REQUESTS = 16
+"""Chunks on their way at once, where each is a request."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +71,11 @@ class LazyArray(NDArrayOperatorsMixin, ABC):
         As of a numpy array.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike, chunk_size: int):
+    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike, chunk_size: int, store: Path):
         self.shape = shape
         self.dtype = np.dtype(dtype)
         self._chunk_size = chunk_size
+        self._at_once = _REQUESTS if is_remote(store) else 1
 
     ndim = property(lambda self: len(self.shape))
     size = property(lambda self: math.prod(self.shape))
@@ -88,11 +95,24 @@ class LazyArray(NDArrayOperatorsMixin, ABC):
         """Read consecutive elements of the first axis, and of each what `rest` indexes."""
         n, size = max(0, stop - start), self._chunk_size
         out = np.empty((n, *self._shape_of(rest)), self.dtype)
-        for first in range(start // size * size, stop, size) if n else ():
+
+        def read_from(first: int) -> None:
             lo, hi = max(first, start), min(first + size, stop)
             read = self._read_chunk(first // size, slice(lo - first, hi - first))
             out[lo - start : hi - start] = read[(slice(None), *rest)]
+
+        self._do_each(read_from, range(start // size * size, stop, size) if n else ())
         return out
+
+    def _do_each(self, read: Callable[[Any], None], chunks: Sequence[Any]) -> None:
+        """Read from some chunks, several at once where each is a request."""
+        if min(self._at_once, len(chunks)) < 2:
+            for chunk in chunks:
+                read(chunk)
+            return
+        with ThreadPoolExecutor(min(self._at_once, len(chunks))) as pool:
+            for _ in pool.map(read, chunks):
+                pass
 
     def _read(self, positions: Positions, rest: tuple[Any, ...]) -> Array:
         """Read given elements of the first axis, each chunk once."""
@@ -100,9 +120,15 @@ class LazyArray(NDArrayOperatorsMixin, ABC):
         chunks = positions // self._chunk_size
         order = np.argsort(chunks, kind="stable")
         wanted, first = np.unique(chunks[order], return_index=True)
-        for chunk, places in zip(wanted.tolist(), np.split(order, first[1:]), strict=False):
+
+        def read_from(one: tuple[int, Positions]) -> None:
+            chunk, places = one
             read = self._read_chunk(chunk, positions[places] - chunk * self._chunk_size)
             out[places] = read[(slice(None), *rest)]
+
+        self._do_each(
+            read_from, list(zip(wanted.tolist(), np.split(order, first[1:]), strict=False))
+        )
         return out
 
     def _shape_of(self, rest: tuple[Any, ...]) -> tuple[int, ...]:
@@ -202,6 +228,7 @@ class Matrices(LazyArray):
 
     Parameters
     ----------
+    store : Path
     spec : StoreSpec
     read_chunk : callable
         Gives a chunk's decoded rows, or its windows.
@@ -211,12 +238,13 @@ class Matrices(LazyArray):
 
     def __init__(
         self,
+        store: Path,
         spec: StoreSpec,
         read_chunk: Callable[[int], Array],
         starts: Callable[[int], Array | None],
     ):
         shape = (spec.n_windows, spec.sequence_length, spec.n_features)
-        super().__init__(shape, np.float32, spec.chunk_windows)
+        super().__init__(shape, np.float32, spec.chunk_windows, store)
         self._rows = read_chunk
         self._starts = starts
 
@@ -234,7 +262,7 @@ class WindowValues(LazyArray):
 
     def __init__(self, reader: ArrayReader):
         spec = reader.spec
-        super().__init__(spec.shape, spec.dtype, spec.chunk_shape[0])
+        super().__init__(spec.shape, spec.dtype, spec.chunk_shape[0], reader.store)
         self._reader = reader
 
     def _read_chunk(self, chunk: int, wanted: slice | Positions) -> Array:

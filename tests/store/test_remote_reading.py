@@ -312,6 +312,32 @@ def test_what_lacks_its_labels_is_read_again_by_the_next_epoch(url, here, monkey
     assert_same([(b.index, b.matrices, b.next_return) for b in loader], epochs(here, 1))
 
 
+@pytest.mark.parametrize("here", ["windows"], indirect=True)
+def test_chunks_of_a_slice_come_in_one_round(url, here, wire):
+    store = gb.MatrixStore.open(url)
+    found = in_one_round(wire, lambda: store.matrices[4:100], -(-100 // 8))
+    np.testing.assert_array_equal(found, here.matrices[4:100])
+    chosen = [150, 3, 77, 4]
+    found = in_one_round(wire, lambda: store.matrices[chosen], 3)
+    np.testing.assert_array_equal(found, here.matrices[chosen])
+
+
+@pytest.mark.parametrize("here", ["windows", "rows"], indirect=True)
+def test_a_context_at_a_url_comes_by_few_requests(url, here, wire):
+    def batches(store, slow):
+        loader = gb.SlidingWindowDataLoader(
+            store, gb.BatchConfig(batch_size=32, overlap=40), seed=5, context={"slow": slow}
+        )
+        before = wire.requests
+        found = [(b.index, b.context["slow"].index, b.context["slow"].matrices) for b in loader]
+        return found, wire.requests - before
+
+    found, n_requests = batches(gb.MatrixStore.open(url), gb.MatrixStore.open(url))
+    assert_same(found, batches(here, here)[0])
+    # chunks and labels of both, and looks at the manifests
+    assert n_requests <= 2 * (1 + len(here.spec.labels)) + 4 < here.n_chunks
+
+
 def test_the_default_bound_is_fourfold_where_chunks_are_requests_and_what_is_given_holds(url, here):
     n_bytes = here.n_chunks * here.block_rows * here.n_features * 4
     default, given = config._Unless(n_bytes // 2), n_bytes // 2

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from grandbatch.errors import StoreError
 from grandbatch.loader.context.table import Placing
 from grandbatch.loader.device import Bus
-from grandbatch.loader.labels import SlotLabels, label_dtype
+from grandbatch.loader.labels import LabelSource, SlotLabels, WholeLabels, label_dtype
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.loader.table import SlotShape, Table, table_bytes
 from grandbatch.store import MatrixStore, OpenFiles
 from grandbatch.values.arrays import Int32, Int64
+
+_REQUESTS = 32
+"""Reads under way at once, where each is a request."""
 
 
 def whole_bytes(store: MatrixStore, dtype: torch.dtype) -> int:
@@ -41,7 +47,12 @@ class WholeContexts:
 
     def __init__(self, store: MatrixStore, dtype: torch.dtype, bus: Bus | None = None):
         self._store = store
-        labels = SlotLabels(store, store.n_chunks)
+        self._is_asked_for = store.is_near
+        self._asking = threading.Lock()
+        # by their numbers both are the same
+        labels: LabelSource = (
+            SlotLabels(store, store.n_chunks) if store.is_near else WholeLabels(store)
+        )
         self._table = Table(store, SlotShape.of(store), store.n_chunks, dtype, labels, {}, bus)
         self.buffer: RowBuffer = self._table.buffer
         self._end_time = labels.records["end_time"]
@@ -63,14 +74,38 @@ class WholeContexts:
         DamagedStoreError
         StoreChangedError
         """
+        self._ask_for_all()
         for chunk in (first // self._store.chunk_windows).tolist():
-            if not self._loaded[chunk]:
-                with self._locks[chunk]:
-                    if not self._loaded[chunk]:
-                        self._table.fill(chunk, chunk, files)
-                        self._loaded[chunk] = True
+            self._load(chunk, files)
         ranges = zip(first.tolist(), stop.tolist(), strict=True)
         return np.concatenate([self._end_time[begin:end] for begin, end in ranges])
+
+    def _load(self, chunk: int, files: OpenFiles) -> None:
+        if not self._loaded[chunk]:
+            with self._locks[chunk]:
+                if not self._loaded[chunk]:
+                    self._table.fill(chunk, chunk, files)
+                    self._loaded[chunk] = True
+
+    def _ask_for_all(self) -> None:
+        """Read all chunks at once where each is a request; who needs one meets what went wrong."""
+        with self._asking:
+            if self._is_asked_for:
+                return
+            self._is_asked_for = True
+            chunks = range(self._store.n_chunks)
+            self._table.labels.begin(chunks)
+            runs = self._store.runs([(chunk, chunk) for chunk in chunks])
+            with ThreadPoolExecutor(min(_REQUESTS, len(runs))) as pool:
+                for _ in pool.map(self._load_run, runs):
+                    pass
+
+    def _load_run(self, run: list[tuple[int, int]]) -> None:
+        with OpenFiles() as files:
+            self._table.read_ahead(run, files)
+            for _, chunk in run:
+                with suppress(StoreError, OSError):
+                    self._load(chunk, files)
 
     def look_up(self, ids: Int32, index: Int64, end_time: Int64) -> Int64:
         """Find windows: write their numbers and times, return their first rows in the buffer."""
