@@ -66,7 +66,8 @@ def build_store(
         Windows in a chunk; by default 1,024, or 256 where neighbours share more than half their
         rows.
     codec : {"auto", "none", "lz4", "zstd"}
-        "auto" is zstd where neighbours share more than half their rows, else lz4.
+        "auto" is lz4; where neighbours share more than half their rows, zstd in layout "windows",
+        which repeats them, and none in layout "rows", which doesn't.
     max_gap : pandas.Timedelta or str, optional
         A larger gap between bars starts a new segment.
     order : {"symbol", "period"}

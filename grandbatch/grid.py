@@ -100,6 +100,20 @@ class Run(NamedTuple):
     """How many of those rows, at their start, the segment's window before the first covers too."""
 
 
+class RunColumns(NamedTuple):
+    """Runs of consecutive chunks one behind the other, each field of `Run` a column, (R,) int64."""
+
+    symbol: Int64Array
+    segment_stop: Int64Array
+    first_window: Int64Array
+    n_windows: Int64Array
+    first_row: Int64Array
+    n_rows: Int64Array
+    n_repeated: Int64Array
+    ends: Int64Array
+    """(C,): how many runs there are up to the end of each chunk."""
+
+
 @dataclass(frozen=True, eq=False)
 class ChunkRuns(Sequence[list[Run]]):
     """The runs of consecutive chunks: a few numbers for each segment, however many chunks.
@@ -131,13 +145,14 @@ class ChunkRuns(Sequence[list[Run]]):
         return self.n_chunks
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_all"}
+        return {n: value for n, value in self.__dict__.items() if n not in ("_all", "columns")}
 
     def __getitem__(self, chunk: Any) -> Any:
         return self._all[chunk]
 
     @cached_property
-    def _all(self) -> list[list[Run]]:
+    def columns(self) -> RunColumns:
+        """The runs as arrays: at stride 1 a chunk's windows take less time than its `Run` would."""
         chunk_windows, lookback, sequence_length, overlap = self.sizes
         stride = sequence_length - overlap
         first = self.windows[0] + np.arange(self.n_chunks, dtype=np.int64) * chunk_windows
@@ -149,18 +164,22 @@ class ChunkRuns(Sequence[list[Run]]):
         number = np.maximum(np.repeat(first, pieces), self.bounds[span])
         count = np.minimum(np.repeat(stop, pieces), self.bounds[span + 1]) - number
         inside = self.begin[span] + number - self.bounds[span]
-        columns = (
-            self.symbol[span],
-            self.start[span] + self.length[span],
-            number,
-            count,
-            self.start[span] + lookback + inside * stride,
-            (count - 1) * stride + sequence_length,
-            np.where(inside, overlap, 0),
+        return RunColumns(
+            symbol=self.symbol[span].astype(np.int64),
+            segment_stop=self.start[span] + self.length[span],
+            first_window=number,
+            n_windows=count,
+            first_row=self.start[span] + lookback + inside * stride,
+            n_rows=(count - 1) * stride + sequence_length,
+            n_repeated=np.where(inside, overlap, 0),
+            ends=ends,
         )
-        runs = [Run(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
-        cuts = pairwise([0, *ends.tolist()])
-        return [runs[begin:end] for begin, end in cuts]
+
+    @cached_property
+    def _all(self) -> list[list[Run]]:
+        *fields, ends = (column.tolist() for column in self.columns)
+        runs = [Run(*row) for row in zip(*fields, strict=True)]
+        return [runs[begin:end] for begin, end in pairwise([0, *ends])]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from grandbatch.errors import KernelError
-from grandbatch.grid import Run
+from grandbatch.grid import ChunkRuns, RunColumns
 from grandbatch.kernels.statistics import row_moments
-from grandbatch.store.codecs import encode, seal
-from grandbatch.store.file_records import FileRecord, digests_of
+from grandbatch.store.codecs import Chunk, encoded_pieces, sealed
+from grandbatch.store.file_records import FileRecord, chunk_digests
 from grandbatch.store.format import StoreSpec
 from grandbatch.store.repeats import can_repeat, encode_repeats
 from grandbatch.store.staging import Staging
@@ -48,11 +49,17 @@ class FeatureRows:
         steps = (stops - starts + before)[:-1]
         return cls(values, starts, np.concatenate([[0], np.cumsum(steps)]))
 
-    def __call__(self, first_row: int, n_rows: int) -> Float32Array:
-        """Return consecutive rows of one range, from a row number on, (n_rows, F) float32."""
+    def find(self, first_row: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Find where in `values` rows stand, by their numbers."""
         place = self.starts.searchsorted(first_row, side="right") - 1
-        at = int(self.places[place] + first_row - self.starts[place])
-        return self.values[at : at + n_rows]
+        found: npt.NDArray[np.int64] = self.places[place] + first_row - self.starts[place]
+        return found
+
+    def of_runs(self, runs: RunColumns) -> list[Float32Array]:
+        """Return the rows of each run, (n_rows, F) float32."""
+        begin = self.find(runs.first_row)
+        stop = begin + runs.n_rows
+        return [self.values[a:b] for a, b in zip(begin.tolist(), stop.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class FileJob:
     """One file of chunks to write: its number, and the runs of each of its chunks."""
 
     number: int
-    chunks: Sequence[Sequence[Run]]
+    chunks: ChunkRuns
 
 
 def write_files(staging: Staging, jobs: Sequence[FileJob], features: FeatureRows) -> int:
@@ -80,8 +87,8 @@ def write_files(staging: Staging, jobs: Sequence[FileJob], features: FeatureRows
     """
     spec = staging.spec
     for job in jobs:
-        encoded = [_encode_chunk(spec, runs, features) for runs in job.chunks]
-        record = file_record(spec, job, digests_of(encoded), features)
+        encoded = list(_encode_chunks(spec, job.chunks.columns, features))
+        record = file_record(spec, job, chunk_digests(encoded), features)
         staging.write_file(spec.data, job.number, encoded)
         staging.write_record(record)
     return sum(len(job.chunks) for job in jobs)
@@ -122,40 +129,45 @@ class NotFiniteError(KernelError):
 
 def _not_finite(job: FileJob, features: FeatureRows) -> NotFiniteError:
     """Find the first value that is not finite among the rows of a file's windows."""
-    for run in (run for runs in job.chunks for run in runs):
-        rows = features(run.first_row, run.n_rows)
+    runs = job.chunks.columns
+    for first_row, rows in zip(runs.first_row.tolist(), features.of_runs(runs), strict=True):
         wrong = np.argwhere(~np.isfinite(rows))
         if len(wrong):
             row, feature = (int(place) for place in wrong[0])
-            value = float(rows[row, feature])
-            return NotFiniteError(run.first_row + row, feature, value)
+            return NotFiniteError(first_row + row, feature, float(rows[row, feature]))
     raise AssertionError("statistics of finite rows are finite")
 
 
-def _encode_chunk(spec: StoreSpec, runs: Sequence[Run], features: FeatureRows) -> bytes:
-    stretches = [features(run.first_row, run.n_rows) for run in runs]
-    n_windows = sum(run.n_windows for run in runs)
-    if spec.layout == "rows":
-        return encode(_block(spec, stretches), spec.codec)
-    row_bytes = spec.n_features * 4
+def _encode_chunks(spec: StoreSpec, runs: RunColumns, features: FeatureRows) -> Iterator[Chunk]:
+    stretches = features.of_runs(runs)
+    for begin, end in pairwise([0, *runs.ends.tolist()]):
+        if spec.layout == "rows":
+            yield encoded_pieces(_block(spec, stretches[begin:end]), spec.codec)
+        else:
+            yield _encode_windows(spec, stretches[begin:end])
+
+
+def _encode_windows(spec: StoreSpec, stretches: Sequence[Float32Array]) -> Chunk:
+    L, stride, row_bytes = spec.sequence_length, spec.stride, spec.n_features * 4
+    counts = [(len(rows) - L) // stride + 1 for rows in stretches]
     if (
         spec.codec == "zstd"
-        and n_windows == spec.chunk_windows
-        and can_repeat(spec.sequence_length * row_bytes, spec.stride * row_bytes)
+        and sum(counts) == spec.chunk_windows
+        and can_repeat(L * row_bytes, stride * row_bytes)
     ):
-        return seal(encode_repeats(stretches, spec.sequence_length, spec.stride))
+        return sealed(encode_repeats(stretches, L, stride))
     chunk = np.empty(spec.data.chunk_shape, np.float32)
     at = 0
-    for rows, run in zip(stretches, runs, strict=True):
-        chunk[at : at + run.n_windows] = as_strided(
+    for rows, count in zip(stretches, counts, strict=True):
+        chunk[at : at + count] = as_strided(
             rows,
-            (run.n_windows, spec.sequence_length, spec.n_features),
-            (spec.stride * row_bytes, row_bytes, 4),
+            (count, L, spec.n_features),
+            (stride * row_bytes, row_bytes, 4),
             writeable=False,
         )
-        at += run.n_windows
+        at += count
     chunk[at:] = np.nan
-    return encode(chunk, spec.codec)
+    return encoded_pieces(chunk, spec.codec)
 
 
 def _block(spec: StoreSpec, stretches: Sequence[Float32Array]) -> Float32Array:
@@ -171,15 +183,10 @@ def _statistics(
     spec: StoreSpec, job: FileJob, features: FeatureRows
 ) -> dict[str, npt.NDArray[Any]]:
     """Moments of the rows that each chunk uses and the chunk before does not."""
-    n = len(job.chunks)
-    count = np.zeros(n, np.int64)
-    moments = [np.empty((n, spec.n_features)) for _ in range(4)]
-    for chunk, runs in enumerate(job.chunks):
-        new = [
-            features(run.first_row + run.n_repeated, run.n_rows - run.n_repeated) for run in runs
-        ]
-        rows = new[0] if len(new) == 1 else np.concatenate(new)
-        count[chunk] = len(rows)
-        row_moments(rows, *(values[chunk] for values in moments))
-    mean, m2, low, high = moments
+    runs, n = job.chunks.columns, len(job.chunks)
+    begin = features.find(runs.first_row)
+    count = np.empty(n, np.int64)
+    mean, m2, low, high = (np.empty((n, spec.n_features)) for _ in range(4))
+    new, stop = begin + runs.n_repeated, begin + runs.n_rows
+    row_moments(features.values, new, stop, runs.ends, count, mean, m2, low, high)
     return {"count": count, "mean": mean, "m2": m2, "low": low, "high": high}

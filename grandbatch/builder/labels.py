@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from grandbatch.bars import Bars
 from grandbatch.builder.plan import LABEL_READ_ROWS, BuildPlan
 from grandbatch.features.inputs import inputs_of
-from grandbatch.grid import Run
+from grandbatch.grid import ChunkRuns, RunColumns
 from grandbatch.store.file_records import is_whole
 from grandbatch.store.format import StoreSpec
 from grandbatch.store.manifest import ChunkDigests, Manifest
@@ -22,12 +22,10 @@ from grandbatch.store.reader import MatrixStore
 from grandbatch.store.staging import Staging
 from grandbatch.targets import Target, target_values
 from grandbatch.targets.rows import longest_horizon
-from grandbatch.values.arrays import Float32
+from grandbatch.values.arrays import Float32, Float64, Int64
 
 LabelArrays = dict[str, npt.NDArray[Any]]
 """Per-window values by the name of their array, `start` always among them."""
-
-Chunks = Sequence[Sequence[Run]]
 
 _SKIPPED_ROWS = 16_384
 """Rows between runs that it is worth not to read."""
@@ -49,7 +47,7 @@ class LabelJob:
     """One chunk of every per-window array to write, and the chunks of windows that it describes."""
 
     number: int
-    chunks: Chunks
+    chunks: ChunkRuns
     bars: Bars
     targets: tuple[Target, ...]
     staging: Staging
@@ -120,22 +118,22 @@ def _take_over(job: LabelJob, kept: KeptLabels) -> bool:
     return True
 
 
-def _first_rows(spec: StoreSpec, chunks: Chunks) -> npt.NDArray[np.int64]:
+def _first_rows(spec: StoreSpec, chunks: ChunkRuns) -> Int64:
     """Row numbers of the first bars of all windows of consecutive chunks, (W,) int64."""
-    runs = [run for runs in chunks for run in runs]
-    first, count = np.array([(run.first_row, run.n_windows) for run in runs], np.int64).T
-    rows: npt.NDArray[np.int64] = np.repeat(first, count) + _numbers(count) * spec.stride
-    return rows
+    runs = chunks.columns
+    return _stepping(runs.first_row, runs.n_windows, spec.stride)
 
 
-def _numbers(count: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Count the windows of each run from 0, the runs one behind the other."""
+def _stepping(first: Int64, count: Int64, step: int) -> Int64:
+    """Count from each first number on by steps, the runs one behind the other."""
     before = np.cumsum(count) - count
-    return np.arange(count.sum(), dtype=np.int64) - np.repeat(before, count)
+    numbers: Int64 = np.repeat(first - before * step, count)
+    numbers += np.arange(0, len(numbers) * step, step)
+    return numbers
 
 
 def window_labels(
-    spec: StoreSpec, chunks: Chunks, bars: Bars, targets: Sequence[Target] = ()
+    spec: StoreSpec, chunks: ChunkRuns, bars: Bars, targets: Sequence[Target] = ()
 ) -> LabelArrays:
     """Per-window values of consecutive chunks.
 
@@ -145,7 +143,8 @@ def window_labels(
         `end_time`, `symbol`, `close_price`, `next_return`, `first_row`, as in the store, and
         `start`: a window's first row inside its chunk's block. With targets `targets`, (W, K).
     """
-    n_windows = sum(run.n_windows for runs in chunks for run in runs)
+    runs = chunks.columns
+    n_windows = int(runs.n_windows.sum())
     labels = {
         array.name: np.empty((n_windows, *array.shape[1:]), array.dtype)
         for array in spec.labels
@@ -154,111 +153,106 @@ def window_labels(
     labels["start"] = np.empty(n_windows, np.int32)
     ahead = max(1, longest_horizon(targets))
     columns = tuple(dict.fromkeys(("timestamp", "close", *inputs_of(targets))))
-    for together in _read_together(_placed(chunks)):
-        base, last_run = together[0].run.first_row, together[-1].run
+    place = np.cumsum(runs.n_windows) - runs.n_windows
+    block_row = _within_chunks(runs)
+    for some in _read_together(runs):
+        first, count, n_rows = runs.first_row[some], runs.n_windows[some], runs.n_rows[some]
         # the bars that the last next return and the last targets read, where there are so many
-        stop = min(last_run.first_row + last_run.n_rows + ahead, bars.n_rows)
+        base, stop = int(first[0]), min(int(first[-1] + n_rows[-1]) + ahead, bars.n_rows)
         read = bars.read(base, stop, columns)
-        close = read["close"]
-        if targets:
-            for placed, values in _targets(spec, together, targets, read, base):
-                labels["targets"][placed.place : placed.place + len(values)] = values
         # of all runs at once: at stride 1 a chunk has few windows
-        first, count, segment_stop, symbol, place, block_row = np.array(
-            [
-                (run.first_row, run.n_windows, run.segment_stop, run.symbol, place, block_row)
-                for run, place, block_row in together
-            ],
-            np.int64,
-        ).T
-        numbers = _numbers(count)
-        steps = numbers * spec.stride
-        first_row = np.repeat(first, count) + steps
-        last = first_row + (spec.sequence_length - 1)
-        at = last - base
-        here = np.repeat(place, count) + numbers
+        here = _places(place[some], count)
+        first_row = _stepping(first, count, spec.stride)
+        at = first_row + (spec.sequence_length - 1 - base)
         labels["first_row"][here] = first_row
-        labels["symbol"][here] = np.repeat(symbol, count)
-        labels["end_time"][here] = read["timestamp"][at]
-        labels["close_price"][here] = close[at]
-        has_next = last + 1 < np.repeat(segment_stop, count)
-        labels["next_return"][here] = _next_returns(close, at, has_next)
-        labels["start"][here] = np.repeat(block_row, count) + steps
+        labels["start"][here] = first_row - np.repeat(first - block_row[some], count)
+        labels["symbol"][here] = np.repeat(runs.symbol[some], count)
+        labels["end_time"][here] = read["timestamp"].take(at)
+        labels["close_price"][here] = read["close"].take(at)
+        # only a segment's last bar has none that follows
+        is_last = first + n_rows == runs.segment_stop[some]
+        without = (np.cumsum(count) - 1)[is_last]
+        labels["next_return"][here] = _next_returns(read["close"], at, without)
+        if targets:
+            segment_stop = np.repeat(runs.segment_stop[some], count)
+            labels["targets"][here] = _targets(targets, read, base, at, segment_stop)
     return labels
 
 
-class _PlacedRun(NamedTuple):
-    """A run, the place of its first window, and of its first row in its chunk's block."""
-
-    run: Run
-    place: int
-    block_row: int
-
-
-def _placed(chunks: Chunks) -> list[_PlacedRun]:
-    """List the runs of consecutive chunks by their rows."""
-    placed = []
-    place = 0
-    for runs in chunks:
-        block_row = 0
-        for run in runs:
-            placed.append(_PlacedRun(run, place, block_row))
-            place += run.n_windows
-            block_row += run.n_rows
-    return sorted(placed, key=lambda one: one.run.first_row)
+def _within_chunks(runs: RunColumns) -> Int64:
+    """Return each run's first row in its chunk's block, (R,) int64."""
+    rows = np.concatenate([np.zeros(1, np.int64), np.cumsum(runs.n_rows)])
+    begins = np.concatenate([np.zeros(1, np.int64), runs.ends[:-1]])
+    of_chunks: Int64 = np.repeat(rows[begins], runs.ends - begins)
+    return rows[:-1] - of_chunks
 
 
-def _read_together(placed: Sequence[_PlacedRun]) -> Iterator[Sequence[_PlacedRun]]:
-    """Cut runs, sorted by their rows, at where bars are no longer read at once."""
+def _places(first: Int64, count: Int64) -> slice | Int64:
+    """Return the places of the windows of some runs: as a slice where they follow each other."""
+    if (first[1:] == first[:-1] + count[:-1]).all():
+        return slice(int(first[0]), int(first[-1] + count[-1]))
+    return _stepping(first, count, 1)
+
+
+def _read_together(runs: RunColumns) -> Iterator[Int64]:
+    """Part runs, by their rows, into those whose bars are read at once; their numbers."""
+    order = np.argsort(runs.first_row, kind="stable")
+    first = runs.first_row[order]
+    stop = first + runs.n_rows[order]
+    apart = np.flatnonzero(first[1:] - stop[:-1] >= _SKIPPED_ROWS) + 1
     begin = 0
-    for place, (run, _, _) in enumerate(placed):
-        stop = run.first_row + run.n_rows
-        is_last = place + 1 == len(placed)
-        following = stop if is_last else placed[place + 1].run.first_row
-        rows = stop - placed[begin].run.first_row
-        if is_last or rows >= LABEL_READ_ROWS or following - stop >= _SKIPPED_ROWS:
-            yield placed[begin : place + 1]
-            begin = place + 1
+    while begin < len(order):
+        full = int(np.searchsorted(stop, first[begin] + LABEL_READ_ROWS)) + 1
+        gap = apart[np.searchsorted(apart, begin, side="right") :][:1]
+        end = min(full, len(order), *gap.tolist())
+        yield order[begin:end]
+        begin = end
 
 
 def _targets(
-    spec: StoreSpec,
-    together: Sequence[_PlacedRun],
     targets: Sequence[Target],
     read: Mapping[str, npt.NDArray[Any]],
     base: int,
-) -> Iterator[tuple[_PlacedRun, Float32]]:
-    """Compute the targets at the windows' last bars, (w, K) for each run.
+    at: Int64,
+    segment_stop: Int64,
+) -> Float32:
+    """Compute the targets at windows' last bars, (w, K).
 
     Bars of a segment are gone through once, those between runs too: a call for each run would
     read its horizon again.
+
+    Parameters
+    ----------
+    targets : sequence of Target
+    read : mapping of str to (n,) array
+        Bars from row number `base` on.
+    base : int
+    at : (w,) int64
+        Places of the windows' last bars among them, rising.
+    segment_stop : (w,) int64
+        Row number after the last bar of each window's segment.
     """
-    for segment_stop, in_segment in groupby(together, key=lambda placed: placed.run.segment_stop):
-        several = list(in_segment)
-        begin = several[0].run.first_row + spec.sequence_length - 1
-        n_bars = several[-1].run.first_row + several[-1].run.n_rows - begin
-        values = np.empty((n_bars, len(targets)), np.float32)
+    values = np.empty((len(at), len(targets)), np.float32)
+    begins = np.flatnonzero(np.append(True, segment_stop[1:] != segment_stop[:-1]))
+    for first, end in pairwise([*begins.tolist(), len(at)]):
+        begin, n_bars = int(at[first]), int(at[end - 1] - at[first]) + 1
         for k, target in enumerate(targets):
-            stop = min(begin + n_bars + target.horizon, segment_stop)
-            bars = {name: read[name][begin - base : stop - base] for name in target.inputs}
-            values[:, k] = target_values(target, bars)[:n_bars]
-        for placed in several:
-            first = placed.run.first_row + spec.sequence_length - 1 - begin
-            yield placed, values[first : first + placed.run.n_windows * spec.stride : spec.stride]
+            stop = min(begin + n_bars + target.horizon, int(segment_stop[first]) - base)
+            bars = {name: read[name][begin:stop] for name in target.inputs}
+            values[first:end, k] = target_values(target, bars)[at[first:end] - begin]
+    return values
 
 
-def _next_returns(
-    close: npt.NDArray[np.float64], at: npt.NDArray[np.int64], has_next: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float64]:
+def _next_returns(close: Float64, at: Int64, without: Int64) -> Float64:
     """(c[t+1] - c[t]) / |c[t]|: the sign is that of the move, below zero too.
 
-    NaN where the segment ends at t, where c[t] is 0, and where it is not finite.
+    NaN where the segment ends at t, as of the windows `without`, where c[t] is 0, and where it is
+    not finite.
     """
-    returns = np.full(len(at), np.nan)
-    now = close[at[has_next]]
-    then = close[at[has_next] + 1]
+    now = close.take(at)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        found = (then - now) / np.abs(now)
-    found[~np.isfinite(found)] = np.nan
-    returns[has_next] = found
+        returns: Float64 = close.take(at + 1, mode="clip") - now
+        returns /= np.abs(now)
+    returns[~np.isfinite(returns)] = np.nan
+    returns[without] = np.nan
     return returns

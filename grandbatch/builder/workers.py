@@ -114,7 +114,8 @@ def warm_worker(settings: StoreSettings) -> None:
     n_rows = feature_set.lookback + 1
     columns = {name: np.ones(n_rows, dtype_of(name)) for name in feature_set.inputs}
     rows = compute_rows(feature_set, columns, np.empty(0, np.int64), feature_set.lookback)
-    row_moments(rows, *np.empty((4, feature_set.n_features)))
+    one = np.ones(1, np.int64)
+    row_moments(rows, one - 1, one, one, one, *np.empty((4, 1, feature_set.n_features)))
     for target in settings.targets:
         target_values(target, {x: np.ones(target.horizon + 1, dtype_of(x)) for x in target.inputs})
 

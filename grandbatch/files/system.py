@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 try:
@@ -29,6 +31,9 @@ WRITING = os.O_WRONLY | _BINARY | _NO_WAITING | getattr(os, "O_NOFOLLOW", 0)
 
 # a file that may only be read can't be synced on Windows
 _SYNCING = os.O_RDONLY if os.name == "posix" else os.O_RDWR | _BINARY
+
+_MOST_PIECES = 1024
+"""Written by one call, at most: what Linux and macOS take."""
 
 _moving = threading.Lock()
 
@@ -56,6 +61,20 @@ def read_at(file: int, n_bytes: int, offset: int) -> bytes:
     with _moving:
         os.lseek(file, offset, os.SEEK_SET)
         return os.read(file, n_bytes)
+
+
+def write_from(file: int, pieces: Iterable[memoryview]) -> None:
+    """Write all bytes of some buffers, one behind the other; at once where it can be."""
+    left = deque(piece for piece in pieces if len(piece))
+    while left:
+        if hasattr(os, "writev"):
+            n_written = os.writev(file, list(islice(left, _MOST_PIECES)))
+        else:
+            n_written = os.write(file, left[0])
+        while left and n_written >= len(left[0]):
+            n_written -= len(left.popleft())
+        if n_written:
+            left[0] = left[0][n_written:]
 
 
 def sync_file(path: str | os.PathLike[str]) -> None:

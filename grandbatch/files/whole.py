@@ -18,7 +18,7 @@ from pathlib import Path
 
 from grandbatch.errors import DiskFullError
 from grandbatch.files.locations import is_remote
-from grandbatch.files.system import WRITING, sync_file, sync_folder
+from grandbatch.files.system import WRITING, sync_file, sync_folder, write_from
 from grandbatch.files.verbs import objects_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -73,7 +73,7 @@ def free_bytes(path: Path) -> int:
 
 
 def write_whole(
-    path: Path, data: bytes | memoryview, *, durable: bool = True, shared: bool = False
+    path: Path, *pieces: bytes | memoryview, durable: bool = True, shared: bool = False
 ) -> None:
     """Write a file so that it is there whole or not at all.
 
@@ -81,8 +81,8 @@ def write_whole(
     ----------
     path : Path
         Where; its folder must exist.
-    data : bytes
-        What.
+    *pieces : bytes
+        What: one piece behind the other.
     durable : bool
         Whether the bytes are on the disk, not only in the page cache, before the name appears.
     shared : bool
@@ -94,17 +94,16 @@ def write_whole(
     DiskFullError
         If there is no room; the half-written file is removed.
     """
-    view = memoryview(data).cast("B")
+    views = [memoryview(piece).cast("B") for piece in pieces]
     if is_remote(path):
-        objects_of(path).write("", view)
+        objects_of(path).write("", views[0] if len(views) == 1 else b"".join(views))
         return
     with (
-        room_for(path, len(view)),
+        room_for(path, sum(map(len, views))),
         written_aside(path, shared=shared) as aside,
         os.fdopen(_create(aside), "wb", buffering=0) as file,
     ):
-        while view:
-            view = view[file.write(view) :]
+        write_from(file.fileno(), views)
         if durable:
             os.fsync(file.fileno())
 

@@ -8,42 +8,61 @@ import numpy.typing as npt
 from grandbatch.kernels.compilation import compiled
 
 Float64Array = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
 
 
 @compiled
 def row_moments(
     rows: npt.NDArray[np.float32],
+    begin: Int64Array,
+    stop: Int64Array,
+    ends: Int64Array,
+    count: Int64Array,
     mean: Float64Array,
     m2: Float64Array,
     low: Float64Array,
     high: Float64Array,
 ) -> None:
-    """Mean, sum of squared deviations, smallest and largest value of each column.
+    """Count, mean, sum of squared deviations, smallest and largest value of each chunk's columns.
 
     Parameters
     ----------
-    rows : (T, F) float32, T >= 1
-    mean, m2, low, high : (F,) float64
+    rows : (T, F) float32
+    begin, stop : (R,) int64
+        Runs of rows, at least one row in each.
+    ends : (C,) int64
+        Where each chunk's runs end; rising.
+    count : (C,) int64
+        Written.
+    mean, m2, low, high : (C, F) float64
         Written.
     """
-    n_rows, n_features = rows.shape
-    for f in range(n_features):
-        mean[f] = 0.0
-        m2[f] = 0.0
-        low[f] = np.inf
-        high[f] = -np.inf
-    for t in range(n_rows):
+    n_features = rows.shape[1]
+    first = 0
+    for c in range(len(ends)):
+        n_rows = 0
         for f in range(n_features):
-            x = np.float64(rows[t, f])
-            mean[f] += x
-            low[f] = min(low[f], x)
-            high[f] = max(high[f], x)
-    for f in range(n_features):
-        mean[f] /= n_rows
-    for t in range(n_rows):
+            mean[c, f] = 0.0
+            m2[c, f] = 0.0
+            low[c, f] = np.inf
+            high[c, f] = -np.inf
+        for r in range(first, ends[c]):
+            n_rows += stop[r] - begin[r]
+            for t in range(begin[r], stop[r]):
+                for f in range(n_features):
+                    x = np.float64(rows[t, f])
+                    mean[c, f] += x
+                    low[c, f] = min(low[c, f], x)
+                    high[c, f] = max(high[c, f], x)
         for f in range(n_features):
-            d = np.float64(rows[t, f]) - mean[f]
-            m2[f] += d * d
+            mean[c, f] /= n_rows
+        for r in range(first, ends[c]):
+            for t in range(begin[r], stop[r]):
+                for f in range(n_features):
+                    d = np.float64(rows[t, f]) - mean[c, f]
+                    m2[c, f] += d * d
+        count[c] = n_rows
+        first = ends[c]
 
 
 def merge_moments(

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,6 +114,7 @@ class Table:
         self._filled = np.zeros(n_slots, np.bool_)
         self._claimed = self._filled.copy()
         self._prepared = self._filled.copy()
+        self._runs: list[tuple[int, ...]] = [()] * n_slots
         self._placing: set[int] = set()
 
     def reuse(self, *, keep: bool) -> None:
@@ -162,8 +164,10 @@ class Table:
             return
         slots, chunks = zip(*some, strict=True)
         self.labels.load(slots, chunks, files)
+        records = [self._records_of(*one) for one in some]
+        if self._shape.packed:
+            self._find_runs(some, records)
         if self.contexts:
-            records = [self._records_of(*one) for one in some]
             symbol, end_time = (
                 np.concatenate([of_chunk[name] for of_chunk in records])
                 for name in ("symbol", "end_time")
@@ -205,13 +209,12 @@ class Table:
         DamagedStoreError
         StoreChangedError
         """
-        records = self._records_of(slot, chunk)
         target = self._slots[slot]
         if target.dtype == torch.float32:
-            self._decode(chunk, records, target.numpy(), files)
+            self._decode(slot, chunk, target.numpy(), files)
         else:
             rows = self._scratch_array("rows", tuple(target.shape))
-            self._decode(chunk, records, rows, files)
+            self._decode(slot, chunk, rows, files)
             target.copy_(torch.from_numpy(rows))
         self.buffer.filled(slot * self._shape.rows, (slot + 1) * self._shape.rows)
         self._shift[slot] = (chunk - slot) * self.store.chunk_windows
@@ -231,36 +234,46 @@ class Table:
         if not self._prepared[slot]:
             self._prepare([(slot, chunk)], files)
 
-    def _decode(self, chunk: int, records: Records, rows: Float32, files: OpenFiles) -> None:
+    def _decode(self, slot: int, chunk: int, rows: Float32, files: OpenFiles) -> None:
         """Decode a chunk to rows, and see to it that the records say where windows start."""
         if self._shape.packed:
-            self._decode_packed(chunk, records, rows, files)
+            self.store.read_chunk(chunk, rows, files, self._runs[slot])
             return
         self.store.read_chunk(chunk, rows.reshape(self.store.chunk_shape), files)
         if self.store.layout == "windows":
+            records = self._records_of(slot, chunk)
             records["start"] = np.arange(len(records)) * self.store.sequence_length
 
-    def _decode_packed(self, chunk: int, records: Records, rows: Float32, files: OpenFiles) -> None:
-        """Decode overlapping windows to the rows they were cut from, each once.
+    def _find_runs(self, some: Sequence[tuple[int, int]], records: Sequence[Records]) -> None:
+        """Find how windows are packed to the rows they were cut from, each once.
 
-        A window that follows the one before by `stride` rows shares the others with it; any other
-        starts anew.
+        A window that follows the one before by `stride` rows shares the others with it; any other,
+        and a chunk's first, starts anew.
         """
-        store, n = self.store, len(records)
-        new = np.empty(n, np.bool_)
-        new[0], new[1:] = True, np.diff(records["first_row"]) != store.stride
+        store, (L, stride) = self.store, (self.store.sequence_length, self.store.stride)
+        first_row = np.concatenate([one["first_row"] for one in records])
+        bounds = [0, *accumulate(map(len, records))]
+        new = np.empty(len(first_row), np.bool_)
+        np.not_equal(first_row[1:] - first_row[:-1], stride, out=new[1:])
+        new[bounds[:-1]] = True
         first = np.flatnonzero(new)
-        broken = len(first) - 1
-        if broken * store.overlap + n * store.stride > self._shape.rows - max(store.overlap, 0):
-            raise DamagedStoreError(
-                f"{store.path}: chunk {chunk} of first_row is damaged: it breaks "
-                f"{broken} times, in a store of {store.attrs['n_segments']} segments; "
-                "build the store again with --overwrite"
-            )
-        runs = np.diff(first, append=n)
-        store.read_chunk(chunk, rows, files, tuple(runs.tolist()))
-        steps = np.where(new, store.sequence_length, store.stride)
-        records["start"] = np.cumsum(steps) - store.sequence_length
+        counts = np.diff(first, append=len(new))
+        stops = np.where(new, L, stride).cumsum()
+        cuts = np.searchsorted(first, bounds).tolist()
+        for number, (slot, chunk) in enumerate(some):
+            begin, end = bounds[number], bounds[number + 1]
+            runs = counts[cuts[number] : cuts[number + 1]]
+            broken = len(runs) - 1
+            needed = (end - begin) * stride + broken * store.overlap
+            if needed > self._shape.rows - max(store.overlap, 0):
+                raise DamagedStoreError(
+                    f"{store.path}: chunk {chunk} of first_row is damaged: it breaks "
+                    f"{broken} times, in a store of {store.attrs['n_segments']} segments; "
+                    "build the store again with --overwrite"
+                )
+            self._runs[slot] = tuple(runs.tolist())
+            before = int(stops[begin - 1]) if begin else 0
+            records[number]["start"] = stops[begin:end] - (before + L)
 
     def _scratch_array(self, name: str, shape: tuple[int, ...]) -> Float32:
         array: Float32 | None = getattr(self._scratch, name, None)

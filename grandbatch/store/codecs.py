@@ -15,6 +15,8 @@ from grandbatch.store.format import CRC_BYTES, Codec
 from grandbatch.values.checksums import crc32c
 
 Array = npt.NDArray[Any]
+Chunk = tuple[bytes | memoryview, bytes]
+"""An encoded chunk: its payload, and the crc32c that follows it."""
 
 ZSTD_LEVEL = 1
 BLOSC_LEVEL = 5
@@ -45,21 +47,29 @@ def _zstd() -> Any:
 
 def encode(values: Array, codec: Codec) -> bytes:
     """Encode a C-contiguous chunk; the result ends with its crc32c."""
-    payload: Any
+    return b"".join(encoded_pieces(values, codec))
+
+
+def seal(payload: bytes) -> bytes:
+    """Append the crc32c of a payload."""
+    return b"".join(sealed(payload))
+
+
+def encoded_pieces(values: Array, codec: Codec) -> Chunk:
+    """Encode a C-contiguous chunk as `encode` does, in pieces: where nothing packs it, no copy."""
     if codec == "none":
-        payload = values.reshape(-1).view(np.uint8)
-        payload.flags.writeable = False
-    elif codec == "lz4":
+        raw = values.reshape(-1).view(np.uint8)
+        raw.flags.writeable = False
+        return sealed(raw.data)
+    if codec == "lz4":
         blosc = _blosc()
-        payload = blosc.compress(values.reshape(-1), b"lz4", BLOSC_LEVEL, blosc.NOSHUFFLE)
-    else:
-        payload = _zstd().compress(values, ZSTD_LEVEL)
-    return seal(payload)
+        return sealed(blosc.compress(values.reshape(-1), b"lz4", BLOSC_LEVEL, blosc.NOSHUFFLE))
+    return sealed(_zstd().compress(values, ZSTD_LEVEL))
 
 
-def seal(payload: Any) -> bytes:
-    """Append the crc32c of a payload: bytes, or a read-only array of them."""
-    return b"".join((payload, crc32c(payload).to_bytes(CRC_BYTES, "little")))
+def sealed(payload: bytes | memoryview) -> Chunk:
+    """Give a payload its crc32c."""
+    return payload, crc32c(payload).to_bytes(CRC_BYTES, "little")
 
 
 def decode_into(payload: Any, codec: Codec, out: Array) -> None:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from grandbatch.errors import DamagedStoreError
 from grandbatch.files.locations import read_location
-from grandbatch.store.codecs import shard_index
-from grandbatch.store.format import ArraySpec
+from grandbatch.store.codecs import Chunk, shard_index
+from grandbatch.store.format import CRC_BYTES, ArraySpec
 from grandbatch.store.manifest import SHA256_BYTES, ChunkDigests
 from grandbatch.values.texts import read_json
 
@@ -90,19 +90,36 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 def file_bytes(spec: ArraySpec, encoded: Sequence[bytes]) -> bytes:
     """Join encoded chunks into the bytes of a file (Zarr v3 sharding, index at the end)."""
-    if spec.shard_chunks == 1:
-        return encoded[0]
-    lengths = np.array([len(chunk) for chunk in encoded], np.uint64)
-    return b"".join([*encoded, shard_index(lengths, spec.shard_chunks)])
+    return b"".join(file_pieces(spec, [(chunk, b"") for chunk in encoded]))
+
+
+def file_pieces(spec: ArraySpec, chunks: Sequence[Chunk]) -> list[bytes | memoryview]:
+    """List the bytes of a file, without a copy of them."""
+    pieces = [piece for chunk in chunks for piece in chunk]
+    if spec.shard_chunks > 1:
+        lengths = np.array([len(payload) + len(crc) for payload, crc in chunks], np.uint64)
+        pieces.append(shard_index(lengths, spec.shard_chunks))
+    return pieces
 
 
 def digests_of(encoded: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
     """Length, crc32c and sha256 of encoded chunks."""
-    hashes = b"".join(hashlib.sha256(chunk).digest() for chunk in encoded)
+    return chunk_digests(
+        [(memoryview(chunk)[:-CRC_BYTES], chunk[-CRC_BYTES:]) for chunk in encoded]
+    )
+
+
+def chunk_digests(chunks: Sequence[Chunk]) -> dict[str, npt.NDArray[Any]]:
+    """Length, crc32c and sha256 of encoded chunks in pieces."""
+    hashes = []
+    for payload, crc in chunks:
+        found = hashlib.sha256(payload)
+        found.update(crc)
+        hashes.append(found.digest())
     return {
-        "length": np.array([len(chunk) for chunk in encoded], np.uint32),
-        "crc32c": np.array([int.from_bytes(chunk[-4:], "little") for chunk in encoded], np.uint32),
-        "sha256": np.frombuffer(hashes, np.uint8).reshape(-1, SHA256_BYTES),
+        "length": np.array([len(payload) + len(crc) for payload, crc in chunks], np.uint32),
+        "crc32c": np.frombuffer(b"".join(crc for _, crc in chunks), "<u4"),
+        "sha256": np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, SHA256_BYTES),
     }
 
 

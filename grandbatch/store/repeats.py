@@ -8,6 +8,7 @@ Any zstd decoder reads the result. The format is that of RFC 8878, section 3.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -35,12 +36,14 @@ def can_repeat(window_bytes: int, stride_bytes: int) -> bool:
     return 2 * window_bytes <= _BLOCK_MAX and window_bytes - stride_bytes >= 3
 
 
-def encode_repeats(runs: list[npt.NDArray[np.float32]], sequence_length: int, stride: int) -> bytes:
+def encode_repeats(
+    runs: Sequence[npt.NDArray[np.float32]], sequence_length: int, stride: int
+) -> bytes:
     """Write the windows of some runs of feature rows as one zstd frame.
 
     Parameters
     ----------
-    runs : list of (T_i, F) float32, C-contiguous
+    runs : sequence of (T_i, F) float32, C-contiguous
         Feature rows of windows in one segment each: `(n_i - 1) * stride + sequence_length` rows
         for n_i windows.
     sequence_length, stride : int
@@ -90,16 +93,17 @@ def rows_of_repeats(
         Whether it is such a frame, to the byte; if not, what is in `out` means nothing.
     """
     row_bytes = out.shape[1] * 4
-    target = out.reshape(-1).view(np.uint8)
+    # many small pieces: of memory, not of arrays
+    target, raw = out.reshape(-1).view(np.uint8).data, frame.data
     at = n = 0
     for fixed, size in _skeleton(counts, sequence_length * row_bytes, stride * row_bytes):
         literals = at + len(fixed)
-        if frame[at:literals].tobytes() != fixed or len(frame) < literals + size:
+        if raw[at:literals] != fixed or len(raw) < literals + size:
             return False
         at = literals + size
-        target[n : n + size] = frame[literals:at]
+        target[n : n + size] = raw[literals:at]
         n += size
-    return at == len(frame)
+    return at == len(raw)
 
 
 def pack_windows(

@@ -94,6 +94,9 @@ class LazyArray(NDArrayOperatorsMixin, ABC):
     def _read_range(self, start: int, stop: int, rest: tuple[Any, ...]) -> Array:
         """Read consecutive elements of the first axis, and of each what `rest` indexes."""
         n, size = max(0, stop - start), self._chunk_size
+        if n and n == min(size, len(self) - start) and not start % size and not rest:
+            # no copy: this is all there is of it
+            return self._read_chunk(start // size, slice(n))
         out = np.empty((n, *self._shape_of(rest)), self.dtype)
 
         def read_from(first: int) -> None:

@@ -27,18 +27,24 @@ from grandbatch.files.locations import is_remote
 from grandbatch.files.objects import Patience
 from grandbatch.files.verbs import copy_file, each, not_here, objects_of, see, sizes_below
 from grandbatch.files.whole import TEMPORARY_SUFFIX, remove_files, write_whole
-from grandbatch.store.codecs import BLOSC_LEVEL, BLOSC_TYPESIZE, ZSTD_LEVEL, encode
+from grandbatch.store.codecs import (
+    BLOSC_LEVEL,
+    BLOSC_TYPESIZE,
+    ZSTD_LEVEL,
+    Chunk,
+    encoded_pieces,
+)
 from grandbatch.store.file_records import (
     FileRecord,
-    digests_of,
-    file_bytes,
+    chunk_digests,
+    file_pieces,
     is_whole,
     read_record,
 )
 from grandbatch.store.format import ARRAY_NAMES, MANIFEST_NAME, ArraySpec, Codec, StoreSpec
 from grandbatch.store.manifest import ChunkDigests, Manifest, sha256_hex
 from grandbatch.store.publish import records_folder
-from grandbatch.values.checksums import crc32c
+from grandbatch.values.checksums import crc32c_of_each
 
 _PATIENCE = Patience(request_seconds=20, total_seconds=40)
 """With what is put in an object store under a lease: less than that holds."""
@@ -101,9 +107,9 @@ class Staging:
         """Name of the record of a file of chunks."""
         return f"{number:08d}.record"
 
-    def write_file(self, array: ArraySpec, number: int, encoded: Sequence[bytes]) -> None:
+    def write_file(self, array: ArraySpec, number: int, encoded: Sequence[Chunk]) -> None:
         """Write one file of chunks, given in order: one chunk, or a whole shard with its index."""
-        self._write(self.store / array.file(number), file_bytes(array, encoded))
+        self._write(self.store / array.file(number), *file_pieces(array, encoded))
 
     def write_record(self, record: FileRecord) -> None:
         """Write a file's record: from here on the file is finished."""
@@ -118,23 +124,23 @@ class Staging:
         """
         digests = {}
 
-        def encoded_files() -> Iterator[tuple[ArraySpec, bytes]]:
+        def encoded_files() -> Iterator[tuple[ArraySpec, Chunk]]:
             for array in self.spec.labels:
                 if array.name not in labels:
                     continue
-                found = labels[array.name]
-                values = np.full(array.chunk_shape, array.fill_value, array.dtype)
-                values[: len(found)] = found
-                encoded = encode(values, array.codec)
-                raw = values.data.cast("B")[: len(found) * values.strides[0]]
-                step = self.spec.chunk_windows * values.strides[0]
-                parts = [crc32c(raw[at : at + step]) for at in range(0, len(raw), step)]
+                values = found = np.ascontiguousarray(labels[array.name], array.dtype)
+                raw, step = found.data.cast("B"), self.spec.chunk_windows * found.strides[0]
+                parts = crc32c_of_each(raw[at : at + step] for at in range(0, len(raw), step))
+                if len(found) < array.chunk_shape[0]:
+                    values = np.full(array.chunk_shape, array.fill_value, array.dtype)
+                    values[: len(found)] = found
+                encoded = encoded_pieces(values, array.codec)
                 digests[array.name] = ChunkDigests(
-                    **digests_of([encoded]), part_crc32c=np.array(parts, np.uint32)
+                    **chunk_digests([encoded]), part_crc32c=np.array(parts, np.uint32)
                 )
                 yield array, encoded
 
-        def write(file: tuple[ArraySpec, bytes]) -> None:
+        def write(file: tuple[ArraySpec, Chunk]) -> None:
             self.write_file(file[0], chunk, [file[1]])
 
         each(write, encoded_files(), far=is_remote(self.store))
@@ -311,14 +317,14 @@ class Staging:
         names = [found.name for found in place.list()]
         place.delete([name for name in names if _OF_A_STORE.fullmatch(name) and name not in kept])
 
-    def _write(self, path: Path, data: bytes) -> None:
+    def _write(self, path: Path, *pieces: bytes | memoryview) -> None:
         if self.fence is not None:
             self.fence.check()
-            replace(objects_of(path), patience=_PATIENCE).write("", data)
+            replace(objects_of(path), patience=_PATIENCE).write("", b"".join(pieces))
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         # a cluster may run a task twice at once: it takes a worker for lost that still writes
-        write_whole(path, data, durable=self.durable, shared=True)
+        write_whole(path, *pieces, durable=self.durable, shared=True)
 
 
 def _link(source: Path, path: Path) -> None:

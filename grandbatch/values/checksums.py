@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -19,3 +19,9 @@ def _loaded() -> Callable[[Any, int], int]:
 def crc32c(payload: Any, before: int = 0) -> int:
     """Return the crc32c of some bytes, or of those before and them; without the GIL if many."""
     return _loaded()(payload, before)
+
+
+def crc32c_of_each(payloads: Iterable[Any]) -> list[int]:
+    """Return the crc32c of each of some pieces of bytes."""
+    function = _loaded()
+    return [function(payload, 0) for payload in payloads]

@@ -181,3 +181,14 @@ def test_a_plan_counts_the_rows_behind_the_header(tmp_path, suffix, header):
     source.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
     target = Request.of(source, tmp_path / "s", settings_of(), rules)
     assert estimate_build(target, exact_bytes=0).plan.n_rows == 9000
+
+
+@pytest.mark.parametrize(
+    ("layout", "overlap", "codec"),
+    [("windows", 47, "zstd"), ("rows", 47, "none"), ("windows", 12, "lz4"), ("rows", 12, "lz4")],
+)
+def test_auto_packs_what_windows_repeat_and_leaves_rows_as_they_are(layout, overlap, codec):
+    settings = settings_of(overlap, layout=layout)
+    assert BuildPlan(settings, Segments.single(2_000), 2_000, None).spec.codec == codec
+    explicit = settings_of(overlap, codec="zstd", layout=layout)
+    assert BuildPlan(explicit, Segments.single(2_000), 2_000, None).spec.codec == "zstd"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,23 @@ def test_a_file_is_written_whole_and_nothing_else_stays(tmp_path, durable):
     assert (tmp_path / "a").read_bytes() == b"x" * 100_000
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     sync_tree(tmp_path)
+
+
+def test_many_pieces_are_one_file_however_few_bytes_the_system_takes_at_once(tmp_path, monkeypatch):
+    pieces = [bytes([number % 251]) * (number % 7) for number in range(3_000)]
+    write_whole(tmp_path / "a", *pieces)
+    assert (tmp_path / "a").read_bytes() == b"".join(pieces)
+
+    def write_little(file, some):
+        assert len(some) <= 1024
+        return os.write(file, b"".join(some)[:1_001])
+
+    monkeypatch.setattr(os, "writev", write_little)
+    write_whole(tmp_path / "b", *pieces)
+    monkeypatch.delattr(os, "writev")
+    write_whole(tmp_path / "c", *pieces)
+    for name in "bc":
+        assert (tmp_path / name).read_bytes() == b"".join(pieces)
 
 
 def test_a_full_disk_names_the_file_and_its_size(tmp_path):

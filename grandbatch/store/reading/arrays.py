@@ -27,7 +27,7 @@ from grandbatch.store.identity import Identity, KeptStore, LastLook
 from grandbatch.store.manifest import ChunkDigests, sha256_hex
 from grandbatch.store.reading.opened import OpenFiles
 from grandbatch.store.repeats import pack_windows, rows_of_repeats
-from grandbatch.values.checksums import crc32c
+from grandbatch.values.checksums import crc32c, crc32c_of_each
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -188,9 +188,9 @@ class ArrayReader:
     def _read_parts(self, parts: Sequence[WindowRange], files: OpenFiles) -> Array:
         size, *rest = self.spec.chunk_shape
         values = np.zeros((len(parts), max(b - a for _, a, b in parts), *rest), self.spec.dtype)
-        itemsize = values[:1, :1].nbytes
-        raw = values.reshape(len(parts), -1).view(np.uint8)
-        data = [line[: (b - a) * itemsize] for line, (_, a, b) in zip(raw, parts, strict=True)]
+        itemsize, width = values[:1, :1].nbytes, values[:1].nbytes
+        raw = values.reshape(-1).view(np.uint8).data
+        data = [raw[n * width :][: (b - a) * itemsize] for n, (_, a, b) in enumerate(parts)]
         begin = 0
         for at in range(1, len(parts) + 1):
             if at < len(parts):
@@ -200,8 +200,9 @@ class ArrayReader:
             self._read_near(parts[begin:at], data[begin:at], itemsize, files)
             begin = at
         expected = self.digests.part_crc32c[[part for part, _, _ in parts]].tolist()
-        for (_, start, stop), found, crc in zip(parts, data, expected, strict=True):
-            if crc32c(found) != crc:
+        found = crc32c_of_each(data)
+        for (_, start, stop), crc, wanted in zip(parts, found, expected, strict=True):
+            if crc != wanted:
                 raise self._damaged(
                     start // size, f"values {start} to {stop} do not give their crc32c"
                 )
@@ -213,7 +214,7 @@ class ArrayReader:
     def _read_near(
         self,
         parts: Sequence[WindowRange],
-        data: Sequence[npt.NDArray[np.uint8]],
+        data: Sequence[memoryview],
         itemsize: int,
         files: OpenFiles,
     ) -> None:
@@ -223,7 +224,7 @@ class ArrayReader:
         for (_, start, stop), target in zip(parts, data, strict=True):
             if start > end:
                 buffers.append(files.scratch((start - end) * itemsize).data)
-            buffers.append(target.data)
+            buffers.append(target)
             end = stop
         chunk, first = divmod(begin, self.spec.chunk_shape[0])
         length = (end - begin) * itemsize
