@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 from grandbatch.errors import KernelError
 from grandbatch.grid import ChunkRuns, RunColumns
 from grandbatch.kernels.statistics import row_moments
-from grandbatch.store.codecs import Chunk, encoded_pieces, sealed
+from grandbatch.store.codecs import Chunk, encode_chunk, sealed
 from grandbatch.store.file_records import FileRecord, chunk_digests
 from grandbatch.store.format import StoreSpec
 from grandbatch.store.repeats import can_repeat, encode_repeats
@@ -142,7 +142,7 @@ def _encode_chunks(spec: StoreSpec, runs: RunColumns, features: FeatureRows) -> 
     stretches = features.of_runs(runs)
     for begin, end in pairwise([0, *runs.ends.tolist()]):
         if spec.layout == "rows":
-            yield encoded_pieces(_block(spec, stretches[begin:end]), spec.codec)
+            yield encode_chunk(_block(spec, stretches[begin:end]), spec.codec)
         else:
             yield _encode_windows(spec, stretches[begin:end])
 
@@ -167,7 +167,7 @@ def _encode_windows(spec: StoreSpec, stretches: Sequence[Float32Array]) -> Chunk
         )
         at += count
     chunk[at:] = np.nan
-    return encoded_pieces(chunk, spec.codec)
+    return encode_chunk(chunk, spec.codec)
 
 
 def _block(spec: StoreSpec, stretches: Sequence[Float32Array]) -> Float32Array:

@@ -47,7 +47,7 @@ def _zstd() -> Any:
 
 def encode(values: Array, codec: Codec) -> bytes:
     """Encode a C-contiguous chunk; the result ends with its crc32c."""
-    return b"".join(encoded_pieces(values, codec))
+    return b"".join(encode_chunk(values, codec))
 
 
 def seal(payload: bytes) -> bytes:
@@ -55,7 +55,7 @@ def seal(payload: bytes) -> bytes:
     return b"".join(sealed(payload))
 
 
-def encoded_pieces(values: Array, codec: Codec) -> Chunk:
+def encode_chunk(values: Array, codec: Codec) -> Chunk:
     """Encode a C-contiguous chunk as `encode` does, in pieces: where nothing packs it, no copy."""
     if codec == "none":
         raw = values.reshape(-1).view(np.uint8)

@@ -90,16 +90,16 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 def file_bytes(spec: ArraySpec, encoded: Sequence[bytes]) -> bytes:
     """Join encoded chunks into the bytes of a file (Zarr v3 sharding, index at the end)."""
-    return b"".join(file_pieces(spec, [(chunk, b"") for chunk in encoded]))
+    return b"".join(file_buffers(spec, [(chunk, b"") for chunk in encoded]))
 
 
-def file_pieces(spec: ArraySpec, chunks: Sequence[Chunk]) -> list[bytes | memoryview]:
+def file_buffers(spec: ArraySpec, chunks: Sequence[Chunk]) -> list[bytes | memoryview]:
     """List the bytes of a file, without a copy of them."""
-    pieces = [piece for chunk in chunks for piece in chunk]
+    buffers = [piece for chunk in chunks for piece in chunk]
     if spec.shard_chunks > 1:
         lengths = np.array([len(payload) + len(crc) for payload, crc in chunks], np.uint64)
-        pieces.append(shard_index(lengths, spec.shard_chunks))
-    return pieces
+        buffers.append(shard_index(lengths, spec.shard_chunks))
+    return buffers
 
 
 def digests_of(encoded: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
@@ -110,7 +110,7 @@ def digests_of(encoded: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
 
 
 def chunk_digests(chunks: Sequence[Chunk]) -> dict[str, npt.NDArray[Any]]:
-    """Length, crc32c and sha256 of encoded chunks in pieces."""
+    """Length, crc32c and sha256 of encoded chunks in buffers."""
     hashes = []
     for payload, crc in chunks:
         found = hashlib.sha256(payload)

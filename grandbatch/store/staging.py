@@ -32,12 +32,12 @@ from grandbatch.store.codecs import (
     BLOSC_TYPESIZE,
     ZSTD_LEVEL,
     Chunk,
-    encoded_pieces,
+    encode_chunk,
 )
 from grandbatch.store.file_records import (
     FileRecord,
     chunk_digests,
-    file_pieces,
+    file_buffers,
     is_whole,
     read_record,
 )
@@ -109,7 +109,7 @@ class Staging:
 
     def write_file(self, array: ArraySpec, number: int, encoded: Sequence[Chunk]) -> None:
         """Write one file of chunks, given in order: one chunk, or a whole shard with its index."""
-        self._write(self.store / array.file(number), *file_pieces(array, encoded))
+        self._write(self.store / array.file(number), *file_buffers(array, encoded))
 
     def write_record(self, record: FileRecord) -> None:
         """Write a file's record: from here on the file is finished."""
@@ -134,7 +134,7 @@ class Staging:
                 if len(found) < array.chunk_shape[0]:
                     values = np.full(array.chunk_shape, array.fill_value, array.dtype)
                     values[: len(found)] = found
-                encoded = encoded_pieces(values, array.codec)
+                encoded = encode_chunk(values, array.codec)
                 digests[array.name] = ChunkDigests(
                     **chunk_digests([encoded]), part_crc32c=np.array(parts, np.uint32)
                 )
@@ -317,14 +317,14 @@ class Staging:
         names = [found.name for found in place.list()]
         place.delete([name for name in names if _OF_A_STORE.fullmatch(name) and name not in kept])
 
-    def _write(self, path: Path, *pieces: bytes | memoryview) -> None:
+    def _write(self, path: Path, *buffers: bytes | memoryview) -> None:
         if self.fence is not None:
             self.fence.check()
-            replace(objects_of(path), patience=_PATIENCE).write("", b"".join(pieces))
+            replace(objects_of(path), patience=_PATIENCE).write("", b"".join(buffers))
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         # a cluster may run a task twice at once: it takes a worker for lost that still writes
-        write_whole(path, *pieces, durable=self.durable, shared=True)
+        write_whole(path, *buffers, durable=self.durable, shared=True)
 
 
 def _link(source: Path, path: Path) -> None:
