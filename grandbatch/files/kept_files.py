@@ -198,16 +198,17 @@ class FileKeeper:
         with self._claiming:
             if source.name not in self._claimed:
                 with self._changing:
-                    some = list(islice(self._unclaimed.values(), FETCHERS))
-                    for one in some:
+                    self._unclaimed.pop(source.name, None)
+                    some = [source, *islice(self._unclaimed.values(), FETCHERS - 1)]
+                    for one in some[1:]:
                         del self._unclaimed[one.name]
                 with FileLock(self.folder / "room.lock"):
                     self._claim_all(some)
             return self._claimed.pop(source.name)
 
     def _claim_all(self, sources: Sequence[Original]) -> None:
-        self._claimed |= dict.fromkeys(one.name for one in sources)
         found = self._look_around()
+        self._claimed |= dict.fromkeys(one.name for one in sources)
         for source in sources:
             if self.has(source) or source.name in found.coming:
                 continue

@@ -245,6 +245,23 @@ def test_room_for_files_that_come_together_is_taken_together(url, here, tmp_path
     assert len(looks) == 1 < len(files_of(here)) <= kept_files.FETCHERS
 
 
+def test_a_cache_whose_folder_cant_be_looked_at_once_is_used_afterwards(
+    url, here, tmp_path, monkeypatch
+):
+    look, looks = kept_files.FileKeeper._look_around, []
+
+    def fails_at_first(self):
+        looks.append(1)
+        if len(looks) == 1:
+            raise OSError(5, "Input/output error")
+        return look(self)
+
+    monkeypatch.setattr(kept_files.FileKeeper, "_look_around", fails_at_first)
+    store = gb.MatrixStore.open(url, cache=tmp_path / "kept")
+    assert_same(epochs(store, 2), epochs(here, 2))
+    assert sorted(kept(tmp_path / "kept").values()) == files_of(here)
+
+
 def test_a_full_disk_is_no_error(url, here, tmp_path, monkeypatch, caplog):
     def full(self, source):
         raise OSError(28, "No space left on device")
