@@ -28,7 +28,7 @@ from grandbatch.errors import (
 )
 from grandbatch.files import kept_files, patience
 from grandbatch.files.objects import Objects, Patience
-from grandbatch.store import metadata
+from grandbatch.store import identity, metadata
 from grandbatch.store.format import ARRAY_NAMES
 
 pytestmark = pytest.mark.parametrize("bucket", ["seaweed"], indirect=True)
@@ -295,6 +295,12 @@ def test_neighbouring_chunks_are_one_request(url, here, wire, small, monkeypatch
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
+@pytest.fixture
+def unhurried(monkeypatch):
+    """Whether the store is another is looked at no more: how long a test takes makes no request."""
+    monkeypatch.setattr(identity, "_LOOK_SECONDS", 1e9)
+
+
 def in_one_round(wire, begin, n_requests):
     """Hold the wire while something begins; see so many requests wait at once, and none follow."""
     before, wire.stalled = wire.requests, True
@@ -308,10 +314,17 @@ def in_one_round(wire, begin, n_requests):
     return found
 
 
+def opened_in_one_round(wire, url):
+    """Open a store; none of its requests comes later, not even one that nobody waits for."""
+    # the manifest, and what metadata a store may have
+    return in_one_round(wire, lambda: gb.MatrixStore.open(url), 1 + 1 + len(ARRAY_NAMES))
+
+
+@pytest.mark.usefixtures("unhurried")
 def test_labels_that_lie_beside_their_chunks_come_in_the_round_of_the_chunks(url, here, wire):
     small = gb.BatchConfig(batch_size=32, overlap=40, cache_bytes=1)
     expected = [b.next_return for b in gb.SlidingWindowDataLoader(here, small, shuffle=False)]
-    loader = gb.SlidingWindowDataLoader(gb.MatrixStore.open(url), small, shuffle=False)
+    loader = gb.SlidingWindowDataLoader(opened_in_one_round(wire, url), small, shuffle=False)
     found = in_one_round(wire, lambda: list(loader), 1 + len(here.spec.labels))
     assert_same([(b.next_return,) for b in found], [(one,) for one in expected])
 
@@ -330,8 +343,9 @@ def test_what_lacks_its_labels_is_read_again_by_the_next_epoch(url, here, monkey
 
 
 @pytest.mark.parametrize("here", ["windows"], indirect=True)
+@pytest.mark.usefixtures("unhurried")
 def test_chunks_of_a_slice_come_in_one_round(url, here, wire):
-    store = gb.MatrixStore.open(url)
+    store = opened_in_one_round(wire, url)
     found = in_one_round(wire, lambda: store.matrices[4:100], -(-100 // 8))
     np.testing.assert_array_equal(found, here.matrices[4:100])
     chosen = [150, 3, 77, 4]
@@ -340,6 +354,7 @@ def test_chunks_of_a_slice_come_in_one_round(url, here, wire):
 
 
 @pytest.mark.parametrize("here", ["windows", "rows"], indirect=True)
+@pytest.mark.usefixtures("unhurried")
 def test_a_context_at_a_url_comes_by_few_requests(url, here, wire):
     def batches(store, slow):
         loader = gb.SlidingWindowDataLoader(
@@ -349,7 +364,7 @@ def test_a_context_at_a_url_comes_by_few_requests(url, here, wire):
         found = [(b.index, b.context["slow"].index, b.context["slow"].matrices) for b in loader]
         return found, wire.requests - before
 
-    found, n_requests = batches(gb.MatrixStore.open(url), gb.MatrixStore.open(url))
+    found, n_requests = batches(*(opened_in_one_round(wire, url) for _ in range(2)))
     assert_same(found, batches(here, here)[0])
     # chunks and labels of both, and looks at the manifests
     assert n_requests <= 2 * (1 + len(here.spec.labels)) + 4 < here.n_chunks
@@ -376,9 +391,9 @@ def test_the_default_bound_is_fourfold_where_chunks_are_requests_and_what_is_giv
 
 
 @pytest.mark.parametrize("here", ["windows", "rows"], indirect=True)
+@pytest.mark.usefixtures("unhurried")
 def test_a_store_opens_by_one_round_of_requests_and_an_epoch_reads_by_one(url, here, wire):
-    # the manifest, and what metadata a store may have
-    store = in_one_round(wire, lambda: gb.MatrixStore.open(url), 1 + 1 + len(ARRAY_NAMES))
+    store = opened_in_one_round(wire, url)
     loader = gb.SlidingWindowDataLoader(store, gb.BatchConfig(batch_size=32, overlap=40), seed=5)
     expected = epochs(here, 1)
     n_files = len(files_of(here))
