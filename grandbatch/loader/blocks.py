@@ -120,6 +120,7 @@ class BlockFeed:
             chunk for share in shares for chunk in np.sort(order.block_chunks(share.block)).tolist()
         ]
         store.fetch(chunks)
+        tables[0].labels.begin(chunks)
         self._around = self._neighbours() if self._far and self._resident else {}
         self._threads = max(1, min(threads, available_cores() - 1))
         if self._far:
@@ -127,10 +128,6 @@ class BlockFeed:
             self._threads = max(self._threads, requests)
         self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="grandbatch-decode")
         self._asking = ThreadPoolExecutor(_SMALL_REQUESTS, "grandbatch-ask") if self._far else None
-        if tables[0].decodes_alone:
-            # before their labels: they are more bytes, and are decoded meanwhile
-            self._fetch()
-        tables[0].labels.begin(chunks)
 
     def __iter__(self) -> Iterator[ShuffleBlock]:
         """Give blocks; asking for the next gives the last one's table back."""
