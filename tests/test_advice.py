@@ -93,6 +93,7 @@ SUBJECTS = {
     "leave out resume=False (--no-resume), splits (--split) and subset=",
     "--context and --leader are of a hierarchical team: grandbatch train hierarchical",
     "--context {}=… is given twice; leave one out",
+    "a team has one leader: leave out leader= (--leader) or leading= (--train-leader)",
     "--where wants header=text, such as publisher_id=2, got {}",
     "--train-until and --test-from belong together; give both",
     "--split %s leaves the last %.3g %% of the windows out: nothing learns from them, and nothing "

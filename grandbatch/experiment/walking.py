@@ -148,7 +148,7 @@ def _check_leaders(
         raise UsageError("a leader decides on a context: give context= as well")
     if leading is not None and leader is not None:
         raise UsageError(
-            "a team has one leader: give leader= (--leader), or leading= (--train-leader)"
+            "a team has one leader: leave out leader= (--leader) or leading= (--train-leader)"
         )
 
 

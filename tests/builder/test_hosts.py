@@ -9,7 +9,12 @@ from hosts import NO_HOSTS, can_make_hosts, digests, shared_nothing
 
 pytestmark = pytest.mark.slow
 
-_REACH = "import socket, sys; socket.create_connection((sys.argv[1], 8333), 3).close()"
+_REACH = """
+import socket, sys
+from urllib.parse import urlsplit
+at = urlsplit(sys.argv[1])
+socket.create_connection((at.hostname, at.port), 3).close()
+"""
 
 
 def test_hosts_share_an_object_store_and_nothing_else(tmp_path):
@@ -25,7 +30,7 @@ def test_hosts_share_an_object_store_and_nothing_else(tmp_path):
         given.write_text("everybody's")
         cluster.put("in/given.txt", given)
         assert cluster.objects("in/") == {"given.txt": digests(tmp_path)["given.txt"]}
-        reach = sys.executable, "-c", _REACH, store.address
+        reach = sys.executable, "-c", _REACH, store.environment["AWS_ENDPOINT_URL"]
         assert one.run(*reach).returncode == 0
         one.cut_off()
         assert one.run(*reach).returncode != 0

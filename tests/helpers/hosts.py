@@ -21,6 +21,7 @@ from importlib.metadata import files
 from pathlib import Path
 from typing import TypeVar
 
+from object_servers import held_ports, port_flags
 from wire import Wire
 
 import grandbatch as gb
@@ -183,7 +184,7 @@ class Cluster:
     hosts: dict[str, Host]
     endpoint: str
     wire: Wire
-    """Between all hosts and the S3 server, which itself is at port 8333."""
+    """Between all hosts and the S3 server."""
     preload: Path | None = None
     """A module that workers load when they start."""
 
@@ -299,9 +300,10 @@ for _ in range(300):
         client.delete_object(Bucket="bkt", Key="probe")
         break
     except Exception as error:
+        last = error
         time.sleep(0.1)
 else:
-    raise error
+    raise last
 """
 
 
@@ -329,18 +331,21 @@ def around_a_store(folder: Path, names: Sequence[str]) -> Iterator[Cluster]:
     """Make hosts of some names, and start the server of objects on one of its own, `s3`."""
     with ExitStack() as stack:
         hosts = stack.enter_context(network(folder, ["s3", *names]))
-        server = f"http://{hosts['s3'].address}:8333"
+        # the server's parts meet at sockets in /tmp that are called by the numbers of their ports:
+        # two of two tests need others, though each is alone on its host
+        ports = stack.enter_context(held_ports(4))
+        server = f"http://{hosts['s3'].address}:{ports[-1]}"
         wire = hosts["s3"].in_its_network(lambda: Wire(server, hosts["s3"].address))
         stack.callback(wire.close)
         cluster = Cluster(folder, hosts, wire.url, wire)
         for host in hosts.values():
             host.environment |= cluster.keys()
         hosts["s3"].environment["AWS_ENDPOINT_URL"] = server
-        _start_s3(hosts["s3"])
+        _start_s3(hosts["s3"], ports)
         yield cluster
 
 
-def _start_s3(host: Host) -> None:
+def _start_s3(host: Host, ports: Sequence[int]) -> None:
     """Start SeaweedFS, a server whose objects are on the host's disk."""
     identity = {
         "name": "one",
@@ -351,7 +356,7 @@ def _start_s3(host: Host) -> None:
     config.write_text(json.dumps({"identities": [identity]}))
     host.start(
         _weed(), "server", f"-dir={host.disk}", f"-ip={host.address}", "-s3",
-        f"-s3.config={config}",
+        f"-s3.config={config}", *port_flags(ports),
         "-filer", "-volume.max=1000", "-volume.minFreeSpace=16MiB", "-master.volumeSizeLimitMB=64",
         log="s3",
     )  # fmt: skip

@@ -11,8 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import botocore.session
@@ -74,9 +74,8 @@ def seaweed(folder: Path, command: str) -> Iterator[str]:
 
 
 def _start(folder: Path, command: str) -> tuple[subprocess.Popen[bytes], str]:
-    ports = _ports_with_others_above(4)
-    names = ("master.port", "volume.port", "filer.port", "s3.port")
-    flags = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
+    with held_ports(4) as ports:
+        pass
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
             [
@@ -85,7 +84,7 @@ def _start(folder: Path, command: str) -> tuple[subprocess.Popen[bytes], str]:
                 # by itself it counts volumes by what is free, and writes no more at the last 1 %
                 *("-volume.max=1000", "-volume.minFreeSpace=16MiB"),
                 *(f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
-                *flags,
+                *port_flags(ports),
             ],
             stdout=log,
             stderr=log,
@@ -93,18 +92,27 @@ def _start(folder: Path, command: str) -> tuple[subprocess.Popen[bytes], str]:
     return server, f"http://127.0.0.1:{ports[-1]}"
 
 
-def _ports_with_others_above(n: int) -> list[int]:
-    """Free ports that have free ones 10,000 above: the server takes those for its own parts."""
+def port_flags(ports: Sequence[int]) -> list[str]:
+    """Flags of a SeaweedFS server for the ports of its parts, that of S3 the last."""
+    return [
+        f"-{part}.port={port}"
+        for part, port in zip(("master", "volume", "filer", "s3"), ports, strict=True)
+    ]
+
+
+@contextmanager
+def held_ports(n: int) -> Iterator[list[int]]:
+    """Take ports that nobody else has, nor those 10,000 above, which the server takes as well."""
     found: list[int] = []
-    while len(found) < n:
-        port = random.randrange(10_000, 22_000)
-        try:
-            for one in (port, port + 10_000):
-                socket.create_server(("127.0.0.1", one)).close()
-        except OSError:
-            continue
-        found.append(port)
-    return found
+    with ExitStack() as stack:
+        while len(found) < n:
+            port = random.randrange(10_000, 22_000)
+            with ExitStack() as pair, suppress(OSError):
+                for one in (port, port + 10_000):
+                    pair.enter_context(socket.create_server(("127.0.0.1", one)))
+                stack.enter_context(pair.pop_all())
+                found.append(port)
+        yield found
 
 
 def _answers(url: str, server: subprocess.Popen[bytes]) -> bool:
