@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from grandbatch.bars.inputs.hive import hive_columns, hive_folders, is_hive_folder
@@ -38,7 +39,7 @@ class InputFile:
     member: str = ""
     """Which of the files in a .zip it is."""
 
-    @property
+    @cached_property
     def path(self) -> Path:
         """The location of a local file."""
         return Path(self.location)
@@ -58,7 +59,7 @@ class InputFile:
         """Base name, of a file within a .zip its own."""
         return Path(self.member or self.location).name
 
-    @property
+    @cached_property
     def name(self) -> str:
         """What tells files apart: base name with hive folders above it, and the place in a .zip."""
         inside = [self.member] if self.member else []
@@ -198,14 +199,15 @@ def _expand(entry: str) -> tuple[Mapping[str, FileStamp | None], Sequence[str]]:
         if not names:
             raise InputError(f"{entry}: no file matches the pattern")
         return names, ()
-    found = {name: look for name, look in names.items() if has_known_form(Path(name).name)}
+    bases = {name: Path(name).name for name in names}
+    found = {name: look for name, look in names.items() if has_known_form(bases[name])}
     passed = [] if is_url(entry) else _passed_folders(Path(entry))
     if not found:
         instead = f"; name folders in it that hold some: {_listed(passed)}" if passed else ""
         raise InputError(
             f"{entry}: the folder has no file that ends in {', '.join(SUFFIXES)}{instead}"
         )
-    others = sorted({Path(name).name for name in names} - {Path(name).name for name in found})
+    others = sorted(set(bases.values()) - {bases[name] for name in found})
     others += passed
     return found, [name for name in others if not name.startswith((".", "_"))]
 
