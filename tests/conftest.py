@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 from object_servers import KEYS, make_bucket, seaweed, weed_command
@@ -24,28 +23,21 @@ import grandbatch as gb
 
 pytest_plugins = ["skips"]
 
-# what takes how long depends on what else the machine does
-hypothesis.settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("any machine")
-
 # Python's own default, which torchrl changes for the whole process when it is imported: workers
 # would begin one way or another by which tests were collected, and take seconds each
 multiprocessing.set_start_method("fork")
 
-# every run looks at the same examples, in whatever time: what is found by chance is found where it
-# is looked for, by GRANDBATCH_EXAMPLES=500 or --hypothesis-profile=default
+# every run looks at the same examples, in whatever time that takes here: what is found by chance is
+# found where it is looked for, by GRANDBATCH_EXAMPLES=500 or --hypothesis-profile=default
 settings.register_profile(
-    "same",
-    derandomize=True,
+    "any machine",
+    derandomize="GRANDBATCH_EXAMPLES" not in os.environ,
     database=None,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     print_blob=True,
 )
-if "GRANDBATCH_EXAMPLES" not in os.environ:
-    settings.load_profile("same")
+settings.load_profile("any machine")
 
 # what starts in the background (nohup make test &) ignores an interrupt, and so would all that
 # tests start and interrupt
