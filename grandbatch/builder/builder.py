@@ -15,13 +15,7 @@ from grandbatch.bars.building.memory import bytes_of_workers
 from grandbatch.bars.cache.cutting import cuts_of
 from grandbatch.bars.cache.durations import time_attributes
 from grandbatch.builder.check import check_on_bars, check_on_simulated
-from grandbatch.builder.engines import (
-    ENGINES,
-    choose_engine,
-    count_jobs,
-    graphs,
-    label_graphs,
-)
+from grandbatch.builder.engines import ENGINES, choose_engine, count_jobs, graphs, label_graphs
 from grandbatch.builder.extend import keep_files
 from grandbatch.builder.growth import record_growth
 from grandbatch.builder.history import (

@@ -126,9 +126,11 @@ class Schedule:
         process when all are: so of tasks that wait there are never more than those of two.
         """
         if self.client is None:
-            return [
-                result for graph, keys in waves for result in self.run_graph(graph, keys, on_result)
-            ]
+            results = []
+            for graph, keys in waves:
+                results += self.run_graph(graph, keys, on_result)
+                del graph, keys  # before the next one is made
+            return results
         cut = (wave for graph, keys in waves for wave in cut_into_waves(graph, keys, self.workers))
         return self._run_on_cluster(cut, on_result or (lambda result: None))
 

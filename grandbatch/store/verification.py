@@ -94,11 +94,7 @@ def verify_store(store: Readable, schedule: Schedule) -> Verification:
     Raises
     ------
     StoreError
-        If a worker can't take part; names all that can't reach the store.
-    StoreChangedError
-        If the store is replaced or deleted meanwhile.
-    StoreUnreachableError
-        If it can't be reached any more.
+        As `MatrixStore.verify`.
     """
     sizes = file_sizes(store.path)
     if not schedule.is_local:
@@ -109,7 +105,7 @@ def verify_store(store: Readable, schedule: Schedule) -> Verification:
     jobs = _jobs(store, sizes, here if sizes is None else _REQUESTS)
     found: Iterable[Findings]
     if schedule.is_local:
-        found = map(check_files, jobs)
+        found = (_check(job, store) for job in jobs)
     else:
         found = schedule.run_waves(call_waves(check_files, jobs))
     bad: list[BadChunk] = []
@@ -138,8 +134,11 @@ def _jobs(store: Readable, sizes: dict[str, int] | None, threads: int) -> Iterat
 
 
 def check_files(job: VerifyJob) -> Findings:
-    """Check some files of an array, and all chunks in them."""
-    store = _opened(job)
+    """Check some files of an array, and all chunks in them, in a worker."""
+    return _check(job, _opened(job))
+
+
+def _check(job: VerifyJob, store: Readable) -> Findings:
     reader = store.array_reader(job.array)
     spec = reader.spec
 
@@ -172,7 +171,7 @@ def check_files(job: VerifyJob) -> Findings:
 
 
 _stores: dict[str, Readable] = {}
-"""What this process checks, by the run: the first job of a worker opens it, not each."""
+"""What a worker checks, by the run: its first job opens it, not each."""
 
 
 def _opened(job: VerifyJob) -> Readable:
