@@ -77,7 +77,7 @@ def parts_of(bars: Any, codec: str, bytes_per_row: float, repeats: float, folder
     a bar's row is encoded `repeats` times.
     """
     from grandbatch.features import ALPHA158, PRICES_AND_VOLUME, compute_rows
-    from grandbatch.store.codecs import encode
+    from grandbatch.store.codecs import encode_chunk
     from grandbatch.store.format import CODECS as STORED
 
     arrays = {name: bars[name].to_numpy(float) for name in PRICES_AND_VOLUME}
@@ -85,7 +85,7 @@ def parts_of(bars: Any, codec: str, bytes_per_row: float, repeats: float, folder
     rows = features()[ALPHA158.lookback :]
     chosen = codec if codec in STORED else "zstd"
     pieces = np.array_split(rows, 8)
-    encoded = [encode(piece, chosen) for piece in pieces]
+    encoded = [b"".join(encode_chunk(piece, chosen)) for piece in pieces]
 
     def hashed() -> None:
         for chunk in encoded:
@@ -93,7 +93,7 @@ def parts_of(bars: Any, codec: str, bytes_per_row: float, repeats: float, folder
 
     def encoding() -> None:
         for piece in pieces:
-            encode(piece, chosen)
+            encode_chunk(piece, chosen)
 
     n_bytes = int(bytes_per_row * len(rows))
     works = (features, encoding, hashed, partial(write, folder / "pages", n_bytes))

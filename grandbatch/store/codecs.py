@@ -45,18 +45,8 @@ def _zstd() -> Any:
     return numcodecs.zstd
 
 
-def encode(values: Array, codec: Codec) -> bytes:
-    """Encode a C-contiguous chunk; the result ends with its crc32c."""
-    return b"".join(encode_chunk(values, codec))
-
-
-def seal(payload: bytes) -> bytes:
-    """Append the crc32c of a payload."""
-    return b"".join(sealed(payload))
-
-
 def encode_chunk(values: Array, codec: Codec) -> Chunk:
-    """Encode a C-contiguous chunk as `encode` does, in pieces: where nothing packs it, no copy."""
+    """Encode a C-contiguous chunk, without a copy where nothing packs it."""
     if codec == "none":
         raw = values.reshape(-1).view(np.uint8)
         raw.flags.writeable = False

@@ -10,7 +10,6 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
@@ -22,13 +21,11 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.lib.stride_tricks import sliding_window_view
 
 from grandbatch.files.locations import is_remote
+from grandbatch.files.verbs import each
 from grandbatch.store.format import StoreSpec
 from grandbatch.store.reading import Array, ArrayReader
 
 Positions = npt.NDArray[np.int64]
-
-_REQUESTS = 16
-"""Chunks on their way at once, where each is a request."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +72,7 @@ class LazyArray(NDArrayOperatorsMixin, ABC):
         self.shape = shape
         self.dtype = np.dtype(dtype)
         self._chunk_size = chunk_size
-        self._at_once = _REQUESTS if is_remote(store) else 1
+        self._far = is_remote(store)
 
     ndim = property(lambda self: len(self.shape))
     size = property(lambda self: math.prod(self.shape))
@@ -104,18 +101,9 @@ class LazyArray(NDArrayOperatorsMixin, ABC):
             read = self._read_chunk(first // size, slice(lo - first, hi - first))
             out[lo - start : hi - start] = read[(slice(None), *rest)]
 
-        self._do_each(read_from, range(start // size * size, stop, size) if n else ())
+        chunks = range(start // size * size, stop, size) if n else ()
+        each(read_from, chunks, far=self._far and len(chunks) > 1)
         return out
-
-    def _do_each(self, read: Callable[[Any], None], chunks: Sequence[Any]) -> None:
-        """Read from some chunks, several at once where each is a request."""
-        if min(self._at_once, len(chunks)) < 2:
-            for chunk in chunks:
-                read(chunk)
-            return
-        with ThreadPoolExecutor(min(self._at_once, len(chunks))) as pool:
-            for _ in pool.map(read, chunks):
-                pass
 
     def _read(self, positions: Positions, rest: tuple[Any, ...]) -> Array:
         """Read given elements of the first axis, each chunk once."""
@@ -129,9 +117,8 @@ class LazyArray(NDArrayOperatorsMixin, ABC):
             read = self._read_chunk(chunk, positions[places] - chunk * self._chunk_size)
             out[places] = read[(slice(None), *rest)]
 
-        self._do_each(
-            read_from, list(zip(wanted.tolist(), np.split(order, first[1:]), strict=False))
-        )
+        parts = zip(wanted.tolist(), np.split(order, first[1:]), strict=False)
+        each(read_from, parts, far=self._far and len(wanted) > 1)
         return out
 
     def _shape_of(self, rest: tuple[Any, ...]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from grandbatch.store import MatrixStore
-from grandbatch.store.codecs import encode, seal
+from grandbatch.store.codecs import encode_chunk, sealed
 from grandbatch.store.file_records import digests_of, file_bytes
 from grandbatch.store.manifest import Manifest
 from grandbatch.values.checksums import crc32c
@@ -48,7 +48,10 @@ def edit_values(store: Path, name: str, edit: Callable[[np.ndarray], object]) ->
     size = spec.chunk_shape[0]
     padded = np.zeros((-(-len(values) // size) * size, *values.shape[1:]), values.dtype)
     padded[: len(values)] = values
-    encoded = [encode(padded[at : at + size], spec.codec) for at in range(0, len(padded), size)]
+    encoded = [
+        b"".join(encode_chunk(padded[at : at + size], spec.codec))
+        for at in range(0, len(padded), size)
+    ]
     for number, chunk in enumerate(encoded):
         (store / spec.file(number)).write_bytes(chunk)
     step = opened.chunk_windows
@@ -63,7 +66,7 @@ def edit_payloads(store: Path, edit: Callable[[bytes], bytes]) -> None:
     path = store / spec.file(0)
     data, at, chunks = path.read_bytes(), 0, []
     for length in digests.length.tolist():
-        chunks.append(seal(edit(data[at : at + length - 4])))
+        chunks.append(b"".join(sealed(edit(data[at : at + length - 4]))))
         at += length
     path.write_bytes(file_bytes(spec, chunks))
     _describe(store, spec.name, chunks)
