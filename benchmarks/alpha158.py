@@ -30,7 +30,7 @@ import numpy as np
 from measuring import Figures, Row, answer, in_turns, metered, options_of, report, run_apart
 
 MEMORY_LIMIT = "1GiB"
-CODECS = ("auto", "none")
+CODECS = ("zstd", "none")
 PIECE = 2**22
 SAMPLE = 20_000
 """Bars that parts are measured on."""
@@ -78,14 +78,12 @@ def parts_of(bars: Any, codec: str, bytes_per_row: float, repeats: float, folder
     """
     from grandbatch.features import ALPHA158, PRICES_AND_VOLUME, compute_rows
     from grandbatch.store.codecs import encode_chunk
-    from grandbatch.store.format import CODECS as STORED
 
     arrays = {name: bars[name].to_numpy(float) for name in PRICES_AND_VOLUME}
     features = partial(compute_rows, ALPHA158, arrays, np.empty(0, np.int64))
     rows = features()[ALPHA158.lookback :]
-    chosen = codec if codec in STORED else "zstd"
     pieces = np.array_split(rows, 8)
-    encoded = [b"".join(encode_chunk(piece, chosen)) for piece in pieces]
+    encoded = [b"".join(encode_chunk(piece, codec)) for piece in pieces]
 
     def hashed() -> None:
         for chunk in encoded:
@@ -93,7 +91,7 @@ def parts_of(bars: Any, codec: str, bytes_per_row: float, repeats: float, folder
 
     def encoding() -> None:
         for piece in pieces:
-            encode_chunk(piece, chosen)
+            encode_chunk(piece, codec)
 
     n_bytes = int(bytes_per_row * len(rows))
     works = (features, encoding, hashed, partial(write, folder / "pages", n_bytes))
