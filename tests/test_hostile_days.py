@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -186,13 +187,46 @@ def test_a_limit_of_file_sizes_takes_one_line(tmp_path):
         assert "ulimit -f" in in_one_line(ran)
 
 
+@pytest.mark.parametrize("megabytes", [600, 700, 1000, 1150])
+@pytest.mark.parametrize("command", ["build", "plan"])
+def test_an_address_space_too_small_for_the_libraries_is_told_before_anything_starts(
+    tmp_path, megabytes, command
+):
+    write_bars(tmp_path / "b.csv", 400)
+    ran = run(
+        command, "strategic", "b.csv", "--store", "s.zarr", folder=tmp_path,
+        preexec_fn=limited(resource.RLIMIT_AS, megabytes * 2**20),
+    )  # fmt: skip
+    said = in_one_line(ran)
+    assert f"the address space is limited to {megabytes * 2**20:,} bytes" in said
+    assert len(ran.stderr.splitlines()) == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["b.csv"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("megabytes", [700, 1000, 1400])
-def test_a_limit_of_address_space_takes_one_line(tmp_path, megabytes):
+def test_an_address_space_too_small_for_the_run_is_told_before_it_and_what_would_fit_fits(tmp_path):
+    write_bars(tmp_path / "b.csv", 20_000)
+
+    def build(kilobytes):
+        limit = limited(resource.RLIMIT_AS, kilobytes * 2**10)
+        arguments = ("build", "strategic", "b.csv", "--store", "s.zarr")
+        return run(*arguments, folder=tmp_path, preexec_fn=limit)
+
+    said = in_one_line(build(1164 * 2**10))
+    while fits := re.search(r"ulimit -v (\d+) would fit", said):
+        assert not (tmp_path / "s.zarr").exists()
+        ran = build(int(fits[1]))
+        said = in_one_line(ran) if ran.returncode else ""
+    assert ran.returncode == 0
+    assert len(gb.MatrixStore.open(tmp_path / "s.zarr")) > 500
+
+
+@pytest.mark.slow
+def test_a_limit_of_address_space_takes_one_line(tmp_path):
     write_bars(tmp_path / "b.csv", 20_000)
     ran = run(
         "build", "strategic", "b.csv", "--store", "s.zarr", folder=tmp_path,
-        preexec_fn=limited(resource.RLIMIT_AS, megabytes * 2**20),
+        preexec_fn=limited(resource.RLIMIT_AS, 1400 * 2**20),
     )  # fmt: skip
     if ran.returncode and not ran.stderr.endswith(b"thread-local data: ABORT\n"):  # of libc itself
         in_one_line(ran)

@@ -259,4 +259,4 @@ class BuildPlan:
             plan = replace(self, partition_bars=smaller, workers=1)
             if plan.projected_bytes(1) <= limit.limit_bytes:
                 return f"--partition-bars {smaller} would fit"
-        return f"--memory-limit {-(-needed // 2**20)}MiB would fit"
+        return limit.remedy(needed)

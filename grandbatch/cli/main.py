@@ -19,6 +19,7 @@ from grandbatch.cli.output import explain
 from grandbatch.cli.running.commands import CommandGroup
 from grandbatch.cli.settings import FILE_VARIABLE
 from grandbatch.errors import GrandbatchError
+from grandbatch.memory.limits import check_address_space
 from grandbatch.values.texts import printable
 from grandbatch.version import __version__
 
@@ -77,6 +78,7 @@ def _options(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
+    check_address_space()
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_is_asked_for)
     handler.setFormatter(_Plain("%(message)s"))
@@ -110,7 +112,7 @@ def main() -> None:
         code = _fail(explain(error), 1)
         if error.filename is None:
             _drop_output()
-    except (MemoryError, RuntimeError, ImportError) as error:
+    except (MemoryError, RuntimeError, ImportError, SystemError) as error:
         if not _is_memory(error):
             raise
         code = _fail(
@@ -135,7 +137,10 @@ def _drop_output() -> None:
 
 def _is_memory(error: BaseException) -> bool:
     """Whether memory ran out: some packages say so in words only."""
-    said = ("allocate memory", "not enough memory", "can't start new thread", "bad_alloc")
+    said = (
+        "allocate memory", "not enough memory", "can't start new thread", "bad_alloc",
+        "failed to map segment", "without setting an exception",
+    )  # fmt: skip
     return isinstance(error, MemoryError) or any(one in str(error) for one in said)
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import psutil
 
+from grandbatch.errors import MemoryLimitError
 from grandbatch.files.system import soft_limit
+from grandbatch.memory.costs import BASE_BYTES, MAPPED_BYTES
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 2**60
@@ -22,6 +24,12 @@ class MemoryLimit:
 
     limit_bytes: int
     source: str
+
+    def remedy(self, needed: int) -> str:
+        """Say how to give a run the memory it needs, in bytes."""
+        if self.source == "RLIMIT_AS":
+            return f"ulimit -v {-(-(needed + MAPPED_BYTES) // 2**10)} would fit"
+        return f"--memory-limit {-(-needed // 2**20)}MiB would fit"
 
 
 @dataclass(frozen=True)
@@ -64,15 +72,30 @@ def read_ceilings(setting_bytes: int | None = None) -> list[Ceiling]:
     return ceilings
 
 
+def check_address_space() -> None:
+    """Raise MemoryLimitError where the address space is too small for the libraries alone.
+
+    Past that limit some of them can't raise: they end the process in the middle of its work.
+    """
+    soft = soft_limit("RLIMIT_AS")
+    needed = BASE_BYTES + MAPPED_BYTES
+    if soft is not None and soft < needed:
+        raise MemoryLimitError(
+            f"the address space is limited to {soft:,} bytes (ulimit -v), and the interpreter and "
+            f"libraries alone take {needed:,}; ulimit -v {needed // 2**10} would do for a small run"
+        )
+
+
 def _resource_ceilings() -> list[Ceiling]:
     """Limits on this process's address space and data; past them malloc fails."""
     found = []
-    for name, field in (("RLIMIT_AS", "vms"), ("RLIMIT_DATA", "data")):
+    for name, field, mapped in (("RLIMIT_AS", "vms", MAPPED_BYTES), ("RLIMIT_DATA", "data", 0)):
         soft = soft_limit(name)
         if soft is not None:
             # what counts as data only Linux tells
             used = getattr(psutil.Process().memory_info(), field, 0)
-            found.append(Ceiling(MemoryLimit(soft, name), max(0, soft - used)))
+            limit = MemoryLimit(max(0, soft - mapped), name)
+            found.append(Ceiling(limit, max(0, soft - used)))
     return found
 
 

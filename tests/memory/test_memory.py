@@ -30,6 +30,7 @@ from grandbatch.memory import (
     process_tree_bytes,
     read_usage,
 )
+from grandbatch.memory.costs import MAPPED_BYTES
 from grandbatch.memory.monitor import next_level
 from grandbatch.memory.usage import device_memory, forget_peak
 from grandbatch.training.sizing import BatchSizer
@@ -55,6 +56,17 @@ def test_a_resource_limit_below_the_ram_wins():
     assert f"limit_bytes={2**31}" in out.stdout
     assert "RLIMIT_DATA" in out.stdout
     assert resource.getrlimit(resource.RLIMIT_DATA)[0] != 2**31
+
+
+def test_of_a_limit_on_the_address_space_a_run_may_hold_what_no_library_only_maps():
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31));"
+        "from grandbatch.memory import memory_limit; found = memory_limit();"
+        "print(found.limit_bytes, found.source, found.remedy(2**30))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    kilobytes = (2**30 + MAPPED_BYTES) // 2**10
+    assert out.stdout == f"{2**31 - MAPPED_BYTES} RLIMIT_AS ulimit -v {kilobytes} would fit\n"
 
 
 def alone(code):

@@ -154,7 +154,7 @@ class ReadingPlan:
             f"reading the bars needs {needed:,} bytes and may use {limit.limit_bytes:,} "
             f"({limit.source}): {self.base_bytes:,} for the interpreter and libraries + "
             f"{self.held_bytes:,} held + {size:,} for one task; "
-            f"--memory-limit {-(-needed // 2**20)}MiB would fit"
+            f"{limit.remedy(needed)}"
         )
 
     @property

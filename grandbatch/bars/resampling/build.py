@@ -216,6 +216,6 @@ def _admitted(schedule: Schedule, finer: Bars, limit: MemoryLimit) -> Schedule:
             f"gathering bars needs {BASE_BYTES + task:,} bytes and may use "
             f"{limit.limit_bytes:,} ({limit.source}): {BASE_BYTES:,} for the interpreter and "
             f"libraries + {task:,} for one task; "
-            f"--memory-limit {-(-(BASE_BYTES + task) // 2**20)}MiB would fit"
+            f"{limit.remedy(BASE_BYTES + task)}"
         )
     return schedule.limited_to(room // task)
