@@ -16,7 +16,8 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch.errors import GrandbatchError, KernelError, UsageError
-from grandbatch.memory.costs import BASE_BYTES, MAPPED_BYTES
+from grandbatch.memory.costs import BASE_BYTES
+from grandbatch.memory.limits import mapped_bytes
 from grandbatch.values.texts import printable, strict_json
 
 COMMAND = [sys.executable, "-m", "grandbatch"]
@@ -213,7 +214,7 @@ def test_an_address_space_too_small_for_the_run_is_told_before_it_and_what_would
         arguments = ("build", "strategic", "b.csv", "--store", "s.zarr")
         return run(*arguments, folder=tmp_path, preexec_fn=limit)
 
-    said = in_one_line(build((BASE_BYTES + MAPPED_BYTES) // 2**10 + 4096))
+    said = in_one_line(build((BASE_BYTES + mapped_bytes()) // 2**10 + 4096))
     while fits := re.search(r"ulimit -v (\d+) would fit", said):
         assert not (tmp_path / "s.zarr").exists()
         ran = build(int(fits[1]))

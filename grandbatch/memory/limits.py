@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 
 from grandbatch.errors import MemoryLimitError
-from grandbatch.files.system import soft_limit
-from grandbatch.memory.costs import BASE_BYTES, MAPPED_BYTES
+from grandbatch.files.system import available_cores, soft_limit
+from grandbatch.memory.costs import BASE_BYTES, MAPPED_BYTES, MAPPED_CORE_BYTES
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 2**60
@@ -28,7 +28,7 @@ class MemoryLimit:
     def remedy(self, needed: int) -> str:
         """Say how to give a run the memory it needs, in bytes."""
         if self.source == "RLIMIT_AS":
-            return f"ulimit -v {-(-(needed + MAPPED_BYTES) // 2**10)} would fit"
+            return f"ulimit -v {-(-(needed + mapped_bytes()) // 2**10)} would fit"
         return f"--memory-limit {-(-needed // 2**20)}MiB would fit"
 
 
@@ -72,13 +72,18 @@ def read_ceilings(setting_bytes: int | None = None) -> list[Ceiling]:
     return ceilings
 
 
+def mapped_bytes() -> int:
+    """Address space on this machine that a process takes and no memory stands behind."""
+    return MAPPED_BYTES + MAPPED_CORE_BYTES * min(64, available_cores())
+
+
 def check_address_space() -> None:
     """Raise MemoryLimitError where the address space is too small for the libraries alone.
 
     Past that limit some of them can't raise: they end the process in the middle of its work.
     """
     soft = soft_limit("RLIMIT_AS")
-    needed = BASE_BYTES + MAPPED_BYTES
+    needed = BASE_BYTES + mapped_bytes()
     if soft is not None and soft < needed:
         raise MemoryLimitError(
             f"the address space is limited to {soft:,} bytes (ulimit -v), and the interpreter and "
@@ -89,7 +94,7 @@ def check_address_space() -> None:
 def _resource_ceilings() -> list[Ceiling]:
     """Limits on this process's address space and data; past them malloc fails."""
     found = []
-    for name, field, mapped in (("RLIMIT_AS", "vms", MAPPED_BYTES), ("RLIMIT_DATA", "data", 0)):
+    for name, field, mapped in (("RLIMIT_AS", "vms", mapped_bytes()), ("RLIMIT_DATA", "data", 0)):
         soft = soft_limit(name)
         if soft is not None:
             # what counts as data only Linux tells

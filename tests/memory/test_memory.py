@@ -30,7 +30,7 @@ from grandbatch.memory import (
     process_tree_bytes,
     read_usage,
 )
-from grandbatch.memory.costs import MAPPED_BYTES
+from grandbatch.memory.limits import mapped_bytes
 from grandbatch.memory.monitor import next_level
 from grandbatch.memory.usage import device_memory, forget_peak
 from grandbatch.training.sizing import BatchSizer
@@ -65,8 +65,8 @@ def test_of_a_limit_on_the_address_space_a_run_may_hold_what_no_library_only_map
         "print(found.limit_bytes, found.source, found.remedy(2**30))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    kilobytes = (2**30 + MAPPED_BYTES) // 2**10
-    assert out.stdout == f"{2**31 - MAPPED_BYTES} RLIMIT_AS ulimit -v {kilobytes} would fit\n"
+    kilobytes = (2**30 + mapped_bytes()) // 2**10
+    assert out.stdout == f"{2**31 - mapped_bytes()} RLIMIT_AS ulimit -v {kilobytes} would fit\n"
 
 
 def alone(code):
