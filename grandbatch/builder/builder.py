@@ -49,9 +49,11 @@ from grandbatch.store.publish import (
     clean_staging,
     finish_replacement,
     has_leftovers,
+    keep_folders,
     publish,
     replace_by_staged,
     staging_folder,
+    take_folders,
 )
 from grandbatch.store.reader import MatrixStore
 from grandbatch.store.staging import Staging
@@ -251,7 +253,10 @@ class _Held:
             return Staging(folder, plan.spec, durable, path, fence, keeps)
         folder.mkdir(parents=True, exist_ok=True)
         remove_temporaries(folder)
-        return Staging(folder, plan.spec, self.options.durable)
+        staging = Staging(folder, plan.spec, self.options.durable)
+        if keeps and not staging.store.exists():
+            take_folders(path, staging.store, plan.spec)
+        return staging
 
     def publish(self, staging: Staging, manifest: Manifest) -> None:
         """Make what is staged the store, in one step."""
@@ -320,6 +325,8 @@ def _build_locked(
     cuts = cuts_of(bars, plan.segments, plan.stretches)
     remember_cuts(staging, request.settings, bars, cuts)
     held.publish(staging, _finish(staging, attributes, labelled, schedule))
+    if extension is not None:
+        keep_folders(request.path)
     clean_staging(request.path)
     tell_notes(request.path, attributes)
     return BuildResult(MatrixStore.open(request.path), False, resumed, kept)

@@ -6,7 +6,8 @@ where that holds for all that its windows read, lookback included. It is linked 
 folder, or stays where it is in an object store. It is checked by the sha256 in the older store's
 manifest, unless it stands as it was published, and gets its record as if written just now.
 So is a chunk of the per-window arrays,
-where it holds for the bars ahead of its windows, too; but rows may have other numbers.
+where it holds for the bars ahead of its windows, too; but rows may have other numbers. Of one where
+it holds for the first windows only, their values are read, and the others computed.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Taken:
 
     files: set[int]
     labels: dict[int, KeptLabels]
-    """Chunks of the per-window arrays that may, by their numbers."""
+    """Chunks of the per-window arrays that may, or begin so, by their numbers."""
     corrected: Corrected | None
     """Bars of the older store that differ now; None where that isn't known."""
 
@@ -123,7 +124,7 @@ def keep_files(
     refuse_changed(extension.grown)
     old = extension.store
     changed, obstacle = _changed_rows(extension, bars)
-    same, same_labels = set[int](), set[int]()
+    same, same_labels = set[int](), dict[int, int]()
     if changed is not None:
         same, same_labels, obstacle = _same_files(extension, bars, plan, changed)
     manifest, unchanged = Manifest.read(old.path), unchanged_files(old)
@@ -167,14 +168,15 @@ def _changed_rows(extension: Extension, bars: Bars) -> tuple[npt.NDArray[np.int6
 
 def _same_files(
     extension: Extension, bars: Bars, plan: BuildPlan, changed: npt.NDArray[np.int64]
-) -> tuple[set[int], set[int], str]:
+) -> tuple[set[int], dict[int, int], str]:
     """Find the files whose windows read the same bars as those of the older store.
 
     Returns
     -------
     same : set of int
-    same_labels : set of int
-        Chunks of the per-window arrays that say the same, but for the numbers of rows.
+    same_labels : dict of int to int
+        Chunks of the per-window arrays that say the same, but for the numbers of rows, of how many
+        windows from their first on.
     obstacle : str
         Why there are none, where there are none.
     """
@@ -184,7 +186,7 @@ def _same_files(
     if spec.block_rows != old.spec.block_rows:
         return (
             set(),
-            set(),
+            {},
             (
                 f"a chunk now needs blocks of {spec.block_rows:,} rows "
                 f"instead of {old.spec.block_rows:,}"
@@ -193,14 +195,15 @@ def _same_files(
     try:
         old_grid = plan.settings.grid(*_cut_of(before, bars, plan))
     except DamagedBarsError as error:
-        return set(), set(), str(error)
+        return set(), {}, str(error)
     per_file = spec.data.shard_chunks * spec.chunk_windows
     n = min(spec.n_windows, old.spec.n_windows)
     if spec.n_windows != old.spec.n_windows:
         n = n // per_file * per_file
     same: set[int] = set()
     per_label = spec.label_chunk_windows
-    others = np.zeros(n // per_label + 1, np.int64)
+    label_begins = np.arange(n // per_label + 1) * per_label
+    label_stops = np.minimum(label_begins + per_label, n)
     ahead = max(1, longest_horizon(plan.settings.targets))
     step = max(1, _BLOCK_WINDOWS // per_file) * per_file
     grids = (before, old_grid), (bars, plan.grid)
@@ -212,10 +215,12 @@ def _same_files(
         are_same, say_same = _same_windows(windows, *grids, changed, ahead)
         counts = np.add.reduceat(~are_same, np.arange(0, len(are_same), per_file))
         same.update((first // per_file + np.flatnonzero(counts == 0)).tolist())
-        others += np.bincount((first + np.flatnonzero(~say_same)) // per_label, None, len(others))
-    if per_label != old.spec.label_chunk_windows:
-        others += 1
-    same_labels = set(np.flatnonzero(others[:-1] == 0).tolist())
+        others = first + np.flatnonzero(~say_same)
+        np.minimum.at(label_stops, others // per_label, others)
+    same_labels: dict[int, int] = {}
+    if per_label == old.spec.label_chunk_windows:
+        counts = (label_stops - label_begins).tolist()
+        same_labels = {n: count for n, count in enumerate(counts) if count >= spec.chunk_windows}
     return same, same_labels, "no file of chunks is full before the first window that changes"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +15,9 @@ from grandbatch.bars import Bars
 from grandbatch.builder.plan import LABEL_READ_ROWS, BuildPlan
 from grandbatch.features.inputs import inputs_of
 from grandbatch.grid import ChunkRuns, RunColumns
-from grandbatch.store.file_records import is_whole
-from grandbatch.store.format import StoreSpec
+from grandbatch.store.codecs import decode_into
+from grandbatch.store.file_records import is_whole, read_file
+from grandbatch.store.format import CRC_BYTES, StoreSpec
 from grandbatch.store.manifest import ChunkDigests, Manifest
 from grandbatch.store.reader import MatrixStore
 from grandbatch.store.staging import Staging
@@ -33,8 +34,13 @@ _SKIPPED_ROWS = 16_384
 
 @dataclass(frozen=True, eq=False)
 class KeptLabels:
-    """One chunk of the per-window arrays of an older store that stays, but for numbers of rows."""
+    """One chunk of the per-window arrays of an older store that stays, but for numbers of rows.
 
+    Or the beginning of it.
+    """
+
+    n_windows: int
+    """How many windows stay, from its first on."""
     store: Path
     digests: Mapping[str, ChunkDigests]
     """Of the chunk, by the array's name."""
@@ -52,6 +58,8 @@ class LabelJob:
     targets: tuple[Target, ...]
     staging: Staging
     kept: KeptLabels | None = None
+    rest: ChunkRuns | None = None
+    """Of the chunks of windows behind those that stay; None where all do."""
 
 
 def label_jobs(
@@ -61,32 +69,47 @@ def label_jobs(
     spec = plan.spec
     per_label = -(-spec.label_chunk_windows // spec.chunk_windows)
     for number, first in enumerate(range(0, spec.n_chunks, per_label)):
+        stop = min(first + per_label, spec.n_chunks)
+        of_older = kept.get(number)
+        rest = None
+        if of_older is not None and of_older.n_windows < spec.label_chunk_windows:
+            begin = min(first + of_older.n_windows // spec.chunk_windows, stop - 1)
+            rest = plan.grid.runs_of(begin, stop)
         yield LabelJob(
             number,
-            plan.grid.runs_of(first, min(first + per_label, spec.n_chunks)),
+            plan.grid.runs_of(first, stop),
             bars,
             plan.settings.targets,
             staging,
-            kept.get(number),
+            of_older,
+            rest,
         )
 
 
 def write_label_chunk(job: LabelJob) -> dict[str, ChunkDigests]:
     """Write one chunk of every per-window array; return its digests by the array's name."""
-    if job.kept is not None and _take_over(job, job.kept):
-        rows = {"first_row": _first_rows(job.staging.spec, job.chunks)}
-        return {**job.kept.digests, **job.staging.write_labels(job.number, rows)}
-    labels = window_labels(job.staging.spec, job.chunks, job.bars, job.targets)
+    spec, kept = job.staging.spec, job.kept
+    if kept is not None and job.rest is None and _take_over(job, kept):
+        rows = {"first_row": _first_rows(spec, job.chunks)}
+        return {**kept.digests, **job.staging.write_labels(job.number, rows)}
+    labels = None
+    if kept is not None and job.rest is not None:
+        labels = _continued(job, kept, job.rest)
+    if labels is None:
+        labels = window_labels(spec, job.chunks, job.bars, job.targets)
     return job.staging.write_labels(job.number, labels)
 
 
 def kept_labels(
-    old: MatrixStore, numbers: Iterable[int], manifest: Manifest, unchanged: set[str]
+    old: MatrixStore, n_kept: Mapping[int, int], manifest: Manifest, unchanged: set[str]
 ) -> dict[int, KeptLabels]:
-    """Describe chunks of a store's per-window arrays that stay, by their numbers."""
+    """Describe chunks of a store's per-window arrays that stay, by their numbers.
+
+    Of each it is given how many windows do, from its first on.
+    """
     per_chunk = -(-old.spec.label_chunk_windows // old.spec.chunk_windows)
     kept = {}
-    for number in numbers:
+    for number, n_windows in n_kept.items():
         names, digests = set(), {}
         for array in old.spec.labels:
             names.add(array.file(number))
@@ -97,7 +120,7 @@ def kept_labels(
                 found.sha256[number : number + 1],
                 found.part_crc32c[number * per_chunk : (number + 1) * per_chunk],
             )
-        kept[number] = KeptLabels(old.path, digests, frozenset(names & unchanged))
+        kept[number] = KeptLabels(n_windows, old.path, digests, frozenset(names & unchanged))
     return kept
 
 
@@ -116,6 +139,28 @@ def _take_over(job: LabelJob, kept: KeptLabels) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _continued(job: LabelJob, kept: KeptLabels, rest: ChunkRuns) -> LabelArrays | None:
+    """Put the values of the rest behind those that stay; None if the older store's are damaged."""
+    spec, n_windows = job.staging.spec, rest.windows[0] - job.chunks.windows[0]
+    before: LabelArrays = {"first_row": _first_rows(spec, job.chunks)[:n_windows]}
+    for array in spec.labels:
+        if array.name == "first_row":
+            continue
+        digests = kept.digests[array.name]
+        path, known = kept.store / array.file(job.number), (digests.length, digests.sha256)
+        try:
+            data = read_file(path, array, job.number, *known)
+        except FileNotFoundError:
+            data = None
+        if data is None:
+            return None
+        chunk = np.empty(array.chunk_shape, array.dtype)
+        decode_into(memoryview(data)[:-CRC_BYTES], array.codec, chunk)
+        before[array.name] = chunk[:n_windows]
+    behind = window_labels(spec, rest, job.bars, job.targets)
+    return {name: np.concatenate([of, behind[name]]) for name, of in before.items()}
 
 
 def _first_rows(spec: StoreSpec, chunks: ChunkRuns) -> Int64:

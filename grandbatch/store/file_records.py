@@ -151,19 +151,30 @@ def is_whole(
     OSError
         If it can't be read.
     """
+    return read_file(path, spec, number, length, sha256) is not None
+
+
+def read_file(
+    path: Path,
+    spec: ArraySpec,
+    number: int,
+    length: npt.NDArray[np.uint32],
+    sha256: npt.NDArray[np.uint8],
+) -> bytes | None:
+    """Read a file that is whole, as `is_whole` says; None where it isn't."""
     expected_bytes = int(length.sum(dtype=np.int64)) + spec.index_bytes
     try:
         data = read_location(path, expected_bytes)
     except OSError as error:
         if error.errno == errno.EOVERFLOW:
-            return False
+            return None
         raise
     ends = np.cumsum(length.astype(np.int64))
     chunks = [data[end - n : end] for end, n in zip(ends, length, strict=True)]
     expected = min(spec.shard_chunks, spec.n_chunks - number * spec.shard_chunks)
     if len(chunks) != expected or data != file_bytes(spec, chunks):
-        return False
-    return np.array_equal(digests_of(chunks)["sha256"], sha256)
+        return None
+    return data if np.array_equal(digests_of(chunks)["sha256"], sha256) else None
 
 
 def join_digests(parts: Sequence[ChunkDigests]) -> ChunkDigests:

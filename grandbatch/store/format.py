@@ -21,9 +21,9 @@ CRC_BYTES = 4
 
 MANIFEST_NAME = "manifest.json"
 LABEL_CHUNK_WINDOWS = 65_536
+DATA_NAMES = "matrices", "features"
 ARRAY_NAMES = (
-    "matrices", "features", "end_time", "symbol", "close_price", "next_return", "first_row",
-    "start", "targets",
+    *DATA_NAMES, "end_time", "symbol", "close_price", "next_return", "first_row", "start", "targets"
 )  # fmt: skip
 """Of all arrays that a store of any settings may have."""
 NEXT_RETURN_VERSION = 2

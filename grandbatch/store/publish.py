@@ -20,11 +20,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from grandbatch.errors import StoreBusyError, StoreError
@@ -44,7 +45,7 @@ from grandbatch.files.verbs import (
     sizes_below,
 )
 from grandbatch.files.whole import sync_tree, write_whole
-from grandbatch.store.format import MANIFEST_NAME
+from grandbatch.store.format import ARRAY_NAMES, DATA_NAMES, MANIFEST_NAME, StoreSpec
 from grandbatch.store.manifest import Manifest
 from grandbatch.store.metadata import checked_metadata, read_attributes, spec_of
 from grandbatch.values.texts import read_json
@@ -54,6 +55,10 @@ WORK_MARK = "mark"
 """In the work folder of a store in an object store: put first and removed last."""
 
 _MAX_NOTE_BYTES = 2**16
+
+_FOLDER_OF_A_STORE = re.compile(
+    rf"({'|'.join(ARRAY_NAMES)})(/c)?|({'|'.join(DATA_NAMES)})/c/[0-9]+(/0)?"
+)
 
 _log = logging.getLogger("grandbatch")
 
@@ -263,6 +268,56 @@ def clean_staging(store: Path, *, keep: Path | None = None) -> None:
         work.rmdir()
 
 
+def keep_folders(store: Path) -> None:
+    """Keep the folders of a store that was replaced just now, without a file in them.
+
+    The store that comes next takes them: to remove hundreds of folders, and to make them, takes
+    longer than to link the files in them. The caller holds the lock.
+    """
+    retired, kept = _retired(store), _kept_folders(store)
+    if is_remote(store) or not retired.exists():
+        return
+    with suppress(OSError):  # what can't be kept goes as all that is left does
+        shutil.rmtree(kept, ignore_errors=True)
+        below = [""]
+        for folder in below:
+            with os.scandir(retired / folder) as entries:
+                for entry in entries:
+                    name = f"{folder}/{entry.name}" if folder else entry.name
+                    if not entry.is_dir(follow_symlinks=False):
+                        os.unlink(entry.path)  # noqa: PTH108 (a path each would take longer)
+                    elif _FOLDER_OF_A_STORE.fullmatch(name):
+                        below.append(name)
+                    else:
+                        shutil.rmtree(entry.path)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        retired.rename(kept)
+
+
+def take_folders(store: Path, staged: Path, spec: StoreSpec) -> None:
+    """Begin a store with the folders that were kept, if it has no other; else they go.
+
+    Parameters
+    ----------
+    store, staged : Path
+        Where the store is to be, and where it is written first: nothing is there yet.
+    spec : StoreSpec
+        Of the store: a folder of a file that it has not is not taken.
+    """
+    kept = _kept_folders(store)
+    with suppress(OSError):
+        numbered = {array.name: range(0) for array in spec.labels}
+        numbered[spec.data.name] = range(spec.data.n_files)
+        if {found.name for found in kept.iterdir()} <= numbered.keys() and all(
+            int(found.name) in numbers
+            for name, numbers in numbered.items()
+            for found in (kept / name / "c").iterdir()
+        ):
+            kept.rename(staged)
+            return
+    shutil.rmtree(kept, ignore_errors=True)
+
+
 def begin_at_url(store: Path, *, aside: bool) -> None:
     """Mark a place in an object store as being written: what has no manifest there is ours.
 
@@ -281,6 +336,10 @@ def records_folder(store: Path, fingerprint: str) -> Path:
     """
     folder = beside(store) / "builds" / f"{store.name}.records"
     return folder / fingerprint[:16] if is_in_objects(store) else folder
+
+
+def _kept_folders(store: Path) -> Path:
+    return beside(store) / "builds" / f"{store.name}.folders"
 
 
 def _work_folder(store: Path) -> Path:
