@@ -10,12 +10,9 @@ from __future__ import annotations
 import errno
 import re
 import secrets
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,13 +24,7 @@ from grandbatch.files.locations import is_remote
 from grandbatch.files.objects import Patience
 from grandbatch.files.verbs import copy_file, each, not_here, objects_of, see, sizes_below
 from grandbatch.files.whole import TEMPORARY_SUFFIX, remove_files, write_whole
-from grandbatch.store.codecs import (
-    BLOSC_LEVEL,
-    BLOSC_TYPESIZE,
-    ZSTD_LEVEL,
-    Chunk,
-    encode_chunk,
-)
+from grandbatch.store.codecs import Chunk, encode_chunk
 from grandbatch.store.file_records import (
     FileRecord,
     chunk_digests,
@@ -41,8 +32,9 @@ from grandbatch.store.file_records import (
     is_whole,
     read_record,
 )
-from grandbatch.store.format import ARRAY_NAMES, MANIFEST_NAME, ArraySpec, Codec, StoreSpec
+from grandbatch.store.format import ARRAY_NAMES, MANIFEST_NAME, ArraySpec, StoreSpec
 from grandbatch.store.manifest import ChunkDigests, Manifest, sha256_hex
+from grandbatch.store.metadata import metadata_documents
 from grandbatch.store.publish import records_folder
 from grandbatch.values.checksums import crc32c_of_each
 
@@ -246,43 +238,17 @@ class Staging:
             raise not_here(path, f"can't be read ({error.strerror})") from None
 
     def write_metadata(self, attributes: dict[str, Any]) -> dict[str, str]:
-        """Write every `zarr.json` with zarr itself; return the sha256 of each by its path."""
-        if is_remote(self.store):
-            with TemporaryDirectory(prefix="grandbatch-") as folder:
-                here = Staging(Path(folder), self.spec, durable=False)
-                digests = here.write_metadata(attributes)
-                each(partial(self._put_from, here.store), digests, far=True)
-            return digests
-        import zarr
+        """Write every `zarr.json`; return the sha256 of each by its path."""
+        documents = metadata_documents(self.spec, attributes)
+        if not is_remote(self.store):
+            left = "zarr.json", MANIFEST_NAME  # by a build that was cut off, as half-written files
+            remove_files(self.store, lambda name: name.endswith((TEMPORARY_SUFFIX, *left)))
 
-        left = "zarr.json", MANIFEST_NAME  # by a build that was cut off, as half-written files are
-        remove_files(self.store, lambda name: name.endswith((TEMPORARY_SUFFIX, *left)))
-        group = zarr.create_group(self.store, zarr_format=3, attributes={"grandbatch": attributes})
-        for array in self.spec.arrays:
-            chunk = array.chunk_shape
-            shard = (array.shard_chunks * chunk[0], *chunk[1:]) if array.shard_chunks > 1 else None
-            group.create_array(
-                array.name,
-                shape=array.shape,
-                dtype=array.dtype,
-                chunks=chunk,
-                shards=shard,
-                filters=None,
-                compressors=_zarr_codecs(array.codec),
-                fill_value=array.fill_value,
-                dimension_names=array.dimension_names,
-                attributes=array.attributes,
-                config={"write_empty_chunks": True},
-            )
-        with warnings.catch_warnings():
-            # that other implementations of Zarr v3 may not read it: they don't need it
-            warnings.filterwarnings("ignore", message="Consolidated metadata")
-            zarr.consolidate_metadata(self.store)
-        names = ["zarr.json", *(f"{array.name}/zarr.json" for array in self.spec.arrays)]
-        return {name: sha256_hex((self.store / name).read_bytes()) for name in names}
+        def write(name: str) -> None:
+            self._write(self.store / name, documents[name])
 
-    def _put_from(self, folder: Path, name: str) -> None:
-        self._write(self.store / name, (folder / name).read_bytes())
+        each(write, documents, far=is_remote(self.store))
+        return {name: sha256_hex(document) for name, document in documents.items()}
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest, the last file of a store: at a URL it publishes the store.
@@ -339,18 +305,3 @@ def _link(source: Path, path: Path) -> None:
         finally:
             # it is still there, too, where both were links to the same file: rename does nothing
             aside.unlink(missing_ok=True)
-
-
-def _zarr_codecs(codec: Codec) -> list[Any]:
-    from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-
-    compressors: dict[Codec, list[Any]] = {
-        "none": [],
-        "lz4": [
-            BloscCodec(
-                cname="lz4", clevel=BLOSC_LEVEL, shuffle="noshuffle", typesize=BLOSC_TYPESIZE
-            )
-        ],
-        "zstd": [ZstdCodec(level=ZSTD_LEVEL)],
-    }
-    return [*compressors[codec], Crc32cCodec()]
