@@ -214,13 +214,13 @@ def cluster(address: str, folder: Path) -> dict[str, Any]:
 
 
 def _unreachable(schedule: Any, folder: Path) -> dict[str, str]:
-    from grandbatch.builder.workers import sign_at_url
+    from grandbatch.builder.workers import signs_at_urls
     from grandbatch.scheduling import problems_of
 
     own = folder / f".grandbatch-doctor-{secrets.token_hex(4)}"
     try:
-        with sign_at_url(own, folder) as reach:
-            found = schedule.run_on_workers(problems_of, [reach])
+        with signs_at_urls([own], folder) as reaches:
+            found = schedule.run_on_workers(problems_of, reaches)
     except OSError:
         return {}  # from here nobody reaches it, which is told
     return {address: ", ".join(told) for address, told in sorted(found.items()) if told}

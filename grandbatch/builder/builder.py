@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -34,7 +35,7 @@ from grandbatch.builder.workers import prepare_workers
 from grandbatch.errors import UsageError
 from grandbatch.files.leases import Lease
 from grandbatch.files.locations import is_remote
-from grandbatch.files.verbs import is_in_objects
+from grandbatch.files.verbs import both, is_in_objects
 from grandbatch.files.whole import remove_temporaries, room_for
 from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.memory.allocator import kept_memory
@@ -44,6 +45,7 @@ from grandbatch.store.format import FORMAT, NEXT_RETURN_VERSION
 from grandbatch.store.manifest import ChunkDigests, Manifest
 from grandbatch.store.notes import tell_notes
 from grandbatch.store.publish import (
+    Listing,
     begin_at_url,
     builder_lock,
     clean_staging,
@@ -258,19 +260,21 @@ class _Held:
             take_folders(path, staging.store, plan.spec)
         return staging
 
-    def publish(self, staging: Staging, manifest: Manifest) -> None:
-        """Make what is staged the store, in one step."""
+    def publish(self, staging: Staging, manifest: Manifest, there: Listing) -> None:
+        """Make what is staged the store, in one step; `there` is what was seen at its URL."""
         if self.lease is not None:
             self.lease.renew()
             staging.write_manifest(manifest)
             if staging.aside:
-                replace_by_staged(staging.store, self.request.path, self.lease.renew)
-            staging.remove_others()
-            remember_files(staging)
+                there = replace_by_staged(staging.store, self.request.path, self.lease.renew)
+            both(
+                partial(staging.remove_others, there),
+                partial(remember_files, staging, manifest, there),
+            )
             keep_records(staging, self.request.path)
             return
         staging.write_manifest(manifest)
-        remember_files(staging)
+        remember_files(staging, manifest, there)
         publish(staging.store, self.request.path, durable=self.options.durable)
         keep_records(staging, self.request.path)
 
@@ -324,7 +328,7 @@ def _build_locked(
     attributes = _attributes(request, bars, plan, fingerprint, before)
     cuts = cuts_of(bars, plan.segments, plan.stretches)
     remember_cuts(staging, request.settings, bars, cuts)
-    held.publish(staging, _finish(staging, attributes, labelled, schedule))
+    held.publish(staging, *_finish(staging, attributes, labelled, schedule))
     if extension is not None:
         keep_folders(request.path)
     clean_staging(request.path)
@@ -337,19 +341,19 @@ def _finish(
     attributes: dict[str, Any],
     labelled: Sequence[dict[str, ChunkDigests]],
     schedule: Schedule,
-) -> Manifest:
-    """Write the metadata; return the manifest. `labelled` are the per-window arrays' digests."""
+) -> tuple[Manifest, Listing]:
+    """Write the metadata; return the manifest, and files seen. `labelled`: digests of labels."""
     arrays = {
         array.name: join_digests([digests[array.name] for digests in labelled])
         for array in staging.spec.labels
     }
     arrays[staging.spec.data.name], stats = join_records(staging, schedule)
-    staging.check_files(arrays)
+    there = staging.check_files(arrays)
     names = attributes["feature_names"]
     attributes["feature_stats"] = {
         name: {key: values[f] for key, values in stats.items()} for f, name in enumerate(names)
     }
-    return Manifest(arrays, staging.write_metadata(attributes))
+    return Manifest(arrays, staging.write_metadata(attributes)), there
 
 
 def _attributes(

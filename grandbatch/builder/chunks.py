@@ -89,8 +89,7 @@ def write_files(staging: Staging, jobs: Sequence[FileJob], features: FeatureRows
     for job in jobs:
         encoded = list(_encode_chunks(spec, job.chunks.columns, features))
         record = file_record(spec, job, chunk_digests(encoded), features)
-        staging.write_file(spec.data, job.number, encoded)
-        staging.write_record(record)
+        staging.write_recorded(record, encoded)
     return sum(len(job.chunks) for job in jobs)
 
 

@@ -33,6 +33,8 @@ from grandbatch.builder.labels import KeptLabels, kept_labels
 from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.reuse import Extension
 from grandbatch.errors import DamagedBarsError, DamagedStoreError
+from grandbatch.files.locations import is_remote
+from grandbatch.files.verbs import each
 from grandbatch.grid import Grid, Segments, Stretches
 from grandbatch.scheduling import Schedule
 from grandbatch.store.file_records import is_whole
@@ -336,20 +338,21 @@ def _moved_symbol(old: MatrixStore, bars: Bars, plan: BuildPlan) -> str | None:
 
 def keep_some(job: KeepJob) -> Kept:
     """Stage files that stay as they are, with their records as they were kept."""
-    kept: list[int] = []
-    damaged = []
-    without = []
-    for number, digests in job.digests.items():
+
+    def keep(number: int) -> tuple[bool, bool]:
+        digests = job.digests[number]
         try:
             whole = _take_whole(job, number, digests)
         except (DamagedStoreError, FileNotFoundError):
             whole = False
-        if not whole:
-            damaged.append(number)
-            continue
-        kept.append(number)
-        if not take_record(job.records, number, digests.sha256, job.staging):
-            without.append(number)
+        return whole, whole and take_record(job.records, number, digests.sha256, job.staging)
+
+    # files that are read are held whole: one at a time
+    far = is_remote(job.store) and job.unchanged >= job.digests.keys()
+    found = dict(zip(job.digests, each(keep, job.digests, far=far), strict=True))
+    kept = [number for number, (whole, _) in found.items() if whole]
+    damaged = [number for number, (whole, _) in found.items() if not whole]
+    without = [number for number, (whole, recorded) in found.items() if whole and not recorded]
     n_chunks = sum(len(job.digests[number].length) for number in kept)
     return Kept(tuple(kept), n_chunks, tuple(damaged), tuple(without))
 

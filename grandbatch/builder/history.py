@@ -23,13 +23,13 @@ from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import DamagedStoreError
 from grandbatch.files import digested
 from grandbatch.files.locations import is_remote, read_location
-from grandbatch.files.verbs import names_in, objects_of, remove_objects_but
+from grandbatch.files.verbs import listed_below, names_in, remove_objects_but
 from grandbatch.files.whole import write_whole
 from grandbatch.memory import peak_bytes
 from grandbatch.store.file_records import pack_arrays, read_arrays, read_record
 from grandbatch.store.format import MANIFEST_NAME, MAX_MANIFEST_BYTES
-from grandbatch.store.manifest import sha256_hex
-from grandbatch.store.publish import beside, records_folder
+from grandbatch.store.manifest import Manifest, sha256_hex
+from grandbatch.store.publish import Listing, beside, records_folder
 from grandbatch.store.reader import MatrixStore
 from grandbatch.store.staging import Staging
 
@@ -129,23 +129,22 @@ def take_record(
     return is_its_own
 
 
-def remember_files(staging: Staging) -> None:
+def remember_files(staging: Staging, manifest: Manifest, there: Listing) -> None:
     """Note how the files of a finished store stand, so that they needn't be read again.
 
     On a disk a file written in the last moments isn't among them: where its times are counted in
-    steps, a change just after would not show. At a URL the store must be published.
+    steps, a change just after would not show. At a URL `there` is what stood in its place when all
+    of it did.
     """
     latest = time.time_ns() - _TIME_STEP_NS
-    store = staging.store if staging.final is None else staging.final
+    is_far = staging.final is not None
     arrays = staging.spec.arrays
     names = [array.file(number) for array in arrays for number in range(array.n_files)]
-    find = _standings(store)
+    find = _listed_in(there) if is_far else _standing_in(staging.store)
     found = {name: find(name) for name in names}
     facts = {
-        "manifest": sha256_hex(read_location(store / MANIFEST_NAME, MAX_MANIFEST_BYTES)),
-        "files": {
-            name: state for name, state in found.items() if is_remote(store) or state[1] < latest
-        },
+        "manifest": sha256_hex(manifest.to_bytes()),
+        "files": {name: state for name, state in found.items() if is_far or state[1] < latest},
     }
     write_whole(staging.records / _FILES, digested.dump(facts), durable=False)
 
@@ -191,7 +190,8 @@ def unchanged_files(store: MatrixStore) -> set[str]:
         manifest = read_location(store.path / MANIFEST_NAME, MAX_MANIFEST_BYTES)
         if facts["manifest"] != sha256_hex(manifest):
             return set()
-        find = _standings(store.path)
+        is_far = is_remote(store.path)
+        find = _listed_in(listed_below(store.path)) if is_far else _standing_in(store.path)
     except (OSError, ValueError):
         return set()
     found = set()
@@ -202,14 +202,13 @@ def unchanged_files(store: MatrixStore) -> set[str]:
     return found
 
 
-def _standings(store: Path) -> Callable[[str], list[Any]]:
-    """Return what tells how a file of a store stands: size, time of the last change and inode.
+def _listed_in(there: Listing) -> Callable[[str], list[Any]]:
+    """Return what tells how an object stands, by its name: size and version."""
+    return lambda name: [there[name].n_bytes, there[name].version]
 
-    In an object store one listing tells of all.
-    """
-    if is_remote(store):
-        there = {one.name: [one.n_bytes, one.version] for one in objects_of(store).list()}
-        return there.__getitem__
+
+def _standing_in(store: Path) -> Callable[[str], list[Any]]:
+    """Return what tells how a file of a store stands: size, time of the last change and inode."""
 
     def look(name: str) -> list[Any]:
         found = (store / name).lstat()

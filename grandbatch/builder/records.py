@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grandbatch.files.locations import is_remote
+from grandbatch.files.verbs import each
 from grandbatch.kernels.statistics import merge_moments
 from grandbatch.scheduling import Schedule
 from grandbatch.store.file_records import join_digests
@@ -93,7 +95,8 @@ def join_records(
 
 def read_records(job: FilesJob) -> JoinedRecords:
     """Read the records of consecutive files."""
-    records = [job.staging.read_record(number) for number in job.numbers]
+    staging = job.staging
+    records = each(staging.read_record, job.numbers, far=is_remote(staging.records))
     none = np.empty(0, np.uint32)
     return JoinedRecords(
         join_digests([ChunkDigests(r.length, r.crc32c, r.sha256, none) for r in records]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from grandbatch.errors import GrandbatchError, InputError, StoreError
 from grandbatch.features import compute_rows
 from grandbatch.features.inputs import dtype_of
 from grandbatch.files.locations import is_remote
-from grandbatch.files.verbs import objects_of, remove_below
+from grandbatch.files.verbs import each, objects_of, remove_below
 from grandbatch.kernels.statistics import row_moments
 from grandbatch.scheduling import FIRST_PATIENCE, Access, Schedule, admit, check_version
 from grandbatch.store.publish import beside
@@ -178,10 +178,12 @@ def _signs(request: Request) -> Iterator[tuple[list[str], list[Access]]]:
     inside = not is_apart and request.cache.is_relative_to(folder)
     places = [folder] if inside else [folder, request.cache]
     with ExitStack() as stack:
+        urls = [place for place in places if is_remote(place)]
+        reaches += stack.enter_context(signs_at_urls(urls, request.path))
         for place in places:
             if is_remote(place):
-                reaches.append(stack.enter_context(sign_at_url(place, request.path)))
-            elif place == folder:
+                continue
+            if place == folder:
                 paths.append(str(folder / "locks" / f"{request.path.name}.lock"))
             else:
                 paths.append(stack.enter_context(_probe(place)))
@@ -200,16 +202,21 @@ def _probe(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def sign_at_url(folder: Path, store: Path) -> Iterator[FolderAccess]:
-    """Put an object that tells this build from others; all that workers put beside it goes, too.
+def signs_at_urls(folders: Sequence[Path], store: Path) -> Iterator[list[FolderAccess]]:
+    """Put objects that tell this build from others; all that workers put beside them goes, too.
 
     And what an earlier build of the store left that was killed: the caller holds the store's lock.
     """
-    of_store = folder / "probes" / hashlib.sha256(str(store).encode()).hexdigest()[:16]
-    remove_below(of_store)
-    sign = FolderAccess(f"{of_store}/{secrets.token_hex(8)}", secrets.token_bytes(16))
-    objects_of(sign.sign).write("", sign.says)
+    of_store = Path("probes") / hashlib.sha256(str(store).encode()).hexdigest()[:16]
+
+    def put(folder: Path) -> FolderAccess:
+        place = folder / of_store
+        remove_below(place)
+        sign = FolderAccess(f"{place}/{secrets.token_hex(8)}", secrets.token_bytes(16))
+        objects_of(sign.sign).write("", sign.says)
+        return sign
+
     try:
-        yield sign
+        yield each(put, folders, far=True)
     finally:
-        remove_below(of_store)
+        each(lambda folder: remove_below(folder / of_store), folders, far=True)

@@ -5,11 +5,12 @@
 | `make_folder` | makes it | nothing: names there need none |
 | `size_of` | looks at the file | asks for it |
 | `sizes_below` | walks the folder | one listing |
+| `listed_below` | | one listing |
 | `names_in` | lists the folder | one listing, of nothing deeper |
 | `copy_file`, `copy_files` | copies | the store copies; no byte comes here |
 | `remove`, `remove_below` | removes a file, all of a folder | the same |
 | `see` | looks whether a task's file is there | the same |
-| `each` | calls one after the other | several at once |
+| `each`, `both` | calls one after the other | several at once |
 | `local_copy` | the file itself | a copy, as long as it is needed |
 
 Whole files are written by `grandbatch.files.whole`, and read by `grandbatch.files.locations`.
@@ -28,7 +29,7 @@ from typing import Any, TypeVar
 
 from grandbatch.errors import StoreError
 from grandbatch.files.locations import File, is_remote, objects_at, open_location
-from grandbatch.files.objects import REQUEST_BYTES, Objects
+from grandbatch.files.objects import REQUEST_BYTES, ListedObject, Objects
 
 _AT_ONCE = 16
 
@@ -49,6 +50,13 @@ def each(function: Callable[[T], Made], values: Iterable[T], *, far: bool) -> li
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def both(first: Callable[[], T], second: Callable[[], Made]) -> tuple[T, Made]:
+    """Make two calls, requests both, at once; where both fail the error of the first is raised."""
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(second)
+        return first(), other.result()
 
 
 def is_in_objects(location: Path | str) -> bool:
@@ -100,12 +108,17 @@ def exists(location: Path) -> bool:
 def sizes_below(folder: Path) -> dict[str, int]:
     """Return the bytes of each file below a folder, by its name from there; none without one."""
     if is_remote(folder):
-        return {found.name: found.n_bytes for found in objects_of(folder).list()}
+        return {name: found.n_bytes for name, found in listed_below(folder).items()}
     return {
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+def listed_below(url: Path) -> dict[str, ListedObject]:
+    """Return what an object store tells of each object below a URL, by its name from there."""
+    return {found.name: found for found in objects_of(url).list()}
 
 
 def names_in(folder: Path) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from grandbatch.errors import GrandbatchError, StoreError
 from grandbatch.files.ordinary import open_regular
+from grandbatch.files.verbs import each
 from grandbatch.version import __version__
 
 _PACKAGES = ("numpy", "numba", "llvmlite", "pandas", "pyarrow", "numcodecs")
@@ -125,7 +126,7 @@ class Origin:
 
 def problems_of(reaches: Sequence[Access]) -> list[str]:
     """Say what keeps this process from places, a line for each that it can't reach."""
-    return [problem for reach in reaches if (problem := _problem_of(reach))]
+    return [problem for problem in each(_problem_of, reaches, far=True) if problem]
 
 
 _reached: set[Access] = set()

@@ -31,12 +31,14 @@ from pathlib import Path
 from grandbatch.errors import StoreBusyError, StoreError
 from grandbatch.files.leases import Lease, hold_lease
 from grandbatch.files.locations import is_remote, reaching
+from grandbatch.files.objects import ListedObject
 from grandbatch.files.ordinary import overwrite, read_whole
 from grandbatch.files.system import sync_folder
 from grandbatch.files.verbs import (
     copy_files,
     exists,
     is_in_objects,
+    listed_below,
     names_in,
     not_here,
     objects_of,
@@ -61,6 +63,9 @@ _FOLDER_OF_A_STORE = re.compile(
 )
 
 _log = logging.getLogger("grandbatch")
+
+Listing = Mapping[str, ListedObject]
+"""What stands at a URL, by its name from there."""
 
 
 def beside(store: Path) -> Path:
@@ -187,7 +192,7 @@ def finish_staged(store: Path, work: Path, check: Callable[[], None]) -> None:
                 remove(staged / MANIFEST_NAME)
 
 
-def replace_by_staged(staged: Path, store: Path, check: Callable[[], None]) -> None:
+def replace_by_staged(staged: Path, store: Path, check: Callable[[], None]) -> Listing:
     """Make what is staged, and all that it leaves in the place of the old store, the store.
 
     Parameters
@@ -196,6 +201,11 @@ def replace_by_staged(staged: Path, store: Path, check: Callable[[], None]) -> N
     check : callable
         Raises where the caller no longer holds the lock.
 
+    Returns
+    -------
+    dict of str to ListedObject
+        What stood in the place when all of the new store did.
+
     Raises
     ------
     StoreError
@@ -203,15 +213,17 @@ def replace_by_staged(staged: Path, store: Path, check: Callable[[], None]) -> N
     """
     place, manifest = objects_of(store), objects_of(staged).read(MANIFEST_NAME)
     if exists(store / MANIFEST_NAME) and place.read(MANIFEST_NAME) == manifest:
-        return
+        return listed_below(store)
     expected, new = _expected(staged), sizes_below(staged)
     see_all(store, expected, {**sizes_below(store), **new})
     check()
     place.delete([MANIFEST_NAME])
     copy_files((staged / name, store / name) for name in new if name != MANIFEST_NAME)
-    see_all(store, expected, sizes_below(store))
+    there = listed_below(store)
+    see_all(store, expected, {name: found.n_bytes for name, found in there.items()})
     check()
     place.create(MANIFEST_NAME, manifest)
+    return there
 
 
 def _expected(staged: Path) -> dict[str, int]:

@@ -12,6 +12,8 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import call
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,15 @@ from grandbatch.errors import DamagedStoreError, StoreError
 from grandbatch.files.leases import Fence
 from grandbatch.files.locations import is_remote
 from grandbatch.files.objects import Patience
-from grandbatch.files.verbs import copy_file, each, not_here, objects_of, see, sizes_below
+from grandbatch.files.verbs import (
+    copy_file,
+    each,
+    listed_below,
+    not_here,
+    objects_of,
+    see,
+    sizes_below,
+)
 from grandbatch.files.whole import TEMPORARY_SUFFIX, remove_files, write_whole
 from grandbatch.store.codecs import Chunk, encode_chunk
 from grandbatch.store.file_records import (
@@ -35,7 +45,7 @@ from grandbatch.store.file_records import (
 from grandbatch.store.format import ARRAY_NAMES, MANIFEST_NAME, ArraySpec, StoreSpec
 from grandbatch.store.manifest import ChunkDigests, Manifest, sha256_hex
 from grandbatch.store.metadata import metadata_documents
-from grandbatch.store.publish import records_folder
+from grandbatch.store.publish import Listing, records_folder
 from grandbatch.values.checksums import crc32c_of_each
 
 _PATIENCE = Patience(request_seconds=20, total_seconds=40)
@@ -106,6 +116,18 @@ class Staging:
     def write_record(self, record: FileRecord) -> None:
         """Write a file's record: from here on the file is finished."""
         self._write(self.record_path(record.number.item()), record.to_bytes())
+
+    def write_recorded(self, record: FileRecord, encoded: Sequence[Chunk]) -> None:
+        """Write a file of chunks and its record, which finishes it: last, but where all is objects.
+
+        There both are put at once: whoever goes on compares each file with its record, and one that
+        isn't there yet is none.
+        """
+        calls = [
+            partial(self.write_file, self.spec.data, record.number.item(), encoded),
+            partial(self.write_record, record),
+        ]
+        each(call, calls, far=is_remote(self.store))
 
     def write_labels(
         self, chunk: int, labels: Mapping[str, npt.NDArray[Any]]
@@ -203,8 +225,13 @@ class Staging:
                 finished[number] = len(record.length)
         return finished
 
-    def check_files(self, arrays: Mapping[str, ChunkDigests]) -> None:
+    def check_files(self, arrays: Mapping[str, ChunkDigests]) -> Listing:
         """See every file of chunks, with the length that its digests give it.
+
+        Returns
+        -------
+        dict of str to ListedObject
+            All that stands at the store's URL, where that was looked at here.
 
         Raises
         ------
@@ -212,14 +239,15 @@ class Staging:
             If one isn't here, or not all of it.
         """
         if self.aside:
-            return  # all at once, before they take their places
-        there = sizes_below(self.store) if is_remote(self.store) else None
+            return {}  # all at once, before they take their places
+        there = listed_below(self.store) if is_remote(self.store) else {}
         for array in self.spec.arrays:
             for number in range(array.n_files):
                 expected = array.file_bytes(arrays[array.name].length, number)
                 name = array.file(number)
-                if there is None or there.get(name) != expected:
+                if name not in there or there[name].n_bytes != expected:
                     see(self.store / name, expected)
+        return there
 
     def read_record(self, number: int) -> FileRecord:
         """Read the record of a file that a task has told to be written.
@@ -275,13 +303,15 @@ class Staging:
             return
         write_whole(self.store / MANIFEST_NAME, manifest.to_bytes(), durable=self.durable)
 
-    def remove_others(self) -> None:
-        """Remove what a store before left at a URL beside this one's files; nothing foreign."""
+    def remove_others(self, there: Listing) -> None:
+        """Remove what a store before left at a URL beside this one's files; nothing foreign.
+
+        `there` is what stood at the URL when all of this one did.
+        """
         kept = {f"{array.name}/zarr.json" for array in self.spec.arrays}
         kept |= {array.file(n) for array in self.spec.arrays for n in range(array.n_files)}
         place = objects_of(self.final or self.store)
-        names = [found.name for found in place.list()]
-        place.delete([name for name in names if _OF_A_STORE.fullmatch(name) and name not in kept])
+        place.delete([name for name in there if _OF_A_STORE.fullmatch(name) and name not in kept])
 
     def _write(self, path: Path, *buffers: bytes | memoryview) -> None:
         if self.fence is not None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import grandbatch as gb
 from grandbatch.bars import BarRules, prepare_bars
+from grandbatch.bars.cache import bars as bars_cache
 from grandbatch.bars.cache.upkeep import iter_bad_rows
 from grandbatch.cli.main import app
 from grandbatch.cli.output import explain
@@ -27,6 +28,7 @@ from grandbatch.errors import (
 )
 from grandbatch.files import leases
 from grandbatch.files.objects import Objects
+from grandbatch.store.staging import Staging
 
 SETTINGS = {"overlap": 40, "chunk_windows": 4, "codec": "none", "durable": False}
 
@@ -391,3 +393,51 @@ def test_commands_about_caches_and_stores_take_urls_or_say_what_to_do(url, s3, m
         Objects(bars).read("")
     assert explain(refused.value).startswith("s3://bars: no credentials are found; set AWS_ACCESS")
     assert "another path" not in explain(refused.value)
+
+
+def test_bars_of_which_a_part_is_gone_are_not_published(url, source, monkeypatch):
+    read = bars_cache.built_manifest
+
+    def once_a_part_is_gone(built):
+        place = Objects(str(built))
+        place.delete([one.name for one in place.list() if one.name.endswith(".parquet")][:1])
+        return read(built)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bars_cache, "built_manifest", once_a_part_is_gone)
+        with pytest.raises(DamagedBarsError, match="is missing"):
+            prepare_bars(source, f"{url}/cache")
+    assert not [name for name in objects(url) if name.endswith("bars.json")]
+    assert prepare_bars(source, f"{url}/cache").n_rows == 3_000
+
+
+def test_all_files_of_a_store_are_listed_once_and_before_it_is_published(url, source, monkeypatch):
+    seen, listed, made = [], Objects.list, Objects.create
+
+    def list_told(self, folder=""):
+        seen.append(("list", self.url))
+        return listed(self, folder)
+
+    def create_told(self, name, data):
+        seen.append(("create", name))
+        return made(self, name, data)
+
+    monkeypatch.setattr(Objects, "list", list_told)
+    monkeypatch.setattr(Objects, "create", create_told)
+    gb.build_store(source, f"{url}/s.zarr", **SETTINGS)
+    assert seen.count(("list", f"{url}/s.zarr")) == 1
+    assert seen.index(("list", f"{url}/s.zarr")) < seen.index(("create", "manifest.json"))
+
+
+def test_records_of_files_are_read_beside_each_other(url, source, monkeypatch):
+    read, meet = Staging.read_record, threading.Barrier(2, timeout=60)
+
+    def read_with_another(self, number):
+        if number < 2:
+            meet.wait()
+        return read(self, number)
+
+    monkeypatch.setattr(Staging, "read_record", read_with_another)
+    small = {**SETTINGS, "overlap": 47, "chunk_windows": 1}
+    store = gb.build_store(source, f"{url}/s.zarr", **small)
+    assert store.spec.data.n_files >= 2

@@ -19,7 +19,7 @@ class Wire:
     Attributes
     ----------
     hold : float
-        Seconds that each piece of a request is held back.
+        Seconds that each request is held back, from its first line on; what follows isn't again.
     cut_after : int or None
         Bytes of an answer after which the connection is closed.
     down : bool
@@ -104,7 +104,7 @@ class Wire:
                     if begins:
                         near.sendall(self.answer or LATER)
                     continue
-                if self.hold:
+                if self.hold and begins:
                     time.sleep(self.hold)
                 far.sendall(data)
         except OSError:

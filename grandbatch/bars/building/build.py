@@ -59,7 +59,7 @@ from grandbatch.bars.building.settling import (
     spans_of,
 )
 from grandbatch.bars.cache import bars as cache
-from grandbatch.bars.cache.digests import file_crc
+from grandbatch.bars.cache.digests import file_digest
 from grandbatch.bars.cache.joining import Base, join_caches
 from grandbatch.bars.cache.manifest import (
     FORMAT,
@@ -79,7 +79,7 @@ from grandbatch.bars.inputs.files import InputFile, refuse_changed
 from grandbatch.bars.inputs.joined import months_apart, numbers_apart, refuse_apart
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.files.locations import is_remote
-from grandbatch.files.verbs import each, make_folder, remove, see, size_of
+from grandbatch.files.verbs import each, make_folder, remove, see
 from grandbatch.files.whole import Syncer
 from grandbatch.memory import MemoryLimit, own_bytes
 from grandbatch.memory.allocator import give_back
@@ -372,7 +372,7 @@ class CacheBuild:
         parts: Sequence[Part],
         looks: Sequence[Extremes],
     ) -> None:
-        quarantine = self.target / QUARANTINE
+        quarantine_bytes, quarantine_crc = file_digest(self.target, QUARANTINE)
         doubts = [*self.doubts, *near_misses(self.records, self.rules)]
         read = self.sources, self.tasks, self.records
         manifest = {
@@ -401,10 +401,7 @@ class CacheBuild:
             ],
             "differing_duplicates": self.n_differing
             + sum(record.n_differing for record in self.records),
-            "quarantine": {
-                "bytes": size_of(quarantine),
-                "crc32c": file_crc(self.target, QUARANTINE),
-            },
+            "quarantine": {"bytes": quarantine_bytes, "crc32c": quarantine_crc},
             **pack_parts(parts),
         }
         if self.base is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -19,14 +19,21 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.bars.cache.cutting import as_segments, as_stretches, find_cuts
-from grandbatch.bars.cache.digests import CacheFiles, check_part, damaged, file_crc, read_rows
+from grandbatch.bars.cache.digests import PartRows, check_part, copy_rows, damaged, file_digest
 from grandbatch.bars.cache.keeping import Use, put_aside
-from grandbatch.bars.cache.manifest import QUARANTINE, Part, files_folder, read_manifest
-from grandbatch.bars.cache.published import publish_objects
+from grandbatch.bars.cache.manifest import (
+    QUARANTINE,
+    Part,
+    files_folder,
+    parse_manifest,
+    read_manifest,
+)
+from grandbatch.bars.cache.published import built_manifest, publish_objects
 from grandbatch.errors import DamagedBarsError, UsageError
 from grandbatch.files.deferred import Deferred, Opening
 from grandbatch.files.locations import is_remote, location_of
 from grandbatch.files.system import sync_folder
+from grandbatch.files.verbs import both
 from grandbatch.grid import Segments, Stretches
 from grandbatch.values.columns import BAR_COLUMNS
 
@@ -183,41 +190,36 @@ class Bars(Deferred):
             raise UsageError(f"no column {unknown[0]!r}; choose from {', '.join(self.columns)}")
         dtypes = {"timestamp": np.int64, "symbol": np.int32}
         n_rows = sum(stop - start for start, stop in ranges)
+        copies: list[PartRows] = []
         out = {name: np.empty(n_rows, dtypes.get(name, np.float64)) for name in columns}
         stored = [name for name in out if name != "symbol"]
         at = 0
-        with closing(CacheFiles(self.files)) as files:
-            for start, stop in ranges:
-                here = slice(at, at + stop - start)
-                if start < stop and stored:
-                    self._copy(files, start, stop, stored, [out[name][here] for name in stored])
-                if "symbol" in out:
-                    rows = np.arange(start, stop)
-                    codes = np.searchsorted(self.symbol_bounds, rows, side="right") - 1
-                    out["symbol"][here] = codes
-                at = here.stop
+        for start, stop in ranges:
+            here = slice(at, at + stop - start)
+            if start < stop and stored:
+                copies += self._copies(start, stop, [out[name][here] for name in stored])
+            if "symbol" in out:
+                rows = np.arange(start, stop)
+                codes = np.searchsorted(self.symbol_bounds, rows, side="right") - 1
+                out["symbol"][here] = codes
+            at = here.stop
+        try:
+            copy_rows(self.files, copies, stored)
+        except DamagedBarsError:
+            if self._use is not None:
+                self._use.end()  # it may be cleared now
+            raise
         return out
 
-    def _copy(
-        self,
-        files: CacheFiles,
-        start: int,
-        stop: int,
-        columns: Sequence[str],
-        out: Sequence[npt.NDArray[Any]],
-    ) -> None:
+    def _copies(self, start: int, stop: int, out: Sequence[npt.NDArray[Any]]) -> Iterator[PartRows]:
+        """Part some rows by the parts that they lie in."""
         first, last = np.searchsorted(self._bounds, [start, stop - 1], side="right") - 1
         for place in range(int(first), int(last) + 1):
-            base, part = int(self._bounds[place]), self.parts[place]
+            base = int(self._bounds[place])
             low, high = max(start, base), min(stop, int(self._bounds[place + 1]))
             values = [array[low - start : high - start] for array in out]
-            rows = low - base, high - base
-            try:
-                read_rows(files[part.path], part.digests, rows, columns, values)
-            except DamagedBarsError:
-                if self._use is not None:
-                    self._use.end()  # it may be cleared now
-                raise
+            part = self.parts[place]
+            yield PartRows(part.path, part.digests, (low - base, high - base), values)
 
     def check_quarantine(self) -> None:
         """Compare the quarantine with what was written.
@@ -227,7 +229,7 @@ class Bars(Deferred):
         DamagedBarsError
             If it is not the same.
         """
-        found = file_crc(self.files, QUARANTINE)
+        _, found = file_digest(self.files, QUARANTINE)
         if found != self._quarantine["crc32c"]:
             raise damaged(self.path, f"{QUARANTINE} is not what was written")
 
@@ -336,12 +338,22 @@ def load_bars(path: Path, *, use: bool = False) -> Bars:
 
 
 def publish(built: Path, target: Path) -> Bars:
-    """Give a finished cache its name, unless one of that name is whole already."""
+    """Give a finished cache its name, unless one of that name is whole already.
+
+    Raises
+    ------
+    DamagedBarsError
+        If not all of it is there: in an object store nothing is published then.
+    """
+    if is_remote(target):
+        there, raw = both(lambda: open_bars(target), lambda: built_manifest(built))
+        if there is not None:
+            return there
+        bars = Bars(target, parse_manifest(raw, target))
+        publish_objects(raw, target)
+        return bars
     with suppress(FileNotFoundError, DamagedBarsError):
         return load_bars(target, use=True)
-    if is_remote(target):
-        publish_objects(built, target)
-        return load_bars(target)
     claim = Use(target)  # from before it is there to be cleared
     try:
         throw_away_unreadable(target)

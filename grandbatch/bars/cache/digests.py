@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from grandbatch.errors import DamagedBarsError
 from grandbatch.files.locations import File, is_remote, open_location
 from grandbatch.files.ordinary import NO_ORDINARY_FILE
-from grandbatch.files.verbs import RangesOfObject, objects_of
+from grandbatch.files.verbs import RangesOfObject, each, objects_of
 from grandbatch.values.checksums import crc32c
 from grandbatch.values.columns import BAR_COLUMNS
 
@@ -39,6 +39,8 @@ _MAGIC_BYTES = 4
 _FEW_ROWS = 1_024
 """Of so few in a group all columns are read at once."""
 _STEP_BYTES = 2**20
+_ROWS_AT_ONCE = 2**19
+"""What is fetched from several parts at once is held twice for a while: no more rows than that."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,28 @@ def read_rows(
                 rest[:] = values[low - first : high - first]
 
 
+class PartRows(NamedTuple):
+    """Rows of a part to read."""
+
+    name: str
+    """Of its file."""
+    digests: PartDigests
+    rows: tuple[int, int]
+    out: Sequence[npt.NDArray[Any]]
+    """Where each column goes."""
+
+
+def copy_rows(cache: Path, wanted: Sequence[PartRows], columns: Sequence[str]) -> None:
+    """Copy rows of some columns from several parts, as `read_rows`; at a URL from many at once."""
+    n_rows = sum(stop - start for _, _, (start, stop), _ in wanted)
+    if is_remote(cache) and n_rows <= _ROWS_AT_ONCE:
+        each(lambda one: read_part(cache, *one[:3], columns, one.out), wanted, far=True)
+        return
+    with closing(CacheFiles(cache)) as files:
+        for name, digests, rows, out in wanted:
+            read_rows(files[name], digests, rows, columns, out)
+
+
 def check_part(cache: Path, name: str, digests: PartDigests) -> Iterator[DamagedBarsError]:
     """Read a part as a whole, a group at a time, and tell what is wrong with it."""
     columns = [np.empty(GROUP_ROWS) for _ in digests.columns]
@@ -265,14 +289,17 @@ def others_crc(file: CacheFile, digests: PartDigests) -> int:
     return crc32c(file.read(rest, at), found) if rest else found
 
 
-def file_crc(cache: Path, name: str) -> int:
-    """Digest a file, a piece at a time."""
+def file_digest(cache: Path, name: str) -> tuple[int, int]:
+    """Read a file, a piece at a time; return its bytes and their crc."""
     found = at = 0
     with closing(CacheFile(cache, name)) as file:
-        while piece := file.read(_STEP_BYTES, at):
+        while at % _STEP_BYTES == 0:  # a short piece is the last
+            piece = file.read(_STEP_BYTES, at)
+            if not piece:
+                break
             found = crc32c(piece, found)
             at += len(piece)
-    return found
+    return at, found
 
 
 def damaged(cache: Path, problem: str) -> DamagedBarsError:

@@ -155,6 +155,17 @@ def read_manifest(path: Path) -> dict[str, Any]:
         if error.errno not in NO_ORDINARY_FILE or is_remote(path):
             raise
         raise damaged(path, f"{MANIFEST}: {error.strerror}") from None
+    return parse_manifest(raw, path)
+
+
+def parse_manifest(raw: bytes, path: Path) -> dict[str, Any]:
+    """Parse the manifest of the cache that is, or is to be, at a path, as `read_manifest` does.
+
+    Raises
+    ------
+    FileNotFoundError, DamagedBarsError
+        As `read_manifest`.
+    """
     try:
         manifest = _of(raw)
         if manifest["format"] != FORMAT:

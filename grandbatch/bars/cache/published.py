@@ -11,20 +11,25 @@ from pathlib import Path
 
 from grandbatch.bars.cache.manifest import MANIFEST, QUARANTINE
 from grandbatch.files import digested
-from grandbatch.files.verbs import names_in, objects_of, remove_below
+from grandbatch.files.verbs import both, names_in, objects_of, remove_below
 
 
-def publish_objects(built: Path, target: Path) -> None:
-    """Give the cache that was built in a folder its name."""
-    objects_of(target).write(MANIFEST, objects_of(built).read(MANIFEST))
+def built_manifest(built: Path) -> bytes:
+    """Read the manifest of a cache where it was built."""
+    return objects_of(built).read(MANIFEST)
+
+
+def publish_objects(manifest: bytes, target: Path) -> None:
+    """Give the cache that a manifest tells of its name."""
+    objects_of(target).write(MANIFEST, manifest)
 
 
 def sweep(built: Path) -> None:
     """Remove what a build left in its folder, but for the files of a cache that it published."""
     place = objects_of(built)
     with suppress(OSError):
-        kept = _published(built)
-        place.delete([found.name for found in place.list() if found.name not in kept])
+        kept, there = both(lambda: _published(built), place.list)
+        place.delete([found.name for found in there if found.name not in kept])
 
 
 def sweep_others(cache_dir: Path, beginning: str, own: Path | None = None) -> None:
@@ -53,7 +58,7 @@ def remove_objects(cache: Path) -> bool:
 def _published(built: Path) -> set[str]:
     """Names of the files in a folder that are those of a cache."""
     try:
-        manifest = digested.load(objects_of(built).read(MANIFEST))
+        manifest = digested.load(built_manifest(built))
         there = digested.load(objects_of(built.parent / manifest["fingerprint"]).read(MANIFEST))
         parts = set(map(str, there["files"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from grandbatch.bars.cache.bars import Bars, publish
-from grandbatch.bars.cache.digests import damaged, file_crc
+from grandbatch.bars.cache.digests import damaged, file_digest
 from grandbatch.bars.cache.durations import commonest_distance
 from grandbatch.bars.cache.keeping import build_lock, fresh_staging, remove_staging
 from grandbatch.bars.cache.manifest import (
@@ -123,7 +123,7 @@ def _fill(
         codes = sorted({part.symbol for part in parts})
         finer_manifest = read_manifest(finer.path)
         copy_file(finer.quarantine_path, target / QUARANTINE)
-        if file_crc(target, QUARANTINE) != finer_manifest["quarantine"]["crc32c"]:
+        if file_digest(target, QUARANTINE)[1] != finer_manifest["quarantine"]["crc32c"]:
             raise damaged(finer.path, f"{QUARANTINE} is not what was written")
         manifest = {
             **{name: value for name, value in finer_manifest.items() if name != "sha256"},

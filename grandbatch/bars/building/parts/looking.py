@@ -21,7 +21,8 @@ from grandbatch.bars.building.parts.assembly import PART_ROWS
 from grandbatch.bars.cache.digests import CacheFile, CacheFiles, read_rows
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.rules import BarRules
-from grandbatch.files.locations import location_of
+from grandbatch.files.locations import is_remote, location_of
+from grandbatch.files.verbs import each
 from grandbatch.kernels.bars.looks import LOWEST_POWER, N_BINS, count_volumes, find_leaps
 from grandbatch.scheduling import Schedule
 from grandbatch.store.notes import shown_name
@@ -145,7 +146,10 @@ def runs_of_parts(parts: Sequence[Part]) -> Iterator[list[Part]]:
 
 def look_at_parts(target: str, parts: Sequence[Part]) -> list[Extremes]:
     """Extremes at some parts of a cache."""
-    with closing(CacheFiles(location_of(target), most_open=1)) as files:
+    folder = location_of(target)
+    if is_remote(folder):
+        return each(lambda part: _look_at(CacheFile(folder, part.path), part), parts, far=True)
+    with closing(CacheFiles(folder, most_open=1)) as files:
         return [_look_at(files[part.path], part) for part in parts]
 
 
