@@ -170,12 +170,12 @@ class FileKeeper:
         original = open_location(source.location)
         try:
             with aside.open("r+b", buffering=0) as file:
-                buffer = bytearray(min(STEP_BYTES, source.n_bytes))
                 for first in range(0, source.n_bytes, STEP_BYTES):
                     if not threading.main_thread().is_alive():
                         return True
-                    part = memoryview(buffer)[: min(STEP_BYTES, source.n_bytes - first)]
-                    if original.read_into([part], first) < len(part):
+                    stop = min(first + STEP_BYTES, source.n_bytes)
+                    part = original.view(first, stop)
+                    if part is None or len(part) < stop - first:
                         return True  # it is shorter than it must be: who reads it tells
                     file.write(part)
             aside.replace(self.path(source))
@@ -290,6 +290,11 @@ class _KeptFile:
         if self._copy is None:
             self._look()
         return (self._copy or self._directly()).read_into(buffers, offset)
+
+    def view(self, start: int, stop: int) -> memoryview | None:
+        if self._copy is None:
+            self._look()
+        return (self._copy or self._directly()).view(start, stop)
 
     def _look(self) -> None:
         """Open the copy, if there is one, or comes in a moment."""

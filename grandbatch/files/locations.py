@@ -80,6 +80,13 @@ class File(Protocol):
         """Fill buffers of bytes one after the other; return how many bytes there were."""
         ...
 
+    def view(self, start: int, stop: int) -> memoryview | None:
+        """Return bytes as they came, fewer where the file ends before; None where it is on a disk.
+
+        From there they are best read into memory that is used again.
+        """
+        ...
+
     def discard(self) -> bool:
         """Forget a copy that is not what it should be; tell whether this was one."""
         ...
@@ -120,6 +127,9 @@ class _LocalFile:
     def read_into(self, buffers: Sequence[Any], offset: int) -> int:
         return read_into(self._handle, buffers, offset)
 
+    def view(self, start: int, stop: int) -> memoryview | None:
+        return None
+
     def discard(self) -> bool:
         return False
 
@@ -134,11 +144,11 @@ class _Requested(ABC):
     n_bytes: int | None = None
 
     @abstractmethod
-    def _request(self, start: int, stop: int) -> memoryview:
+    def view(self, start: int, stop: int) -> memoryview:
         """Ask for bytes; fewer where the file ends before."""
 
     def read_into(self, buffers: Sequence[Any], offset: int) -> int:
-        data = self._request(offset, offset + sum(len(buffer) for buffer in buffers))
+        data = self.view(offset, offset + sum(len(buffer) for buffer in buffers))
         at = 0
         for buffer in buffers:
             part = data[at : at + len(buffer)]
@@ -157,7 +167,7 @@ class _ObjectFile(_Requested):
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
-    def _request(self, start: int, stop: int) -> memoryview:
+    def view(self, start: int, stop: int) -> memoryview:
         return self._objects.read_range("", start, stop)
 
 
@@ -165,7 +175,7 @@ class _RemoteFile(_Requested):
     def __init__(self, location: Any) -> None:
         self._files, self._path = location.fs, location.path
 
-    def _request(self, start: int, stop: int) -> memoryview:
+    def view(self, start: int, stop: int) -> memoryview:
         with as_os_errors():
             return memoryview(self._files.cat_file(self._path, start=start, end=stop))
 

@@ -229,10 +229,8 @@ class RangesOfObject:
 
     def read_into(self, buffers: Sequence[Any], offset: int) -> int:
         """Fill buffers of bytes one after the other; return how many bytes there were."""
-        data = self._fetched.get(offset)
         n_bytes = sum(memoryview(buffer).nbytes for buffer in buffers)
-        if data is None or len(data) < n_bytes:
-            data = self._objects.read_range("", offset, offset + n_bytes)
+        data = self.view(offset, offset + n_bytes)
         at = 0
         for buffer in buffers:
             view = memoryview(buffer).cast("B")
@@ -240,6 +238,13 @@ class RangesOfObject:
             view[: len(part)] = part
             at += len(part)
         return at
+
+    def view(self, start: int, stop: int) -> memoryview:
+        """Return bytes as they came; fewer where the file ends before."""
+        data = self._fetched.get(start)
+        if data is None or len(data) < stop - start:
+            data = self._objects.read_range("", start, stop)
+        return data[: stop - start]
 
     def discard(self) -> bool:
         """Tell that this is no copy that could be forgotten."""

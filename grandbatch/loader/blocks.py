@@ -25,8 +25,6 @@ from grandbatch.order import Order, Share
 from grandbatch.store import OpenFiles
 from grandbatch.values.arrays import Int32
 
-_REQUESTS, _REQUESTED_BYTES = 32, 32 * 2**20
-"""Threads where each waits for a server, at most, and decoded bytes of what they wait for."""
 _SMALL_REQUESTS = 64
 """Threads where each waits for the labels of chunks, at most, where they come with the chunks."""
 _TOGETHER, _TURNS = 16, 4
@@ -124,8 +122,8 @@ class BlockFeed:
         self._around = self._neighbours() if self._far and self._resident else {}
         self._threads = max(1, min(threads, available_cores() - 1))
         if self._far:
-            requests = min(_REQUESTS, _REQUESTED_BYTES // store.spec.data.chunk_bytes)
-            self._threads = max(self._threads, requests)
+            runs = self._around.values() or self._runs_of_first(shares)
+            self._threads = max(self._threads, store.ahead.at_once(runs))
         self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="grandbatch-decode")
         self._asking = ThreadPoolExecutor(_SMALL_REQUESTS, "grandbatch-ask") if self._far else None
 
@@ -162,8 +160,13 @@ class BlockFeed:
         for share in filter(self._reads_whole, self._shares):
             chunks = self._order.block_chunks(share.block).tolist()
             places.update(zip(chunks, self._order.block_places(share.block).tolist(), strict=True))
-        runs = self._store.runs([(places[chunk], chunk) for chunk in sorted(places)])
+        runs = self._store.ahead.runs([(places[chunk], chunk) for chunk in sorted(places)])
         return {chunk: run for run in runs for _, chunk in run}
+
+    def _runs_of_first(self, shares: Sequence[Share]) -> list[list[tuple[int, int]]]:
+        """Part the chunks of the first share's block as those of the others are."""
+        chunks = [self._order.block_chunks(share.block) for share in shares[:1]]
+        return self._store.ahead.runs([(0, chunk) for some in chunks for chunk in np.sort(some)])
 
     def _start(self, share: Share, table: Table) -> _Loading:
         chunks = self._order.block_chunks(share.block)
@@ -202,13 +205,14 @@ class BlockFeed:
                 ready.wait()
             self._decode(table, todo)
 
-        loading.workers = [self._executor.submit(decode) for _ in range(self._threads)]
+        workers = min(self._threads, len(todo)) if whole else self._threads
+        loading.workers = [self._executor.submit(decode) for _ in range(workers)]
         return loading
 
     def _parted(self, every: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
         """Part slots and chunks, in the order of the chunks, into what a thread takes at once."""
         if not self._store.is_near:
-            return self._store.runs(every)
+            return self._store.ahead.runs(every)
         turns = _TURNS * (self._threads + 1)
         size = max(1, min(_TOGETHER, len(every) // turns))
         return [every[at : at + size] for at in range(0, len(every), size)]
@@ -222,9 +226,9 @@ class BlockFeed:
                     if not todo:
                         return
                     mine = [one for one in todo.popleft() if table.claim(one[0])]
-                if mine and (self._far or len(mine) > 1):
-                    table.read_ahead(mine, files)
                 steps = [table.decode, table.complete] if table.decodes_alone else [table.fill]
+                if mine and (self._far or len(mine) > 1) and table.read_ahead(mine, files):
+                    steps = [table.complete]
                 for step, (slot, chunk) in product(steps, mine):
                     if self._closed or self._stopped.is_set():
                         return

@@ -8,7 +8,7 @@ their chunk and lie beside it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
@@ -114,6 +114,7 @@ class WholeLabels:
         self._chunk_windows = int(store.chunk_windows)
         self._loaded: set[int] = set()
         self._coming: dict[int, list[Future[None]]] = {}
+        self._arrived: dict[int, dict[str, npt.NDArray[Any]]] = {}
         self._lock = threading.Lock()
 
     def begin(self, chunks: Iterable[int]) -> None:
@@ -132,7 +133,7 @@ class WholeLabels:
                 return
             pool = ThreadPoolExecutor(min(_REQUESTS, len(reads)), "grandbatch-labels")
             for piece, name in reads:
-                self._coming.setdefault(piece, []).append(pool.submit(self._read, piece, name))
+                self._coming.setdefault(piece, []).append(pool.submit(self._fetch, piece, name))
             pool.shutdown(wait=False)
 
     def load(self, slots: Sequence[int], chunks: Sequence[int], files: OpenFiles) -> None:
@@ -145,8 +146,7 @@ class WholeLabels:
             with self._lock:
                 coming = self._coming.get(piece)
                 if coming is None and piece not in self._loaded:
-                    for name in self._names:
-                        self._read(piece, name)
+                    self._place(piece, {name: self._read(piece, name) for name in self._names})
                     self._loaded.add(piece)
             if coming is not None:
                 self._wait_for(piece, coming)
@@ -157,6 +157,7 @@ class WholeLabels:
         with self._lock:
             if self._coming.get(piece) is coming:
                 del self._coming[piece]
+                self._arrived.pop(piece, None)
                 if failed is None:
                     self._loaded.add(piece)
         if failed is not None:
@@ -165,8 +166,21 @@ class WholeLabels:
     def _group_of(self, chunk: int) -> int:
         return chunk * self._chunk_windows // self._piece
 
-    def _read(self, piece: int, name: str) -> None:
-        first = piece * self._piece
-        stop = min(first + self._piece, len(self._store))
-        values: Any = getattr(self._store, name)[first:stop]
-        self.records[name][first:stop] = values
+    def _fetch(self, piece: int, name: str) -> None:
+        """Read some values; those of a piece are placed together, while its records are at hand."""
+        values = self._read(piece, name)
+        with self._lock:
+            arrived = self._arrived.setdefault(piece, {})
+            arrived[name] = values
+            if len(arrived) < len(self._names):
+                return
+            del self._arrived[piece]
+        self._place(piece, arrived)
+
+    def _read(self, piece: int, name: str) -> npt.NDArray[Any]:
+        return self._store.label_values(name, piece)
+
+    def _place(self, piece: int, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        records = self.records[piece * self._piece : (piece + 1) * self._piece]
+        for name, some in values.items():
+            records[name] = some[: len(records)]

@@ -139,10 +139,11 @@ class Table:
         waited_for = self.labels.by_index and not self.store.is_near
         return waited_for and not self._shape.packed and not self.contexts
 
-    def read_ahead(self, some: Sequence[tuple[int, int]], files: OpenFiles) -> None:
+    def read_ahead(self, some: Sequence[tuple[int, int]], files: OpenFiles) -> bool:
         """Read what belongs to the windows of several chunks at once, before slots are filled.
 
-        Of each it takes a fraction of the time. Who fills a slot meets what went wrong.
+        Of each it takes a fraction of the time. Who fills a slot meets what went wrong. Returns
+        whether the chunks are decoded already, and only to be completed.
 
         Parameters
         ----------
@@ -150,13 +151,32 @@ class Table:
             Slots that were claimed and their chunks, in the order of the chunks.
         files : OpenFiles
         """
+        decoded = False
         if not self.store.is_near:
             first, last = some[0][1], some[-1][1]
-            self.store.read_ahead(first, last, files, labels=not self.labels.by_index)
-        if self.decodes_alone:
-            return
-        with suppress(StoreError, OSError):
-            self._prepare([one for one in some if not self._prepared[one[0]]], files)
+            windows = self.store.chunk_range(first)[0], self.store.chunk_range(last)[1]
+            by_slot = not self.labels.by_index
+            self.store.ahead.read(first, last, windows, files, labels=by_slot)
+            decoded = self._decode_run(some, files)
+        if decoded or not self.decodes_alone:
+            with suppress(StoreError, OSError):
+                self._prepare([one for one in some if not self._prepared[one[0]]], files)
+        return decoded
+
+    def _decode_run(self, some: Sequence[tuple[int, int]], files: OpenFiles) -> bool:
+        """Decode neighbouring chunks that were read ahead, if they only have to be copied."""
+        is_plain = self.store.layout == "rows" and self._slots.dtype == torch.float32
+        first, last = some[0][1], some[-1][1]
+        slots = [slot for slot, _ in some]
+        if (
+            not is_plain
+            or last + 1 - first != len(some)
+            or not self.store.ahead.copy(first, last, self._slots.numpy(), slots, files)
+        ):
+            return False
+        for slot, chunk in some:
+            self._decoded(slot, chunk)
+        return True
 
     def _prepare(self, some: Sequence[tuple[int, int]], files: OpenFiles) -> None:
         """Read the labels of chunks' windows, and find their contexts."""
@@ -216,6 +236,9 @@ class Table:
             rows = self._scratch_array("rows", tuple(target.shape))
             self._decode(slot, chunk, rows, files)
             target.copy_(torch.from_numpy(rows))
+        self._decoded(slot, chunk)
+
+    def _decoded(self, slot: int, chunk: int) -> None:
         self.buffer.filled(slot * self._shape.rows, (slot + 1) * self._shape.rows)
         self._shift[slot] = (chunk - slot) * self.store.chunk_windows
 

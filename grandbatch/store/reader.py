@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from grandbatch.store.format import StoreSpec
 from grandbatch.store.identity import Identity, KeptStore, LastLook
 from grandbatch.store.manifest import Manifest
 from grandbatch.store.metadata import describe, spec_of
-from grandbatch.store.reading import ArrayReader, OpenFiles
+from grandbatch.store.reading import ArrayReader, OpenFiles, ReadAhead
 from grandbatch.store.slices import Labels, Matrices, WindowValues
 from grandbatch.store.verification import Verification, verify_store
 from grandbatch.values.checks import parse_bytes
@@ -253,31 +253,11 @@ class MatrixStore(Deferred):
         )
         return n_bytes <= self._kept.folder.max_bytes
 
-    def runs(self, chunks: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-        """Part pairs of a number and a chunk, in the order of chunks, into neighbours in one file.
-
-        Where each chunk would be a request, a run of them is one.
-        """
-        data = self._readers[self._spec.data.name]
-        runs: list[list[tuple[int, int]]] = []
-        for one in chunks:
-            if runs and data.may_join(runs[-1][0][1], runs[-1][-1][1], one[1]):
-                runs[-1].append(one)
-            else:
-                runs.append([one])
-        return runs
-
-    def read_ahead(self, first: int, last: int, files: OpenFiles, *, labels: bool) -> None:
-        """Ask at once for the bytes of neighbouring chunks, and of their labels if so wished."""
-        data = self._readers[self._spec.data.name]
-        start, stop = self.chunk_range(first)[0], self.chunk_range(last)[1]
-        beside = [self._readers[spec.name] for spec in self._spec.labels if labels]
-        files.at_once(
-            [
-                partial(data.read_ahead, first, last, files),
-                *(partial(reader.read_part_ahead, start, stop, files) for reader in beside),
-            ]
-        )
+    @cached_property
+    def ahead(self) -> ReadAhead:
+        """What reads chunks ahead, many at once, where each would be a request."""
+        labels = [self._readers[spec.name] for spec in self._spec.labels]
+        return ReadAhead(self._readers[self._spec.data.name], labels)
 
     def check_unchanged(self) -> None:
         """Raise StoreChangedError where another store is at the path, or none."""
@@ -311,6 +291,13 @@ class MatrixStore(Deferred):
         """Read the per-window values of a chunk's windows."""
         values = self.read_values([chunk], [s.name for s in self._spec.labels], files)
         return Labels(**{name: of_chunks[0] for name, of_chunks in values.items()})
+
+    def label_values(self, name: str, number: int) -> npt.NDArray[Any]:
+        """Read a chunk of a per-window array, as large as those are; not to be written to.
+
+        Beyond the last window there may be anything.
+        """
+        return self._readers[name].values(number)
 
     def read_values(
         self, chunks: Sequence[int], names: Iterable[str], files: OpenFiles | None = None

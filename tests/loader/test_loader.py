@@ -419,7 +419,7 @@ def damage(store, tmp_path, chunk):
     reader = opened._readers[opened.spec.data.name]
     file = path / opened.spec.data.file(chunk // opened.spec.data.shard_chunks)
     raw = bytearray(file.read_bytes())
-    raw[reader._offset(chunk) + 9] ^= 4
+    raw[reader.offset(chunk) + 9] ^= 4
     file.write_bytes(raw)
     return opened
 

@@ -117,7 +117,7 @@ def test_an_error_names_the_chunk_and_leaves_the_state_before_it(store, prefetch
     reader = store._readers[store.spec.data.name]
     path = store.path / store.spec.data.file(0)
     raw = bytearray(path.read_bytes())
-    raw[reader._offset(chunk) + 20] ^= 16
+    raw[reader.offset(chunk) + 20] ^= 16
     path.write_bytes(raw)
     seen = []
     with pytest.raises(DamagedStoreError, match=rf"chunk {chunk} of {store.spec.data.name}"):

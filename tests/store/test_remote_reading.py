@@ -295,6 +295,32 @@ def test_neighbouring_chunks_are_one_request(url, here, wire, small, monkeypatch
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
+def test_neighbours_read_at_once_are_checked_one_by_one(url, here, monkeypatch):
+    wrong, name = 3, here.spec.data.file(0)
+    size = here.n_features * here.block_rows * 4 + 4  # as they are, and a crc32c
+    data = bytearray(Objects(url).read(name))
+    data[wrong * size + 20] ^= 1
+    Objects(url).write(name, bytes(data))
+    expected = [b.matrices for b in gb.SlidingWindowDataLoader(here, CONFIG, shuffle=False)]
+    got = []
+    loader = gb.SlidingWindowDataLoader(
+        gb.MatrixStore.open(url), replace(CONFIG, batch_size=4), shuffle=False
+    )
+    with pytest.raises(DamagedStoreError, match=f"chunk {wrong} of {here.spec.data.name}"):
+        got.extend(batch.matrices for batch in loader)
+    # all that come before it are handed over
+    assert sum(map(len, got)) == wrong * here.chunk_windows
+    assert torch.equal(torch.cat(got), torch.cat(expected)[: wrong * here.chunk_windows])
+
+
+@pytest.mark.parametrize("n_bytes", [1, 10_000])
+def test_neighbours_whose_file_ends_before_are_damage(url, here, n_bytes):
+    name = here.spec.data.file(0)
+    Objects(url).write(name, Objects(url).read(name)[:n_bytes])
+    with pytest.raises(DamagedStoreError, match="bytes wanted"):
+        epochs(gb.MatrixStore.open(url), 1)
+
+
 @pytest.fixture
 def unhurried(monkeypatch):
     """Whether the store is another is looked at no more: how long a test takes makes no request."""

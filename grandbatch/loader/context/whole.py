@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,9 +20,6 @@ from grandbatch.loader.rows import RowBuffer
 from grandbatch.loader.table import SlotShape, Table, table_bytes
 from grandbatch.store import MatrixStore, OpenFiles
 from grandbatch.values.arrays import Int32, Int64
-
-_REQUESTS = 32
-"""Reads under way at once, where each is a request."""
 
 
 def whole_bytes(store: MatrixStore, dtype: torch.dtype) -> int:
@@ -76,15 +75,15 @@ class WholeContexts:
         """
         self._ask_for_all()
         for chunk in (first // self._store.chunk_windows).tolist():
-            self._load(chunk, files)
+            self._load(chunk, partial(self._table.fill, files=files))
         ranges = zip(first.tolist(), stop.tolist(), strict=True)
         return np.concatenate([self._end_time[begin:end] for begin, end in ranges])
 
-    def _load(self, chunk: int, files: OpenFiles) -> None:
+    def _load(self, chunk: int, fill: Callable[[int, int], None]) -> None:
         if not self._loaded[chunk]:
             with self._locks[chunk]:
                 if not self._loaded[chunk]:
-                    self._table.fill(chunk, chunk, files)
+                    fill(chunk, chunk)
                     self._loaded[chunk] = True
 
     def _ask_for_all(self) -> None:
@@ -95,17 +94,18 @@ class WholeContexts:
             self._is_asked_for = True
             chunks = range(self._store.n_chunks)
             self._table.labels.begin(chunks)
-            runs = self._store.runs([(chunk, chunk) for chunk in chunks])
-            with ThreadPoolExecutor(min(_REQUESTS, len(runs))) as pool:
+            runs = self._store.ahead.runs([(chunk, chunk) for chunk in chunks])
+            with ThreadPoolExecutor(self._store.ahead.at_once(runs)) as pool:
                 for _ in pool.map(self._load_run, runs):
                     pass
 
     def _load_run(self, run: list[tuple[int, int]]) -> None:
         with OpenFiles() as files:
-            self._table.read_ahead(run, files)
+            decoded = self._table.read_ahead(run, files)
+            fill = self._table.complete if decoded else self._table.fill
             for _, chunk in run:
                 with suppress(StoreError, OSError):
-                    self._load(chunk, files)
+                    self._load(chunk, partial(fill, files=files))
 
     def look_up(self, ids: Int32, index: Int64, end_time: Int64) -> Int64:
         """Find windows: write their numbers and times, return their first rows in the buffer."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,8 +31,6 @@ from grandbatch.values.checksums import crc32c, crc32c_of_each
 Array = npt.NDArray[Any]
 T = TypeVar("T")
 
-_JOINED = 1024 * 1024
-"""Bytes of neighbouring chunks that are one request, where each chunk would be one."""
 _GAP = 8 * 1024
 """Bytes between two reads from one file that cost less than a read of their own."""
 
@@ -83,11 +80,27 @@ class ArrayReader:
             return read(files)
 
     def _read(self, chunk: int, out: Array, files: OpenFiles) -> None:
-        if self.spec.codec == "none":
-            self._read_payload(chunk, out.reshape(-1).view(np.uint8), files)
-            self._check_values(chunk, out)
+        if self.spec.codec != "none":
+            self._decode(chunk, self._payload(chunk, files), out)
             return
-        self._decode(chunk, self._payload(chunk, files), out)
+        raw, there = out.reshape(-1).view(np.uint8), self._view(chunk, files)
+        if there is None:
+            self._read_payload(chunk, raw, files)
+        else:
+            self._check_length(chunk, len(raw))
+            raw[:] = there
+        self._check_values(chunk, out)
+
+    def values(self, chunk: int) -> Array:
+        """Read a chunk of an uncompressed array; not to be written to, for it may be what came."""
+        return self._again(lambda opened: self._values(chunk, opened), None)
+
+    def _values(self, chunk: int, files: OpenFiles) -> Array:
+        payload = self._payload(chunk, files)
+        self._check_length(chunk, math.prod(self.spec.chunk_shape) * self.itemsize)
+        values = payload.view(self.spec.dtype).reshape(self.spec.chunk_shape)
+        self._check_values(chunk, values)
+        return values
 
     def read_rows(
         self, chunk: int, runs: tuple[int, ...], stride: int, out: Array, files: OpenFiles | None
@@ -122,10 +135,28 @@ class ArrayReader:
         pack_windows(windows, runs, stride, out)
 
     def _payload(self, chunk: int, files: OpenFiles) -> npt.NDArray[np.uint8]:
-        """Read the encoded bytes of a chunk, to be used before the next call."""
+        """Read the encoded bytes of a chunk, to be used before the next call, not written to."""
+        there = self._view(chunk, files)
+        if there is not None:
+            return there
         payload = files.scratch(self._payload_bytes(chunk, files))
         self._read_payload(chunk, payload, files)
         return payload
+
+    def _view(self, chunk: int, files: OpenFiles) -> npt.NDArray[np.uint8] | None:
+        """Return the encoded bytes of a chunk as they came, checked; None where on a disk."""
+        if not self._is_far:
+            return None
+        length, start = int(self.digests.length[chunk]), self.offset(chunk)
+        try:
+            data = files.view(self, chunk, start, start + length)
+        except OSError as error:
+            raise self._unreadable(chunk, error) from None
+        if data is None:
+            return None
+        payload, trailer = data[:-CRC_BYTES], data[-CRC_BYTES:]
+        self._check_bytes(chunk, len(data), trailer, crc32c(payload))
+        return np.frombuffer(payload, np.uint8)
 
     def _decode(self, chunk: int, payload: npt.NDArray[np.uint8], out: Array) -> None:
         try:
@@ -136,8 +167,8 @@ class ArrayReader:
     def _payload_bytes(self, chunk: int, files: OpenFiles) -> int:
         """Return the encoded bytes without the crc32c, if the file is long enough for them."""
         length, n_bytes = int(self.digests.length[chunk]), files.get(self, chunk).n_bytes
-        if n_bytes is not None and self._offset(chunk) + length > n_bytes:
-            there = max(0, n_bytes - self._offset(chunk))
+        if n_bytes is not None and self.offset(chunk) + length > n_bytes:
+            there = max(0, n_bytes - self.offset(chunk))
             raise self._damaged(chunk, f"{length} bytes wanted, {there} there")
         return length - CRC_BYTES
 
@@ -146,21 +177,30 @@ class ArrayReader:
 
         Piece by piece, so that the checksum finds them in the cache.
         """
-        length, expected = int(self.digests.length[chunk]), int(self.digests.crc32c[chunk])
-        if length != len(out) + CRC_BYTES:
-            raise self._damaged(chunk, f"{len(out) + CRC_BYTES} bytes wanted, {length} announced")
-        file, offset = files.get(self, chunk), self._offset(chunk)
-        read = partial(files.read_into, self, chunk) if files.reads_ahead else file.read_into
+        self._check_length(chunk, len(out))
+        file, offset = files.get(self, chunk), self.offset(chunk)
         trailer = bytearray(CRC_BYTES)
         n_read = crc = 0
         for first in range(0, len(out), file.step_bytes):
             piece = out[first : first + file.step_bytes]
             last = [trailer] if first + len(piece) == len(out) else []
             try:
-                n_read += read([piece.data, *last], offset + first)
+                n_read += file.read_into([piece.data, *last], offset + first)
             except OSError as error:
                 raise self._unreadable(chunk, error) from None
             crc = crc32c(piece, crc)
+        self._check_bytes(chunk, n_read, trailer, crc)
+
+    def _check_length(self, chunk: int, n_bytes: int) -> None:
+        length = int(self.digests.length[chunk])
+        if length != n_bytes + CRC_BYTES:
+            raise self._damaged(chunk, f"{n_bytes + CRC_BYTES} bytes wanted, {length} announced")
+
+    def _check_bytes(
+        self, chunk: int, n_read: int, trailer: bytearray | memoryview, crc: int
+    ) -> None:
+        """Refuse bytes that are not those of the manifest."""
+        length, expected = int(self.digests.length[chunk]), int(self.digests.crc32c[chunk])
         if n_read != length:
             raise self._damaged(chunk, f"{length} bytes wanted, {n_read} there")
         if int.from_bytes(trailer, "little") != expected:
@@ -235,30 +275,6 @@ class ArrayReader:
         if n_read != length:
             raise self._damaged(chunk, f"{length} bytes wanted, {n_read} there")
 
-    def may_join(self, first: int, last: int, chunk: int) -> bool:
-        """Whether a chunk follows those from first to last in their file, and all are few bytes."""
-        if chunk != last + 1 or self.file_number(chunk) != self.file_number(last):
-            return False
-        return (
-            self._offset(chunk) + int(self.digests.length[chunk]) - self._offset(first) <= _JOINED
-        )
-
-    def read_ahead(self, first: int, last: int, files: OpenFiles) -> None:
-        """Read the bytes of neighbouring chunks at once; who reads one meets what went wrong."""
-        stop = self._offset(last) + int(self.digests.length[last])
-        with suppress(OSError):
-            files.read_ahead(self, first, self._offset(first), stop)
-
-    def read_part_ahead(self, start: int, stop: int, files: OpenFiles) -> None:
-        """Read the values `[start, stop)` at once, for `read_parts`, where one file has them."""
-        size, *rest = self.spec.chunk_shape
-        itemsize = math.prod(rest) * np.dtype(self.spec.dtype).itemsize
-        chunk, first = divmod(start, size)
-        if first + stop - start <= size:
-            with suppress(OSError):
-                end = (first + stop - start) * itemsize
-                files.read_ahead(self, chunk, first * itemsize, end)
-
     def _check_values(self, chunk: int, values: Array) -> None:
         """Refuse what would be looked for outside of what it counts."""
         if not self._is_inside(values):
@@ -301,6 +317,15 @@ class ArrayReader:
         if data != wanted:
             raise self._damaged(chunk, "the index of its file is not that of the file's chunks")
 
+    @cached_property
+    def _is_far(self) -> bool:
+        return is_remote(self.store)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value."""
+        return np.dtype(self.spec.dtype).itemsize
+
     @property
     def n_bytes(self) -> int:
         """Bytes of all chunks, encoded."""
@@ -310,13 +335,13 @@ class ArrayReader:
         """Bytes that a file of chunks must have."""
         return self.spec.file_bytes(self.digests.length, number)
 
-    def _offset(self, chunk: int) -> int:
+    def offset(self, chunk: int) -> int:
         """Where a chunk starts in its file: chunks lie in order, without gaps."""
         first = chunk // self.spec.shard_chunks * self.spec.shard_chunks
-        return int(self._begins[chunk] - self._begins[first])
+        return int(self.begins[chunk] - self.begins[first])
 
     @cached_property
-    def _begins(self) -> npt.NDArray[np.int64]:
+    def begins(self) -> npt.NDArray[np.int64]:
         """Where each chunk would start, were all of them in one file."""
         lengths = self.digests.length.astype(np.int64)
         return np.cumsum(lengths) - lengths

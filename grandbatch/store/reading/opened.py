@@ -83,16 +83,15 @@ class OpenFiles:
         self._files[reader] = (number, file)
         return file
 
-    @property
-    def reads_ahead(self) -> bool:
-        """Whether anything was read ahead."""
-        return bool(self._ahead)
-
     def read_ahead(self, reader: ChunkFiles, chunk: int, start: int, stop: int) -> None:
         """Read bytes `[start, stop)` of the file that a chunk is in, for reads of parts of them."""
-        data = bytearray(stop - start)
-        n_read = self.get(reader, chunk).read_into([data], start)
-        self._ahead[reader] = reader.file_number(chunk), start, memoryview(data)[:n_read]
+        self._ahead.pop(reader, None)  # so that both are not held meanwhile
+        file = self.get(reader, chunk)
+        data = file.view(start, stop)
+        if data is None:
+            data = memoryview(bytearray(stop - start))
+            data = data[: file.read_into([data], start)]
+        self._ahead[reader] = reader.file_number(chunk), start, data
 
     def at_once(self, reads: Sequence[Callable[[], None]]) -> None:
         """Read from several arrays, all at once where there are threads for it."""
@@ -107,17 +106,30 @@ class OpenFiles:
 
     def read_into(self, reader: ChunkFiles, chunk: int, buffers: Sequence[Any], offset: int) -> int:
         """Fill buffers from the file that a chunk is in, or from what was read of it ahead."""
-        if not self._ahead:
-            return self.get(reader, chunk).read_into(buffers, offset)
-        number, start, data = self._ahead.get(reader, _NOTHING)
         stop = offset + sum(map(len, buffers))
-        if number != reader.file_number(chunk) or not start <= offset <= stop <= start + len(data):
+        data = self.held(reader, chunk, offset, stop)
+        if data is None:
             return self.get(reader, chunk).read_into(buffers, offset)
-        at = offset - start
+        at = 0
         for buffer in buffers:
             memoryview(buffer)[:] = data[at : at + len(buffer)]
             at += len(buffer)
-        return stop - offset
+        return at
+
+    def view(self, reader: ChunkFiles, chunk: int, start: int, stop: int) -> memoryview | None:
+        """Return bytes of the file that a chunk is in, as they came; None where it is on a disk.
+
+        Fewer where the file ends before. Not to be written to.
+        """
+        held = self.held(reader, chunk, start, stop)
+        return self.get(reader, chunk).view(start, stop) if held is None else held
+
+    def held(self, reader: ChunkFiles, chunk: int, start: int, stop: int) -> memoryview | None:
+        """Return bytes that were read ahead."""
+        number, first, data = self._ahead.get(reader, _NOTHING)
+        if number != reader.file_number(chunk) or not first <= start <= stop <= first + len(data):
+            return None
+        return data[start - first : stop - first]
 
     def discard_copy(self, reader: ChunkFiles) -> bool:
         """Forget a local copy that an array was last read from; tell whether it was one."""

@@ -1,0 +1,138 @@
+"""Read chunks ahead where each would be a request: many by one, several requests at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from grandbatch.store.format import CRC_BYTES
+from grandbatch.store.reading.arrays import Array, ArrayReader
+from grandbatch.store.reading.opened import OpenFiles
+from grandbatch.values.checksums import crc32c_of_each
+
+_JOINED_BYTES = 4 * 2**20
+"""Bytes that are read at once of neighbouring chunks: more would be no faster."""
+_UNDER_WAY_BYTES = 64 * 2**20
+"""Bytes on their way at once, at most; and of a larger chunk, one."""
+_MOST_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class ReadAhead:
+    """Reads chunks of a store's matrices, and their labels, before each of them is wanted.
+
+    Parameters
+    ----------
+    data : ArrayReader
+        Of the matrices.
+    labels : sequence of ArrayReader
+        Of the per-window values.
+    """
+
+    data: ArrayReader
+    labels: Sequence[ArrayReader]
+
+    def at_once(self, runs: Collection[Sequence[object]]) -> int:
+        """How many threads may read some runs ahead at the same time."""
+        largest = max(map(len, runs), default=1) * self.data.spec.chunk_bytes
+        return max(1, min(_MOST_AT_ONCE, _UNDER_WAY_BYTES // largest, len(runs)))
+
+    def runs(self, chunks: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+        """Part pairs of a number and a chunk, in the order of chunks, into neighbours in one file.
+
+        Where each chunk would be a request, a run of them is one.
+        """
+        numbers = np.fromiter((chunk for _, chunk in chunks), np.int64, len(chunks))
+        return [list(chunks[begin:stop]) for begin, stop in self._runs(numbers)]
+
+    def _runs(self, chunks: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+        """Give the place of each run's first chunk, and of the one behind its last."""
+        starts = self.data.begins[chunks]
+        stops = starts + self.data.digests.length[chunks]
+        is_apart = np.diff(chunks) != 1
+        is_apart |= np.diff(chunks // self.data.spec.shard_chunks) != 0
+        begin = 0
+        for end in (*(np.flatnonzero(is_apart) + 1).tolist(), len(chunks)):
+            while begin < end:
+                within = int(np.searchsorted(stops, starts[begin] + _JOINED_BYTES, "right"))
+                stop = min(end, max(within, begin + 1))
+                yield begin, stop
+                begin = stop
+
+    def read(
+        self, first: int, last: int, windows: tuple[int, int], files: OpenFiles, *, labels: bool
+    ) -> None:
+        """Ask at once for the bytes of neighbouring chunks, and of their labels if so wished.
+
+        Who reads a chunk meets what went wrong.
+
+        Parameters
+        ----------
+        first, last : int
+        windows : (int, int)
+            The chunks' first, and the one after their last.
+        files : OpenFiles
+            Which has them from then on.
+        labels : bool
+        """
+        end = self.data.offset(last) + int(self.data.digests.length[last])
+        asked = [partial(_read, self.data, first, self.data.offset(first), end, files)]
+        for reader in self.labels if labels else ():
+            size, *rest = reader.spec.chunk_shape
+            itemsize = math.prod(rest) * reader.itemsize
+            chunk, place = divmod(windows[0], size)
+            stop = place + windows[1] - windows[0]
+            if stop <= size:
+                asked.append(
+                    partial(_read, reader, chunk, place * itemsize, stop * itemsize, files)
+                )
+        files.at_once(asked)
+
+    def copy(
+        self, first: int, last: int, out: Array, places: Sequence[int], files: OpenFiles
+    ) -> bool:
+        """Copy neighbouring chunks that were read ahead, where nothing packs them, all at once.
+
+        Parameters
+        ----------
+        first, last : int
+        out : (n, ...) array
+            Of so many chunks, C-contiguous.
+        places : sequence of int
+            Where in it each goes.
+        files : OpenFiles
+
+        Returns
+        -------
+        bool
+            Whether all were there and right. If not, who reads them one by one meets what is wrong.
+        """
+        data, some = self.data, slice(first, last + 1)
+        shape = last + 1 - first, out[:1].nbytes + CRC_BYTES
+        if data.spec.codec != "none" or (data.digests.length[some] != shape[1]).any():
+            return False
+        start = data.offset(first)
+        there = files.held(data, first, start, start + math.prod(shape))
+        if there is None:
+            return False
+        payloads, trailers = np.split(
+            np.frombuffer(there, np.uint8).reshape(shape), [-CRC_BYTES], 1
+        )
+        expected = data.digests.crc32c[some].tolist()
+        if np.ascontiguousarray(trailers).view("<u4")[:, 0].tolist() != expected:
+            return False
+        if crc32c_of_each(payloads) != expected:
+            return False
+        out.reshape(len(out), -1).view(np.uint8)[places] = payloads
+        return True
+
+
+def _read(reader: ArrayReader, chunk: int, start: int, stop: int, files: OpenFiles) -> None:
+    with suppress(OSError):
+        files.read_ahead(reader, chunk, start, stop)
