@@ -7,7 +7,10 @@ The limit is the slower of plain client and local epoch, for first epochs, and t
 later ones; the peer is the plain client. All of one store and delay are measured in turns.
 
 Builds are of the same bars by two local worker processes, from inputs to store: all at URLs, and
-all in a folder that the workers share. The limit is the disk.
+all in a folder that the workers share. The limit is the disk. The peer is a plain client that moves
+the same bytes eight objects at a time: inputs come, bars go and come again, the store goes. The
+server takes its time from the same cores; the processor time told is of the builder and its workers
+alone.
 
 `--only chunks` builds a store at a URL of very many small chunks instead, by two worker processes,
 in a process of its own: what that holds, what follows the last chunk, how the store opens, and how
@@ -129,29 +132,70 @@ def build(client, inputs, folder):
     )
 
 
-def measure_builds(bars, folder, rounds):
+def move(endpoint, sizes):
+    """Move the bytes of a build, `sizes` of its objects by their names, by the client alone."""
+    store = S3Store("bars", endpoint=endpoint, client_options={"allow_http": True})
+
+    def move_one(name):
+        is_input, is_of_cache = name.startswith("in/"), "/cache/" in name
+        if not is_input:
+            obstore.put(store, f"moved/{name}", bytes(sizes[name]), use_multipart=False)
+        for first in range(0, sizes[name] if is_input or is_of_cache else 0, 2**23):
+            place = name if is_input else f"moved/{name}"
+            stop = min(first + 2**23, sizes[name])
+            obstore.get_range(store, place, start=first, end=stop)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(move_one, sizes))
+
+
+def processor_of(pids):
+    """Processor seconds of some processes."""
+    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
+
+
+def measure_builds(bars, folder, rounds, endpoint, delay):
     """Build on the disk and at URLs in turns, each time anew; the first ones load kernels."""
-    Objects("s3://bars/in").write(bars.name, bars.read_bytes())
     places = {"on the disk": (bars, folder), "at URLs": (f"s3://bars/in/{bars.name}", "s3://bars")}
+    sizes = {}
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
+        pids = [os.getpid(), *client.run(os.getpid).values()]
 
         def case(what):
             inputs, place = places[what]
-            anew = partial(build, client, inputs, f"{place}/build-{secrets.token_hex(4)}")
-            return metered(anew, family=True)
+            name = f"build-{secrets.token_hex(4)}"
+            before = processor_of(pids)
+            figures = metered(partial(build, client, inputs, f"{place}/{name}"))
+            figures["builders"] = processor_of(pids) - before
+            if what == "at URLs":
+                made = Objects(f"s3://bars/{name}").list()
+                sizes.update({f"{name}/{one.name}": one.n_bytes for one in made})
+                sizes[f"in/{bars.name}"] = bars.stat().st_size
+                figures["plain"] = metered(partial(move, endpoint, sizes))["seconds"]
+                sizes.clear()
+            return figures
 
         for what in places:
             case(what)
         t = in_turns({what: partial(case, what) for what in places}, rounds)
     disk, there = t["on the disk"], t["at URLs"]
     limit = disk["seconds"]
-    beside = {"limit": limit, "goal": limit / SHARES["build"]}
+    beside = {"limit": limit, "goal": limit / SHARES["build"], "peer": there["plain"]}
+    label = f"build, 2 workers, {delay:g} ms"
     return [
-        Row("build, 2 workers: on the disk", limit, "s", disk, is_cost=True),
-        Row("build, 2 workers: at URLs", there["seconds"], "s", there, is_cost=True, **beside),
+        Row(
+            f"{label}: {what}",
+            run["seconds"],
+            "s",
+            run,
+            is_cost=True,
+            note=f"builder and workers: {run['builders']:.2f} s of processor",
+            **(beside if what == "at URLs" else {}),
+        )
+        for what, run in t.items()
     ]
 
 
@@ -226,8 +270,10 @@ def main():
             rows, stores = [], {}
             if arguments.only == "chunks":
                 rows += measure_small_chunks(folder / "bars.csv")
-            if arguments.only in (None, "builds"):
-                rows += measure_builds(folder / "bars.csv", folder, arguments.rounds)
+            builds = arguments.only in (None, "builds")
+            if builds:
+                bars = folder / "bars.csv"
+                Objects("s3://bars/in").write(bars.name, bars.read_bytes())
             epochs = SETTINGS if arguments.only in (None, "epochs") else {}
             for what, settings in epochs.items():
                 path = folder / f"{what.replace(' ', '-')}.zarr"
@@ -239,6 +285,8 @@ def main():
                 process.start()
                 endpoint = urls.get()
                 os.environ["AWS_ENDPOINT_URL"] = endpoint
+                if builds:
+                    rows += measure_builds(bars, folder, arguments.rounds, endpoint, delay)
                 for what, here in stores.items():
                     label = f"{what}, {delay:g} ms"
                     rows += measure(label, here, endpoint, folder, arguments.rounds)
