@@ -441,3 +441,26 @@ def test_records_of_files_are_read_beside_each_other(url, source, monkeypatch):
     small = {**SETTINGS, "overlap": 47, "chunk_windows": 1}
     store = gb.build_store(source, f"{url}/s.zarr", **small)
     assert store.spec.data.n_files >= 2
+
+
+def test_a_record_whose_file_never_came_finishes_nothing(url, source, tmp_path, monkeypatch):
+    here = files(gb.build_store(source, tmp_path / "s.zarr", **SETTINGS).path)
+    write, recorded = Objects.write, threading.Event()
+
+    def cut(objects, name, data):
+        if "/matrices/c/" in objects.url:
+            recorded.wait(timeout=60)
+            raise ConnectionError("the line is dead")
+        version = write(objects, name, data)
+        if objects.url.endswith(".record"):
+            recorded.set()
+        return version
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "write", cut)
+        with pytest.raises(OSError, match="the line is dead"):
+            gb.build_store(source, f"{url}/s.zarr", **SETTINGS)
+    assert recorded.is_set()
+    assert [name for name in objects(url) if name.endswith(".record")]
+    gb.build_store(source, f"{url}/s.zarr", **SETTINGS)
+    assert objects(f"{url}/s.zarr") == here
