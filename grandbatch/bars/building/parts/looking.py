@@ -12,7 +12,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -116,12 +115,9 @@ def unpack_looks(value: Mapping[str, str]) -> list[Extremes]:
     facts = np.frombuffer(raw["facts"], _FACTS)
     volumes = np.zeros((len(facts), N_BINS), np.int64)
     volumes.ravel()[np.frombuffer(raw["at"], "<i8")] = np.frombuffer(raw["volumes"], "<i8")
-    columns = [map(_plain, facts[name].tolist()) for name in _FACTS.names or ()]
-    return [Extremes(*found) for found in zip(*columns, volumes, strict=True)]
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    columns = (facts[name] for name in _FACTS.names or ())
+    plain = (of.tolist() if of.ndim == 1 else map(tuple, of.tolist()) for of in columns)
+    return [Extremes(*found) for found in zip(*plain, volumes, strict=True)]
 
 
 def look_at(target: Path, parts: Sequence[Part], schedule: Schedule) -> list[Extremes]:
