@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from operator import itemgetter
 
@@ -29,6 +30,8 @@ _SMALL_REQUESTS = 64
 """Threads where each waits for the labels of chunks, at most, where they come with the chunks."""
 _TOGETHER, _TURNS = 16, 4
 """Chunks whose labels are read together, at most, and how often each thread takes some."""
+_AROUND = 64
+"""Small chunks on a disk, one behind the other, that whoever needs one of them reads at once."""
 _FEW = 4
 """A share with fewer windows than this many times its block's chunks reads only those it needs."""
 
@@ -102,6 +105,7 @@ class BlockFeed:
         stopped: threading.Event,
     ):
         self._order = order
+        self._every_share = shares
         self._shares = deque(shares)
         self._resident = len(tables) == 1
         self._free = deque(tables)
@@ -119,7 +123,7 @@ class BlockFeed:
         ]
         store.fetch(chunks)
         tables[0].labels.begin(chunks)
-        self._around = self._neighbours() if self._far and self._resident else {}
+        self._reads_around = self._resident and (self._far or tables[0].fills_together)
         self._threads = max(1, min(threads, available_cores() - 1))
         if self._far:
             runs = self._around.values() or self._runs_of_first(shares)
@@ -154,13 +158,18 @@ class BlockFeed:
         """Whether all chunks of a share's block are read for it."""
         return share.size >= _FEW * len(self._order.block_chunks(share.block))
 
-    def _neighbours(self) -> dict[int, list[tuple[int, int]]]:
-        """Part all (slot, chunk) that will be read into what is read at once; by chunk."""
+    @cached_property
+    def _around(self) -> dict[int, list[tuple[int, int]]]:
+        """All (slot, chunk) that will be read, parted into what is read at once; by chunk."""
+        if not self._reads_around:
+            return {}
         places: dict[int, int] = {}
-        for share in filter(self._reads_whole, self._shares):
+        for share in filter(self._reads_whole, self._every_share):
             chunks = self._order.block_chunks(share.block).tolist()
             places.update(zip(chunks, self._order.block_places(share.block).tolist(), strict=True))
         runs = self._store.ahead.runs([(places[chunk], chunk) for chunk in sorted(places)])
+        if not self._far:
+            runs = [run[at : at + _AROUND] for run in runs for at in range(0, len(run), _AROUND)]
         return {chunk: run for run in runs for _, chunk in run}
 
     def _runs_of_first(self, shares: Sequence[Share]) -> list[list[tuple[int, int]]]:
@@ -178,9 +187,11 @@ class BlockFeed:
             table.reuse(keep=False)
         whole = self._reads_whole(share)
         # as they lie on the disk
-        every = sorted(zip(slots.tolist(), chunks.tolist(), strict=True), key=itemgetter(1))
-        if whole and self._around:
-            # whoever asks for a chunk gets those around it by the same request
+        left = ~table.claimed(slots)
+        pairs = zip(slots[left].tolist(), chunks[left].tolist(), strict=True)
+        every = sorted(pairs, key=itemgetter(1))
+        if whole and every and self._around:
+            # whoever asks for a chunk gets those around it by the same request, or call
             todo = deque(
                 {id(run): run for _, chunk in every for run in [self._around[chunk]]}.values()
             )

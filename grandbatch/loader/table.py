@@ -23,7 +23,7 @@ from grandbatch.loader.device import Bus
 from grandbatch.loader.labels import LabelSource, Records, SlotLabels
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.store import MatrixStore, OpenFiles
-from grandbatch.values.arrays import Float32, Int32, Int64
+from grandbatch.values.arrays import Bool, Float32, Int32, Int64
 
 if TYPE_CHECKING:
     # it has tables of coarser stores
@@ -109,10 +109,12 @@ class Table:
         L, F = store.sequence_length, store.n_features
         self.buffer = RowBuffer(n_slots * shape.rows, (L, F), dtype, bus)
         self._slots = self.buffer.rows.view(n_slots, shape.rows, F)
+        straight = dtype == torch.float32 and (shape.packed or store.layout == "rows")
+        self._rows: Float32 | None = self._slots.numpy() if straight else None
         self._shift = np.empty(n_slots, np.int64)
         self._scratch = threading.local()
         self._filled = np.zeros(n_slots, np.bool_)
-        self._claimed = self._filled.copy()
+        self._claimed: Bool = self._filled.copy()
         self._prepared = self._filled.copy()
         self._runs: list[tuple[int, ...]] = [()] * n_slots
         self._placing: set[int] = set()
@@ -127,11 +129,20 @@ class Table:
         self._claimed = self._filled.copy()
         self.errors = {}
 
+    def claimed(self, slots: Int32) -> Bool:
+        """Tell which slots somebody has filled, or is filling."""
+        return self._claimed[slots]
+
     def claim(self, slot: int) -> bool:
         """Tell whether the caller is the one to fill a slot. One thread at a time."""
         unclaimed = not self._claimed[slot]
         self._claimed[slot] = True
         return bool(unclaimed)
+
+    @cached_property
+    def fills_together(self) -> bool:
+        """Whether chunks are small, and cost less where neighbours are decoded by one call."""
+        return self._rows is not None and self.store.reads_together
 
     @cached_property
     def decodes_alone(self) -> bool:
@@ -161,7 +172,20 @@ class Table:
         if decoded or not self.decodes_alone:
             with suppress(StoreError, OSError):
                 self._prepare([one for one in some if not self._prepared[one[0]]], files)
+                decoded = decoded or self._decode_together(some, files)
         return decoded
+
+    def _decode_together(self, some: Sequence[tuple[int, int]], files: OpenFiles) -> bool:
+        """Decode chunks by one call, where they are small and lie in slots as they are stored."""
+        if self._rows is None:
+            return False
+        slots, chunks = zip(*some, strict=True)
+        runs = [self._runs[slot] for slot in slots] if self._shape.packed else None
+        if not self.store.read_chunks(chunks, self._rows, slots, files, runs):
+            return False
+        for slot, chunk in some:
+            self._decoded(slot, chunk)
+        return True
 
     def _decode_run(self, some: Sequence[tuple[int, int]], files: OpenFiles) -> bool:
         """Decode neighbouring chunks that were read ahead, if they only have to be copied."""
@@ -280,6 +304,12 @@ class Table:
         np.not_equal(first_row[1:] - first_row[:-1], stride, out=new[1:])
         new[bounds[:-1]] = True
         first = np.flatnonzero(new)
+        if len(first) == len(some):  # nothing is broken
+            starts = np.arange(max(map(len, records))) * stride
+            for (slot, _), one in zip(some, records, strict=True):
+                self._runs[slot] = (len(one),)
+                one["start"] = starts[: len(one)]
+            return
         counts = np.diff(first, append=len(new))
         stops = np.where(new, L, stride).cumsum()
         cuts = np.searchsorted(first, bounds).tolist()

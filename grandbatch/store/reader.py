@@ -21,7 +21,13 @@ from grandbatch.store.format import StoreSpec
 from grandbatch.store.identity import Identity, KeptStore, LastLook
 from grandbatch.store.manifest import Manifest
 from grandbatch.store.metadata import describe, spec_of
-from grandbatch.store.reading import ArrayReader, OpenFiles, ReadAhead
+from grandbatch.store.reading import (
+    SMALL_BYTES,
+    ArrayReader,
+    OpenFiles,
+    ReadAhead,
+    read_rows_together,
+)
 from grandbatch.store.slices import Labels, Matrices, WindowValues
 from grandbatch.store.verification import Verification, verify_store
 from grandbatch.values.checks import parse_bytes
@@ -240,6 +246,31 @@ class MatrixStore(Deferred):
         else:
             data.read_rows(chunk, runs, self.stride, out, files)
         return out
+
+    @cached_property
+    def reads_together(self) -> bool:
+        """Whether `read_chunks` takes chunks: such as are small and near."""
+        digests = self._readers[self._spec.data.name].digests
+        return self.is_near and bool(digests.length.max() <= SMALL_BYTES)
+
+    def read_chunks(
+        self,
+        chunks: Sequence[int],
+        out: npt.NDArray[np.float32],
+        slots: Sequence[int],
+        files: OpenFiles,
+        runs: Sequence[tuple[int, ...]] | None = None,
+    ) -> bool:
+        """Decode several small chunks at once, as `read_chunk` does one by one.
+
+        Chunk i, of ascending ones, goes into `out[slots[i]]`; `out` is (S, R, F). Tells whether all
+        did. If not, `read_chunk` tells what is wrong with which, if anything is: large chunks, and
+        such as are requests, are only read one by one.
+        """
+        if not self.reads_together:
+            return False
+        data = self._readers[self._spec.data.name]
+        return read_rows_together(data, chunks, out, slots, files, runs, self.stride)
 
     @cached_property
     def is_near(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -104,6 +105,46 @@ def rows_of_repeats(
         target[n : n + size] = raw[literals:at]
         n += size
     return at == len(raw)
+
+
+def rows_of_equal_repeats(
+    frames: npt.NDArray[np.uint8],
+    counts: tuple[int, ...],
+    sequence_length: int,
+    stride: int,
+    out: npt.NDArray[np.float32],
+    slots: npt.NDArray[np.integer[Any]],
+) -> bool:
+    """Take the rows of runs out of several frames of equally many windows, as `rows_of_repeats`.
+
+    Parameters
+    ----------
+    frames : (k, n) uint8
+    counts : tuple of int
+        Windows of each run, in every frame.
+    sequence_length, stride : int
+    out : (S, R, F) float32, C-contiguous
+    slots : (k,) int
+        Which of `out` is overwritten with the rows of each frame; must have room.
+
+    Returns
+    -------
+    bool
+        Whether all are such frames, to the byte; if not, what is in `out` means nothing.
+    """
+    row_bytes, width = out.shape[2] * 4, int(frames.shape[1])
+    target = out.reshape(len(out), -1).view(np.uint8)
+    at = n = 0
+    for fixed, size in _skeleton(counts, sequence_length * row_bytes, stride * row_bytes):
+        literals = at + len(fixed)
+        if literals + size > width:
+            return False
+        if not np.array_equiv(frames[:, at:literals], np.frombuffer(fixed, np.uint8)):
+            return False
+        at = literals + size
+        target[slots, n : n + size] = frames[:, literals:at]
+        n += size
+    return at == width
 
 
 def pack_windows(

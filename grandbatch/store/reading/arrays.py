@@ -340,6 +340,12 @@ class ArrayReader:
         first = chunk // self.spec.shard_chunks * self.spec.shard_chunks
         return int(self.begins[chunk] - self.begins[first])
 
+    def offsets(self, chunks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Where chunks start in their files."""
+        first = chunks // self.spec.shard_chunks * self.spec.shard_chunks
+        begins: npt.NDArray[np.int64] = self.begins[chunks] - self.begins[first]
+        return begins
+
     @cached_property
     def begins(self) -> npt.NDArray[np.int64]:
         """Where each chunk would start, were all of them in one file."""
