@@ -24,7 +24,7 @@ from grandbatch.files.system import read_into
 URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
 """What a URL begins with. A `Path` of one has one slash left of two."""
 
-LOCAL_STEP_BYTES = 4 * 1024 * 1024
+LOCAL_STEP_BYTES = 256 * 1024
 """Small enough that a checksum finds what was read in the cache."""
 
 _WHOLE = 2**62
