@@ -146,7 +146,8 @@ class WholeLabels:
             with self._lock:
                 coming = self._coming.get(piece)
                 if coming is None and piece not in self._loaded:
-                    self._place(piece, {name: self._read(piece, name) for name in self._names})
+                    for name in self._names:  # one by one, in memory that is used again
+                        self._place(piece, {name: self._read(piece, name)})
                     self._loaded.add(piece)
             if coming is not None:
                 self._wait_for(piece, coming)
