@@ -154,11 +154,16 @@ def test_a_split_by_time_is_a_range_of_chunks_and_no_others_are_read(
     names = ("train", "validation", "test")[: len(shares)]
     splits = gb.split_store(store, dict(zip(names, shares, strict=True)), embargo="10min")
     read = []
-    read_chunk = gb.MatrixStore.read_chunk
+    read_chunk, read_chunks = gb.MatrixStore.read_chunk, gb.MatrixStore.read_chunks
     monkeypatch.setattr(
         gb.MatrixStore,
         "read_chunk",
         lambda self, n, *rest: read.append(n) or read_chunk(self, n, *rest),
+    )
+    monkeypatch.setattr(
+        gb.MatrixStore,
+        "read_chunks",
+        lambda self, some, *rest: read.extend(some) or read_chunks(self, some, *rest),
     )
     config = gb.BatchConfig(sequence_length=48, overlap=40, batch_size=8, num_workers=1)
     chunk_of = np.arange(len(store)) // store.chunk_windows
