@@ -178,7 +178,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "csv, default codec": ("run_build", {}),
     "csv, default codec, durable": ("run_build", {"durable": True}),
     "csv, codec none, 2 processes": ("run_build", {"codec": "none", "processes": 2}),
+    "csv, codec none, engine overlap": ("run_build", {"codec": "none", "engine": "overlap"}),
     "cached bars, codec none": ("run_build", {"codec": "none", "cached": True}),
+    "cached bars, codec none, engine overlap": (
+        "run_build", {"codec": "none", "cached": True, "engine": "overlap"},
+    ),
     "cached bars, default codec": ("run_build", {"cached": True}),
     "cached bars, layout rows, stride 36": ("run_build", {"cached": True, "layout": "rows"}),
     "cached bars, layout rows, stride 1": (

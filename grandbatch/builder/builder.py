@@ -16,7 +16,7 @@ from grandbatch.bars.building.memory import bytes_of_workers
 from grandbatch.bars.cache.cutting import cuts_of
 from grandbatch.bars.cache.durations import time_attributes
 from grandbatch.builder.check import check_on_bars, check_on_simulated
-from grandbatch.builder.engines import ENGINES, choose_engine, count_jobs, graphs, label_graphs
+from grandbatch.builder.engines import ENGINES, choose_engine, graphs, label_graphs
 from grandbatch.builder.extend import keep_files
 from grandbatch.builder.growth import record_growth
 from grandbatch.builder.history import (
@@ -318,7 +318,7 @@ def _build_locked(
             taken.corrected,
         )
     kept = done - resumed
-    engine = choose_engine(options.engine, schedule, count_jobs(plan, skipped))
+    engine = choose_engine(options.engine, schedule)
     waves = graphs(engine, plan, bars, staging, skipped, schedule)
     labels = label_graphs(label_jobs(plan, bars, staging, same_labels))
     all_waves = chain(waves, labels)  # on a cluster one is sent before the last has ended

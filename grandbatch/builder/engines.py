@@ -122,21 +122,20 @@ def graphs(
             yield overlap_graph(wave, plan, bars)
 
 
-def choose_engine(engine: str, schedule: Schedule, n_jobs: int) -> str:
-    """Resolve "auto": the overlap engine, but the direct one for few groups, and on a cluster.
+def choose_engine(engine: str, schedule: Schedule) -> str:
+    """Resolve "auto": the direct engine, each task of which reads all it needs.
 
-    A frame for few groups takes longer than they do. On a cluster, which is told, partitions and
-    rows that move between workers cost the overlap engine about half its speed (docs/scaling.md has
-    the figures); each task of the direct engine reads all it needs.
+    Frames of bars and of features cost the overlap engine a third of its speed on threads, and
+    where they move between workers about half of it, which is told (docs/scaling.md has the
+    figures).
     """
     if engine != "auto":
         return engine
-    if schedule.is_local:
-        return "overlap" if n_jobs > FEW_JOBS else "direct"
-    logger.info(
-        "engine auto is direct on a cluster, where overlap runs at about half its speed; "
-        "--engine overlap gives the same bytes"
-    )
+    if not schedule.is_local:
+        logger.info(
+            "engine auto is direct on a cluster, where overlap runs at about half its speed; "
+            "--engine overlap gives the same bytes"
+        )
     return "direct"
 
 

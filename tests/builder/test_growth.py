@@ -18,7 +18,7 @@ import grandbatch as gb
 from grandbatch.bars import prepare_bars
 from grandbatch.bars.cache.cutting import find_cuts
 from grandbatch.builder import extend
-from grandbatch.builder.engines import FEW_JOBS, choose_engine
+from grandbatch.builder.engines import choose_engine
 from grandbatch.builder.plan import BuildPlan
 from grandbatch.builder.settings import make_settings
 from grandbatch.errors import NoWindowsError, StoreChangedError, StoreMismatchError
@@ -260,10 +260,9 @@ def test_windows_before_changes_are_counted_by_spans(data):
             assert count == n
 
 
-def test_few_groups_need_no_frame():
-    engines = [choose_engine("auto", Schedule.local("sync"), n) for n in (0, FEW_JOBS, 99)]
-    assert engines == ["direct", "direct", "overlap"]
-    assert choose_engine("overlap", Schedule.local("sync"), 1) == "overlap"
+def test_builds_need_no_frame_of_bars_unless_asked_for_one():
+    assert choose_engine("auto", Schedule.local("sync")) == "direct"
+    assert choose_engine("overlap", Schedule.local("sync")) == "overlap"
 
 
 def test_other_rules_and_versions_are_named(tmp_path):
