@@ -81,7 +81,8 @@ def build_store(
         "forward_return:5": `MatrixStore.targets`. Windows stay as they are; their targets are NaN
         where the horizon leaves the segment.
     engine : {"auto", "overlap", "direct"}
-        How bars reach the tasks: through one `map_overlap`, or read by each. The same bytes.
+        How bars reach the tasks: through one `map_overlap`, or read by each, as "auto" does. The
+        same bytes.
     client : distributed.Client, optional
         Build on this cluster; its workers must see the store's folder.
     scheduler : {"threads", "sync"}

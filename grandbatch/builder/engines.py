@@ -125,9 +125,8 @@ def graphs(
 def choose_engine(engine: str, schedule: Schedule) -> str:
     """Resolve "auto": the direct engine, each task of which reads all it needs.
 
-    Frames of bars and of features cost the overlap engine a third of its speed on threads, and
-    where they move between workers about half of it, which is told (docs/scaling.md has the
-    figures).
+    Frames of bars and of features cost the overlap engine a quarter of its speed on threads, and
+    about half where they move between workers, which is told (docs/scaling.md has the figures).
     """
     if engine != "auto":
         return engine

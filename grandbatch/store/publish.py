@@ -317,7 +317,7 @@ def take_folders(store: Path, staged: Path, spec: StoreSpec) -> None:
         Of the store: a folder of a file that it has not is not taken.
     """
     kept = _kept_folders(store)
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # there may be what no build left
         numbered = {array.name: range(0) for array in spec.labels}
         numbered[spec.data.name] = range(spec.data.n_files)
         if {found.name for found in kept.iterdir()} <= numbered.keys() and all(

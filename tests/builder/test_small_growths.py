@@ -79,13 +79,18 @@ def test_a_store_that_has_fewer_files_takes_no_folder_of_those_it_has_not(tmp_pa
     assert shrunk.store.verify().ok
 
 
-def test_folders_that_are_not_as_they_were_kept_are_done_without(tmp_path):
+@pytest.mark.parametrize("other", ["end_time/c", "matrices/c/none", "end_time/c/1", "notes"])
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_folders_that_are_not_as_they_were_kept_are_done_without(tmp_path, other, is_folder):
     growing, texts = growing_by_day(tmp_path, [1440, 1500, 1600])
-    kept = folders_kept(tmp_path)
-    (kept / "end_time" / "c").rmdir()
-    (kept / "end_time" / "c").write_text("no folder")
-    growing.grow(**texts)
-    assert not (kept / "end_time" / "c").is_file()
+    place = folders_kept(tmp_path) / other
+    if place.exists():
+        place.rmdir()
+    place.mkdir() if is_folder else place.write_text("no folder")
+    store = growing.grow(**texts).store.path
+    assert not place.is_file()
+    assert not empty_folders(store)
+    assert not (store / "notes").exists()
 
 
 @pytest.mark.parametrize("layout", ["windows", "rows"])

@@ -337,14 +337,14 @@ class ArrayReader:
 
     def offset(self, chunk: int) -> int:
         """Where a chunk starts in its file: chunks lie in order, without gaps."""
-        first = chunk // self.spec.shard_chunks * self.spec.shard_chunks
-        return int(self.begins[chunk] - self.begins[first])
+        return int(self.offsets(chunk))
 
-    def offsets(self, chunks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Where chunks start in their files."""
-        first = chunks // self.spec.shard_chunks * self.spec.shard_chunks
-        begins: npt.NDArray[np.int64] = self.begins[chunks] - self.begins[first]
-        return begins
+    def offsets(self, chunks: Any) -> Any:
+        """Where chunks start in their files, (n,) int64 of as many."""
+        return (
+            self.begins[chunks]
+            - self.begins[chunks // self.spec.shard_chunks * self.spec.shard_chunks]
+        )
 
     @cached_property
     def begins(self) -> npt.NDArray[np.int64]:
