@@ -26,8 +26,9 @@ WAVE_TASKS = 8_192
 WAVE_TASKS_PER_WORKER = 64
 
 _LOOK_SECONDS = 1.0
-_GATHER_SECONDS = 0.02
-"""How long what ends is left to pile up: a tenth of a task's cost is saved, and nothing waits."""
+_GATHER_SECONDS = 0.05
+"""How long what ends is left to pile up, but for the last: nothing waits for it, and to fetch a
+result by itself costs more than all else of its task."""
 
 
 def cut_into_waves(
@@ -160,10 +161,11 @@ class _Run:
             ended = [self._ended.get(timeout=seconds)]
         except queue.Empty:
             return 0
-        time.sleep(_GATHER_SECONDS)
+        until = time.monotonic() + _GATHER_SECONDS
         with suppress(queue.Empty):
-            while True:
-                ended.append(self._ended.get_nowait())
+            while len(ended) < len(self._places):
+                left = until - time.monotonic()
+                ended.append(self._ended.get(left > 0, timeout=max(0.0, left)))
         for future, result in zip(ended, self._gather(ended), strict=True):
             self.results[self._places.pop(future)] = result
             self._heard(result)
@@ -186,10 +188,14 @@ class _Run:
         return fetched.result()
 
     def cancel(self) -> None:
-        """Drop what is still to come."""
+        """Drop what is still to come, and give the scheduler the time to forget it.
+
+        A run of the same keys right behind would be told of the errors of this one.
+        """
         if self._places and self._client.status == "running":
             with suppress(OSError):
                 self._client.cancel(list(self._places))
+                time.sleep(_GATHER_SECONDS)
 
 
 def run_on_workers(client: Any, function: Callable[..., Any], *values: Any) -> dict[str, Any]:

@@ -16,6 +16,15 @@ logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5
 
+_QUIETER = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.admin.system-monitor.disk": False,
+}
+"""What Dask's processes watch of themselves for its dashboard takes three times what all else that
+they do does while no task ends. Memory is watched as ever."""
+
 
 @contextmanager
 def open_schedule(
@@ -94,7 +103,7 @@ def _local_cluster(workers: int, memory_limit_bytes: int | None) -> Iterator[Sch
     began = time.monotonic()
     keeping = {f"distributed.nanny.pre-spawn-environ.{k}": v for k, v in KEEPING_ENVIRON.items()}
     with (
-        dask.config.set(keeping),
+        dask.config.set({**keeping, **_QUIETER}),
         _ends_are_not_told(),
         LocalCluster(
             n_workers=workers,

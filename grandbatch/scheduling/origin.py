@@ -156,6 +156,11 @@ class _Guarded:
 
     function: Any
     origin: Origin
+    token: Any
+    """The task's key, and the origin's: Dask would hash all that goes into it to tell it apart."""
+
+    def __dask_tokenize__(self) -> Any:
+        return self.token
 
     def __call__(self, *values: Any, **named: Any) -> Any:
         self.origin.check(_address())
@@ -220,13 +225,17 @@ def _address() -> str:
 def guard(graph: Mapping[Any, Any], origin: Origin) -> dict[Any, Any]:
     """Return a Dask graph whose tasks refuse to run anywhere but where `origin` says."""
     from dask._task_spec import Task, convert_legacy_graph
+    from dask.tokenize import tokenize
 
+    of_origin = tokenize(origin)
     guarded: dict[Any, Any] = {}
     for key, node in convert_legacy_graph(dict(graph)).items():
         # others hold values, or name another task
-        if type(node) is Task:
-            call = _Guarded(node.func, origin)
+        if type(node) is not Task:
+            guarded[key] = node
+        elif node.dependencies:
+            call = _Guarded(node.func, origin, (node.key, of_origin))
             guarded[key] = Task(node.key, call, *node.args, **node.kwargs)
         else:
-            guarded[key] = node
+            guarded[key] = Task(node.key, _Guarded(node, origin, (node.key, of_origin)))
     return guarded

@@ -7,12 +7,46 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from grandbatch.errors import UsageError
 from grandbatch.files.system import available_cores
 from grandbatch.scheduling.cluster import Wave, cut_into_waves, run_on_cluster, run_on_workers
 from grandbatch.scheduling.origin import Origin
+
+T = TypeVar("T")
+
+MOST_CALLS_PER_TASK = 8
+"""Made by one task of a cluster, where each task costs several milliseconds."""
+
+
+def in_tasks(calls: Sequence[T], workers: int) -> list[Sequence[T]]:
+    """Gather what a cluster does into tasks: the fewer left, the smaller, so that all end together.
+
+    No task has more than half of a worker's share of what is left.
+    """
+    tasks = []
+    at = 0
+    while at < len(calls):
+        share = (len(calls) - at) // (2 * workers)
+        size = max(1, min(MOST_CALLS_PER_TASK, share))
+        tasks.append(calls[at : at + size])
+        at += size
+    return tasks
+
+
+def call_each(calls: Sequence[partial[Any]]) -> list[Any]:
+    """Make calls one after the other."""
+    return [call() for call in calls]
+
+
+def _graph_of(calls: Sequence[partial[Any]], names: Sequence[str]) -> dict[str, Any]:
+    # Dask takes independent tasks by their keys, the last first; a cluster runs equal keys once
+    run = secrets.token_hex(8)
+    return {
+        f"{name}-{number:012d}-{run}": (call,)
+        for number, name, call in zip(range(10**12 - 1, 0, -1), names, calls, strict=False)
+    }
 
 
 @dataclass(frozen=True)
@@ -67,13 +101,20 @@ class Schedule:
         as soon as it is there, one at a time. The first call that raises ends the run with its
         error.
         """
-        # Dask takes independent tasks by their keys, the last first; a cluster runs equal keys once
-        run = secrets.token_hex(8)
-        graph = {
-            f"{call.func.__name__}-{number:012d}-{run}": (call,)
-            for number, call in zip(range(10**12 - 1, 0, -1), calls, strict=False)
-        }
-        return self.run_graph(graph, list(graph), on_result)
+        if self.is_local:
+            graph = _graph_of(calls, [call.func.__name__ for call in calls])
+            return self.run_graph(graph, list(graph), on_result)
+        heard = on_result or (lambda result: None)
+
+        def heard_of_all(results: list[Any]) -> None:
+            for result in results:
+                heard(result)
+
+        tasks = in_tasks(calls, self.workers)
+        names = [task[0].func.__name__ for task in tasks]
+        graph = _graph_of([partial(call_each, task) for task in tasks], names)
+        found = self.run_graph(graph, list(graph), heard_of_all)
+        return [result for results in found for result in results]
 
     def run_graph(
         self,

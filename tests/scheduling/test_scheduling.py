@@ -10,6 +10,8 @@ from distributed.process import AsyncProcess
 from grandbatch.errors import UsageError
 from grandbatch.files.system import available_cores
 from grandbatch.scheduling import Schedule, fuller_waves, open_schedule, opening
+from grandbatch.scheduling.origin import Origin, guard
+from grandbatch.scheduling.schedule import MOST_CALLS_PER_TASK, in_tasks
 
 
 @pytest.mark.parametrize(
@@ -82,3 +84,39 @@ def test_waves_that_are_small_are_run_with_those_behind(monkeypatch):
         assert list(graph) == keys
         found.append((len(keys), len(made)))
     assert found == [(10, 3), (5, 4), (4, 6)], "none is made before it is run"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7, 100])
+@pytest.mark.parametrize("n", [0, 1, 5, 70, 3_000])
+def test_what_a_cluster_does_is_gathered_into_ever_smaller_tasks(n, workers):
+    tasks = in_tasks(range(n), workers)
+    assert [number for task in tasks for number in task] == [*range(n)]
+    sizes = [len(task) for task in tasks]
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(sizes, default=1) <= MOST_CALLS_PER_TASK
+    for size, done in zip(sizes, (task[0] for task in tasks), strict=True):
+        assert size == 1 or size * 2 * workers <= n - done, "no worker is left to wait for another"
+
+
+def test_each_call_that_a_cluster_made_in_one_task_is_heard_of_by_itself():
+    with open_schedule(None, 1) as schedule:
+        heard = []
+        calls = [partial(pow, n, 2) for n in range(20)]
+        assert len(in_tasks(calls, 1)) < len(calls)
+        assert schedule.run(calls, heard.append) == [n**2 for n in range(20)]
+        assert sorted(heard) == [n**2 for n in range(20)]
+
+
+class Unhashed:
+    def __dask_tokenize__(self):
+        raise AssertionError("what goes into a task was hashed")
+
+
+def test_what_goes_into_a_task_is_not_hashed_to_send_it():
+    from dask.tokenize import tokenize
+
+    graph = {"a": (len, [Unhashed()]), ("b", 1): (partial(isinstance, Unhashed()), int)}
+    found = guard(graph, Origin.here())
+    tokens = {tokenize(task) for task in found.values()}
+    assert len(tokens) == 2
+    assert [task() for task in found.values()] == [1, False]
