@@ -30,6 +30,7 @@ from grandbatch.bars.building.memory import ReadingPlan
 from grandbatch.bars.building.parts.assembly import (
     Dealing,
     PlannedPart,
+    hold_parts,
     join_bars,
     plan_parts,
 )
@@ -60,7 +61,7 @@ from grandbatch.bars.building.settling import (
 )
 from grandbatch.bars.cache import bars as cache
 from grandbatch.bars.cache.digests import file_digest
-from grandbatch.bars.cache.joining import Base, join_caches
+from grandbatch.bars.cache.joining import AnyPart, Base, join_caches
 from grandbatch.bars.cache.manifest import (
     FORMAT,
     QUARANTINE,
@@ -156,12 +157,16 @@ class CacheBuild:
         self._check_bad_rows(self.records)
         identity = self._identity(cache_dir)
         fingerprint = bars_fingerprint(identity, self.rules)
-        if not self.rules.sort:
-            parts = self._join(planned)
-        symbols, parts = self._mend_parts(symbols, parts)
-        looks = look_at(self.target, parts, self.joining)
-        if self.base is not None:
-            symbols, parts, looks = self._join_base(self.base, symbols, parts, looks)
+        base = self.base
+        if base is None:
+            if not self.rules.sort:
+                parts = self._join(planned)
+            symbols, parts = self._mend_parts(symbols, parts)
+            looks = look_at(self.target, parts, self.joining)
+        else:
+            new = parts if self.rules.sort else self._join_few(planned)
+            symbols, parts = self._join_base(base, symbols, new)
+            looks = looks_of(base, parts, lambda some: look_at(self.target, some, self.joining))
         self._write_manifest(identity, fingerprint, symbols, parts, looks)
         return cache.publish(self.target, cache_dir / fingerprint)
 
@@ -315,15 +320,14 @@ class CacheBuild:
         return identity if self.base is None else self.base.merged(self.base.bars.source, identity)
 
     def _join_base(
-        self, base: Base, symbols: list[str], parts: list[Part], looks: list[Extremes]
-    ) -> tuple[list[str], list[Part], list[Extremes]]:
+        self, base: Base, symbols: list[str], new: Sequence[AnyPart]
+    ) -> tuple[list[str], list[Part]]:
         """Put the parts of the cache that grows before the new ones."""
         self.syncer.wait()  # it opens files by name, and some go here
-        joined = join_caches(base, self.target, symbols, parts)
+        joined = join_caches(base, self.target, symbols, new)
         for path in joined.written:
             self.syncer.add(self.target / path)
-        new = {part.place: look for part, look in zip(parts, looks, strict=True)}
-        return joined.symbols, joined.parts, looks_of(base, new, joined)
+        return joined.symbols, joined.parts
 
     def _check_bad_rows(self, records: Sequence[BlockRecord]) -> None:
         """Write the quarantine, and refuse too many bad rows."""
@@ -342,6 +346,11 @@ class CacheBuild:
         folders = self.blocks_folder, self.target
         shared = self.rules.extra, self.joining, self.dealing
         return join_bars(parts, self.records, folders, *shared, self._sync_part)
+
+    def _join_few(self, parts: Sequence[PlannedPart]) -> Sequence[AnyPart]:
+        """Make parts as `_join`; few are held, to be written once, with young ones of the base."""
+        held = hold_parts(parts, self.blocks_folder, self.dealing)
+        return self._join(parts) if held is None else held
 
     def _mend_parts(self, symbols: list[str], parts: list[Part]) -> tuple[list[str], list[Part]]:
         """Apply the rules that look at bars in order, and write the parts anew that they change.

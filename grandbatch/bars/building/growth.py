@@ -13,9 +13,8 @@ that gives way to a later row, timestamps whose meaning all files decide togethe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ from grandbatch.bars.building.parts.looking import Extremes, pack_looks, unpack_
 from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.quarantine import count_reasons, merge_bad_rows
 from grandbatch.bars.cache.bars import load_bars, open_bars
-from grandbatch.bars.cache.joining import Base, JoinedParts, join_quarantines
-from grandbatch.bars.cache.manifest import PartPlace, cache_folders
+from grandbatch.bars.cache.joining import Base, join_quarantines
+from grandbatch.bars.cache.manifest import Part, cache_folders
 from grandbatch.bars.inputs.digests import describe_source, digests_of
 from grandbatch.bars.inputs.files import InputFile
 from grandbatch.bars.rules import BarRules
@@ -127,21 +126,15 @@ def growth_facts(
     }
 
 
-def looks_of(base: Base, new: Mapping[PartPlace, Extremes], joined: JoinedParts) -> list[Extremes]:
-    """Return the extremes at the parts of a cache that grew, from those at what they are made of.
-
-    Parameters
-    ----------
-    base : Base
-    new : mapping of PartPlace to Extremes
-        At the new parts.
-    joined : JoinedParts
-    """
-    old = zip(base.parts, unpack_looks(base.facts["looks"]), strict=True)
-    known = {**{part.place: look for part, look in old}, **new}
-    return [
-        reduce(Extremes.joined, [known[part.place] for part in parts]) for parts in joined.sources
-    ]
+def looks_of(
+    base: Base, parts: Sequence[Part], look: Callable[[Sequence[Part]], list[Extremes]]
+) -> list[Extremes]:
+    """Return the extremes at the parts of a cache that grew: the base knows those of its own."""
+    looks = unpack_looks(base.facts["looks"])
+    known = {part.place: found for part, found in zip(base.parts, looks, strict=True)}
+    new = [part for part in parts if part.place not in known]
+    known.update((part.place, found) for part, found in zip(new, look(new), strict=True))
+    return [known[part.place] for part in parts]
 
 
 def standing_of(base: Base) -> dict[str, Carry]:

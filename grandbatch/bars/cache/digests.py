@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,8 @@ _VALUE_BYTES = 8
 _MAGIC_BYTES = 4
 _FEW_ROWS = 1_024
 """Of so few in a group all columns are read at once."""
+_FEW_BYTES = 2**18
+"""A part of so few is read at once to digest what of it is no values."""
 _STEP_BYTES = 2**20
 _ROWS_AT_ONCE = 2**19
 """What is fetched from several parts at once is held twice for a while: no more rows than that."""
@@ -60,7 +63,7 @@ class PartDigests:
     extra: tuple[str, ...] = ()
     """Names of the columns behind the five."""
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """Names of all columns, in order."""
         return *STORED, *self.extra
@@ -279,14 +282,22 @@ def check_part(cache: Path, name: str, digests: PartDigests) -> Iterator[Damaged
 
 def others_crc(file: CacheFile, digests: PartDigests) -> int:
     """Digest the bytes of a part that are no values: its headers, and a footer."""
-    found, at = 0, digests.offset
+    offset = digests.offset
+    few = file.read(digests.bytes, offset) if digests.bytes <= _FEW_BYTES else None
+
+    def between(start: int, stop: int) -> bytes:
+        return (
+            file.read(stop - start, start) if few is None else few[start - offset : stop - offset]
+        )
+
+    found, at = 0, offset
     for group in range(digests.n_groups):
-        for column in range(len(digests.columns)):
-            place, n_rows = digests.place(group, column)
-            found = crc32c(file.read(place - at, at), found)
+        first, step, n_rows = digests.places(group)
+        for place in range(first, first + len(digests.columns) * step, step):
+            found = crc32c(between(at, place), found)
             at = place + n_rows * _VALUE_BYTES
-    rest = digests.offset + digests.bytes - at
-    return crc32c(file.read(rest, at), found) if rest else found
+    stop = offset + digests.bytes
+    return crc32c(between(at, stop), found) if stop > at else found
 
 
 def file_digest(cache: Path, name: str) -> tuple[int, int]:

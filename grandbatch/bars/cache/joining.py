@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from grandbatch.bars.cache.bars import Bars
-from grandbatch.bars.cache.digests import STORED, CacheFile, PartDigests, read_rows
+from grandbatch.bars.cache.digests import STORED, CacheFile, read_rows
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.cache.parts import (
     MOST_PARTS,
@@ -100,6 +100,27 @@ class Base:
         return self.bars.growth
 
 
+@dataclass(frozen=True, eq=False)
+class HeldPart:
+    """A part whose bars are held, and lie in no file yet."""
+
+    symbol: int
+    path: str
+    """Of the file in which it belongs."""
+    first_time: int
+    last_time: int
+    bars: BarsOfPart
+
+    @property
+    def rows(self) -> int:
+        """Bars."""
+        return len(self.bars[0])
+
+
+AnyPart = Part | HeldPart
+P = TypeVar("P", Part, HeldPart, AnyPart)
+
+
 @dataclass(frozen=True)
 class JoinedParts:
     """The parts of a cache that grew."""
@@ -107,14 +128,12 @@ class JoinedParts:
     symbols: list[str]
     parts: list[Part]
     """In bars order."""
-    sources: list[list[Part]]
-    """Of which parts, old ones and new ones, each is made: of itself, or of several."""
     written: list[str]
-    """Paths of files that are new, to be made durable."""
+    """Paths of files that are new."""
 
 
 def join_caches(
-    base: Base, target: Path, symbols: Sequence[str], parts: Sequence[Part]
+    base: Base, target: Path, symbols: Sequence[str], parts: Sequence[AnyPart]
 ) -> JoinedParts:
     """Put the parts of a cache before new ones of the same symbols.
 
@@ -125,8 +144,8 @@ def join_caches(
         Where the new cache is built, and new parts lie, under names that the base has not.
     symbols : sequence of str
         Of the new parts, sorted.
-    parts : sequence of Part
-        The new ones, in bars order.
+    parts : sequence of Part or HeldPart
+        The new ones, in bars order; those that are held are written.
 
     Raises
     ------
@@ -140,13 +159,8 @@ def join_caches(
     new = _renumbered(parts, [code_of[name] for name in symbols])
     merged = files_to_merge(old, new)
     there = {now.path: before.path for now, before in zip(old, bars.parts, strict=True)}
-    taken = [(bars.files / there[path], target / path) for path in there if path not in merged]
-    if is_remote(target):
-        copy_files(taken)
-    else:
-        for source, place in taken:
-            link_or_copy(source, place)
-    sources: list[list[Part]] = []
+    _take_over(base, target, [(there[path], path) for path in there if path not in merged])
+    sources: list[list[AnyPart]] = []
     for part in sorted([*old, *new], key=lambda part: part.symbol):  # old ones stay before new
         of = sources[-1] if sources and part.path in merged else []
         if of and of[0].symbol == part.symbol and of[0].path in merged:
@@ -154,31 +168,46 @@ def join_caches(
         else:
             sources.append([part])
     paths = list(dict.fromkeys(part.path for part in new))
-    if not merged:
-        return JoinedParts(names, [part for (part,) in sources], sources, paths)
     places = {path: (target, path) for path in merged}
     places.update((path, (bars.files, there[path])) for path in merged.intersection(there))
-    number = 1 + max(map(file_number, paths))
-    of_merged = [of for of in sources if of[0].path in merged]
+    number, n_merged = 1 + max(map(file_number, paths)), 0
+    to_write: dict[str, list[list[AnyPart]]] = {}
+    targets: list[str] = []
+    for of in sources:
+        path = of[0].path
+        if path in merged:
+            path = file_name(number + n_merged // MOST_PARTS)
+            n_merged += 1
+        if path != of[0].path or isinstance(of[0], HeldPart):
+            to_write.setdefault(path, []).append(of)
+        targets.append(path)
+    made = {
+        path: iter(_write(target / path, places, some, bars.extra))
+        for path, some in to_write.items()
+    }
     joined: list[Part] = []
-    for at in range(0, len(of_merged), MOST_PARTS):
-        some, path = of_merged[at : at + MOST_PARTS], file_name(number + at // MOST_PARTS)
-        joined += [
-            replace(of[0], path=path, last_time=of[-1].last_time, digests=digests)
-            for of, digests in zip(
-                some, _write_merged(target / path, places, some, bars.extra), strict=True
-            )
-        ]
-    for left in merged.intersection(paths):
+    for path, (first, *_) in zip(targets, sources, strict=True):
+        if isinstance(first, HeldPart) or path in made:
+            first = next(made[path])  # noqa: PLW2901 (what it is written as)
+        joined.append(first)
+    in_files = dict.fromkeys(part.path for part in new if isinstance(part, Part))
+    for left in merged.intersection(in_files):
         remove(target / left)
-    left_new = [path for path in paths if path not in merged]
-    written = [*left_new, *dict.fromkeys(part.path for part in joined)]
-    rest = iter(joined)
-    made = [next(rest) if of[0].path in merged else of[0] for of in sources]
-    return JoinedParts(names, made, sources, written)
+    written = [*(path for path in in_files if path not in merged), *made]
+    return JoinedParts(names, joined, written)
 
 
-def _renumbered(parts: Sequence[Part], codes: Sequence[int]) -> list[Part]:
+def _take_over(base: Base, target: Path, taken: Sequence[tuple[str, str]]) -> None:
+    """Put files of a cache, by their names there and here, where another is built."""
+    places = [(base.bars.files / name, target / path) for name, path in taken]
+    if is_remote(target):
+        copy_files(places)
+        return
+    for source, place in places:
+        link_or_copy(source, place)
+
+
+def _renumbered(parts: Sequence[P], codes: Sequence[int]) -> list[P]:
     """Give parts' symbols the numbers that they have among others."""
     return [
         part if codes[part.symbol] == part.symbol else replace(part, symbol=codes[part.symbol])
@@ -186,7 +215,7 @@ def _renumbered(parts: Sequence[Part], codes: Sequence[int]) -> list[Part]:
     ]
 
 
-def files_by_age(parts: Sequence[Part]) -> list[str]:
+def files_by_age(parts: Sequence[AnyPart]) -> list[str]:
     """List the files of parts, which are in bars order, the oldest first.
 
     Numbers tell. At a URL, where parts of blocks keep their names, those that were taken over from
@@ -199,14 +228,14 @@ def files_by_age(parts: Sequence[Part]) -> list[str]:
     return [*kept, *(path for path in paths if not path.startswith(_KEPT))]
 
 
-def files_to_merge(old: Sequence[Part], new: Sequence[Part]) -> set[str]:
+def files_to_merge(old: Sequence[Part], new: Sequence[AnyPart]) -> set[str]:
     """Choose the files that are written as one with those of new parts, the youngest ones.
 
     They hold the last bars of their symbols. As long as they are small they become one each time;
     then two of about a size do, so that a bar is written again the more seldom the more there are;
     and not where symbols have enough in them.
     """
-    by_file: dict[str, list[Part]] = {}
+    by_file: dict[str, list[AnyPart]] = {}
     for part in [*old, *new]:
         by_file.setdefault(part.path, []).append(part)
     rows: Counter[int] = Counter()
@@ -226,31 +255,43 @@ def files_to_merge(old: Sequence[Part], new: Sequence[Part]) -> set[str]:
     return set(chosen) if len(chosen) > 1 else set()
 
 
-def _write_merged(
+def _write(
     target: Path,
     places: Mapping[str, tuple[Path, str]],
-    sources: Sequence[Sequence[Part]],
+    sources: Sequence[Sequence[AnyPart]],
     extra: Sequence[str],
-) -> list[PartDigests]:
-    """Write parts, those of a symbol as one, from their files: of each the cache, and its name."""
+) -> list[Part]:
+    """Write parts, each of several of a symbol, into a file.
+
+    `places` are, of the files in which these lie, the cache, and their names there.
+    """
     names = *STORED, *extra
     with ExitStack() as stack:
         files = {
-            path: stack.enter_context(closing(CacheFile(*place))) for path, place in places.items()
+            name: stack.enter_context(closing(CacheFile(*places[name])))
+            for name in {part.path for of in sources for part in of if isinstance(part, Part)}
         }
 
-        def bars(parts: Sequence[Part]) -> BarsOfPart:
+        def bars(parts: Sequence[AnyPart]) -> BarsOfPart:
             n_rows = sum(part.rows for part in parts)
             times, numbers = np.empty(n_rows, np.int64), np.empty((len(names) - 1, n_rows))
             at = 0
             for part in parts:
                 here = slice(at, at + part.rows)
                 out = times[here], *numbers[:, here]
-                read_rows(files[part.path], part.digests, (0, part.rows), names, out)
+                if isinstance(part, HeldPart):
+                    for values, held in zip(out, (part.bars[0], *part.bars[1]), strict=True):
+                        values[:] = held
+                else:
+                    read_rows(files[part.path], part.digests, (0, part.rows), names, out)
                 at = here.stop
             return times, [*numbers]
 
-        return write_parts(target, map(bars, sources), extra)
+        digests = write_parts(target, map(bars, sources), extra)
+    return [
+        Part(of[0].symbol, target.name, of[0].first_time, of[-1].last_time, one)
+        for of, one in zip(sources, digests, strict=True)
+    ]
 
 
 def join_quarantines(base: Base, new: Path, target: Path, n_bad: Mapping[int, int]) -> None:

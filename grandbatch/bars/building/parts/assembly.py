@@ -15,6 +15,7 @@ import numpy.typing as npt
 from grandbatch.bars.building.block import BlockRecord, SymbolRows, block_path
 from grandbatch.bars.building.raw import open_raw_bars
 from grandbatch.bars.cache.digests import STORED, PartDigests
+from grandbatch.bars.cache.joining import HeldPart
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.cache.parts import MOST_PARTS, BarsOfPart, check_symbol, file_name, write_parts
 from grandbatch.files.locations import is_remote, location_of
@@ -234,10 +235,32 @@ def join_parts(
     parts: Sequence[PlannedPart], blocks_folder: str, target: str, extra: Sequence[str]
 ) -> list[tuple[PlannedPart, PartDigests]]:
     """Write parts, with some extra columns, from their slices; return what was written of each."""
+    bars = iter(_gathered(parts, location_of(blocks_folder), len(extra)))
+    return list(zip(parts, write_files(target, parts, bars, extra), strict=True))
+
+
+def hold_parts(
+    parts: Sequence[PlannedPart], blocks_folder: Path, dealing: Dealing
+) -> list[HeldPart] | None:
+    """Gather the bars of few parts, without extra columns; None where a task would hold fewer.
+
+    Where blocks' bars are parts already, too, and at a URL: each is a file there.
+    """
+    groups = deal(parts, dealing)
+    is_one = not dealing.alone and len(groups) == 1 and groups[0][0].finished is None
+    if not is_one or is_remote(blocks_folder):
+        return None
+    return [
+        HeldPart(part.symbol, part.path, part.first_time, part.last_time, bars)
+        for part, bars in zip(groups[0], _gathered(groups[0], blocks_folder), strict=True)
+    ]
+
+
+def _gathered(parts: Sequence[PlannedPart], blocks: Path, n_extra: int = 0) -> list[BarsOfPart]:
+    """Read the bars of parts from their slices."""
     starts = np.cumsum([0, *(part.rows for part in parts)])
-    n_columns = len(STORED) + len(extra)
+    n_columns = len(STORED) + n_extra
     columns = np.empty((n_columns, starts[-1]), np.int64)
-    blocks = location_of(blocks_folder)
     for record, places in _by_record(parts, starts).items():
         path = block_path(blocks, record, "raw")
         with open_raw_bars(path, places[0][0].n_rows) as raw:
@@ -253,11 +276,10 @@ def join_parts(
             n_rows = held.stop - held.start
             columns[:, at : at + n_rows] = rows[:, held.start - low : held.stop - low]
     values = columns[1:].view(np.float64)
-    bars = (
+    return [
         (columns[0, start:stop], [*values[:, start:stop]])
         for start, stop in pairwise(starts.tolist())
-    )
-    return list(zip(parts, write_files(target, parts, bars, extra), strict=True))
+    ]
 
 
 def _by_record(
