@@ -38,7 +38,7 @@ STORED = tuple(name for name in BAR_COLUMNS if name != "symbol")
 _VALUE_BYTES = 8
 _MAGIC_BYTES = 4
 _FEW_ROWS = 1_024
-"""Of so few in a group all columns are read at once."""
+"""Of a part with so few all columns are read at once."""
 _FEW_BYTES = 2**18
 """A part of so few is read at once to digest what of it is no values."""
 _STEP_BYTES = 2**20
@@ -111,7 +111,8 @@ class CacheFile:
 
     def __init__(self, cache: Path, name: str) -> None:
         self.cache, self.name = cache, name
-        self._ranges = RangesOfObject(objects_of(cache / name)) if is_remote(cache) else None
+        self.is_remote = is_remote(cache)
+        self._ranges = RangesOfObject(objects_of(cache / name)) if self.is_remote else None
         try:
             self._file: File = self._ranges or open_location(cache / name)
         except (FileNotFoundError, NotADirectoryError):
@@ -138,23 +139,6 @@ class CacheFile:
             if error.errno != errno.EIO or self._ranges is not None:
                 raise
             raise damaged(self.cache, f"{self.name}: {error.strerror}") from None
-
-    def read_few(
-        self, place: int, step: int, n_rows: int, n_columns: int
-    ) -> list[npt.NDArray[np.uint8]] | None:
-        """Read the bytes of all columns of a group at once; None at a URL, or where it ends before.
-
-        Parameters are those that `PartDigests.places` gives, and how many columns there are. Of so
-        few rows a call for each column would cost more than all their bytes.
-        """
-        if self._ranges is not None:
-            return None
-        n_bytes = _VALUE_BYTES * n_rows
-        raw = np.empty(n_columns * step, np.uint8)
-        wanted = raw[: (n_columns - 1) * step + n_bytes]
-        if self.read_into(wanted, place) != len(wanted):
-            return None
-        return [*raw.reshape(n_columns, step)[:, :n_bytes]]
 
     def read(self, n_bytes: int, place: int) -> bytes:
         """Read bytes; fewer where the file ends before."""
@@ -219,28 +203,52 @@ def read_rows(
         If they are not those that were written.
     """
     start, stop = rows
-    checksums = digests.checksums().tolist()
-    groups = range(start // GROUP_ROWS, -(-stop // GROUP_ROWS))
     names = digests.columns
     numbers = [names.index(column) for column in columns]
+    if digests.rows <= _FEW_ROWS and not file.is_remote:
+        _read_few(file, digests, rows, numbers, out)
+        return
+    checksums = digests.checksums().tolist()
+    groups = range(start // GROUP_ROWS, -(-stop // GROUP_ROWS))
     file.fetch(digests.place(group, number) for group in groups for number in numbers)
     for group in groups:
         first, (place, step, n_rows) = group * GROUP_ROWS, digests.places(group)
         low, high = max(start, first), min(stop, first + n_rows)
         is_whole = high - low == n_rows
-        few = file.read_few(place, step, n_rows, len(names)) if n_rows <= _FEW_ROWS else None
-        for column, number, target in zip(columns, numbers, out, strict=True):
+        for number, target in zip(numbers, out, strict=True):
             rest = target[low - start : high - start]
-            if few is not None:
-                values = few[number].view(target.dtype)
-            else:
-                values = rest if is_whole else np.empty(n_rows, target.dtype)
-                values = values[: file.read_into(values, place + number * step) // _VALUE_BYTES]
+            values = rest if is_whole else np.empty(n_rows, target.dtype)
+            values = values[: file.read_into(values, place + number * step) // _VALUE_BYTES]
             if len(values) != n_rows or _crc(values) != checksums[group][number]:
-                where = f"{column} of rows {first} to {first + n_rows}"
-                raise damaged(file.cache, f"{file.name}: {where} is not what was written")
-            if few is not None or not is_whole:
+                raise _not_written(file, names[number], first, n_rows)
+            if not is_whole:
                 rest[:] = values[low - first : high - first]
+
+
+def _read_few(
+    file: CacheFile,
+    digests: PartDigests,
+    rows: tuple[int, int],
+    numbers: Sequence[int],
+    out: Sequence[npt.NDArray[Any]],
+) -> None:
+    """Copy columns, by their numbers, of a part so short that all of it is read at once."""
+    place, step, n_rows = digests.places(0)
+    raw = np.empty(len(digests.columns) * step, np.uint8)
+    n_read, n_bytes = file.read_into(raw, place), n_rows * _VALUE_BYTES
+    view, checksums = raw.data, base64.b64decode(digests.values)
+    low, n_wanted = rows[0] * _VALUE_BYTES, rows[1] - rows[0]
+    for number, target in zip(numbers, out, strict=True):
+        at = number * step
+        crc = crc32c(view[at : at + n_bytes]).to_bytes(4, "little")
+        if at + n_bytes > n_read or crc != checksums[4 * number : 4 * number + 4]:
+            raise _not_written(file, digests.columns[number], 0, n_rows)
+        target[:] = np.frombuffer(raw, target.dtype, n_wanted, at + low)
+
+
+def _not_written(file: CacheFile, column: str, first: int, n_rows: int) -> DamagedBarsError:
+    where = f"{column} of rows {first} to {first + n_rows}"
+    return damaged(file.cache, f"{file.name}: {where} is not what was written")
 
 
 class PartRows(NamedTuple):
