@@ -200,15 +200,14 @@ def window_labels(
     columns = tuple(dict.fromkeys(("timestamp", "close", *inputs_of(targets))))
     place = np.cumsum(runs.n_windows) - runs.n_windows
     block_row = _within_chunks(runs)
-    for some in _read_together(runs):
+    for some in _read_together(runs, ahead):
         first, count, n_rows = runs.first_row[some], runs.n_windows[some], runs.n_rows[some]
-        # the bars that the last next return and the last targets read, where there are so many
-        base, stop = int(first[0]), min(int(first[-1] + n_rows[-1]) + ahead, bars.n_rows)
-        read = bars.read(base, stop, columns)
+        ranges, skipped = _ranges(first, n_rows, ahead, bars.n_rows)
+        read = bars.read_ranges(ranges, columns)
         # of all runs at once: at stride 1 a chunk has few windows
         here = _places(place[some], count)
         first_row = _stepping(first, count, spec.stride)
-        at = first_row + (spec.sequence_length - 1 - base)
+        at = first_row + (spec.sequence_length - 1) - np.repeat(skipped, count)
         labels["first_row"][here] = first_row
         labels["start"][here] = first_row - np.repeat(first - block_row[some], count)
         labels["symbol"][here] = np.repeat(runs.symbol[some], count)
@@ -219,8 +218,8 @@ def window_labels(
         without = (np.cumsum(count) - 1)[is_last]
         labels["next_return"][here] = _next_returns(read["close"], at, without)
         if targets:
-            segment_stop = np.repeat(runs.segment_stop[some], count)
-            labels["targets"][here] = _targets(targets, read, base, at, segment_stop)
+            segment_stop = np.repeat(runs.segment_stop[some] - skipped, count)
+            labels["targets"][here] = _targets(targets, read, at, segment_stop)
     return labels
 
 
@@ -239,25 +238,48 @@ def _places(first: Int64, count: Int64) -> slice | Int64:
     return _stepping(first, count, 1)
 
 
-def _read_together(runs: RunColumns) -> Iterator[Int64]:
-    """Part runs, by their rows, into those whose bars are read at once; their numbers."""
+def _read_together(runs: RunColumns, ahead: int) -> Iterator[Int64]:
+    """Part runs, by their rows, into those whose bars are read at once; their numbers.
+
+    These, and some rows ahead, are not many more than `LABEL_READ_ROWS`.
+    """
     order = np.argsort(runs.first_row, kind="stable")
     first = runs.first_row[order]
     stop = first + runs.n_rows[order]
-    apart = np.flatnonzero(first[1:] - stop[:-1] >= _SKIPPED_ROWS) + 1
+    # rows that each run adds to those of the runs before
+    rows = stop - first + ahead
+    rows[1:] = np.clip(stop[1:] - stop[:-1], 0, rows[1:])
+    read = np.cumsum(rows)
     begin = 0
     while begin < len(order):
-        full = int(np.searchsorted(stop, first[begin] + LABEL_READ_ROWS)) + 1
-        gap = apart[np.searchsorted(apart, begin, side="right") :][:1]
-        end = min(full, len(order), *gap.tolist())
+        before = int(read[begin - 1]) if begin else 0
+        end = min(int(np.searchsorted(read, before + LABEL_READ_ROWS)) + 1, len(order))
         yield order[begin:end]
         begin = end
+
+
+def _ranges(
+    first: Int64, n_rows: Int64, ahead: int, n_bars: int
+) -> tuple[list[tuple[int, int]], Int64]:
+    """Return the ranges of bars to read for runs in their order, and what is skipped before each.
+
+    They have the bars that the last next return and the last targets read, where there are so
+    many. A run's row number, less what is skipped, is its place among the bars read.
+    """
+    stop = first + n_rows
+    is_apart = np.append(True, first[1:] - stop[:-1] >= _SKIPPED_ROWS)
+    begins = np.flatnonzero(is_apart)
+    starts, stops = first[begins], stop[np.append(begins[1:], len(first)) - 1]
+    stops = np.minimum(stops + ahead, n_bars)
+    n_read = stops - starts
+    skipped = starts - (np.cumsum(n_read) - n_read)
+    ranges = list(zip(starts.tolist(), stops.tolist(), strict=True))
+    return ranges, np.repeat(skipped, np.diff(np.append(begins, len(first))))
 
 
 def _targets(
     targets: Sequence[Target],
     read: Mapping[str, npt.NDArray[Any]],
-    base: int,
     at: Int64,
     segment_stop: Int64,
 ) -> Float32:
@@ -270,19 +292,18 @@ def _targets(
     ----------
     targets : sequence of Target
     read : mapping of str to (n,) array
-        Bars from row number `base` on.
-    base : int
+        Ranges of bars, one behind the other.
     at : (w,) int64
         Places of the windows' last bars among them, rising.
     segment_stop : (w,) int64
-        Row number after the last bar of each window's segment.
+        Place after the last bar of each window's segment, were all bars of the range there.
     """
     values = np.empty((len(at), len(targets)), np.float32)
     begins = np.flatnonzero(np.append(True, segment_stop[1:] != segment_stop[:-1]))
     for first, end in pairwise([*begins.tolist(), len(at)]):
         begin, n_bars = int(at[first]), int(at[end - 1] - at[first]) + 1
         for k, target in enumerate(targets):
-            stop = min(begin + n_bars + target.horizon, int(segment_stop[first]) - base)
+            stop = min(begin + n_bars + target.horizon, int(segment_stop[first]))
             bars = {name: read[name][begin:stop] for name in target.inputs}
             values[first:end, k] = target_values(target, bars)[at[first:end] - begin]
     return values

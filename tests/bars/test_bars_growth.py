@@ -15,7 +15,7 @@ import grandbatch as gb
 from grandbatch.bars import prepare_bars
 from grandbatch.bars.building.parts import assembly, looking
 from grandbatch.bars.building.parts.looking import unpack_looks
-from grandbatch.bars.cache import joining
+from grandbatch.bars.cache import joining, parts
 from grandbatch.bars.cache.bars import load_bars
 from grandbatch.scheduling import Schedule
 
@@ -290,6 +290,27 @@ def test_a_base_that_is_in_use_stays(folder):
         folder.write(name, rows(name, 0, 500))
         folder.prepare()
     assert first.path.exists()
+
+
+@pytest.mark.parametrize(("most_parts", "n_written"), [(1_024, 1), (1, 3)])
+def test_new_bars_that_are_few_are_written_once(folder, monkeypatch, most_parts, n_written):
+    folder.write("1", rows("A", 0, 200), rows("B", 0, 200))
+    folder.prepare()
+    written = []
+    write = parts.write_parts
+
+    def note(path, bars, extra):
+        written.append(path.name)
+        return write(path, bars, extra)
+
+    for module in (assembly, joining):
+        monkeypatch.setattr(module, "write_parts", note)
+    monkeypatch.setattr(assembly, "MOST_PARTS", most_parts)
+    folder.write("2", rows("A", 200, 400), rows("B", 200, 400))
+    grown = folder.prepare()
+    assert len(written) == n_written
+    assert {part.path for part in grown.parts} == {written[-1]}
+    folder.check()
 
 
 @settings(

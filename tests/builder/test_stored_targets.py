@@ -93,6 +93,8 @@ def test_targets_are_those_of_the_last_bar_and_nan_where_the_horizon_leaves_the_
 ):
     # the per-window values are read, and written, in several pieces
     monkeypatch.setattr("grandbatch.builder.labels.LABEL_READ_ROWS", 150)
+    # and of a piece, ranges of bars
+    monkeypatch.setattr("grandbatch.builder.labels._SKIPPED_ROWS", 20)
     monkeypatch.setattr("grandbatch.store.format.LABEL_CHUNK_WINDOWS", 200)
     path = write_gappy(tmp_path / "b.csv")
     store = gb.build_store(
