@@ -51,7 +51,9 @@ class KeptFolder(NamedTuple):
 class Original(NamedTuple):
     """A file that may be kept."""
 
-    location: Path
+    folder: Path
+    """Or URL, below which it is."""
+    path: str
     name: str
     """Under which it is kept: tells it from any other file, and from another with its path."""
     n_bytes: int
@@ -167,7 +169,7 @@ class FileKeeper:
         aside = self._claim(source)
         if aside is None:
             return not self._is_wanting(source)
-        original = open_location(source.location)
+        original = open_location(source.folder, source.path)
         try:
             with aside.open("r+b", buffering=0) as file:
                 for first in range(0, source.n_bytes, STEP_BYTES):
@@ -312,7 +314,7 @@ class _KeptFile:
 
     def _directly(self) -> File:
         if self._original is None:
-            self._original = open_location(self._source.location)
+            self._original = open_location(self._source.folder, self._source.path)
         return self._original
 
     def discard(self) -> bool:

@@ -96,8 +96,10 @@ class File(Protocol):
         ...
 
 
-def open_location(location: Path) -> File:
-    """Open a file for reading ranges of it.
+def open_location(location: Path, name: str = "") -> File:
+    """Open a file for reading ranges of it: the one at a location, or one below it.
+
+    To join the location of an object store with a name takes longer than to open an object there.
 
     Raises
     ------
@@ -105,8 +107,9 @@ def open_location(location: Path) -> File:
     """
     objects = objects_at(location)
     if objects is not None:
-        return _ObjectFile(objects)
-    return _RemoteFile(location) if is_remote(location) else _LocalFile(location)
+        return _ObjectFile(objects, name)
+    path = location / name if name else location
+    return _RemoteFile(path) if is_remote(path) else _LocalFile(path)
 
 
 def objects_at(location: str | os.PathLike[str]) -> Objects | None:
@@ -164,11 +167,11 @@ class _Requested(ABC):
 
 
 class _ObjectFile(_Requested):
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
+    def __init__(self, objects: Objects, name: str) -> None:
+        self._objects, self._name = objects, name
 
     def view(self, start: int, stop: int) -> memoryview:
-        return self._objects.read_range("", start, stop)
+        return self._objects.read_range(self._name, start, stop)
 
 
 class _RemoteFile(_Requested):
@@ -180,14 +183,17 @@ class _RemoteFile(_Requested):
             return memoryview(self._files.cat_file(self._path, start=start, end=stop))
 
 
-def read_location(location: Path, max_bytes: int) -> bytes:
-    """Read a file whole, unless it is larger than such a file can be.
+def read_location(location: Path, max_bytes: int, name: str = "") -> bytes:
+    """Read a file whole, at a location or below it, unless it is larger than such a file can be.
 
     Raises
     ------
     OSError
     """
-    return read_versioned(location, max_bytes)[0]
+    objects = objects_at(location)
+    if objects is not None:
+        return objects.read(name, max_bytes)
+    return read_versioned(location / name if name else location, max_bytes)[0]
 
 
 def read_versioned(location: Path, max_bytes: int) -> tuple[bytes, str | None]:

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
 from operator import itemgetter
 
 import numpy as np
@@ -230,25 +229,42 @@ class BlockFeed:
 
     def _decode(self, table: Table, todo: deque[list[tuple[int, int]]]) -> None:
         with OpenFiles(self._asking) as files:
+            decoded: list[tuple[int, int]] = []
             while not (self._closed or self._stopped.is_set()):
                 # at once: whoever finds nothing to do goes on to the next block, and must not
                 # find there what another has taken from this one and not claimed yet
                 with self._taking:
                     if not todo:
-                        return
+                        break
                     mine = [one for one in todo.popleft() if table.claim(one[0])]
-                steps = [table.decode, table.complete] if table.decodes_alone else [table.fill]
                 if mine and (self._far or len(mine) > 1) and table.read_ahead(mine, files):
-                    steps = [table.complete]
-                for step, (slot, chunk) in product(steps, mine):
-                    if self._closed or self._stopped.is_set():
-                        return
-                    if slot in table.errors:
-                        continue
-                    try:
-                        step(slot, chunk, files)
-                    except Exception as error:  # noqa: BLE001 - raised again at its first window
-                        table.errors[slot] = error
+                    decoded += mine
+                elif table.decodes_alone:
+                    self._each(table.decode, table, mine, files)
+                    decoded += mine
+                else:
+                    self._each(table.fill, table, mine, files)
+            # last: what belongs to the windows may still be on its way
+            table.complete_all([one for one in decoded if one[0] not in table.errors], files)
+            self._each(table.complete, table, decoded, files)
+
+    def _each(
+        self,
+        step: Callable[[int, int, OpenFiles], None],
+        table: Table,
+        some: Sequence[tuple[int, int]],
+        files: OpenFiles,
+    ) -> None:
+        """Take a step with each chunk; where one fails, why is kept with its slot."""
+        for slot, chunk in some:
+            if self._closed or self._stopped.is_set():
+                return
+            if slot in table.errors:
+                continue
+            try:
+                step(slot, chunk, files)
+            except Exception as error:  # noqa: BLE001 - raised again at its first window
+                table.errors[slot] = error
 
     def _finished(self, loading: _Loading) -> ShuffleBlock:
         entries = loading.entries.result()

@@ -8,8 +8,11 @@ their chunk and lie beside it.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -101,6 +104,23 @@ class SlotLabels:
             by_slot[name][places, : of_chunks.shape[1]] = of_chunks
 
 
+@dataclass(eq=False)
+class _Piece:
+    """Values on their way: all there are around some chunks.
+
+    Parameters
+    ----------
+    number : int
+    arrived : dict of str to array
+    done : Future
+        When they are placed, or what went wrong.
+    """
+
+    number: int
+    arrived: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    done: Future[None] = field(default_factory=Future)
+
+
 class WholeLabels:
     """Values of all windows, read in the store's own large chunks when first needed."""
 
@@ -113,28 +133,22 @@ class WholeLabels:
         self._piece = store.spec.label_chunk_windows
         self._chunk_windows = int(store.chunk_windows)
         self._loaded: set[int] = set()
-        self._coming: dict[int, list[Future[None]]] = {}
-        self._arrived: dict[int, dict[str, npt.NDArray[Any]]] = {}
+        self._coming: dict[int, _Piece] = {}
         self._lock = threading.Lock()
 
     def begin(self, chunks: Iterable[int]) -> None:
         """Begin to read the values around chunks, where each read is a request."""
         if self._store.is_near:
             return
+        wanted = dict.fromkeys(map(self._group_of, chunks))
         with self._lock:
-            wanted = dict.fromkeys(map(self._group_of, chunks))
-            reads = [
-                (piece, name)
-                for piece in wanted
-                if piece not in self._loaded and piece not in self._coming
-                for name in self._names
+            new = [
+                _Piece(one) for one in wanted if one not in self._loaded and one not in self._coming
             ]
-            if not reads:
-                return
-            pool = ThreadPoolExecutor(min(_REQUESTS, len(reads)), "grandbatch-labels")
-            for piece, name in reads:
-                self._coming.setdefault(piece, []).append(pool.submit(self._fetch, piece, name))
-            pool.shutdown(wait=False)
+            self._coming |= {piece.number: piece for piece in new}
+        reads = deque((piece, name) for piece in new for name in self._names)
+        if reads:
+            self._start(reads, _REQUESTS)
 
     def load(self, slots: Sequence[int], chunks: Sequence[int], files: OpenFiles) -> None:
         """Read the values around some chunks, unless they are there already."""
@@ -150,33 +164,46 @@ class WholeLabels:
                         self._place(piece, {name: self._read(piece, name)})
                     self._loaded.add(piece)
             if coming is not None:
-                self._wait_for(piece, coming)
-
-    def _wait_for(self, piece: int, coming: Sequence[Future[None]]) -> None:
-        wait(coming)
-        failed = next((error for read in coming if (error := read.exception())), None)
-        with self._lock:
-            if self._coming.get(piece) is coming:
-                del self._coming[piece]
-                self._arrived.pop(piece, None)
-                if failed is None:
-                    self._loaded.add(piece)
-        if failed is not None:
-            raise failed
+                coming.done.result()
 
     def _group_of(self, chunk: int) -> int:
         return chunk * self._chunk_windows // self._piece
 
-    def _fetch(self, piece: int, name: str) -> None:
+    def _start(self, reads: deque[tuple[_Piece, str]], threads: int) -> None:
+        """Start a thread that reads, and starts the next: who begins doesn't wait for all."""
+        args = reads, threads - 1
+        threading.Thread(target=self._fetch_all, args=args, name="grandbatch-labels").start()
+
+    def _fetch_all(self, reads: deque[tuple[_Piece, str]], threads: int) -> None:
+        if threads and len(reads) > 1:
+            self._start(reads, threads)
+        with suppress(IndexError):
+            while True:
+                self._fetch(*reads.popleft())
+
+    def _fetch(self, piece: _Piece, name: str) -> None:
         """Read some values; those of a piece are placed together, while its records are at hand."""
-        values = self._read(piece, name)
+        if piece.done.done():
+            return
+        failed = None
+        try:
+            values = self._read(piece.number, name)
+            with self._lock:
+                piece.arrived[name] = values
+                if len(piece.arrived) < len(self._names):
+                    return
+            self._place(piece.number, piece.arrived)
+        except Exception as error:  # noqa: BLE001 - raised again by who waits for it
+            failed = error
         with self._lock:
-            arrived = self._arrived.setdefault(piece, {})
-            arrived[name] = values
-            if len(arrived) < len(self._names):
+            if piece.done.done():
                 return
-            del self._arrived[piece]
-        self._place(piece, arrived)
+            del self._coming[piece.number]
+            if failed is None:
+                self._loaded.add(piece.number)
+                piece.done.set_result(None)
+            else:
+                piece.done.set_exception(failed)
 
     def _read(self, piece: int, name: str) -> npt.NDArray[Any]:
         return self._store.label_values(name, piece)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from grandbatch.batch import MatrixBatch
 from grandbatch.config import MOST, BatchConfig
 from grandbatch.errors import UsageError
 from grandbatch.loader.batches import Handover, Turn, every_batch, some_batches
-from grandbatch.loader.blocks import BlockFeed
+from grandbatch.loader.blocks import BlockFeed, ShuffleBlock
 from grandbatch.loader.buffers import Buffers
 from grandbatch.loader.checks import (
     check_config,
@@ -359,14 +359,15 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         if n_real < dealt.windows_per_rank:
             shares.append(dealt.padding)
         buffers = self._buffers
-        if buffers.resident:
-            # nothing may be left to read, but a store that was replaced must not go unnoticed
-            self.store.check_unchanged()
-        self._contexts.check_unchanged()
+        # nothing may be left to read, but a store that was replaced must not go unnoticed
+        checks = [self.store.begin_check()] if buffers.resident else []
+        checks += self._contexts.begin_checks()
         tables = buffers.take_tables()
         feed = BlockFeed(dealt.order, shares, tables, self.config.num_workers, stopped or Event())
         try:
-            stream = WindowStream(iter(feed), n_real, self._buffers.label_dtype, tables[0].bus)
+            stream = WindowStream(
+                _behind(checks, feed), n_real, self._buffers.label_dtype, tables[0].bus
+            )
             worker = get_worker_info()
             if worker is None:
                 yield from every_batch(handover, stream, buffers.slabs, lambda: self._batch_size)
@@ -378,3 +379,13 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         finally:
             feed.close()
             buffers.give_back(tables)
+
+
+def _behind(
+    checks: list[Callable[[], None]], blocks: Iterable[ShuffleBlock]
+) -> Iterator[ShuffleBlock]:
+    """Give blocks once checks have passed, which take their time beside the first one."""
+    for block in blocks:
+        while checks:
+            checks.pop()()
+        yield block

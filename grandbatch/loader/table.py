@@ -183,8 +183,7 @@ class Table:
         runs = [self._runs[slot] for slot in slots] if self._shape.packed else None
         if not self.store.read_chunks(chunks, self._rows, slots, files, runs):
             return False
-        for slot, chunk in some:
-            self._decoded(slot, chunk)
+        self._decoded(some)
         return True
 
     def _decode_run(self, some: Sequence[tuple[int, int]], files: OpenFiles) -> bool:
@@ -198,8 +197,7 @@ class Table:
             or not self.store.ahead.copy(first, last, self._slots.numpy(), slots, files)
         ):
             return False
-        for slot, chunk in some:
-            self._decoded(slot, chunk)
+        self._decoded(some)
         return True
 
     def _prepare(self, some: Sequence[tuple[int, int]], files: OpenFiles) -> None:
@@ -208,7 +206,8 @@ class Table:
             return
         slots, chunks = zip(*some, strict=True)
         self.labels.load(slots, chunks, files)
-        records = [self._records_of(*one) for one in some]
+        placed = self._shape.packed or self.contexts
+        records = [self._records_of(*one) for one in some] if placed else []
         if self._shape.packed:
             self._find_runs(some, records)
         if self.contexts:
@@ -260,11 +259,13 @@ class Table:
             rows = self._scratch_array("rows", tuple(target.shape))
             self._decode(slot, chunk, rows, files)
             target.copy_(torch.from_numpy(rows))
-        self._decoded(slot, chunk)
+        self._decoded([(slot, chunk)])
 
-    def _decoded(self, slot: int, chunk: int) -> None:
-        self.buffer.filled(slot * self._shape.rows, (slot + 1) * self._shape.rows)
-        self._shift[slot] = (chunk - slot) * self.store.chunk_windows
+    def _decoded(self, some: Sequence[tuple[int, int]]) -> None:
+        slots, chunks = np.array(some, np.int64).T
+        for slot in slots.tolist() if self.bus is not None else ():
+            self.buffer.filled(slot * self._shape.rows, (slot + 1) * self._shape.rows)
+        self._shift[slots] = (chunks - slots) * self.store.chunk_windows
 
     def complete(self, slot: int, chunk: int, files: OpenFiles) -> None:
         """Wait for what belongs to the windows of a chunk that was decoded.
@@ -276,6 +277,11 @@ class Table:
         """
         self._make_prepared(slot, chunk, files)
         self._filled[slot] = True
+
+    def complete_all(self, some: Sequence[tuple[int, int]], files: OpenFiles) -> None:
+        """Wait for what belongs to several chunks at once; who completes one meets an error."""
+        with suppress(StoreError, OSError):
+            self._prepare([one for one in some if not self._prepared[one[0]]], files)
 
     def _make_prepared(self, slot: int, chunk: int, files: OpenFiles) -> None:
         if not self._prepared[slot]:

@@ -184,15 +184,13 @@ class _ComingMetadata:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
         self._pool = ThreadPoolExecutor(len(_MAY_BE))
-        self._coming = {name: self._pool.submit(_read_metadata, folder / name) for name in _MAY_BE}
+        self._coming = {name: self._pool.submit(_read_metadata, folder, name) for name in _MAY_BE}
 
-    def read(self, path: Path) -> bytes:
+    def read(self, folder: Path, name: str) -> bytes:
         """Give one when it has come."""
-        name = path.relative_to(self._folder).as_posix()
         coming = self._coming.get(name)
-        return _read_metadata(path) if coming is None else coming.result()
+        return _read_metadata(folder, name) if coming is None else coming.result()
 
     def __enter__(self) -> Self:
         return self
@@ -209,34 +207,41 @@ def checked_metadata(
     return {name: _check_metadata(folder, name, digest, read) for name, digest in digests.items()}
 
 
-def _check_metadata(folder: Path, name: str, digest: str, read: Callable[[Path], bytes]) -> bytes:
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+def _check_metadata(
+    folder: Path, name: str, digest: str, read: Callable[[Path, str], bytes]
+) -> bytes:
+    if not _is_inside(folder, name):
         problem = "leads out of the store"
-    elif not is_remote(folder) and path.exists() and not path.is_file():
-        problem = f"is {'a folder' if path.is_dir() else 'no ordinary file'}"
+    elif not is_remote(folder) and (folder / name).exists() and not (folder / name).is_file():
+        problem = f"is {'a folder' if (folder / name).is_dir() else 'no ordinary file'}"
     else:
         try:
-            data = read(path)
+            data = read(folder, name)
         except FileNotFoundError:
             problem = "is missing"
         else:
             if sha256_hex(data) == digest:
                 return data
             problem = "is not what was written"
-    raise DamagedStoreError(f"{path} {problem}; build the store again with --overwrite")
+    raise DamagedStoreError(f"{folder / name} {problem}; build the store again with --overwrite")
 
 
-def _read_metadata(path: Path) -> bytes:
+def _is_inside(folder: Path, name: str) -> bool:
+    if is_remote(folder):  # nothing there leads anywhere else, if its name doesn't
+        return not {"", ".", ".."} & set(name.split("/"))
+    return (folder / name).resolve().is_relative_to(folder.resolve())
+
+
+def _read_metadata(folder: Path, name: str) -> bytes:
     try:
-        return read_location(path, MAX_METADATA_BYTES)
+        return read_location(folder, MAX_METADATA_BYTES, name)
     except OSError as error:
         kind: type[StoreError] = DamagedStoreError
         if error.errno != errno.EOVERFLOW:
-            if not is_remote(path) or isinstance(error, FileNotFoundError):
+            if not is_remote(folder) or isinstance(error, FileNotFoundError):
                 raise
             kind = StoreUnreachableError
-        raise kind(f"{path} can't be read: {told(error)}") from None
+        raise kind(f"{folder / name} can't be read: {told(error)}") from None
 
 
 def read_attributes(folder: Path, metadata: Mapping[str, bytes]) -> dict[str, Any]:

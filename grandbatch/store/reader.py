@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -293,6 +294,19 @@ class MatrixStore(Deferred):
     def check_unchanged(self) -> None:
         """Raise StoreChangedError where another store is at the path, or none."""
         self._readers[self._spec.data.name].look()
+
+    def begin_check(self) -> Callable[[], None]:
+        """Begin to `check_unchanged`; return what waits for it, and raises. A disk is seen at once.
+
+        So that whoever hands nothing over before may begin to read meanwhile.
+        """
+        if not is_remote(self.path):
+            self.check_unchanged()
+            return lambda: None
+        with_one = ThreadPoolExecutor(1, "grandbatch-check")
+        check = with_one.submit(self.check_unchanged)
+        with_one.shutdown(wait=False)
+        return check.result
 
     def fetch(self, chunks: Iterable[int]) -> None:
         """Begin to fetch the files of some chunks into the cache, in this order, if there is one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,15 +86,9 @@ class Contexts:
             for name, pairing in self.pairings.items()
         )
 
-    def check_unchanged(self) -> None:
-        """Make sure that the stores are still those that were opened.
-
-        Raises
-        ------
-        StoreChangedError
-        """
-        for pairing in self.pairings.values():
-            pairing.slow.check_unchanged()
+    def begin_checks(self) -> list[Callable[[], None]]:
+        """Begin to check that the stores are still those that were opened; see the store's own."""
+        return [pairing.slow.begin_check() for pairing in self.pairings.values()]
 
     def limit(self, reads: tuple[int, int] | None) -> ReadLimit | None:
         """Return what keeps contexts inside what a split may read; None where nothing is outside.

@@ -357,7 +357,7 @@ class ArrayReader:
         if self.kept is not None:
             return self.kept.keeper().open(self.original(self.file_number(chunk)))
         try:
-            return open_location(self.store / self.spec.file(self.file_number(chunk)))
+            return open_location(self.store, self.spec.file(self.file_number(chunk)))
         except OSError as error:
             raise self._damaged(chunk, f"its file can't be opened ({told(error)})") from None
 
@@ -365,7 +365,7 @@ class ArrayReader:
         """Return what is kept of a file; only where files are kept."""
         assert self.kept is not None
         path = self.spec.file(number)
-        return Original(self.store / path, self.kept.name(path), self.file_bytes(number))
+        return Original(self.store, path, self.kept.name(path), self.file_bytes(number))
 
     def file_number(self, chunk: int) -> int:
         """Return the number of the file that a chunk is in."""
