@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from grandbatch.errors import UsageError
 from grandbatch.position import Position
@@ -41,14 +41,6 @@ class Arriving(Protocol):
     def meet(self) -> None:
         """Let what the calling thread asks of the device from here on come behind it."""
         ...
-
-
-class _Cut(NamedTuple):
-    """Labels of many windows, of which `[start, stop)` are meant."""
-
-    labels: BatchLabels
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -112,7 +104,7 @@ class MatrixBatch:
     (torch.Size([32, 48, 13]), torch.Size([32]))
     """
 
-    __slots__ = ("_arriving", "_behind", "_context", "_labels", "matrices")
+    __slots__ = ("_arriving", "_behind", "_context", "_every", "_labels", "_start", "matrices")
 
     def __init__(
         self,
@@ -129,8 +121,10 @@ class MatrixBatch:
         context: Mapping[str, ContextWindows] | None = None,
     ):
         self.matrices = matrices
-        self._context: tuple[Mapping[str, ContextWindows], slice] = context or {}, slice(None)
-        self._labels: BatchLabels | _Cut = (
+        self._context: tuple[Mapping[str, ContextWindows], bool] = context or {}, True
+        self._every: Callable[[], BatchLabels] | None = None
+        self._start = 0
+        self._labels: BatchLabels | None = (
             index,
             end_time,
             symbol,
@@ -147,21 +141,22 @@ class MatrixBatch:
     def cut(
         cls,
         matrices: torch.Tensor,
-        labels: BatchLabels,
+        labels: Callable[[], BatchLabels],
         start: int,
-        stop: int,
         behind: Positioned,
         context: Mapping[str, ContextWindows],
         arriving: Arriving | None = None,
     ) -> MatrixBatch:
-        """Make a batch of windows `[start, stop)` of some labels, which are cut when asked for.
+        """Make a batch of as many windows as matrices, whose labels begin at `start` of many.
 
-        So is the context. One that a device has still to make is for `arrive` before it is used.
+        Those are asked for, and cut, when some of them are; so is the context. One that a device
+        has still to make is for `arrive` before it is used.
         """
         batch = cls.__new__(cls)
         batch.matrices = matrices
-        batch._labels = _Cut(labels, start, stop)
-        batch._context = context, slice(start, stop)
+        batch._labels, batch._every = None, labels
+        batch._context = context, not context
+        batch._start = start
         batch._behind = behind
         batch._arriving = arriving
         return batch
@@ -176,12 +171,13 @@ class MatrixBatch:
             self._arriving = None
 
     def _cut_labels(self) -> BatchLabels:
-        labels = self._labels
-        if isinstance(labels, _Cut):
-            whole, start, stop = labels
-            labels = tuple(tensor[start:stop].contiguous() for tensor in whole)
-            self._labels = labels
-        return labels
+        every = self._every  # before it is seen whether it is needed: another thread may ask too
+        if self._labels is None:
+            assert every is not None
+            mine = slice(self._start, self._start + len(self))
+            self._labels = tuple(tensor[mine].contiguous() for tensor in every())
+            self._every = None
+        return self._labels
 
     def _label(self, which: int) -> torch.Tensor:
         return self._cut_labels()[which]
@@ -202,20 +198,19 @@ class MatrixBatch:
     @property
     def context(self) -> dict[str, ContextWindows]:
         """Windows of coarser bars by name; none where the loader has no context."""
-        whole, mine = self._context
-        if mine != slice(None):
-            self._context = (
-                {
-                    name: ContextWindows(
-                        windows.matrices[mine],
-                        windows.index[mine].contiguous(),
-                        windows.end_time[mine].contiguous(),
-                    )
-                    for name, windows in whole.items()
-                },
-                slice(None),
-            )
-        return dict(self._context[0])
+        windows_of, is_own = self._context
+        if not is_own:
+            mine = slice(self._start, self._start + len(self))
+            windows_of = {
+                name: ContextWindows(
+                    windows.matrices[mine],
+                    windows.index[mine].contiguous(),
+                    windows.end_time[mine].contiguous(),
+                )
+                for name, windows in windows_of.items()
+            }
+            self._context = windows_of, True
+        return dict(windows_of)
 
     @property
     def position(self) -> Position:
@@ -229,7 +224,7 @@ class MatrixBatch:
         return self._behind
 
     def __len__(self) -> int:
-        return len(self.matrices)
+        return self.matrices.shape[0]
 
     def __repr__(self) -> str:
         shape = "x".join(str(size) for size in self.matrices.shape)

@@ -21,6 +21,7 @@ A batch on its way from the order to the trainer passes these, each handing on t
 | `rows` | feature rows in memory, and windows copied out of them |
 | `device` | the same rows on a device, where windows are cut |
 | `labels` | per-window values, where a gather finds them |
+| `slab_labels` | those of gathered windows, looked up when they are first asked for |
 | `windows` | a rank's windows as one stream, gathered into slabs |
 | `slabs` | memory for gathered windows |
 | `batches` | from slabs to batches, and what was handed over |

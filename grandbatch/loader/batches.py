@@ -70,21 +70,19 @@ def every_batch(
     while consumed < total:
         n = slab_windows(batch_size(), stream.slab_factor)
         slab = stream.gather([(consumed, min(consumed + n, total))], pool(min(n, total)))
-        at, n = 0, len(slab.matrices)
+        at, n = 0, slab.matrices.shape[0]
         complete = slab.error is None
         while at < n and (complete or n - at >= batch_size()):
             size = batch_size()
             for matrices in torch.split(slab.matrices[at:], size):
-                stop = at + len(matrices)
-                if not complete and len(matrices) < size:
+                own = min(size, n - at)
+                if not complete and own < size:
                     break
                 step += 1
-                behind = handover.after(consumed + stop - at, step, size)
-                consumed = behind.consumed
-                yield MatrixBatch.cut(
-                    matrices, slab.labels, at, stop, behind, slab.context, slab.arrival
-                )
-                at = stop
+                consumed += own
+                behind = handover.after(consumed, step, size)
+                yield MatrixBatch.cut(matrices, slab.labels, at, behind, slab.context, slab.arrival)
+                at += own
                 if batch_size() != size:
                     break
         if slab.error is not None:
@@ -117,7 +115,6 @@ def some_batches(
                 slab.matrices[at:end],
                 slab.labels,
                 at,
-                end,
                 handover.after(stop, step, batch_size),
                 slab.context,
             )

@@ -16,7 +16,7 @@ from grandbatch.loader.context.whole import WholeContexts
 from grandbatch.loader.device import STAGED_BYTES, Bus
 from grandbatch.loader.labels import WholeLabels, label_dtype
 from grandbatch.loader.slabs import Pools, SlabPool
-from grandbatch.loader.table import SlotShape, Table, table_bytes
+from grandbatch.loader.table import SlotShape, Table, start_bytes, table_bytes
 from grandbatch.store import MatrixStore
 
 _FAR = 4
@@ -116,9 +116,11 @@ class Buffers:
 
     @property
     def label_bytes(self) -> int:
-        """Bytes of the per-window values beside them."""
+        """Bytes of the per-window values beside them, and of where windows start."""
         in_slots = sum(self._n_slots) * int(self._store.chunk_windows)
-        return self.label_dtype.itemsize * (len(self._store) if self._whole_labels else in_slots)
+        starts = sum(start_bytes(self._store, self._shape, n) for n in self._n_slots)
+        whole = len(self._store) if self._whole_labels else in_slots
+        return starts + self.label_dtype.itemsize * whole
 
     @property
     def n_bytes(self) -> int:

@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from grandbatch.batch import LABELS
 from grandbatch.store import MatrixStore, OpenFiles
+from grandbatch.values.arrays import Int32, Int64
 
 STORED_LABELS = LABELS[1:-1]
 """What a batch carries beside index and weight: the per-window arrays of a store."""
@@ -52,6 +53,31 @@ _REQUESTS = 32
 """Reads under way at once, where each is a request."""
 
 Records = npt.NDArray[np.void]
+
+
+class Found(NamedTuple):
+    """Windows of a table, whose labels are to be looked up."""
+
+    entries: Int32
+    """Places in the table, `slot * chunk_windows + w`."""
+
+    shift: Int64
+    """For each slot what leads from a place to the window's number in the store."""
+
+    chunk_windows: int
+    records: Records
+    stays: bool
+    """Whether records are found by that number, and never change; or lie in the table's places."""
+
+    def copied(self) -> Found:
+        """Return the same with entries of its own."""
+        return self._replace(entries=self.entries.copy())
+
+    def look_up(self) -> tuple[Int64, Records]:
+        """Return the windows' numbers in the store, and their labels."""
+        index: Int64 = self.shift[self.entries // np.int32(self.chunk_windows)]
+        index += self.entries
+        return index, self.records.take(index if self.stays else self.entries)
 
 
 class LabelSource(Protocol):

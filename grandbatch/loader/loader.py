@@ -365,9 +365,7 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         tables = buffers.take_tables()
         feed = BlockFeed(dealt.order, shares, tables, self.config.num_workers, stopped or Event())
         try:
-            stream = WindowStream(
-                _behind(checks, feed), n_real, self._buffers.label_dtype, tables[0].bus
-            )
+            stream = WindowStream(_behind(checks, feed), n_real, tables[0].bus)
             worker = get_worker_info()
             if worker is None:
                 yield from every_batch(handover, stream, buffers.slabs, lambda: self._batch_size)

@@ -13,14 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from grandbatch.errors import DamagedStoreError, StoreError
 from grandbatch.loader.device import Bus
-from grandbatch.loader.labels import LabelSource, Records, SlotLabels
+from grandbatch.loader.labels import Found, LabelSource, Records, SlotLabels
 from grandbatch.loader.rows import RowBuffer
 from grandbatch.store import MatrixStore, OpenFiles
 from grandbatch.values.arrays import Bool, Float32, Int32, Int64
@@ -112,6 +113,7 @@ class Table:
         straight = dtype == torch.float32 and (shape.packed or store.layout == "rows")
         self._rows: Float32 | None = self._slots.numpy() if straight else None
         self._shift = np.empty(n_slots, np.int64)
+        self._starts = np.empty((n_slots, store.chunk_windows), start_dtype(n_slots * shape.rows))
         self._scratch = threading.local()
         self._filled = np.zeros(n_slots, np.bool_)
         self._claimed: Bool = self._filled.copy()
@@ -123,6 +125,7 @@ class Table:
         """Forget the chunks in the slots, or keep those that are there, and what went wrong."""
         if not keep or self._placing:
             self._filled[:] = self._prepared[:] = False
+            self._shift = np.empty_like(self._shift)  # labels may be looked up by the old one yet
             self._placing.clear()
             for context in self.contexts.values():
                 context.forget()
@@ -210,6 +213,12 @@ class Table:
         records = [self._records_of(*one) for one in some] if placed else []
         if self._shape.packed:
             self._find_runs(some, records)
+        elif self.store.layout == "rows":
+            self._put_starts(slots, self._stored_starts(some))
+        else:
+            self._put_starts(
+                slots, np.arange(self.store.chunk_windows) * self.store.sequence_length
+            )
         if self.contexts:
             symbol, end_time = (
                 np.concatenate([of_chunk[name] for of_chunk in records])
@@ -225,6 +234,15 @@ class Table:
                 place()
         self._prepared[list(slots)] = True
         self._placing.discard(slots[0])
+
+    def _stored_starts(self, some: Sequence[tuple[int, int]]) -> Int32:
+        """Where the windows of some chunks start inside them, one chunk behind the other."""
+        first, last = some[0][1], some[-1][1]
+        if self.labels.by_index and last - first == len(some) - 1:
+            begin, stop = self.store.chunk_range(first)[0], self.store.chunk_range(last)[1]
+            starts: Int32 = self.labels.records["start"][begin:stop]
+            return starts
+        return np.concatenate([self._records_of(*one)["start"] for one in some])
 
     def _records_of(self, slot: int, chunk: int) -> Records:
         first, stop = self.store.chunk_range(chunk)
@@ -293,9 +311,22 @@ class Table:
             self.store.read_chunk(chunk, rows, files, self._runs[slot])
             return
         self.store.read_chunk(chunk, rows.reshape(self.store.chunk_shape), files)
-        if self.store.layout == "windows":
-            records = self._records_of(slot, chunk)
-            records["start"] = np.arange(len(records)) * self.store.sequence_length
+
+    def _put_starts(self, slots: Sequence[int], within: npt.NDArray[np.integer[Any]]) -> None:
+        """Take note of where windows start inside their slots.
+
+        Parameters
+        ----------
+        slots : sequence of int
+        within : (n,) int
+            For all windows of their chunks, one chunk behind the other; or for those of one, where
+            it is the same for each. The last chunk may have fewer.
+        """
+        n = self.store.chunk_windows
+        if len(within) < n * len(slots) and len(within) != n:
+            within = np.append(within, np.zeros(n * len(slots) - len(within), np.int64))
+        first_rows = np.multiply(slots, self._shape.rows)
+        self._starts[list(slots)] = within.reshape(-1, n) + first_rows[:, None]
 
     def _find_runs(self, some: Sequence[tuple[int, int]], records: Sequence[Records]) -> None:
         """Find how windows are packed to the rows they were cut from, each once.
@@ -311,10 +342,10 @@ class Table:
         new[bounds[:-1]] = True
         first = np.flatnonzero(new)
         if len(first) == len(some):  # nothing is broken
-            starts = np.arange(max(map(len, records))) * stride
             for (slot, _), one in zip(some, records, strict=True):
                 self._runs[slot] = (len(one),)
-                one["start"] = starts[: len(one)]
+            slots = [slot for slot, _ in some]
+            self._put_starts(slots, np.arange(store.chunk_windows) * stride)
             return
         counts = np.diff(first, append=len(new))
         stops = np.where(new, L, stride).cumsum()
@@ -332,7 +363,7 @@ class Table:
                 )
             self._runs[slot] = tuple(runs.tolist())
             before = int(stops[begin - 1]) if begin else 0
-            records[number]["start"] = stops[begin:end] - (before + L)
+            self._put_starts([slot], stops[begin:end] - (before + L))
 
     def _scratch_array(self, name: str, shape: tuple[int, ...]) -> Float32:
         array: Float32 | None = getattr(self._scratch, name, None)
@@ -341,38 +372,34 @@ class Table:
             setattr(self._scratch, name, array)
         return array
 
-    def look_up(
-        self,
-        entries: Int32,
-        index: Int64,
-        records: Records,
-    ) -> Int64:
-        """Find windows, and their labels.
+    def starts(self, entries: Int32) -> Int64:
+        """Return the first rows of windows in the buffer, (n,) int64.
 
         Parameters
         ----------
         entries : (n,) int32
             `slot * chunk_windows + w` for window w of the chunk in that slot.
-        index : (n,) int64
-            Overwritten with the windows' numbers in the store.
-        records : (n,) `label_dtype`
-            Overwritten with their labels.
-
-        Returns
-        -------
-        (n,) int64
-            Their first rows in the buffer.
         """
-        slots = entries // np.int32(self.store.chunk_windows)
-        np.add(self._shift[slots], entries, out=index)
-        places = index if self.labels.by_index else entries
-        np.take(self.labels.records, places, out=records, mode="clip")
-        starts = slots.astype(np.int64)
-        starts *= self._shape.rows
-        starts += records["start"]
-        return starts
+        return self._starts.reshape(-1).take(entries).astype(np.int64, copy=False)
+
+    def find(self, entries: Int32) -> Found:
+        """Find windows, named as those of `starts`, to look up their labels."""
+        labels = self.labels
+        size = int(self.store.chunk_windows)
+        return Found(entries, self._shift, size, labels.records, labels.by_index)
+
+
+def start_dtype(n_rows: int) -> type[np.int32 | np.int64]:
+    """Return the type that places of windows among so many rows are kept in."""
+    return np.int32 if n_rows <= np.iinfo(np.int32).max else np.int64
 
 
 def table_bytes(store: MatrixStore, shape: SlotShape, n_slots: int, dtype: torch.dtype) -> int:
     """Bytes of the feature rows in a table of `n_slots`."""
     return n_slots * shape.rows * int(store.n_features) * dtype.itemsize
+
+
+def start_bytes(store: MatrixStore, shape: SlotShape, n_slots: int) -> int:
+    """Bytes of where their windows start."""
+    itemsize: int = np.dtype(start_dtype(n_slots * shape.rows)).itemsize
+    return n_slots * int(store.chunk_windows) * itemsize

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,8 @@ import torch
 from grandbatch.batch import ContextWindows
 from grandbatch.loader.blocks import ShuffleBlock
 from grandbatch.loader.device import Arrival, Bus
-from grandbatch.loader.labels import STORED_LABELS
 from grandbatch.loader.rows import RowBuffer
+from grandbatch.loader.slab_labels import SlabLabels
 from grandbatch.loader.slabs import Pools, SlabPool
 from grandbatch.values.arrays import Array, Int64
 
@@ -29,8 +29,9 @@ class Slab:
     Parameters
     ----------
     matrices : (n, L, F) tensor
-    labels : tuple of (n,) tensors
-        Named by `grandbatch.batch.LABELS`; the targets behind them, where there are any.
+    labels : callable
+        Gives (n,) tensors, named by `grandbatch.batch.LABELS`; the targets behind them, where there
+        are any.
     error : Exception, optional
         Why there are no more.
     context : mapping of str to ContextWindows
@@ -39,7 +40,7 @@ class Slab:
     """
 
     matrices: torch.Tensor
-    labels: tuple[torch.Tensor, ...]
+    labels: Callable[[], tuple[torch.Tensor, ...]]
     error: Exception | None
     context: Mapping[str, ContextWindows]
     arrival: Arrival | None
@@ -87,8 +88,6 @@ class WindowStream:
         Of the rank's shares, in order.
     n_real : int
         Windows before the repeated ones, which weigh nothing.
-    dtype : dtype
-        Of the blocks' labels.
     bus : Bus, optional
         The way to the device that windows are cut on.
     """
@@ -97,10 +96,9 @@ class WindowStream:
         self,
         blocks: Iterator[ShuffleBlock],
         n_real: int,
-        dtype: np.dtype[np.void],
         bus: Bus | None = None,
     ):
-        self._dtype, self._bus = dtype, bus
+        self._bus = bus
         self._blocks = blocks
         self._n_real = n_real
         self._block: ShuffleBlock | None = None
@@ -117,42 +115,33 @@ class WindowStream:
     def gather(self, ranges: Sequence[Range], pools: Pools) -> Slab:
         """Gather ranges of windows into one slab; it ends before the first that can't be read."""
         n = sum(stop - first for first, stop in ranges)
-        index = np.empty(n, np.int64)
-        records = np.empty(n, self._dtype)
-        weight = np.ones(n, np.float32)
-        own = _Gathering(n, pools.matrices)
+        own, labels = _Gathering(n, pools.matrices), SlabLabels(self._n_real)
         contexts = {name: _Gathering(n, pool) for name, pool in pools.contexts.items()}
         paired = {name: np.empty((2, n), np.int64) for name in contexts}
         at = 0
         for block, offset, size, window in self._within_blocks(ranges):
-            entries = block.entries[offset : offset + size]
-            here = slice(at, at + size)
-            starts = block.table.look_up(entries, index[here], records[here])
-            own.add(block.table.buffer, starts, at)
+            table, entries = block.table, block.entries[offset : offset + size]
+            labels.add(table.find(entries), window)
+            own.add(table.buffer, table.starts(entries), at)
             for name, gathering in contexts.items():
-                table = block.table.contexts[name]
-                gathering.add(table.buffer, table.look_up(entries, *paired[name][:, here]), at)
-            if window + size > self._n_real:
-                weight[at + max(self._n_real - window, 0) : at + size] = 0
+                slow, here = table.contexts[name], slice(at, at + size)
+                gathering.add(slow.buffer, slow.look_up(entries, *paired[name][:, here]), at)
             at += size
-        labels = [records[name] for name in STORED_LABELS]
-        targets = [records["targets"]] if "targets" in (self._dtype.names or ()) else []
-        columns = [index, *labels, weight, *targets]
-        n_own = len(columns)
-        for pair in paired.values():
-            columns.extend(pair)
-        tensors = self._tensors([column[:at] for column in columns])
+        matrices = own.first(at)
+        pairs = [one[:at] for pair in paired.values() for one in pair]
+        columns = labels.columns() if at and self._bus is not None else []
+        tensors = self._tensors([*pairs, *columns])
         context = {
             name: ContextWindows(contexts[name].first(at), *tensors[place : place + 2])
-            for name, place in zip(contexts, range(n_own, len(tensors), 2), strict=True)
+            for name, place in zip(contexts, range(0, len(pairs), 2), strict=True)
         }
-        matrices = own.first(at)
-        arrival = None
-        if self._bus is not None:
-            whole = [windows.matrices for windows in context.values()]
-            arrival = self._bus.arrival([matrices, tensors[0], *whole])
         error = None if at == n else self._error
-        return Slab(matrices, tuple(tensors[:n_own]), error, context, arrival)
+        if self._bus is None or not columns:
+            return Slab(matrices, labels, error, context, None)
+        sent = tuple(tensors[len(pairs) :])
+        whole = [windows.matrices for windows in context.values()]
+        arrival = self._bus.arrival([matrices, sent[0], *whole])
+        return Slab(matrices, lambda: sent, error, context, arrival)
 
     def _tensors(self, columns: Sequence[Array]) -> list[torch.Tensor]:
         return (

@@ -88,7 +88,7 @@ class Deal:
     first_block: int
     opened: list[int]
 
-    @property
+    @cached_property
     def windows_per_rank(self) -> int:
         """Windows that every rank hands over, repeated ones included."""
         return max(hand.target for hand in self.hands)

@@ -245,7 +245,10 @@ def test_a_context_that_fits_is_kept_whole_and_counted(fast, slow):
     loader = make_loader(fast, slow, cache_bytes=2**24)
     (table,) = loader._buffers.take_tables()
     context, whole = table.contexts["slow"], table.contexts["slow"]._source._table
-    held = sum(one.buffer.rows.nbytes + one.labels.records.nbytes for one in (table, whole))
+    held = sum(
+        one.buffer.rows.nbytes + one.labels.records.nbytes + one._starts.nbytes
+        for one in (table, whole)
+    )
     assert loader.buffer_bytes == held + context._ids.nbytes
     # and in two tables together only once
     two = make_loader(fast, slow, cache_bytes=2**17)

@@ -17,7 +17,7 @@ from grandbatch.loader.context.table import Placing
 from grandbatch.loader.device import Bus
 from grandbatch.loader.labels import LabelSource, SlotLabels, WholeLabels, label_dtype
 from grandbatch.loader.rows import RowBuffer
-from grandbatch.loader.table import SlotShape, Table, table_bytes
+from grandbatch.loader.table import SlotShape, Table, start_bytes, table_bytes
 from grandbatch.store import MatrixStore, OpenFiles
 from grandbatch.values.arrays import Int32, Int64
 
@@ -25,7 +25,8 @@ from grandbatch.values.arrays import Int32, Int64
 def whole_bytes(store: MatrixStore, dtype: torch.dtype) -> int:
     """Bytes of a store that is kept whole."""
     labels: int = store.n_chunks * store.chunk_windows * label_dtype(store).itemsize
-    return table_bytes(store, SlotShape.of(store), store.n_chunks, dtype) + labels
+    shape, n = SlotShape.of(store), int(store.n_chunks)
+    return table_bytes(store, shape, n, dtype) + start_bytes(store, shape, n) + labels
 
 
 class WholeContexts:
@@ -109,10 +110,9 @@ class WholeContexts:
 
     def look_up(self, ids: Int32, index: Int64, end_time: Int64) -> Int64:
         """Find windows: write their numbers and times, return their first rows in the buffer."""
-        records = np.empty(len(ids), self._table.labels.records.dtype)
-        starts = self._table.look_up(ids, index, records)
-        end_time[:] = records["end_time"]
-        return starts
+        index[:] = ids
+        end_time[:] = self._end_time[ids]
+        return self._table.starts(ids)
 
 
 @dataclass(frozen=True, eq=False)
