@@ -124,16 +124,9 @@ class MatrixBatch:
         self._context: tuple[Mapping[str, ContextWindows], bool] = context or {}, True
         self._every: Callable[[], BatchLabels] | None = None
         self._start = 0
-        self._labels: BatchLabels | None = (
-            index,
-            end_time,
-            symbol,
-            close_price,
-            next_return,
-            first_row,
-            weight,
-            *(() if targets is None else (targets,)),
-        )
+        labels = index, end_time, symbol, close_price, next_return, first_row, weight
+        more = () if targets is None else (targets,)
+        self._labels: dict[int, torch.Tensor] = dict(enumerate((*labels, *more)))
         self._behind = position
         self._arriving: Arriving | None = None
 
@@ -149,12 +142,12 @@ class MatrixBatch:
     ) -> MatrixBatch:
         """Make a batch of as many windows as matrices, whose labels begin at `start` of many.
 
-        Those are asked for, and cut, when some of them are; so is the context. One that a device
-        has still to make is for `arrive` before it is used.
+        Each is asked for, and cut, when it is; so is the context. One that a device has still to
+        make is for `arrive` before it is used.
         """
         batch = cls.__new__(cls)
         batch.matrices = matrices
-        batch._labels, batch._every = None, labels
+        batch._labels, batch._every = {}, labels
         batch._context = context, not context
         batch._start = start
         batch._behind = behind
@@ -171,16 +164,17 @@ class MatrixBatch:
             self._arriving = None
 
     def _cut_labels(self) -> BatchLabels:
-        every = self._every  # before it is seen whether it is needed: another thread may ask too
-        if self._labels is None:
-            assert every is not None
-            mine = slice(self._start, self._start + len(self))
-            self._labels = tuple(tensor[mine].contiguous() for tensor in every())
-            self._every = None
-        return self._labels
+        n = len(self._labels if self._every is None else self._every())
+        return tuple(map(self._label, range(n)))
 
     def _label(self, which: int) -> torch.Tensor:
-        return self._cut_labels()[which]
+        label = self._labels.get(which)
+        if label is None:
+            assert self._every is not None
+            whole = self._every()[which]
+            mine = whole[self._start : self._start + len(self)].contiguous()
+            label = self._labels.setdefault(which, mine)  # another thread may have asked meanwhile
+        return label
 
     index = property(lambda self: self._label(0), doc="Number of each window in the store.")
     end_time = property(lambda self: self._label(1), doc="Time of the last bar, ns since 1970 UTC.")

@@ -50,8 +50,10 @@ class SlabLabels:
             np.arange(window, window + len(index)) < self._n_real
             for (window, _), (index, _) in zip(parts, looked_up, strict=True)
         ]
-        labels: list[Array] = [records[name] for name in STORED_LABELS]
-        targets = [records["targets"]] if "targets" in (records.dtype.names or ()) else []
+        # each in memory of its own, so that a batch's are a part of it, and no copy
+        labels = [np.ascontiguousarray(records[name]) for name in STORED_LABELS]
+        has_targets = "targets" in (records.dtype.names or ())
+        targets = [np.ascontiguousarray(records["targets"])] if has_targets else []
         return [index, *labels, np.concatenate(weights).astype(np.float32), *targets]
 
     @torch.inference_mode(False)
