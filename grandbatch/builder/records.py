@@ -73,7 +73,7 @@ def join_records(
     spec = staging.spec
     digests = []
     count = 0
-    mean = m2 = np.zeros(spec.n_features)
+    mean, m2 = np.zeros((2, spec.n_features))
     low, high = np.full(spec.n_features, np.inf), np.full(spec.n_features, -np.inf)
     step = _FILES_PER_TASK * _TASKS_PER_WAVE
     for first in range(0, spec.data.n_files, step):
@@ -81,8 +81,9 @@ def join_records(
         for joined in _run(schedule, read_records, staging, numbers):
             digests.append(joined.digests)
             low, high = np.minimum(low, joined.low), np.maximum(high, joined.high)
-            for n, of_chunk, m2_of_chunk in zip(joined.count, joined.mean, joined.m2, strict=True):
-                count, mean, m2 = merge_moments(count, mean, m2, int(n), of_chunk, m2_of_chunk)
+            # copies: what comes from a worker can't be written to, a type that would compile anew
+            of_chunks = map(np.array, (joined.count, joined.mean, joined.m2))
+            count = merge_moments(count, mean, m2, *of_chunks)
     stats: dict[str, list[float] | list[int]] = {
         "count": [count] * spec.n_features,
         "mean": mean.tolist(),

@@ -65,21 +65,38 @@ def row_moments(
         first = ends[c]
 
 
+@compiled
 def merge_moments(
     count: int,
     mean: Float64Array,
     m2: Float64Array,
-    n: int,
+    n: Int64Array,
     mean_n: Float64Array,
     m2_n: Float64Array,
-) -> tuple[int, Float64Array, Float64Array]:
-    """Combine the moments of two sets of rows.
+) -> int:
+    """Add the moments of chunks, one after the other, to those of the rows before; return how many.
 
     Chan, Golub, LeVeque: Updating formulae and a pairwise algorithm for computing sample
     variances, 1979, equation 2.1.
+
+    Parameters
+    ----------
+    count : int
+        Rows before; whole numbers and products here stay below 2**53, where doubles are exact.
+    mean, m2 : (F,) float64
+        Read and written.
+    n : (C,) int64
+        Rows of each chunk.
+    mean_n, m2_n : (C, F) float64
     """
-    if not n:
-        return count, mean, m2
-    total = count + n
-    delta = mean_n - mean
-    return total, mean + delta * (n / total), m2 + m2_n + delta * delta * (count * n / total)
+    for c in range(len(n)):
+        if n[c] == 0:
+            continue
+        total = count + n[c]
+        share, weight = n[c] / total, count * n[c] / total
+        for f in range(len(mean)):
+            delta = mean_n[c, f] - mean[f]
+            mean[f] += delta * share
+            m2[f] = m2[f] + m2_n[c, f] + delta * delta * weight
+        count = total
+    return count
