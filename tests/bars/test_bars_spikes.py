@@ -12,6 +12,7 @@ from simulated import write_rows
 import grandbatch as gb
 from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.bars.building import block as pieces
+from grandbatch.bars.building import build as building
 from grandbatch.bars.building import memory as reading_plan
 from grandbatch.bars.building.parts import looking, sorting
 from grandbatch.errors import BadRowsError, UsageError
@@ -188,3 +189,24 @@ def test_no_volume_is_no_news_where_it_was_said(tmp_path):
     (tmp_path / "b.csv").write_text("\n".join(lines) + "\n")
     bars = prepare_bars(tmp_path / "b.csv", tmp_path / "c", BarRules(no_volume=True))
     assert bars.worth_a_look == ()
+
+
+@pytest.mark.parametrize("options", [{}, {"max_jump": 4.0}, {"sort": True}])
+def test_what_was_seen_while_reading_is_what_the_parts_hold(tmp_path, monkeypatch, sizes, options):
+    seen = []
+
+    def look_at(target, parts, schedule, known):
+        found = looking.look_at(target, parts, schedule, known)
+        again = looking.look_at(target, parts, schedule, {})
+        seen.append((len(known), looking.pack_looks(found), looking.pack_looks(again)))
+        return found
+
+    monkeypatch.setattr(building, "look_at", look_at)
+    prices = [(10 + 9 * (n % 97 == 5) + 900 * (n in (30, 90)), n % 5) for n in range(200)]
+    rows = [(n, "AB"[n > 150], price, price - 1, more) for n, (price, more) in enumerate(prices)]
+    read(tmp_path, write(tmp_path, rows), block_bytes=900, **options)
+    ((n_known, found, again),) = seen
+    assert found == again
+    assert n_known == 0 or "sort" not in options
+    if pieces.WHOLE_PART_ROWS == 4 and "sort" not in options:
+        assert n_known > 3

@@ -1,5 +1,7 @@
 """Rows judged a thousand at a time are judged as one by one."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -74,3 +76,14 @@ def test_one_fault_among_thousands_of_plain_rows_is_found(spot, fault):
         times[max(spot, 1)] = times[max(spot, 1) - 1]
     given, counts, *_ = judged(times, numbers, codes, reasons, size=ROWS)
     assert counts[0] == np.count_nonzero(given) == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 127, 128, 129, 256, 1000])
+@pytest.mark.parametrize("letters", [b"\r\n", b"\r\nab", b"\nabc", b"\rabc"])
+def test_ends_of_lines_are_counted_wherever_texts_are_parted(size, letters):
+    rng = np.random.default_rng(size)
+    for _ in range(20):
+        text = rng.choice(np.frombuffer(letters, np.uint8), size)
+        text.flags.writeable = False
+        found = bar_rules.count_line_ends(text)
+        assert found == len(re.findall(rb"\r\n|\r|\n", text.tobytes()))

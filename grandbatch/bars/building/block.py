@@ -6,7 +6,7 @@ latest time of the rows that break no rule but those of time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from grandbatch.bars.building.filling import mark_gaps
 from grandbatch.bars.building.judging import Carry, Judged, digests_of, judge
 from grandbatch.bars.building.raw import write_raw
 from grandbatch.bars.cache.digests import PartDigests
+from grandbatch.bars.cache.extremes import Extremes, extremes_of
 from grandbatch.bars.cache.parts import write_part
 from grandbatch.bars.form.dialect import CsvDialect
 from grandbatch.bars.reading.choosing import leave_out, texts_by_symbol
@@ -141,6 +142,8 @@ class BlockRecord:
     part: PartDigests | None
     """Where the bars are written as a finished part (`parquet`), what that is; else they are `raw`,
     symbol by symbol: times, all numbers, and, where bars are sorted, their rows in the block."""
+    look: Extremes | None = field(default=None, compare=False)
+    """At the bars of a finished part: so nobody reads them again for it."""
 
     @property
     def is_part(self) -> bool:
@@ -156,6 +159,11 @@ class BlockRecord:
     def n_bad(self) -> int:
         """Rows that are no bars."""
         return self.n_rows - self.n_bars
+
+
+def looks_while_reading(records: Iterable[BlockRecord]) -> dict[PartDigests, Extremes]:
+    """Return what was seen of the finished parts that blocks were written as."""
+    return {record.part: record.look for record in records if record.part and record.look}
 
 
 def block_path(folder: Path, index: int, suffix: str) -> Path:
@@ -206,7 +214,7 @@ def read_block(task: BlockJob, groups: OpenGroups | None = None) -> BlockRecord:
     judged = judge(rows, task.rules, task.carry, task.gives_way)
     rows = judged.rows
     beside = texts_by_symbol(rows, task.dialect.columns.texts)
-    symbols, part = _write_bars(task, judged, beside)
+    symbols, part, look = _write_bars(task, judged, beside)
     if judged.n_bad > left_out:
         bad = np.flatnonzero((rows.reasons != ACCEPTED) & (rows.reasons != LEFT_OUT))
         faults = None if rows.faults is None else rows.faults[bad]
@@ -232,6 +240,7 @@ def read_block(task: BlockJob, groups: OpenGroups | None = None) -> BlockRecord:
         n_near=judged.n_near,
         n_differing=judged.n_differing,
         part=part,
+        look=look,
     )
 
 
@@ -254,7 +263,7 @@ def read_rows(task: BlockJob, groups: OpenGroups) -> tuple[Rows, OpenBlock]:
 
 def _write_bars(
     task: BlockJob, judged: Judged, beside: Mapping[str, tuple[tuple[str, ...], ...]]
-) -> tuple[tuple[SymbolRows, ...], PartDigests | None]:
+) -> tuple[tuple[SymbolRows, ...], PartDigests | None, Extremes | None]:
     """Write a block's bars in bars order; `beside` are the texts to tell."""
     folder, rows = location_of(task.folder), judged.rows
     times, numbers, codes = rows.times, [*rows.numbers, *rows.extras], rows.codes
@@ -283,16 +292,17 @@ def _write_bars(
         for code, name in enumerate(rows.symbols)
         if judged.first[code] != NEVER
     )
-    part = None
+    part = look = None
     if len(symbols) == 1 and len(times) >= WHOLE_PART_ROWS and not sort:
         path = block_path(folder, task.index, "parquet")
         part = write_part(path, times, numbers, task.rules.extra)
+        look = extremes_of(times, numbers[1], numbers[2], numbers[4])
     elif len(times):
         columns = [times, *(values.view(np.int64) for values in numbers)]
         if sort:
             columns.append(np.arange(len(times)) if order is None else order)
         write_raw(block_path(folder, task.index, "raw"), np.array(columns, np.int64))
-    return symbols, part
+    return symbols, part, look
 
 
 def _bars_order(rows: Rows, n_bad: int, *, sort: bool) -> Int64 | None:

@@ -14,6 +14,7 @@ from grandbatch.bars.building.block import (
     BlockRecord,
     block_path,
     in_runs,
+    looks_while_reading,
     read_blocks,
 )
 from grandbatch.bars.building.carries import tasks_to_repeat
@@ -35,7 +36,7 @@ from grandbatch.bars.building.parts.assembly import (
     plan_parts,
 )
 from grandbatch.bars.building.parts.gaps import fill_gaps
-from grandbatch.bars.building.parts.looking import Extremes, look_at, worth_a_look
+from grandbatch.bars.building.parts.looking import look_at, worth_a_look
 from grandbatch.bars.building.parts.made import PartsMade
 from grandbatch.bars.building.parts.sorting import sort_bars
 from grandbatch.bars.building.parts.spikes import remove_spikes
@@ -61,6 +62,7 @@ from grandbatch.bars.building.settling import (
 )
 from grandbatch.bars.cache import bars as cache
 from grandbatch.bars.cache.digests import file_digest
+from grandbatch.bars.cache.extremes import Extremes
 from grandbatch.bars.cache.joining import AnyPart, Base, join_caches
 from grandbatch.bars.cache.manifest import (
     FORMAT,
@@ -157,16 +159,17 @@ class CacheBuild:
         self._check_bad_rows(self.records)
         identity = self._identity(cache_dir)
         fingerprint = bars_fingerprint(identity, self.rules)
-        base = self.base
+        base, seen = self.base, looks_while_reading(self.records)
         if base is None:
             if not self.rules.sort:
                 parts = self._join(planned)
             symbols, parts = self._mend_parts(symbols, parts)
-            looks = look_at(self.target, parts, self.joining)
+            looks = look_at(self.target, parts, self.joining, seen)
         else:
             new = parts if self.rules.sort else self._join_few(planned)
             symbols, parts = self._join_base(base, symbols, new)
-            looks = looks_of(base, parts, lambda some: look_at(self.target, some, self.joining))
+            shared = self.joining, seen
+            looks = looks_of(base, parts, lambda some: look_at(self.target, some, *shared))
         self._write_manifest(identity, fingerprint, symbols, parts, looks)
         return cache.publish(self.target, cache_dir / fingerprint)
 

@@ -21,10 +21,11 @@ from typing import Any
 from grandbatch.bars.building.block import BlockJob, BlockRecord
 from grandbatch.bars.building.carries import final_carries
 from grandbatch.bars.building.judging import Carry
-from grandbatch.bars.building.parts.looking import Extremes, pack_looks, unpack_looks
+from grandbatch.bars.building.parts.looking import pack_looks, unpack_looks
 from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.quarantine import count_reasons, merge_bad_rows
 from grandbatch.bars.cache.bars import load_bars, open_bars
+from grandbatch.bars.cache.extremes import Extremes
 from grandbatch.bars.cache.joining import Base, join_quarantines
 from grandbatch.bars.cache.manifest import Part, cache_folders
 from grandbatch.bars.inputs.digests import describe_source, digests_of

@@ -11,6 +11,7 @@
 | `digests` | what its files must be, and reading them no other way |
 | `joining` | a cache joined with the bars of files that were added to its inputs |
 | `comparing` | which bars of one cache are those of another |
+| `extremes` | what there is to tell of bars that follow each other |
 | `keeping` | who builds or uses the caches of a folder, and removing what nobody needs |
 | `published` | caches in object stores: published by their manifest |
 | `upkeep` | a folder of caches: list, clear, whose they are, their bad rows |

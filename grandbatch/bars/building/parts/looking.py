@@ -9,77 +9,29 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from grandbatch.bars.building.parts.assembly import PART_ROWS
-from grandbatch.bars.cache.digests import CacheFile, CacheFiles, read_rows
+from grandbatch.bars.cache.digests import CacheFile, CacheFiles, PartDigests, read_rows
+from grandbatch.bars.cache.extremes import Extremes, extremes_of
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.rules import BarRules
 from grandbatch.files.locations import is_remote, location_of
 from grandbatch.files.verbs import each
-from grandbatch.kernels.bars.looks import LOWEST_POWER, N_BINS, count_volumes, find_leaps
+from grandbatch.kernels.bars.looks import LOWEST_POWER, N_BINS
 from grandbatch.scheduling import Schedule
 from grandbatch.store.notes import shown_name
 from grandbatch.values.times import shown
 
-LEAP = 5.0
-"""A price that many times the one before, or a part of it, is worth a look."""
 RARE_VOLUME = 1000.0
-"""So is a volume that many times what half the bars with volume have."""
+"""A volume that many times what half the bars with volume have is worth a look."""
 FIXED_POINT = 1e8
 """So are prices that are whole numbers of such a size."""
 NO_VOLUME = 0.5
 """So is such a share of bars without volume."""
-
-Floats = npt.NDArray[np.float64]
-Prices = tuple[float, float]
-"""High and low."""
-
-
-@dataclass(frozen=True)
-class Extremes:
-    """What there is to tell of consecutive bars of one symbol."""
-
-    n_leaps: int
-    largest_leap: float
-    leap_time: int
-    """Behind the first."""
-    most_volume: float
-    most_time: int
-    first: Prices
-    last: Prices
-    first_time: int
-    least_whole: float
-    """The least high or low, where all are whole numbers; else 0."""
-    volumes: npt.NDArray[np.int64]
-    """Bars by the power of two of their volume, (N_BINS,)."""
-
-    def joined(self, following: Extremes) -> Extremes:
-        """Join with the bars behind."""
-        high, low = np.array([self.last, following.first]).T
-        between, _, leap = find_leaps(high, low, LEAP)
-        leap_time = following.first_time if between else following.leap_time
-        volumes = [
-            (self.most_volume, self.most_time),
-            (following.most_volume, following.most_time),
-        ]
-        most = max(volumes, key=lambda entry: entry[0])
-        return Extremes(
-            self.n_leaps + between + following.n_leaps,
-            max(self.largest_leap, leap, following.largest_leap),
-            self.leap_time if self.n_leaps else leap_time,
-            *most,
-            self.first,
-            following.last,
-            self.first_time,
-            min(self.least_whole, following.least_whole),
-            self.volumes + following.volumes,
-        )
 
 
 _FACTS = np.dtype(
@@ -120,10 +72,17 @@ def unpack_looks(value: Mapping[str, str]) -> list[Extremes]:
     return [Extremes(*found) for found in zip(*plain, volumes, strict=True)]
 
 
-def look_at(target: Path, parts: Sequence[Part], schedule: Schedule) -> list[Extremes]:
-    """Extremes at some parts of a cache, in bars order."""
-    tasks = [partial(look_at_parts, str(target), run) for run in runs_of_parts(parts)]
-    return [look for looks in schedule.run(tasks) for look in looks]
+def look_at(
+    target: Path,
+    parts: Sequence[Part],
+    schedule: Schedule,
+    known: Mapping[PartDigests, Extremes],
+) -> list[Extremes]:
+    """Extremes at some parts of a cache, in bars order; those of parts that are `known` are so."""
+    others = [part for part in parts if part.digests not in known]
+    tasks = [partial(look_at_parts, str(target), run) for run in runs_of_parts(others)]
+    found = iter([look for looks in schedule.run(tasks) for look in looks])
+    return [known.get(part.digests) or next(found) for part in parts]
 
 
 def runs_of_parts(parts: Sequence[Part]) -> Iterator[list[Part]]:
@@ -150,35 +109,10 @@ def look_at_parts(target: str, parts: Sequence[Part]) -> list[Extremes]:
 
 
 def _look_at(file: CacheFile, part: Part) -> Extremes:
-    high, low, volume = np.empty((3, part.rows))
-    columns = "high", "low", "volume"
-    read_rows(file, part.digests, (0, part.rows), columns, (high, low, volume))
-    n_leaps, row, largest = find_leaps(high, low, LEAP)
-    bins = np.zeros(N_BINS, np.int64)
-    most = count_volumes(volume, volume.view(np.int64), bins)
-    return Extremes(
-        n_leaps,
-        float(largest),
-        _time_of(file, part, row) if n_leaps else part.first_time,
-        float(volume[most]),
-        _time_of(file, part, most),
-        (float(high[0]), float(low[0])),
-        (float(high[-1]), float(low[-1])),
-        part.first_time,
-        _least_whole(high, low),
-        bins,
-    )
-
-
-def _least_whole(high: Floats, low: Floats) -> float:
-    is_whole = bool((low == np.floor(low)).all() and (high == np.floor(high)).all())
-    return float(low.min()) if is_whole else 0.0
-
-
-def _time_of(file: CacheFile, part: Part, row: int) -> int:
-    time = np.empty(1, np.int64)
-    read_rows(file, part.digests, (row, row + 1), ("timestamp",), (time,))
-    return int(time[0])
+    times, prices = np.empty(part.rows, np.int64), np.empty((3, part.rows))
+    columns = "timestamp", "high", "low", "volume"
+    read_rows(file, part.digests, (0, part.rows), columns, (times, *prices))
+    return extremes_of(times, *prices)
 
 
 def worth_a_look(
