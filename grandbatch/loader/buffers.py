@@ -14,7 +14,7 @@ from grandbatch.loader.context.slots import ChunkCache, SlotContexts
 from grandbatch.loader.context.table import ContextTable
 from grandbatch.loader.context.whole import WholeContexts
 from grandbatch.loader.device import STAGED_BYTES, Bus
-from grandbatch.loader.labels import WholeLabels, label_dtype
+from grandbatch.loader.labels import WholeLabels, coming_label_bytes, label_dtype
 from grandbatch.loader.slabs import Pools, SlabPool
 from grandbatch.loader.table import SlotShape, Table, start_bytes, table_bytes
 from grandbatch.store import MatrixStore
@@ -132,6 +132,15 @@ class Buffers:
         if self._device is None:
             return own
         return own + STAGED_BYTES + (self.table_bytes if self._device.type == "cpu" else 0)
+
+    @property
+    def coming_bytes(self) -> int:
+        """Bytes held at most of what is on its way from stores at URLs."""
+        own = self._store.coming_bytes(labels=not self._whole_labels)
+        if self._whole_labels:
+            own += coming_label_bytes(self._store)
+        slow = (room.pairing.slow for room in self._rooms.values())
+        return own + sum(store.coming_bytes(labels=True) for store in slow)
 
     # what was made in inference mode could not be written to outside of it, in another epoch
     @torch.inference_mode(False)

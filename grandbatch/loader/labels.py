@@ -147,6 +147,15 @@ class _Piece:
     done: Future[None] = field(default_factory=Future)
 
 
+def coming_label_bytes(store: MatrixStore) -> int:
+    """Bytes held at most of whole labels that come: answers, and what each is put together in."""
+    if store.is_near:
+        return 0
+    labels = store.spec.labels
+    at_once = _REQUESTS * max(spec.chunk_bytes for spec in labels)
+    return 2 * min(at_once, sum(spec.chunk_bytes * spec.n_files for spec in labels))
+
+
 class WholeLabels:
     """Values of all windows, read in the store's own large chunks when first needed."""
 

@@ -245,6 +245,11 @@ class SlidingWindowDataLoader(IterableDataset[MatrixBatch]):
         return self._buffers.n_bytes + self.selection.weight_bytes
 
     @property
+    def coming_bytes(self) -> int:
+        """Bytes that are held beside `buffer_bytes`, at most, while a store at a URL is read."""
+        return self._buffers.coming_bytes
+
+    @property
     def spare_bytes(self) -> int:
         """Those of `buffer_bytes` that only save decoding again: what `release_cache` gives up."""
         return max(0, self._buffers.n_bytes - self._buffers.without_cache().n_bytes)

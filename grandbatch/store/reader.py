@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from grandbatch.errors import StoreChangedError
 from grandbatch.files.deferred import Deferred, Opening
-from grandbatch.files.kept_files import KeptFolder
+from grandbatch.files.kept_files import HELD_BYTES, KeptFolder
 from grandbatch.files.locations import is_remote, location_of
 from grandbatch.files.refusals import refuse_url
 from grandbatch.scheduling import Schedule
@@ -278,12 +278,20 @@ class MatrixStore(Deferred):
         """Whether chunks are on a disk of this machine, or will be once they were read."""
         if self._kept is None:
             return not is_remote(self.path)
-        n_bytes = sum(
+        return self._files_bytes <= self._kept.folder.max_bytes
+
+    @cached_property
+    def _files_bytes(self) -> int:
+        return sum(
             reader.file_bytes(number)
             for reader in self._readers.values()
             for number in range(reader.spec.n_files)
         )
-        return n_bytes <= self._kept.folder.max_bytes
+
+    def coming_bytes(self, *, labels: bool) -> int:
+        """Bytes held at most of chunks, and labels, on their way; none where it is on a disk."""
+        fetched = 0 if self._kept is None else min(HELD_BYTES, 2 * self._files_bytes)
+        return fetched if self.is_near else fetched + self.ahead.most_bytes(labels=labels)
 
     @cached_property
     def ahead(self) -> ReadAhead:

@@ -63,8 +63,9 @@ class Allowance:
 
 
 def planned_bytes(loader: SlidingWindowDataLoader, settings: Allowance) -> int:
-    """Bytes that feeding a trainer will take: decoded chunks, and slabs with batches."""
+    """Bytes that feeding a trainer will take: decoded chunks, what comes, slabs with batches."""
     held = loader.buffer_bytes - (0 if settings.cached else loader.spare_bytes)
+    held += loader.coming_bytes
     if loader.device is not None and loader.device.type != "cpu":
         return held  # its slabs are in the device's own memory
     ahead = settings.batch_size * (1 + settings.prefetch_batches)

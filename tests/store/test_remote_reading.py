@@ -30,6 +30,7 @@ from grandbatch.files import kept_files, patience
 from grandbatch.files.objects import Objects, Patience
 from grandbatch.store import identity, metadata
 from grandbatch.store.format import ARRAY_NAMES
+from grandbatch.training.guard import Allowance, planned_bytes
 
 pytestmark = pytest.mark.parametrize("bucket", ["seaweed"], indirect=True)
 CONFIG = gb.BatchConfig(batch_size=32, overlap=40, cache_bytes=100_000)
@@ -414,6 +415,22 @@ def test_the_default_bound_is_fourfold_where_chunks_are_requests_and_what_is_giv
     assert_same(found, [(b.index, b.matrices) for b in loader(here, given)])
     kept_whole.release_cache()
     assert kept_whole.buffer_bytes < n_bytes
+
+
+def test_what_comes_from_a_url_is_counted_before_a_training_begins(url, here, tmp_path):
+    def loader(store):
+        return gb.SlidingWindowDataLoader(store, CONFIG, seed=5)
+
+    asked = Allowance(batch_size=32, prefetch_batches=2)
+    near, far = loader(here), loader(gb.MatrixStore.open(url))
+    n_bytes = sum(files_of(here))
+    assert near.coming_bytes == 0
+    # an answer, and what it is put together in; of so small a store never more than all
+    assert n_bytes < far.coming_bytes <= 3 * n_bytes
+    more = far.buffer_bytes - near.buffer_bytes + far.coming_bytes
+    assert planned_bytes(far, asked) - planned_bytes(near, asked) == more
+    kept = loader(gb.MatrixStore.open(url, cache=tmp_path / "kept"))
+    assert n_bytes < kept.coming_bytes <= 3 * n_bytes
 
 
 @pytest.mark.parametrize("here", ["windows", "rows"], indirect=True)

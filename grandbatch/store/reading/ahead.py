@@ -43,6 +43,19 @@ class ReadAhead:
         largest = max(map(len, runs), default=1) * self.data.spec.chunk_bytes
         return max(1, min(_MOST_AT_ONCE, _UNDER_WAY_BYTES // largest, len(runs)))
 
+    def most_bytes(self, *, labels: bool) -> int:
+        """Bytes held at most of what comes: answers, and what each is put together in.
+
+        Parameters
+        ----------
+        labels : bool
+            Whether they are read ahead, too.
+        """
+        lengths = self.data.digests.length
+        n_bytes = min(max(_UNDER_WAY_BYTES, int(lengths.max())), self.data.n_bytes)
+        share = sum(reader.n_bytes for reader in self.labels) / self.data.n_bytes if labels else 0
+        return 2 * int(n_bytes * (1 + share))
+
     def runs(self, chunks: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
         """Part pairs of a number and a chunk, in the order of chunks, into neighbours in one file.
 
