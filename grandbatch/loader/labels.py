@@ -131,7 +131,7 @@ class SlotLabels:
 
 
 @dataclass(eq=False)
-class _Piece:
+class _Arriving:
     """Values on their way: all there are around some chunks.
 
     Parameters
@@ -168,7 +168,7 @@ class WholeLabels:
         self._piece = store.spec.label_chunk_windows
         self._chunk_windows = int(store.chunk_windows)
         self._loaded: set[int] = set()
-        self._coming: dict[int, _Piece] = {}
+        self._coming: dict[int, _Arriving] = {}
         self._lock = threading.Lock()
 
     def begin(self, chunks: Iterable[int]) -> None:
@@ -178,7 +178,9 @@ class WholeLabels:
         wanted = dict.fromkeys(map(self._group_of, chunks))
         with self._lock:
             new = [
-                _Piece(one) for one in wanted if one not in self._loaded and one not in self._coming
+                _Arriving(one)
+                for one in wanted
+                if one not in self._loaded and one not in self._coming
             ]
             self._coming |= {piece.number: piece for piece in new}
         reads = deque((piece, name) for piece in new for name in self._names)
@@ -204,19 +206,19 @@ class WholeLabels:
     def _group_of(self, chunk: int) -> int:
         return chunk * self._chunk_windows // self._piece
 
-    def _start(self, reads: deque[tuple[_Piece, str]], threads: int) -> None:
+    def _start(self, reads: deque[tuple[_Arriving, str]], threads: int) -> None:
         """Start a thread that reads, and starts the next: who begins doesn't wait for all."""
         args = reads, threads - 1
         threading.Thread(target=self._fetch_all, args=args, name="grandbatch-labels").start()
 
-    def _fetch_all(self, reads: deque[tuple[_Piece, str]], threads: int) -> None:
+    def _fetch_all(self, reads: deque[tuple[_Arriving, str]], threads: int) -> None:
         if threads and len(reads) > 1:
             self._start(reads, threads)
         with suppress(IndexError):
             while True:
                 self._fetch(*reads.popleft())
 
-    def _fetch(self, piece: _Piece, name: str) -> None:
+    def _fetch(self, piece: _Arriving, name: str) -> None:
         """Read some values; those of a piece are placed together, while its records are at hand."""
         if piece.done.done():
             return

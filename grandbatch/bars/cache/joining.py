@@ -118,7 +118,7 @@ class HeldPart:
 
 
 AnyPart = Part | HeldPart
-P = TypeVar("P", Part, HeldPart, AnyPart)
+APart = TypeVar("APart", Part, HeldPart, AnyPart)
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _take_over(base: Base, target: Path, taken: Sequence[tuple[str, str]]) -> No
         link_or_copy(source, place)
 
 
-def _renumbered(parts: Sequence[P], codes: Sequence[int]) -> list[P]:
+def _renumbered(parts: Sequence[APart], codes: Sequence[int]) -> list[APart]:
     """Give parts' symbols the numbers that they have among others."""
     return [
         part if codes[part.symbol] == part.symbol else replace(part, symbol=codes[part.symbol])
