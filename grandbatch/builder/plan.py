@@ -41,7 +41,8 @@ class Group:
 
     def n_rows(self, lookback: int) -> int:
         """Rows of the ranges, each with a lookback before it."""
-        return sum(stop - start + lookback for start, stop in self.ranges)
+        starts, stops = zip(*self.ranges, strict=True)
+        return int(sum(stops) - sum(starts) + lookback * len(self.ranges))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,20 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         )
     at = data.index(b"\n") + 1
     arrays = {}
-    for name, (dtype, shape) in read_json(data[:at]).items():
-        arrays[name] = np.frombuffer(content, dtype, math.prod(shape), at).reshape(shape)
+    for name, dtype, shape, count in _described(data[:at]):
+        arrays[name] = np.frombuffer(content, dtype, count, at).reshape(shape)
         at += arrays[name].nbytes
     return arrays
+
+
+@lru_cache(maxsize=16)
+def _described(header: bytes) -> list[tuple[str, np.dtype[Any], tuple[int, ...], int]]:
+    """Name, dtype, shape and size of arrays; nearly all records of a store have one header."""
+    described = read_json(header).items()
+    return [
+        (name, np.dtype(dtype), tuple(shape), math.prod(shape))
+        for name, (dtype, shape) in described
+    ]
 
 
 def file_bytes(spec: ArraySpec, encoded: Sequence[bytes]) -> bytes:

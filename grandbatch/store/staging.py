@@ -12,7 +12,7 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from operator import call
 from pathlib import Path
 from typing import Any
@@ -88,12 +88,12 @@ class Staging:
     fence: Fence | None = None
     aside: bool = False
 
-    @property
+    @cached_property
     def store(self) -> Path:
         """The folder that becomes, or at a URL is, the store."""
         return self.folder / "store" if self.final is None or self.aside else self.final
 
-    @property
+    @cached_property
     def records(self) -> Path:
         """The folder of the records."""
         if self.final is None:

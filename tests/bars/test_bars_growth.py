@@ -15,7 +15,7 @@ import grandbatch as gb
 from grandbatch.bars import prepare_bars
 from grandbatch.bars.building.parts import assembly, looking
 from grandbatch.bars.building.parts.looking import unpack_looks
-from grandbatch.bars.cache import joining, parts
+from grandbatch.bars.cache import extremes, joining, parts
 from grandbatch.bars.cache.bars import load_bars
 from grandbatch.scheduling import Schedule
 
@@ -140,8 +140,11 @@ def test_what_is_known_of_parts_that_stay_is_not_looked_at_again(folder, monkeyp
     folder.prepare()
     folder.write("b", rows("A", 0, 300), rows("N", 400, 600))
     looked = []
-    look = looking._look_at
-    monkeypatch.setattr(looking, "_look_at", lambda *given: looked.append(given) or look(*given))
+    look = extremes.extremes_of
+    for module in (looking, joining):
+        monkeypatch.setattr(
+            module, "extremes_of", lambda *given: looked.append(given) or look(*given)
+        )
     grown = folder.prepare()
     assert len(looked) == 2
     assert len(grown.parts) == 4

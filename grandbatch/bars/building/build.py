@@ -63,7 +63,7 @@ from grandbatch.bars.building.settling import (
 from grandbatch.bars.cache import bars as cache
 from grandbatch.bars.cache.digests import file_digest
 from grandbatch.bars.cache.extremes import Extremes
-from grandbatch.bars.cache.joining import AnyPart, Base, join_caches
+from grandbatch.bars.cache.joining import AnyPart, Base, JoinedParts, join_caches
 from grandbatch.bars.cache.manifest import (
     FORMAT,
     QUARANTINE,
@@ -167,9 +167,9 @@ class CacheBuild:
             looks = look_at(self.target, parts, self.joining, seen)
         else:
             new = parts if self.rules.sort else self._join_few(planned)
-            symbols, parts = self._join_base(base, symbols, new)
-            shared = self.joining, seen
-            looks = looks_of(base, parts, lambda some: look_at(self.target, some, *shared))
+            grown = self._join_base(base, symbols, new)
+            symbols, parts, shared = grown.symbols, grown.parts, (self.joining, seen)
+            looks = looks_of(base, grown, lambda some: look_at(self.target, some, *shared))
         self._write_manifest(identity, fingerprint, symbols, parts, looks)
         return cache.publish(self.target, cache_dir / fingerprint)
 
@@ -322,15 +322,13 @@ class CacheBuild:
         identity = each(remember, self.sources, far=is_remote(cache_dir))
         return identity if self.base is None else self.base.merged(self.base.bars.source, identity)
 
-    def _join_base(
-        self, base: Base, symbols: list[str], new: Sequence[AnyPart]
-    ) -> tuple[list[str], list[Part]]:
+    def _join_base(self, base: Base, symbols: list[str], new: Sequence[AnyPart]) -> JoinedParts:
         """Put the parts of the cache that grows before the new ones."""
         self.syncer.wait()  # it opens files by name, and some go here
         joined = join_caches(base, self.target, symbols, new)
         for path in joined.written:
             self.syncer.add(self.target / path)
-        return joined.symbols, joined.parts
+        return joined
 
     def _check_bad_rows(self, records: Sequence[BlockRecord]) -> None:
         """Write the quarantine, and refuse too many bad rows."""

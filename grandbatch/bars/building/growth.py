@@ -26,7 +26,7 @@ from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.quarantine import count_reasons, merge_bad_rows
 from grandbatch.bars.cache.bars import load_bars, open_bars
 from grandbatch.bars.cache.extremes import Extremes
-from grandbatch.bars.cache.joining import Base, join_quarantines
+from grandbatch.bars.cache.joining import Base, JoinedParts, join_quarantines
 from grandbatch.bars.cache.manifest import Part, cache_folders
 from grandbatch.bars.inputs.digests import describe_source, digests_of
 from grandbatch.bars.inputs.files import InputFile
@@ -128,14 +128,15 @@ def growth_facts(
 
 
 def looks_of(
-    base: Base, parts: Sequence[Part], look: Callable[[Sequence[Part]], list[Extremes]]
+    base: Base, joined: JoinedParts, look: Callable[[Sequence[Part]], list[Extremes]]
 ) -> list[Extremes]:
     """Return the extremes at the parts of a cache that grew: the base knows those of its own."""
     looks = unpack_looks(base.facts["looks"])
     known = {part.place: found for part, found in zip(base.parts, looks, strict=True)}
-    new = [part for part in parts if part.place not in known]
+    known |= joined.seen
+    new = [part for part in joined.parts if part.place not in known]
     known.update((part.place, found) for part, found in zip(new, look(new), strict=True))
-    return [known[part.place] for part in parts]
+    return [known[part.place] for part in joined.parts]
 
 
 def standing_of(base: Base) -> dict[str, Carry]:

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from grandbatch.bars.cache.bars import Bars
 from grandbatch.bars.cache.digests import STORED, CacheFile, read_rows
-from grandbatch.bars.cache.manifest import Part
+from grandbatch.bars.cache.extremes import Extremes, extremes_of
+from grandbatch.bars.cache.manifest import Part, PartPlace
 from grandbatch.bars.cache.parts import (
     MOST_PARTS,
     BarsOfPart,
@@ -130,6 +131,8 @@ class JoinedParts:
     """In bars order."""
     written: list[str]
     """Paths of files that are new."""
+    seen: dict[PartPlace, Extremes]
+    """What there is to tell of those parts that were written here."""
 
 
 def join_caches(
@@ -181,10 +184,12 @@ def join_caches(
         if path != of[0].path or isinstance(of[0], HeldPart):
             to_write.setdefault(path, []).append(of)
         targets.append(path)
-    made = {
-        path: iter(_write(target / path, places, some, bars.extra))
-        for path, some in to_write.items()
-    }
+    seen: dict[PartPlace, Extremes] = {}
+    made = {}
+    for path, some in to_write.items():
+        found, looks = _write(target / path, places, some, bars.extra)
+        seen.update(zip((part.place for part in found), looks, strict=True))
+        made[path] = iter(found)
     joined: list[Part] = []
     for path, (first, *_) in zip(targets, sources, strict=True):
         if isinstance(first, HeldPart) or path in made:
@@ -194,7 +199,7 @@ def join_caches(
     for left in merged.intersection(in_files):
         remove(target / left)
     written = [*(path for path in in_files if path not in merged), *made]
-    return JoinedParts(names, joined, written)
+    return JoinedParts(names, joined, written, seen)
 
 
 def _take_over(base: Base, target: Path, taken: Sequence[tuple[str, str]]) -> None:
@@ -260,12 +265,13 @@ def _write(
     places: Mapping[str, tuple[Path, str]],
     sources: Sequence[Sequence[AnyPart]],
     extra: Sequence[str],
-) -> list[Part]:
-    """Write parts, each of several of a symbol, into a file.
+) -> tuple[list[Part], list[Extremes]]:
+    """Write parts, each of several of a symbol, into a file; return what there is to tell of each.
 
     `places` are, of the files in which these lie, the cache, and their names there.
     """
     names = *STORED, *extra
+    looks: list[Extremes] = []
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(closing(CacheFile(*places[name])))
@@ -285,13 +291,15 @@ def _write(
                 else:
                     read_rows(files[part.path], part.digests, (0, part.rows), names, out)
                 at = here.stop
+            looks.append(extremes_of(times, numbers[1], numbers[2], numbers[4]))
             return times, [*numbers]
 
         digests = write_parts(target, map(bars, sources), extra)
-    return [
+    parts = [
         Part(of[0].symbol, target.name, of[0].first_time, of[-1].last_time, one)
         for of, one in zip(sources, digests, strict=True)
     ]
+    return parts, looks
 
 
 def join_quarantines(base: Base, new: Path, target: Path, n_bad: Mapping[int, int]) -> None:

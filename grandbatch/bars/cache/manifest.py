@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -221,7 +222,7 @@ def _sizes(folder: Path) -> Callable[[str], int]:
     """Return what tells the bytes of a file of a cache: one listing, where each is a request."""
     if is_remote(folder):
         return sizes_below(folder).__getitem__
-    return lambda name: (folder / name).stat().st_size
+    return lambda name: os.stat(os.path.join(folder, name)).st_size  # noqa: PTH116, PTH118
 
 
 def cache_folders(cache_dir: Path) -> list[Path]:
