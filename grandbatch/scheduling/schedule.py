@@ -151,7 +151,7 @@ class Schedule:
                 heard(result)
 
         with Callback(posttask=posttask):
-            if self.workers == 1:
+            if self.workers == 1 or len(graph) == 1:
                 return list(get_sync(graph, list(keys)))
             # a pool of its own: an error goes up only after the tasks in flight have ended, so
             # none still writes when the caller lets go of its lock
