@@ -9,6 +9,7 @@ import pytest
 
 from grandbatch.bars import BarRules, input_digests, prepare_bars, read_bars
 from grandbatch.bars.form.header import match_columns
+from grandbatch.bars.inputs.files import resolve_inputs
 from grandbatch.errors import BadRowsError, ColumnError, InputError, UsageError
 from grandbatch.scheduling import Schedule
 
@@ -63,6 +64,21 @@ def test_folders_and_patterns_stand_for_their_files_in_order(tmp_path):
         bars = prepare(inputs, tmp_path)
         assert [entry["name"] for entry in bars.source] == ["1.csv", "2.csv", "3.csv"]
         assert bars.n_rows == 15
+
+
+def test_links_in_a_folder_lead_to_files_or_are_passed_over(tmp_path):
+    folder, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "a.csv").write_text("x")
+    (folder / "b.csv").write_text("xy")
+    (folder / "linked.csv").symlink_to(elsewhere / "a.csv")
+    (folder / "symbol=NQ").symlink_to(elsewhere)
+    (folder / "gone.csv").symlink_to(elsewhere / "gone.csv")
+    (folder / "circle.csv").symlink_to(folder / "circle.csv")
+    (folder / "symbol=ES").symlink_to(folder / "symbol=ES")
+    found = [(file.name, file.size) for file in resolve_inputs(folder)]
+    assert found == [("b.csv", 2), ("linked.csv", 1), ("symbol=NQ/a.csv", 1)]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

@@ -57,7 +57,7 @@ class InputFile:
     @property
     def base(self) -> str:
         """Base name, of a file within a .zip its own."""
-        return Path(self.member or self.location).name
+        return _base_of(self.member or self.location)
 
     @cached_property
     def name(self) -> str:
@@ -78,7 +78,7 @@ class InputFile:
     @property
     def kind(self) -> str:
         """How it is written: "csv", "parquet", or how text is packed."""
-        suffix = self.path.suffix.lower()
+        suffix = os.path.splitext(self.location)[1].lower()  # noqa: PTH122 (as in `_base_of`)
         if suffix in PACKINGS:
             return PACKINGS[suffix]
         return "parquet" if suffix in (".parquet", ".pq") else "csv"
@@ -199,7 +199,7 @@ def _expand(entry: str) -> tuple[Mapping[str, FileStamp | None], Sequence[str]]:
         if not names:
             raise InputError(f"{entry}: no file matches the pattern")
         return names, ()
-    bases = {name: Path(name).name for name in names}
+    bases = {name: _base_of(name) for name in names}
     found = {name: look for name, look in names.items() if has_known_form(bases[name])}
     passed = [] if is_url(entry) else _passed_folders(Path(entry))
     if not found:
@@ -214,11 +214,12 @@ def _expand(entry: str) -> tuple[Mapping[str, FileStamp | None], Sequence[str]]:
 
 def _passed_folders(folder: Path) -> list[str]:
     """Folders in a folder with files that would be read, were they named."""
-    folders = (child for child in folder.iterdir() if child.is_dir())
+    with os.scandir(folder) as children:
+        names = [child.name for child in children if _is_folder(child)]
     return sorted(
-        f"{child.name}/"
-        for child in folders
-        if not is_hive_folder(child.name) and _holds_known_form(child)
+        f"{name}/"
+        for name in names
+        if not is_hive_folder(name) and _holds_known_form(folder / name)
     )
 
 
@@ -230,11 +231,17 @@ def _holds_known_form(folder: Path) -> bool:
 
 def _walk(folder: Path) -> Iterator[str]:
     """Files of a folder, and of hive folders in it."""
-    for child in folder.iterdir():
-        if child.is_file():
-            yield str(child)
-        elif is_hive_folder(child.name) and child.is_dir():
-            yield from _walk(child)
+    with os.scandir(folder) as children:
+        for child in children:
+            # a link may lead nowhere, or in a circle: that is none
+            if os.path.isfile(child.path) if child.is_symlink() else child.is_file():  # noqa: PTH113
+                yield child.path
+            elif is_hive_folder(child.name) and _is_folder(child):
+                yield from _walk(Path(child.path))
+
+
+def _is_folder(child: os.DirEntry[str]) -> bool:
+    return os.path.isdir(child.path) if child.is_symlink() else child.is_dir()  # noqa: PTH112
 
 
 def standing_of_folder(folder: Path) -> dict[str, tuple[int, int]]:
@@ -249,21 +256,26 @@ def standing_of_folder(folder: Path) -> dict[str, tuple[int, int]]:
         If the folder can't be read.
     """
     found = {}
-    names = (name for name in _walk(folder) if has_known_form(Path(name).name))
+    names = (name for name in _walk(folder) if has_known_form(_base_of(name)))
     for name in sorted(names, key=Path):
         with suppress(FileNotFoundError):
-            status = Path(name).stat()
+            status = os.stat(name)  # noqa: PTH116 (as in `_base_of`)
             found[name] = status.st_size, status.st_mtime_ns
     return found
 
 
 def _look_at(location: str) -> FileStamp:
-    return look_at_url(location) if is_url(location) else _look_at_path(Path(location))
+    return look_at_url(location) if is_url(location) else _look_at_path(location)
 
 
-def _look_at_path(path: Path) -> FileStamp:
+def _base_of(location: str) -> str:
+    # of thousands of files a `Path` each would take longer than all else
+    return os.path.basename(location)  # noqa: PTH119
+
+
+def _look_at_path(path: str) -> FileStamp:
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 (as in `_base_of`)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; check the path") from None
     except OSError as error:
