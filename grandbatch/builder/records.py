@@ -16,7 +16,7 @@ import numpy.typing as npt
 from grandbatch.files.locations import is_remote
 from grandbatch.files.verbs import each
 from grandbatch.kernels.statistics import merge_moments
-from grandbatch.scheduling import Schedule
+from grandbatch.scheduling import Schedule, fresh
 from grandbatch.store.file_records import join_digests
 from grandbatch.store.manifest import ChunkDigests
 from grandbatch.store.staging import Staging
@@ -112,8 +112,9 @@ def read_records(job: FilesJob) -> JoinedRecords:
 def _run(schedule: Schedule, function: Any, staging: Staging, numbers: Sequence[int]) -> list[Any]:
     """Call a function for some files at a time; results in order."""
     # a graph as it is: `delayed` would walk through every number
+    name = fresh(function.__name__)
     graph = {
-        (function.__name__, at): (function, FilesJob(staging, numbers[at : at + _FILES_PER_TASK]))
+        (name, at): (function, FilesJob(staging, numbers[at : at + _FILES_PER_TASK]))
         for at in range(0, len(numbers), _FILES_PER_TASK)
     }
     return schedule.run_graph(graph, list(graph))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import dask
@@ -22,6 +23,7 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch import errors
+from grandbatch.builder import records
 from grandbatch.builder.builder import BuildOptions, build
 from grandbatch.builder.records import JoinedRecords
 from grandbatch.builder.reuse import Request
@@ -439,3 +441,24 @@ def test_local_workers_listen_on_loopback_only_and_come_warm(tmp_path, caplog):
     assert "1 local workers started in" in text
     assert "engine auto is direct on a cluster" in text
     assert "dashboard: http://127.0.0.1:" in text or "dashboard" not in text
+
+
+def test_two_builds_at_once_on_one_cluster_share_no_task(tmp_path, here, monkeypatch):
+    # both join their records at the same time: equal keys would give one the other's
+    meet = threading.Barrier(2, timeout=60)
+    join = records._run
+
+    def join_together(*given):
+        meet.wait()
+        return join(*given)
+
+    def make(n, **where):
+        path = write_bars(tmp_path / f"{n}.csv", 400 + 40 * n)
+        return gb.build_store(path, tmp_path / f"{n}-{len(where)}.zarr", chunk_windows=16, **where)
+
+    alone = [make(n) for n in (0, 1)]
+    monkeypatch.setattr(records, "_run", join_together)
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(partial(make, client=here), (0, 1)))
+    for one, other in zip(alone, together, strict=True):
+        assert contents(other.path) == contents(one.path)
