@@ -11,6 +11,7 @@
 | `remove`, `remove_below` | removes a file, all of a folder | the same |
 | `see` | looks whether a task's file is there | the same |
 | `each`, `both` | calls one after the other | several at once |
+| `begun` | | begins a call, and goes on |
 | `local_copy` | the file itself | a copy, as long as it is needed |
 
 Whole files are written by `grandbatch.files.whole`, and read by `grandbatch.files.locations`.
@@ -50,6 +51,14 @@ def each(function: Callable[[T], Made], values: Iterable[T], *, far: bool) -> li
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def begun(call: Callable[[], T]) -> Callable[[], T]:
+    """Begin a call, a request, in a thread; return what waits for its end, and raises its error."""
+    with_one = ThreadPoolExecutor(1, "grandbatch-begun")
+    answer = with_one.submit(call)
+    with_one.shutdown(wait=False)
+    return answer.result
 
 
 def both(first: Callable[[], T], second: Callable[[], Made]) -> tuple[T, Made]:

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from grandbatch.memory.limits import MemoryLimit
+from grandbatch.memory.usage import own_bytes
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # The highest that glibc accepts for, and would by itself raise, these two to.
 _MMAP_BYTES = 2**25
@@ -50,6 +53,12 @@ def give_back() -> None:
     trim = _of_glibc("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+def give_back_where_tight(limit: MemoryLimit) -> None:
+    """Give back what tasks have freed and kept: threads can't use what others have kept."""
+    if own_bytes()[0] > limit.limit_bytes // 2:
+        give_back()
 
 
 def _set_thresholds(trim_bytes: int) -> None:

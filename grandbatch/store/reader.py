@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from grandbatch.files.deferred import Deferred, Opening
 from grandbatch.files.kept_files import HELD_BYTES, KeptFolder
 from grandbatch.files.locations import is_remote, location_of
 from grandbatch.files.refusals import refuse_url
+from grandbatch.files.verbs import begun
 from grandbatch.scheduling import Schedule
 from grandbatch.store.format import StoreSpec
 from grandbatch.store.identity import Identity, KeptStore, LastLook
@@ -282,11 +282,8 @@ class MatrixStore(Deferred):
 
     @cached_property
     def _files_bytes(self) -> int:
-        return sum(
-            reader.file_bytes(number)
-            for reader in self._readers.values()
-            for number in range(reader.spec.n_files)
-        )
+        readers = self._readers.values()
+        return sum(of.file_bytes(n) for of in readers for n in range(of.spec.n_files))
 
     def coming_bytes(self, *, labels: bool) -> int:
         """Bytes held at most of chunks, and labels, on their way; none where it is on a disk."""
@@ -304,17 +301,11 @@ class MatrixStore(Deferred):
         self._readers[self._spec.data.name].look()
 
     def begin_check(self) -> Callable[[], None]:
-        """Begin to `check_unchanged`; return what waits for it, and raises. A disk is seen at once.
-
-        So that whoever hands nothing over before may begin to read meanwhile.
-        """
-        if not is_remote(self.path):
-            self.check_unchanged()
-            return lambda: None
-        with_one = ThreadPoolExecutor(1, "grandbatch-check")
-        check = with_one.submit(self.check_unchanged)
-        with_one.shutdown(wait=False)
-        return check.result
+        """Begin to `check_unchanged`; return what waits for it, and raises: who reads goes on."""
+        if is_remote(self.path):
+            return begun(self.check_unchanged)
+        self.check_unchanged()
+        return lambda: None
 
     def fetch(self, chunks: Iterable[int]) -> None:
         """Begin to fetch the files of some chunks into the cache, in this order, if there is one.

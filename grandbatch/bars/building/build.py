@@ -84,8 +84,8 @@ from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.files.locations import is_remote
 from grandbatch.files.verbs import each, make_folder, remove, see
 from grandbatch.files.whole import Syncer
-from grandbatch.memory import MemoryLimit, own_bytes
-from grandbatch.memory.allocator import give_back
+from grandbatch.memory import MemoryLimit
+from grandbatch.memory.allocator import give_back_where_tight
 from grandbatch.scheduling import Schedule
 
 BytesProgress = Callable[[int, int], None]
@@ -417,9 +417,3 @@ class CacheBuild:
         if self.base is not None:
             add_base(self.base, manifest)
         write_manifest(self.target, manifest, self.syncer)
-
-
-def give_back_where_tight(limit: MemoryLimit) -> None:
-    """Give back what tasks have freed and kept: threads can't use what others have kept."""
-    if own_bytes()[0] > limit.limit_bytes // 2:
-        give_back()

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from grandbatch.bars.building.build import BytesProgress, CacheBuild, give_back_where_tight
+from grandbatch.bars.building.build import BytesProgress, CacheBuild
 from grandbatch.bars.building.growth import EntangledError, find_base
 from grandbatch.bars.building.memory import plan_memory, shares_of_workers
 from grandbatch.bars.building.problems import disk_full
@@ -27,6 +27,7 @@ from grandbatch.errors import DamagedBarsError, InputError
 from grandbatch.files.verbs import make_folder
 from grandbatch.files.whole import Syncer, is_full
 from grandbatch.memory import MemoryLimit
+from grandbatch.memory.allocator import give_back_where_tight
 from grandbatch.scheduling import Schedule
 
 logger = logging.getLogger("grandbatch")
