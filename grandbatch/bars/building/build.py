@@ -160,16 +160,16 @@ class CacheBuild:
         identity = self._identity(cache_dir)
         fingerprint = bars_fingerprint(identity, self.rules)
         base, seen = self.base, looks_while_reading(self.records)
+        look = partial(look_at, self.target, schedule=self.joining, known=seen)
         if base is None:
             if not self.rules.sort:
                 parts = self._join(planned)
             symbols, parts = self._mend_parts(symbols, parts)
-            looks = look_at(self.target, parts, self.joining, seen)
+            looks = look(parts)
         else:
             new = parts if self.rules.sort else self._join_few(planned)
             grown = self._join_base(base, symbols, new)
-            symbols, parts, shared = grown.symbols, grown.parts, (self.joining, seen)
-            looks = looks_of(base, grown, lambda some: look_at(self.target, some, *shared))
+            symbols, parts, looks = grown.symbols, grown.parts, looks_of(base, grown, look)
         self._write_manifest(identity, fingerprint, symbols, parts, looks)
         return cache.publish(self.target, cache_dir / fingerprint)
 
