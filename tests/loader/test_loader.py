@@ -5,15 +5,13 @@ import json
 import multiprocessing
 import pickle
 import shutil
-import threading
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from leaks import assert_no_threads, assert_none_opened, open_files
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -110,13 +108,6 @@ def assert_true(batch, truth):
         got = getattr(batch, name).numpy()
         assert got.dtype == values.dtype, name
         assert got.tobytes() == values[index].tobytes(), name
-
-
-def wait_for_threads(before):
-    deadline = time.monotonic() + 60
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return threading.active_count()
 
 
 ORDERS = [{"shuffle": False}, {"shuffle": True}, {"shuffle": True, "run_length": 5}]
@@ -496,24 +487,23 @@ def test_leaving_a_loop_early_leaks_no_thread_and_no_file(stores, prefetch):
     next(iter(stream))
     stream.close()
     gc.collect()
-    threads, files = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    files = open_files()
     for _ in range(20):
         for _batch in stream:
             break
         stream.close()
-    assert wait_for_threads(threads) == threads
-    assert len(list(Path("/proc/self/fd").iterdir())) == files
+    assert_no_threads()
+    assert_none_opened(files)
 
 
 def test_threads_and_memory_stay_flat_over_many_epochs(stores):
     loader = make_loader(stores["rows"])
     list(loader)
-    threads = threading.active_count()
     tables = loader._buffers._idle[0]
     for _ in range(30):
         for _batch in loader:
             pass
-    assert wait_for_threads(threads) == threads
+    assert_no_threads()
     assert loader._buffers._idle[0] is tables
 
 

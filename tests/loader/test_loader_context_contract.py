@@ -7,13 +7,11 @@ import json
 import multiprocessing
 import pickle
 import shutil
-import threading
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from leaks import assert_no_threads, assert_none_opened, open_files
 from timeframes import gappy_bars, write_bars
 from torch.utils.data import DataLoader
 
@@ -276,16 +274,13 @@ def test_leaving_early_leaks_no_thread_no_file_and_no_table(folder, held):
     stream.close()
     gc.collect()
     tables = loader._buffers._idle[0]
-    threads, files = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    files = open_files()
     for _ in range(10):
         for _batch in stream:
             break
         stream.close()
-    deadline = time.monotonic() + 60
-    while threading.active_count() > threads and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert threading.active_count() == threads
-    assert len(list(Path("/proc/self/fd").iterdir())) == files
+    assert_no_threads()
+    assert_none_opened(files)
     assert loader._buffers._idle[0] is tables
 
 

@@ -5,10 +5,9 @@ import shutil
 import signal
 import threading
 import time
-from pathlib import Path
 
 import pytest
-from waiting import wait_until
+from leaks import assert_no_threads, assert_none_opened, open_files
 
 import grandbatch as gb
 from grandbatch.errors import DamagedStoreError, StoreChangedError
@@ -45,18 +44,6 @@ def test_who_waits_for_a_block_helps_to_decode_it(store, monkeypatch):
     seen = [i for batch in make_stream(store, 0) for i in batch.index.tolist()]
     assert sorted(seen) == list(range(len(store)))
     assert names == {"grandbatch-decode", "MainThread"}
-
-
-def threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("grandbatch")]
-
-
-def assert_no_threads():
-    wait_until(lambda: not threads())
-
-
-def open_files():
-    return sorted(str(path.resolve()) for path in Path("/proc/self/fd").iterdir() if path.exists())
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
@@ -237,5 +224,5 @@ def test_leaving_early_leaks_no_thread_no_file_and_no_table(store, prefetch):
         del _batch
         stream.close()
         assert_no_threads()
-    assert open_files() == files
+    assert_none_opened(files)
     assert stream.loader._buffers._idle[0] is tables

@@ -3,10 +3,10 @@
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
+from leaks import assert_no_threads, loader_threads
 from waiting import wait_until
 
 import grandbatch as gb
@@ -34,14 +34,6 @@ def loader(make_store, monkeypatch):
     store = make_store(210, layout="rows", overlap=47)
     config = gb.BatchConfig(batch_size=3, sequence_length=48, overlap=47, cache_bytes=0)
     return gb.SlidingWindowDataLoader(store, config, shuffle_chunks=2)
-
-
-def stream_threads():
-    return [t for t in threading.enumerate() if t.name.startswith("grandbatch")]
-
-
-def assert_no_threads():
-    wait_until(lambda: not stream_threads())
 
 
 def sequence(batches):
@@ -111,7 +103,7 @@ def test_leaving_the_loop_or_the_block_ends_the_thread(loader):
     with gb.DataStreamer(loader, 2) as stream:
         running = iter(stream)
         next(running)
-        assert stream_threads()
+        assert loader_threads()
     assert_no_threads()
     assert list(running) == []
 
