@@ -58,7 +58,7 @@ class Folder:
         self.scratch += 1
         fresh = self.prepare(f"scratch-{self.scratch}")
         for name in FACTS:
-            assert getattr(grown, name) == getattr(fresh, name), name
+            assert repr(getattr(grown, name)) == repr(getattr(fresh, name)), name
         for name, values in fresh.read(0, fresh.n_rows).items():
             np.testing.assert_array_equal(grown.read(0, grown.n_rows)[name], values)
         assert pq.read_table(grown.quarantine_path).equals(pq.read_table(fresh.quarantine_path))
@@ -199,6 +199,28 @@ def test_bars_repeated_at_the_start_of_a_file_go_to_the_quarantine(folder, caplo
     assert grown.quarantined == {"duplicate_timestamp": 1, "out_of_order": 19}
     folder.write("3", rows("A", 1195, 1500, price=200.0))
     assert folder.check().differing_duplicates == 1
+
+
+@pytest.mark.parametrize("sort", [False, True])
+def test_a_file_that_brings_no_bar_is_read_alone(tmp_path, caplog, sort):
+    folder = Folder(tmp_path, sort=sort)
+    folder.write("1", rows("A", 0, 900))
+    before = folder.check()
+    folder.write("2", ["bad,A,1,1,1,1,1\n"])
+    with caplog.at_level(logging.INFO, "grandbatch"):
+        after = folder.check()
+    assert read_only(caplog, 1, 2)
+    assert (after.n_rows, after.quarantined) == (before.n_rows, {"unparseable": 1})
+
+
+def test_reasons_stand_in_their_order_whichever_files_have_them(folder, caplog):
+    folder.write("1", rows("A", 0, 900), rows("A", 895, 900))
+    folder.check()
+    folder.write("2", ["bad,A,1,1,1,1,1\n"], rows("A", 900, 1200))
+    with caplog.at_level(logging.INFO, "grandbatch"):
+        grown = folder.check()
+    assert read_only(caplog, 1, 2)
+    assert list(grown.quarantined) == ["unparseable", "duplicate_timestamp"]
 
 
 @pytest.mark.parametrize(

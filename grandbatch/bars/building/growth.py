@@ -23,14 +23,14 @@ from grandbatch.bars.building.carries import final_carries
 from grandbatch.bars.building.judging import Carry
 from grandbatch.bars.building.parts.looking import pack_looks, unpack_looks
 from grandbatch.bars.building.planning import Source
-from grandbatch.bars.building.quarantine import count_reasons, merge_bad_rows
+from grandbatch.bars.building.quarantine import CLOCK_CHANGES, count_reasons, merge_bad_rows
 from grandbatch.bars.cache.bars import load_bars, open_bars
 from grandbatch.bars.cache.extremes import Extremes
 from grandbatch.bars.cache.joining import Base, JoinedParts, join_quarantines
 from grandbatch.bars.cache.manifest import Part, cache_folders
 from grandbatch.bars.inputs.digests import describe_source, digests_of
 from grandbatch.bars.inputs.files import InputFile
-from grandbatch.bars.rules import BarRules
+from grandbatch.bars.rules import REASONS, BarRules
 from grandbatch.bars.timestamps.evidence import NOTHING
 from grandbatch.errors import DamagedBarsError
 
@@ -239,8 +239,10 @@ def grow_quarantine(
 def add_base(base: Base, manifest: dict[str, Any]) -> None:
     """Add what a cache says of its files to what the manifest says of the new ones."""
     bars = base.bars
-    for name in ("quarantined", "clock_changes"):
-        manifest[name] = dict(Counter(getattr(bars, name)) + Counter(manifest[name]))
+    for name, kinds in (("quarantined", REASONS), ("clock_changes", CLOCK_CHANGES)):
+        counts = Counter(getattr(bars, name)) + Counter(manifest[name])
+        # in the order that they have where all is read at once
+        manifest[name] = {kind: counts[kind] for kind in kinds if counts[kind]}
     for name in ("left_out", "widened", "differing_duplicates"):
         manifest[name] += getattr(bars, name)
     for name in ("day_first", "time_numbers"):

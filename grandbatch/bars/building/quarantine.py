@@ -46,6 +46,8 @@ Faults = npt.NDArray[np.uint16]
 Find = Callable[[Rows], tuple[npt.NDArray[np.bool_], Faults | None]]
 """Of judged rows those that are no bars, and which extra column of each is at fault, if any is."""
 
+CLOCK_CHANGES = "repeated", "skipped"
+"""What clocks do with bars' times."""
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -138,7 +140,7 @@ def count_changes(records: Sequence[BlockRecord]) -> dict[str, int]:
     """Bars whose time clocks show twice, and rows whose time they skip, without zeros."""
     counts = {
         name: sum(record.changes[place] for record in records)
-        for place, name in enumerate(("repeated", "skipped"))
+        for place, name in enumerate(CLOCK_CHANGES)
     }
     return {name: count for name, count in counts.items() if count}
 

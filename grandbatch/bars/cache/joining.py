@@ -8,9 +8,10 @@ symbols; small ones are written as one, so that they stay few however often a ca
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -163,38 +164,23 @@ def join_caches(
     merged = files_to_merge(old, new)
     there = {now.path: before.path for now, before in zip(old, bars.parts, strict=True)}
     _take_over(base, target, [(there[path], path) for path in there if path not in merged])
-    sources: list[list[AnyPart]] = []
-    for part in sorted([*old, *new], key=lambda part: part.symbol):  # old ones stay before new
-        of = sources[-1] if sources and part.path in merged else []
-        if of and of[0].symbol == part.symbol and of[0].path in merged:
-            of.append(part)
-        else:
-            sources.append([part])
-    paths = list(dict.fromkeys(part.path for part in new))
-    places = {path: (target, path) for path in merged}
-    places.update((path, (bars.files, there[path])) for path in merged.intersection(there))
-    number, n_merged = 1 + max(map(file_number, paths)), 0
+    planned = _planned(old, new, merged)
     to_write: dict[str, list[list[AnyPart]]] = {}
-    targets: list[str] = []
-    for of in sources:
-        path = of[0].path
-        if path in merged:
-            path = file_name(number + n_merged // MOST_PARTS)
-            n_merged += 1
+    for path, of in planned:
         if path != of[0].path or isinstance(of[0], HeldPart):
             to_write.setdefault(path, []).append(of)
-        targets.append(path)
+    places = {path: (target, path) for path in merged}
+    places.update((path, (bars.files, there[path])) for path in merged.intersection(there))
+    made: dict[str, Iterator[Part]] = {}
     seen: dict[PartPlace, Extremes] = {}
-    made = {}
     for path, some in to_write.items():
         found, looks = _write(target / path, places, some, bars.extra)
-        seen.update(zip((part.place for part in found), looks, strict=True))
         made[path] = iter(found)
-    joined: list[Part] = []
-    for path, (first, *_) in zip(targets, sources, strict=True):
-        if isinstance(first, HeldPart) or path in made:
-            first = next(made[path])  # noqa: PLW2901 (what it is written as)
-        joined.append(first)
+        seen.update(zip((part.place for part in found), looks, strict=True))
+    joined = [
+        next(made[path]) if path in made or isinstance(first, HeldPart) else first
+        for path, (first, *_) in planned
+    ]
     in_files = dict.fromkeys(part.path for part in new if isinstance(part, Part))
     for left in merged.intersection(in_files):
         remove(target / left)
@@ -210,6 +196,25 @@ def _take_over(base: Base, target: Path, taken: Sequence[tuple[str, str]]) -> No
         return
     for source, place in places:
         link_or_copy(source, place)
+
+
+def _planned(
+    old: Sequence[Part], new: Sequence[AnyPart], merged: Set[str]
+) -> list[tuple[str, list[AnyPart]]]:
+    """Say of each part, in bars order, in which file it is to lie, and of which parts it is made.
+
+    Of each symbol those in files that are `merged` are one part, in files behind those of the new.
+    """
+    planned: list[list[AnyPart]] = []
+    for part in sorted([*old, *new], key=lambda part: part.symbol):  # old ones stay before new
+        of = planned[-1] if planned and part.path in merged else []
+        if of and of[0].symbol == part.symbol and of[0].path in merged:
+            of.append(part)
+        else:
+            planned.append([part])
+    next_file = 1 + max((file_number(part.path) for part in new), default=0)
+    names = (file_name(next_file + place // MOST_PARTS) for place in count())
+    return [(next(names) if of[0].path in merged else of[0].path, of) for of in planned]
 
 
 def _renumbered(parts: Sequence[APart], codes: Sequence[int]) -> list[APart]:
