@@ -1,12 +1,16 @@
 """Night sessions dated by their trading day, against the times that they were made from."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
 from advice import follow, offers, rules_of
 
 from grandbatch.bars import BarRules, prepare_bars
+from grandbatch.bars.building import block, build
 from grandbatch.errors import BadRowsError, UsageError
+from grandbatch.files import whole
 from grandbatch.scheduling import Schedule
 
 HERE = Schedule.local("sync")
@@ -60,6 +64,25 @@ def test_a_night_session_belongs_to_the_trading_day_before(tmp_path, block_bytes
     np.testing.assert_array_equal(volume, np.arange(len(true)))
 
 
+def test_blocks_are_read_again_however_long_disks_take(tmp_path, monkeypatch):
+    monkeypatch.setattr(block, "WHOLE_PART_ROWS", 4)
+    synced, remove = whole.sync_file, build.remove
+
+    def sync_late(path):
+        time.sleep(0.01)
+        synced(path)
+
+    def remove_long_before(path):
+        remove(path)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(whole, "sync_file", sync_late)
+    monkeypatch.setattr(build, "remove", remove_long_before)
+    true, written = sessions(trading_days(periods=16))
+    times, _ = read(write(tmp_path / "x.csv", written), 300, session_start="21:00")
+    assert (times == true).all()
+
+
 def test_without_the_flag_it_is_refused_and_the_error_says_what_reads_it(tmp_path):
     true, written = sessions(trading_days())
     path = write(tmp_path / "x.csv", written)
@@ -91,6 +114,18 @@ def test_files_of_night_sessions_the_newest_first_are_offered_both_flags(tmp_pat
     with pytest.raises(BadRowsError) as caught:
         prepare_bars(paths, tmp_path / "c", BarRules(), HERE)
     [rules] = follow(str(caught.value).rpartition("Remedy:")[2])
+    bars = prepare_bars(paths, tmp_path / "d", rules, HERE)
+    assert (bars.read(0, bars.n_rows)["timestamp"].view("M8[ns]") == true).all()
+
+
+def test_files_of_one_day_in_no_order_are_no_evenings(tmp_path):
+    true = pd.date_range("2024-01-02", periods=360, freq="min")
+    runs = {"10": true[270:], "2": true[:90], "3": true[90:270]}  # as a folder lists them
+    paths = [write(tmp_path / f"{name}.csv", run) for name, run in runs.items()]
+    with pytest.raises(BadRowsError) as caught:
+        prepare_bars(paths, tmp_path / "c", BarRules(), HERE)
+    [rules] = follow(str(caught.value).rpartition("Remedy:")[2])
+    assert (rules.sort, rules.session_start) == (True, None)
     bars = prepare_bars(paths, tmp_path / "d", rules, HERE)
     assert (bars.read(0, bars.n_rows)["timestamp"].view("M8[ns]") == true).all()
 

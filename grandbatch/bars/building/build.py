@@ -231,11 +231,12 @@ class CacheBuild:
 
     def _read_again(self, tasks: Sequence[BlockJob]) -> None:
         """Read some blocks again, under what the first reading has shown."""
+        if tasks:
+            self.syncer.wait()  # it opens files by name, and these go
         for task in tasks:
             for suffix in ("parquet", "raw", "bad"):
                 remove(block_path(self.blocks_folder, task.index, suffix))
-        tasks = [replace(task, hashed=False) for task in tasks]
-        runs = in_runs(tasks, self.reading.workers)
+        runs = in_runs([replace(task, hashed=False) for task in tasks], self.reading.workers)
         for records in self.reading.run([partial(read_blocks, run) for run in runs]):
             for record in records:
                 self._sync_block(record)

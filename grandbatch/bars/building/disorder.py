@@ -36,7 +36,10 @@ def likely_remedy(tasks: Sequence[BlockJob], records: Sequence[BlockRecord]) -> 
     begin = max(late - 1, 0)
     name, times, files = _times_of_a_symbol(tasks[begin : late + _BLOCKS])
     wall = to_wall(times, tasks[late].form.timezone)
-    for turned in (wall, wall[::-1], _by_file(wall, files)):
+    ends = np.flatnonzero(np.diff(times) < 0)
+    files_rise = (files[ends + 1] != files[ends]).all()
+    as_it_is = [] if files_rise else [wall]  # files of one day in no order are no evenings
+    for turned in (*as_it_is, wall[::-1], _by_file(wall, files)):
         start = _session_start(turned)
         if start is not None:
             clock = f"{start // (60 * _MINUTE):02d}:{start // _MINUTE % 60:02d}"
@@ -51,7 +54,6 @@ def likely_remedy(tasks: Sequence[BlockJob], records: Sequence[BlockRecord]) -> 
                 f"times run backwards, and {evenings}; --sort {flags} puts these on the date "
                 "before and sorts all"
             )
-    ends = np.flatnonzero(np.diff(times) < 0)
     firsts, lasts = times[np.append(0, ends + 1)], times[np.append(ends, len(times) - 1)]
     before = [held for record in records[:begin] for held in record.symbols if held.name == name]
     if before:  # these rise
@@ -60,7 +62,7 @@ def likely_remedy(tasks: Sequence[BlockJob], records: Sequence[BlockRecord]) -> 
     order = np.argsort(firsts)
     if (firsts[order][1:] > lasts[order][:-1]).all():
         return "--sort sorts rows by time; check first that symbols are told apart"
-    if name == DEFAULT_SYMBOL and (files[ends + 1] != files[ends]).all():
+    if name == DEFAULT_SYMBOL and files_rise:
         return (
             "times step back where files begin; if each file is of a symbol of its own, add "
             "--symbol-from filename"
