@@ -104,7 +104,7 @@ class MatrixBatch:
     (torch.Size([32, 48, 13]), torch.Size([32]))
     """
 
-    __slots__ = ("_arriving", "_behind", "_context", "_every", "_labels", "_start", "matrices")
+    __slots__ = ("_arriving", "_behind", "_context", "_every", "_labels", "_rows", "matrices")
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class MatrixBatch:
         self.matrices = matrices
         self._context: tuple[Mapping[str, ContextWindows], bool] = context or {}, True
         self._every: Callable[[], BatchLabels] | None = None
-        self._start = 0
+        self._rows = slice(0, len(matrices))
         labels = index, end_time, symbol, close_price, next_return, first_row, weight
         more = () if targets is None else (targets,)
         self._labels: dict[int, torch.Tensor] = dict(enumerate((*labels, *more)))
@@ -149,7 +149,8 @@ class MatrixBatch:
         batch.matrices = matrices
         batch._labels, batch._every = {}, labels
         batch._context = context, not context
-        batch._start = start
+        # as many as come, whatever is put in the matrices' place before a label is asked for
+        batch._rows = slice(start, start + matrices.shape[0])
         batch._behind = behind
         batch._arriving = arriving
         return batch
@@ -171,8 +172,7 @@ class MatrixBatch:
         label = self._labels.get(which)
         if label is None:
             assert self._every is not None
-            whole = self._every()[which]
-            mine = whole[self._start : self._start + len(self)].contiguous()
+            mine = self._every()[which][self._rows].contiguous()
             label = self._labels.setdefault(which, mine)  # another thread may have asked meanwhile
         return label
 
@@ -194,12 +194,11 @@ class MatrixBatch:
         """Windows of coarser bars by name; none where the loader has no context."""
         windows_of, is_own = self._context
         if not is_own:
-            mine = slice(self._start, self._start + len(self))
             windows_of = {
                 name: ContextWindows(
-                    windows.matrices[mine],
-                    windows.index[mine].contiguous(),
-                    windows.end_time[mine].contiguous(),
+                    windows.matrices[self._rows],
+                    windows.index[self._rows].contiguous(),
+                    windows.end_time[self._rows].contiguous(),
                 )
                 for name, windows in windows_of.items()
             }

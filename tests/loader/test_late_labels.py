@@ -133,3 +133,11 @@ def test_labels_asked_for_in_inference_mode_may_be_written_to_outside_of_it(stor
         index = batch.index
     index += 1  # of an inference tensor that would be refused
     assert (batch.index == index).all()
+
+
+def test_labels_stay_those_of_the_batch_where_other_matrices_take_its_place(stores):
+    loader = make_loader(stores["rows"], "all stays", seed=5)
+    for batch in loader:
+        n_windows = len(batch)
+        batch.matrices = batch.matrices.flatten(0, 1)[:3]
+        assert len(batch.index) == len(batch.weight) == n_windows
