@@ -68,6 +68,7 @@ def run_on_cluster(
     ----------
     client : distributed.Client
     waves : iterable of Wave
+        Their keys are of this run alone.
     heard : callable
         Called with each result, in this thread, as soon as it is there.
     patience_seconds : float
@@ -188,14 +189,13 @@ class _Run:
         return fetched.result()
 
     def cancel(self) -> None:
-        """Drop what is still to come, and give the scheduler the time to forget it.
+        """Drop what is still to come.
 
-        A run of the same keys right behind would be told of the errors of this one.
+        What is still told of these keys is for nobody: those of another run are others.
         """
         if self._places and self._client.status == "running":
             with suppress(OSError):
                 self._client.cancel(list(self._places))
-                time.sleep(_GATHER_SECONDS)
 
 
 def run_on_workers(client: Any, function: Callable[..., Any], *values: Any) -> dict[str, Any]:

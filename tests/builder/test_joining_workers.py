@@ -27,7 +27,7 @@ from grandbatch.bars import BarRules, prepare_bars
 from grandbatch.builder import engines
 from grandbatch.builder.builder import BuildOptions, build
 from grandbatch.errors import GrandbatchError, StoreError
-from grandbatch.scheduling import Schedule, bit_versions, open_schedule
+from grandbatch.scheduling import Schedule, bit_versions, fresh, open_schedule
 from grandbatch.scheduling.origin import Origin
 
 
@@ -43,17 +43,23 @@ def here():
         yield client
 
 
+def named_graph():
+    name = fresh("d")
+    return delayed(pow)(2, 3, dask_key_name=name).__dask_graph__(), [name]
+
+
+def tuple_graph():
+    a, b = fresh("a"), fresh("b")
+    return {a: (pow, 2, 3), b: (sum, [a, a])}, [b]
+
+
 def frame_graph():
-    frame = dd.from_pandas(pd.DataFrame({"a": range(20)}), npartitions=4)
+    frame = dd.from_pandas(pd.DataFrame({fresh("a"): range(20)}), npartitions=4)
     summed = frame.map_overlap(lambda part: part.rolling(2).sum(), 1, 0).optimize()
     return dict(summed.__dask_graph__()), summed.__dask_keys__()
 
 
-GRAPHS = {
-    "delayed": lambda: (delayed(pow)(2, 3, dask_key_name="d").__dask_graph__(), ["d"]),
-    "tuples": lambda: ({"a": (pow, 2, 3), "b": (sum, ["a", "a"])}, ["b"]),
-    "frame": frame_graph,
-}
+GRAPHS = {"delayed": named_graph, "tuples": tuple_graph, "frame": frame_graph}
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
