@@ -69,6 +69,22 @@ def test_a_frame_whose_time_is_a_column_is_read(tmp_path, index, order):
     assert_bars(prepare(tmp_path / "x.csv", tmp_path), expected)
 
 
+@pytest.mark.parametrize("order", [("Price", "Ticker"), ("Ticker", "Price")])
+@pytest.mark.parametrize("tickers", [("MSFT", "AAPL"), ("AAPL",)])
+def test_names_that_pandas_numbered_are_read(tmp_path, order, tickers):
+    expected = frame(tickers, order=order)
+    expected.to_csv(tmp_path / "first.csv")
+    pd.read_csv(tmp_path / "first.csv", dtype=str).to_csv(tmp_path / "x.csv", index=False)
+    assert_bars(prepare(tmp_path / "x.csv", tmp_path), expected)
+
+
+@pytest.mark.parametrize("order", [("Price", "Ticker"), ("Ticker", "Price")])
+def test_a_symbol_may_be_called_as_if_it_were_numbered(tmp_path, order):
+    expected = frame(("A", "A.1"), order=order)
+    expected.to_csv(tmp_path / "x.csv")
+    assert_bars(prepare(tmp_path / "x.csv", tmp_path), expected)
+
+
 def test_pairs_for_names_are_read_in_csv_too_and_with_the_time_as_a_column(tmp_path):
     expected = frame()
     flat = expected.reset_index()

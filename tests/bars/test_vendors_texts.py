@@ -404,3 +404,29 @@ def test_columns_without_a_header_are_told_once_until_they_are_named(tmp_path, c
     [rules] = follow(said)
     assert_bars(prepare(path, tmp_path, rules))
     assert "no header" not in caplog.text
+
+
+def test_a_header_without_a_name_for_the_rows_is_told_what_to_call_them(tmp_path):
+    path = write(tmp_path, lines('"{i}",{day},{0},{1},{2},{3},{4}', HEADER))  # as R writes it
+    text = refused(path, tmp_path)
+    assert "its header has 6 names" in text
+    assert offers(text) == [f"--names row,{HEADER}"]
+    [rules] = follow(text)
+    assert_bars(prepare(path, tmp_path, rules))
+
+
+def test_rows_with_more_fields_than_names_are_told_apart_from_bad_ones(tmp_path):
+    path = write(tmp_path, lines("{day},{0},5,{1},5,{2},5,{3},5,{4}", HEADER))
+    text = refused(path, tmp_path)
+    assert "6 names" in text
+    assert "10 fields" in text
+    assert not offers(text)
+    # some of them alone are quarantined
+    path = write(tmp_path, lines("{day},{0},{1},{2},{3},{4}", HEADER) + "2024-02-01,1,1,1,1,1,x\n")
+    assert prepare(path, tmp_path, max_bad_fraction=0.1).quarantined == {"unparseable": 1}
+
+
+def test_rows_of_another_form_are_not_offered_to_go_without(tmp_path):
+    rows = [f"20240102,{60 * (i // 12) + 5 * (i % 12)},10,12,9,11,1" for i in range(288)]
+    text = "\n".join([f"date,time,{PRICES}", *rows])  # minutes of the day
+    assert not offers(refused(write(tmp_path, text), tmp_path))

@@ -22,6 +22,8 @@ from grandbatch.kernels.bars.epochs import COMPACT, NO_TIME
 from grandbatch.kernels.bars.timestamps import NO_CLOCK
 
 _NO_ZONES = ("AM", "PM", "UTC", "GMT")
+_MOST_STRAY = 0.05
+"""Of a file's rows: if more can't be read, it is their form that is another."""
 
 
 def disk_full(files: Sequence[InputFile], cache_dir: Path) -> DiskFullError:
@@ -177,13 +179,16 @@ def bad_rows(
     at_fault = [row["column"] for row in first if row["reason"] == worst and row.get("column")]
     if at_fault:
         remedy = _fills(at_fault[0], rules)
+    # where a form is read wrongly, the rows that seem to be right may be wrong as well
+    is_form = worst == "unparseable" and n_bad > _MOST_STRAY * n_rows
+    may_go = is_all and not known.get(worst) and not is_form
     table = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
     listed = "\n  ".join(lines)
     return BadRowsError(
         f"{n_bad:,} of {'' if is_all else 'the first '}{n_rows:,} rows are no bars "
         f"({n_bad / n_rows:.2%}; allowed are {rules.max_bad_fraction:.2%}): {table}. The first:\n"
         f"  {listed}\n"
-        f"Remedy: {remedy}{_allowing(n_bad, n_rows) if is_all and not known.get(worst) else ''}"
+        f"Remedy: {remedy}{_allowing(n_bad, n_rows) if may_go else ''}"
     )
 
 

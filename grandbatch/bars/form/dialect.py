@@ -14,7 +14,7 @@ from typing import BinaryIO
 from grandbatch.bars.form.columns import ColumnMap
 from grandbatch.bars.form.foreign import refuse_other_forms
 from grandbatch.bars.form.header import fields_of, has_volume, looks_like_bar, match_columns
-from grandbatch.bars.form.headerless import names_without_header, offer_names
+from grandbatch.bars.form.headerless import names_without_header, offer_names, refuse_narrow
 from grandbatch.bars.form.instruments import SNIFFED_ROWS, may_be_codes, may_be_texts, with_texts
 from grandbatch.bars.form.left_out import left_out_numbers, may_be_numbers
 from grandbatch.bars.form.side_by_side import match_frame, read_frame_header
@@ -387,6 +387,7 @@ def _name_columns(
     if rules.names:
         return rules.names, has_header
     if has_header:
+        refuse_narrow(fields, rows[1:], name)
         return fields, True
     if usual is None:
         flags = offer_names(plain)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from grandbatch.bars.form.header import is_number
+from grandbatch.bars.form.header import is_number, is_time_name
 from grandbatch.bars.form.texts import is_time
 from grandbatch.bars.rules.flags import offer_list
+from grandbatch.errors import ColumnError
 
 _PRICES = ("open", "high", "low", "close")
 _NUMBERS = (*_PRICES, "volume")
@@ -179,3 +180,20 @@ def offer_names(rows: Sequence[Fields]) -> str:
         return ""
     lacks_volume = "" if "volume" in names else " --no-volume"
     return f"--no-header {offer_list('--names', names)}{lacks_volume}"
+
+
+def refuse_narrow(header: Fields, rows: Sequence[Fields], where: str) -> None:
+    """Refuse a header that has fewer names than any of the first rows has fields.
+
+    R writes one for all columns but that of its rows' names.
+    """
+    if not rows or any(len(row) - (not row[-1].strip()) <= len(header) for row in rows):
+        return
+    row = rows[0]
+    is_first = len(row) == len(header) + 1 and is_time_name(header[0]) and is_time(row[1])
+    names = offer_list("--names", ("row", *header))
+    advice = f"If the first of these has no name, add {names}" if is_first else "Name every column"
+    raise ColumnError(
+        f"{where}: its header has {len(header)} names ({', '.join(header)}) and the row behind it "
+        f"{len(row)} fields ({', '.join(row)}). {advice}"
+    )

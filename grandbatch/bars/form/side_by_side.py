@@ -45,7 +45,7 @@ def read_frame_header(lines: Sequence[Sequence[str]], rules: BarRules) -> FrameH
         return pairs
     if len(lines) < 2 or len(lines[0]) != len(lines[1]):
         return None
-    columns = [(one.strip(), other.strip()) for one, other in zip(lines[0], lines[1], strict=True)]
+    columns = _pairs_of(lines[0], lines[1])
     has_corner = all(cell.lower() in _CORNERS for cell in columns[0])
     if not has_corner and all(columns[0]):
         return None
@@ -58,6 +58,22 @@ def read_frame_header(lines: Sequence[Sequence[str]], rules: BarRules) -> FrameH
     if has_corner:
         columns[0] = (lines[2][0].strip() if has_name else "", "")
     return _header_of(columns, 3 if has_name else 2)
+
+
+def _pairs_of(upper: Sequence[str], lower: Sequence[str]) -> list[tuple[str, str]]:
+    """Pair the cells of two lines; pandas numbers those of the upper one that come again."""
+    cells = [cell.strip() for cell in upper]
+    names = set(cells)
+    numbered = [re.fullmatch(r"(.+)\.\d+", cell) for cell in cells]
+    plain = [
+        found[1] if found and found[1] in names else cell
+        for found, cell in zip(numbered, cells, strict=True)
+    ]
+    lower = [cell.strip() for cell in lower]
+    pairs = list(zip(plain, lower, strict=True))
+    full = [pair for pair in pairs if all(pair)]
+    # else some of them are called so
+    return pairs if len(set(full)) == len(full) else list(zip(cells, lower, strict=True))
 
 
 def read_pairs(headers: Sequence[str], rules: BarRules) -> FrameHeader | None:
