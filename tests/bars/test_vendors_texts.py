@@ -91,7 +91,7 @@ def test_rows_without_a_header_may_have_months_first(tmp_path, clock):
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (gzip.compress(b"timestamp"), ".csv.gz"),
+        (gzip.compress(b"timestamp", mtime=0), ".csv.gz"),
         (bz2.compress(b"timestamp"), ".csv.bz2"),
         (lzma.compress(b"timestamp"), ".csv.xz"),
         (b"PAR1" + bytes(99), ".parquet"),
