@@ -70,7 +70,7 @@ def list_(folder: Folder = Path(), cache: o.Cache = None, as_json: o.Json = Fals
             "damaged" if entry["n_rows"] is None else f"{entry['n_rows']:,}",
             f"{entry['bytes']:,}",
             Text(", ".join(entry["inputs"])),
-            entry["last_time"] or "",
+            (entry["last_time"] or "").replace("+00:00", "Z"),  # else it is broken at 80 columns
             Text(", ".join(entry["stores"])),
         )
     console().print(table)

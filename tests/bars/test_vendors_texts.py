@@ -421,6 +421,9 @@ def test_rows_with_more_fields_than_names_are_told_apart_from_bad_ones(tmp_path)
     assert "6 names" in text
     assert "10 fields" in text
     assert not offers(text)
+    # a title is told as one
+    text = refused(write(tmp_path, "My bars, 2024\n" + lines("{day},{0}", HEADER)), tmp_path)
+    assert "among the headers My bars" in text
     # some of them alone are quarantined
     path = write(tmp_path, lines("{day},{0},{1},{2},{3},{4}", HEADER) + "2024-02-01,1,1,1,1,1,x\n")
     assert prepare(path, tmp_path, max_bad_fraction=0.1).quarantined == {"unparseable": 1}

@@ -102,6 +102,7 @@ def test_a_cache_is_listed_with_its_stores_and_cleared(run, store):
                if p.is_file()]  # fmt: skip
     assert listed["bytes"] == sum(on_disk)
     (own,) = (c for c in listed["caches"] if c["stores"] == ["s.zarr"])
+    assert own["last_time"].replace("+00:00", "Z") in run("cache", "list")[1]
     error(run("cache", "clear", "--only", "no-such"), 2)
     cleared = as_json(run("cache", "clear", "--only", own["fingerprint"][:8], "--json"))
     assert cleared == {"removed": [own["fingerprint"]], "bytes": own["bytes"]}

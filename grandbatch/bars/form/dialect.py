@@ -230,6 +230,8 @@ def _read_head(
     data_start = head.stop if has_header else first.start
     headers = _without_end(headers, rows[has_header:])
     columns = match_columns(headers, rules, name, folders)
+    if has_header and not rules.names:
+        refuse_narrow(headers, rows[1:], name)
     return _Head(head.delimiter, headers, columns, (), data_start, has_header)
 
 
@@ -387,7 +389,6 @@ def _name_columns(
     if rules.names:
         return rules.names, has_header
     if has_header:
-        refuse_narrow(fields, rows[1:], name)
         return fields, True
     if usual is None:
         flags = offer_names(plain)
