@@ -15,13 +15,13 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from grandbatch.errors import StoreError
-from grandbatch.files.locations import File, open_location, told
+from grandbatch.files.locations import PIECE_BYTES, File, open_location, receive, told
 from grandbatch.files.refusals import refuse_planted
 from grandbatch.files.whole import TEMPORARY_SUFFIX, is_full
 
@@ -29,8 +29,8 @@ STEP_BYTES = 8 * 2**20
 """Bytes of one request."""
 FETCHERS = 32
 """Files on their way at once, at most."""
-HELD_BYTES = 128 * 2**20
-"""Memory of them together, at most; one that alone takes more comes by itself."""
+HELD_BYTES = FETCHERS * 2 * PIECE_BYTES
+"""Memory of them together, at most: a piece of each, and what it is put together in."""
 _IN_USE_SECONDS = 600.0
 """What was opened since is not removed to make room."""
 _GIVEN_UP_SECONDS = 300.0
@@ -88,7 +88,7 @@ class FileKeeper:
         self._claimed: dict[str, Path | None] = {}
         self._known: set[str] = set()
         self._refused: set[str] = set()
-        self._fetchers = self._held = 0
+        self._fetchers = 0
 
     def open(self, source: Original) -> File:
         """Open a file: the copy where it is kept, else the original; it is kept from then on."""
@@ -141,11 +141,6 @@ class FileKeeper:
                 if not self._waiting:
                     break
                 source = self._waiting.popleft()
-                # an answer, and what it is put together in
-                held = 2 * min(STEP_BYTES, source.n_bytes)
-                while self._held and self._held + held > HELD_BYTES:
-                    self._changing.wait()
-                self._held += held
             try:
                 kept = self._fetch(source)
             except OSError as error:  # who reads it meets the same, and tells
@@ -156,7 +151,6 @@ class FileKeeper:
                 if not kept:
                     self._refused.add(source.name)
                 self._known.discard(source.name)
-                self._held -= held
                 self._changing.notify_all()
         with self._changing:
             self._fetchers -= 1
@@ -169,20 +163,17 @@ class FileKeeper:
         aside = self._claim(source)
         if aside is None:
             return not self._is_wanting(source)
-        original = open_location(source.folder, source.path)
         try:
             with aside.open("r+b", buffering=0) as file:
                 for first in range(0, source.n_bytes, STEP_BYTES):
                     if not threading.main_thread().is_alive():
                         return True
                     stop = min(first + STEP_BYTES, source.n_bytes)
-                    part = original.view(first, stop)
-                    if part is None or len(part) < stop - first:
+                    put = partial(_put, file.fileno(), first)
+                    if receive(source.folder, source.path, first, stop, put) < stop - first:
                         return True  # it is shorter than it must be: who reads it tells
-                    file.write(part)
             aside.replace(self.path(source))
         finally:
-            original.close()
             aside.unlink(missing_ok=True)
         return True
 
@@ -274,6 +265,13 @@ class _Folder:
         if has_room:
             self.used += n_bytes
         return has_room
+
+
+def _put(handle: int, first: int, at: int, piece: memoryview) -> None:
+    """Write a piece to its place in a file."""
+    while piece:
+        n_bytes = os.pwrite(handle, piece, first + at)
+        piece, at = piece[n_bytes:], at + n_bytes
 
 
 class _KeptFile:

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -26,6 +26,9 @@ URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
 
 LOCAL_STEP_BYTES = 256 * 1024
 """Small enough that a checksum finds what was read in the cache."""
+
+PIECE_BYTES = 2**20
+"""Of a remote file, so many at most are held at once where they are taken as they come."""
 
 _WHOLE = 2**62
 
@@ -173,6 +176,9 @@ class _ObjectFile(_Requested):
     def view(self, start: int, stop: int) -> memoryview:
         return self._objects.read_range(self._name, start, stop)
 
+    def read_into(self, buffers: Sequence[Any], offset: int) -> int:
+        return self._objects.read_into(self._name, buffers, offset)
+
 
 class _RemoteFile(_Requested):
     def __init__(self, location: Any) -> None:
@@ -181,6 +187,29 @@ class _RemoteFile(_Requested):
     def view(self, start: int, stop: int) -> memoryview:
         with as_os_errors():
             return memoryview(self._files.cat_file(self._path, start=start, end=stop))
+
+
+def receive(
+    location: Path, name: str, start: int, stop: int, take: Callable[[int, memoryview], object]
+) -> int:
+    """Hand over bytes ``[start, stop)`` of a remote file piece by piece; return how many came.
+
+    `take` is given how many bytes came before, and a piece of at most `PIECE_BYTES` or so. After a
+    request that failed some come again.
+
+    Raises
+    ------
+    OSError
+    """
+    objects = objects_at(location)
+    if objects is not None:
+        return objects.receive(name, start, stop, take)
+    file, n_bytes = _RemoteFile(location / name), 0
+    for first in range(start, stop, PIECE_BYTES):
+        piece = file.view(first, min(first + PIECE_BYTES, stop))
+        take(n_bytes, piece)
+        n_bytes += len(piece)
+    return n_bytes
 
 
 def read_location(location: Path, max_bytes: int, name: str = "") -> bytes:

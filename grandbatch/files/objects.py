@@ -20,6 +20,7 @@ import errno
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
 from grandbatch.files import patience
@@ -38,6 +39,8 @@ REQUEST_BYTES = 16 * 2**20
 """Larger objects are read and written by several requests, so that each ends in time."""
 _KEPT_BYTES = 64 * 2**10
 """Of an answer that is cut so many at most are asked for again."""
+PIECE_BYTES = 256 * 2**10
+"""Of an answer, about so many are handed over at once where they are taken as they come."""
 _PARTS_AT_ONCE = 4
 _LISTED_AT_ONCE = 1_000
 T = TypeVar("T")
@@ -142,6 +145,64 @@ class Objects:
             if len(data) < step - start:
                 break
         return memoryview(data), there
+
+    def receive(
+        self, name: str, start: int, stop: int, take: Callable[[int, memoryview], object]
+    ) -> int:
+        """Hand over bytes ``[start, stop)`` piece by piece, as they come; by one request.
+
+        Of a long answer only a piece is held: what keeps it all costs memory that nobody touched
+        before. Where an answer is cut, its bytes come again from the first on.
+
+        Parameters
+        ----------
+        name : str
+        start, stop : int
+        take : callable
+            Is given how many bytes came before, and a piece.
+
+        Returns
+        -------
+        int
+            How many bytes came; fewer where the object ends before.
+        """
+
+        def request(client: Client) -> int:
+            wanted, n_bytes = {"range": (start, stop)}, 0
+            try:
+                found = client.obstore.get(client.store, self._key(name), options=wanted)
+            except Exception as error:
+                if not is_beyond_the_end(error):
+                    raise
+                return 0
+            for part in found.stream(min_chunk_size=PIECE_BYTES):
+                piece = memoryview(part)
+                take(n_bytes, piece)
+                n_bytes += len(piece)
+            return n_bytes
+
+        return self._ask(name, request) if start < stop else 0
+
+    def read_into(self, name: str, buffers: Sequence[Any], start: int) -> int:
+        """Fill buffers of bytes, one after the other, from `start` on; by one request.
+
+        Returns
+        -------
+        int
+            How many bytes there were; fewer than wanted where the object ends before.
+        """
+        ends = list(accumulate(len(buffer) for buffer in buffers))
+
+        def take(at: int, piece: memoryview) -> None:
+            number = bisect_right(ends, at)
+            while piece and number < len(buffers):
+                target = memoryview(buffers[number])
+                free = target[at - ends[number] + len(target) :]
+                n = min(len(free), len(piece))
+                free[:n] = piece[:n]
+                piece, at, number = piece[n:], at + n, number + 1
+
+        return self.receive(name, start, start + ends[-1], take)
 
     def read_range(self, name: str, start: int, stop: int) -> memoryview:
         """Read bytes ``[start, stop)``; fewer where the object ends before."""

@@ -169,9 +169,11 @@ class Table:
         if not self.store.is_near:
             first, last = some[0][1], some[-1][1]
             windows = self.store.chunk_range(first)[0], self.store.chunk_range(last)[1]
-            by_slot = not self.labels.by_index
-            self.store.ahead.read(first, last, windows, files, labels=by_slot)
-            decoded = self._decode_run(some, files)
+            by_slot, into = not self.labels.by_index, self._straight(some)
+            read = self.store.ahead.read
+            decoded = read(first, last, windows, files, labels=by_slot, into=into)
+            if decoded:
+                self._decoded(some)
         if decoded or not self.decodes_alone:
             with suppress(StoreError, OSError):
                 self._prepare([one for one in some if not self._prepared[one[0]]], files)
@@ -189,19 +191,13 @@ class Table:
         self._decoded(some)
         return True
 
-    def _decode_run(self, some: Sequence[tuple[int, int]], files: OpenFiles) -> bool:
-        """Decode neighbouring chunks that were read ahead, if they only have to be copied."""
-        is_plain = self.store.layout == "rows" and self._slots.dtype == torch.float32
+    def _straight(self, some: Sequence[tuple[int, int]]) -> tuple[Float32, list[int]] | None:
+        """Where neighbouring chunks go that lie in slots as they are stored."""
         first, last = some[0][1], some[-1][1]
-        slots = [slot for slot, _ in some]
-        if (
-            not is_plain
-            or last + 1 - first != len(some)
-            or not self.store.ahead.copy(first, last, self._slots.numpy(), slots, files)
-        ):
-            return False
-        self._decoded(some)
-        return True
+        is_plain = self._rows is not None and not self._shape.packed
+        if not is_plain or last + 1 - first != len(some):
+            return None
+        return self._slots.numpy(), [slot for slot, _ in some]
 
     def _prepare(self, some: Sequence[tuple[int, int]], files: OpenFiles) -> None:
         """Read the labels of chunks' windows, and find their contexts."""

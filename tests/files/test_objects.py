@@ -18,7 +18,7 @@ import pytest
 from object_servers import free_ports
 
 from grandbatch.errors import DiskFullError, StoreError, UsageError
-from grandbatch.files import patience
+from grandbatch.files import locations, patience
 from grandbatch.files.leases import check_conditions
 from grandbatch.files.objects import ObjectChangedError, Objects, Patience, WireError
 
@@ -65,6 +65,44 @@ def test_ranges_are_those_of_the_object_and_end_with_it(bucket):
         for some in (wanted, wanted[:3], wanted[-1:]):
             found = objects.read_ranges("a", some, gap)
             assert [bytes(one) for one in found] == [data[lo:hi] for lo, hi in some]
+
+
+def test_buffers_are_filled_one_after_the_other_and_end_with_the_object(bucket):
+    objects, data = Objects(bucket), os.urandom(1_500_000)
+    objects.write("a", data)
+    for sizes in ([10], [1, 0, 300_000, 7, 0], [600_000, 600_000, 299_990], [10, 2_000_000, 5]):
+        buffers = [bytearray(size) for size in sizes]
+        n_bytes = min(sum(sizes), len(data) - 10)
+        assert objects.read_into("a", buffers, 10) == n_bytes
+        assert b"".join(buffers) == data[10 : 10 + n_bytes].ljust(sum(sizes), b"\0")
+    assert objects.read_into("a", [bytearray(5)], len(data)) == 0
+    assert objects.read_into("a", [bytearray(0)], 3) == 0
+
+
+@on_a_server
+def test_what_comes_piece_by_piece_comes_again_where_its_answer_was_cut(bucket, wire):
+    objects, data = Objects(bucket), os.urandom(2_000_000)
+    objects.write("a", data)
+    found, pieces = bytearray(len(data)), []
+
+    def take(at, piece):
+        pieces.append((at, len(piece)))
+        found[at : at + len(piece)] = piece
+        if len(pieces) == 4:
+            wire.cut_after = None
+
+    wire.cut_after = 700_000
+    wire.drop()
+    assert objects.receive("a", 0, len(data), take) == len(data)
+    assert found == data
+    assert max(size for _, size in pieces) < locations.PIECE_BYTES
+    assert [at for at, _ in pieces].count(0) > 1
+    with pytest.raises(OSError, match="full"):
+        objects.receive("a", 0, len(data), full)
+
+
+def full(_at, _piece):
+    raise OSError(28, "the disk is full")
 
 
 def test_of_sixteen_that_create_or_replace_at_once_one_wins(bucket):

@@ -215,20 +215,19 @@ def test_a_cache_that_cant_be_is_refused(url, tmp_path):
         gb.MatrixStore.open(url, cache=tmp_path / "file").read_chunk(0)
 
 
-def test_files_on_their_way_keep_within_their_memory(url, here, tmp_path, monkeypatch):
-    monkeypatch.setattr(kept_files, "HELD_BYTES", 30_000)
-    fetch, seen = kept_files.FileKeeper._fetch, []
+def test_files_on_their_way_come_in_pieces(url, here, tmp_path, monkeypatch):
+    put, pieces = kept_files._put, []
 
-    def watched(self, source):
-        seen.append((self._held, max(30_000, 2 * source.n_bytes)))
-        return fetch(self, source)
+    def watched(handle, first, at, piece):
+        pieces.append(len(piece))
+        put(handle, first, at, piece)
 
-    monkeypatch.setattr(kept_files.FileKeeper, "_fetch", watched)
+    monkeypatch.setattr(kept_files, "_put", watched)
     store = gb.MatrixStore.open(url, cache=tmp_path / "kept")
     assert_same(epochs(store, 1), epochs(here, 1))
     assert sorted(kept(tmp_path / "kept").values()) == files_of(here)
-    assert len(seen) == len(files_of(here))
-    assert all(held <= most for held, most in seen)
+    assert sum(pieces) == sum(files_of(here))
+    assert max(pieces) * kept_files.FETCHERS <= kept_files.HELD_BYTES
 
 
 def test_room_for_files_that_come_together_is_taken_together(url, here, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,10 +11,11 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.store.format import CRC_BYTES
-from grandbatch.store.reading.arrays import Array, ArrayReader
+from grandbatch.errors import StoreError
+from grandbatch.store.reading.arrays import ArrayReader
 from grandbatch.store.reading.opened import OpenFiles
-from grandbatch.values.checksums import crc32c_of_each
+from grandbatch.store.reading.together import read_as_stored
+from grandbatch.values.arrays import Float32
 
 _JOINED_BYTES = 4 * 2**20
 """Bytes that are read at once of neighbouring chunks: more would be no faster."""
@@ -79,8 +80,15 @@ class ReadAhead:
                 begin = stop
 
     def read(
-        self, first: int, last: int, windows: tuple[int, int], files: OpenFiles, *, labels: bool
-    ) -> None:
+        self,
+        first: int,
+        last: int,
+        windows: tuple[int, int],
+        files: OpenFiles,
+        *,
+        labels: bool,
+        into: tuple[Float32, Sequence[int]] | None = None,
+    ) -> bool:
         """Ask at once for the bytes of neighbouring chunks, and of their labels if so wished.
 
         Who reads a chunk meets what went wrong.
@@ -93,9 +101,29 @@ class ReadAhead:
         files : OpenFiles
             Which has them from then on.
         labels : bool
+        into : tuple of (S, R, F) float32 and sequence of int, optional
+            Where the chunks go, and to which place each, where nothing packs them.
+
+        Returns
+        -------
+        bool
+            Whether they are there, and right. Then `files` doesn't have them.
         """
         end = self.data.offset(last) + int(self.data.digests.length[last])
-        asked = [partial(_read, self.data, first, self.data.offset(first), end, files)]
+        read_chunks = partial(_read, self.data, first, self.data.offset(first), end, files)
+        asked: list[Callable[[], None]] = [read_chunks]
+        straight = False
+        if into is not None:
+
+            def read_straight() -> None:
+                nonlocal straight
+                with suppress(OSError, StoreError):
+                    chunks = range(first, last + 1)
+                    straight = read_as_stored(self.data, chunks, *into, files)
+                if not straight:
+                    read_chunks()
+
+            asked = [read_straight]
         for reader in self.labels if labels else ():
             size, *rest = reader.spec.chunk_shape
             itemsize = math.prod(rest) * reader.itemsize
@@ -106,44 +134,7 @@ class ReadAhead:
                     partial(_read, reader, chunk, place * itemsize, stop * itemsize, files)
                 )
         files.at_once(asked)
-
-    def copy(
-        self, first: int, last: int, out: Array, places: Sequence[int], files: OpenFiles
-    ) -> bool:
-        """Copy neighbouring chunks that were read ahead, where nothing packs them, all at once.
-
-        Parameters
-        ----------
-        first, last : int
-        out : (n, ...) array
-            Of so many chunks, C-contiguous.
-        places : sequence of int
-            Where in it each goes.
-        files : OpenFiles
-
-        Returns
-        -------
-        bool
-            Whether all were there and right. If not, who reads them one by one meets what is wrong.
-        """
-        data, some = self.data, slice(first, last + 1)
-        shape = last + 1 - first, out[:1].nbytes + CRC_BYTES
-        if data.spec.codec != "none" or (data.digests.length[some] != shape[1]).any():
-            return False
-        start = data.offset(first)
-        there = files.held(data, first, start, start + math.prod(shape))
-        if there is None:
-            return False
-        payloads, trailers = np.split(
-            np.frombuffer(there, np.uint8).reshape(shape), [-CRC_BYTES], 1
-        )
-        expected = data.digests.crc32c[some].tolist()
-        if np.ascontiguousarray(trailers).view("<u4")[:, 0].tolist() != expected:
-            return False
-        if crc32c_of_each(payloads) != expected:
-            return False
-        out.reshape(len(out), -1).view(np.uint8)[places] = payloads
-        return True
+        return straight
 
 
 def _read(reader: ArrayReader, chunk: int, start: int, stop: int, files: OpenFiles) -> None:

@@ -322,6 +322,11 @@ class ArrayReader:
         return is_remote(self.store)
 
     @property
+    def name(self) -> str:
+        """The array's name."""
+        return self.spec.name
+
+    @property
     def itemsize(self) -> int:
         """Bytes of a value."""
         return np.dtype(self.spec.dtype).itemsize

@@ -22,6 +22,10 @@ class ChunkFiles(Protocol):
     def store(self) -> Path:
         """The folder or URL of the store."""
 
+    @property
+    def name(self) -> str:
+        """The array's name."""
+
     def file_number(self, chunk: int) -> int:
         """Return the number of the file that a chunk is in."""
 
@@ -85,13 +89,10 @@ class OpenFiles:
 
     def read_ahead(self, reader: ChunkFiles, chunk: int, start: int, stop: int) -> None:
         """Read bytes `[start, stop)` of the file that a chunk is in, for reads of parts of them."""
-        self._ahead.pop(reader, None)  # so that both are not held meanwhile
-        file = self.get(reader, chunk)
-        data = file.view(start, stop)
-        if data is None:
-            data = memoryview(bytearray(stop - start))
-            data = data[: file.read_into([data], start)]
-        self._ahead[reader] = reader.file_number(chunk), start, data
+        self._ahead.pop(reader, None)
+        room = self.scratch(stop - start, f"ahead of {reader.name}").data
+        n_bytes = self.get(reader, chunk).read_into([room], start)
+        self._ahead[reader] = reader.file_number(chunk), start, room[:n_bytes]
 
     def at_once(self, reads: Sequence[Callable[[], None]]) -> None:
         """Read from several arrays, all at once where there are threads for it."""

@@ -22,7 +22,7 @@ from grandbatch.values.checksums import crc32c_of_each
 
 SMALL_BYTES = 64 * 1024
 """Encoded bytes of a chunk, at most, that are best read together with others."""
-_MOST_AT_ONCE = 256
+_MOST_AT_ONCE = 500
 """Chunks read by one call of the system, which takes some thousand places to read to."""
 
 
@@ -65,18 +65,12 @@ def read_rows_together(
     """
     numbers = np.asarray(chunks, np.int64)
     lengths = reader.digests.length[numbers].astype(np.int64)
-    codec, slot_bytes = reader.spec.codec, out[0].nbytes
+    codec = reader.spec.codec
     is_small = lengths.min() > CRC_BYTES and lengths.max() <= SMALL_BYTES
     if not is_small or (runs is not None and codec != "zstd"):
         return False
     if runs is None and codec == "none":
-        width = reader.spec.chunk_bytes
-        if (lengths != width + CRC_BYTES).any() or width > slot_bytes:
-            return False
-        memory = out.reshape(-1).view(np.uint8).data
-        begins = [slot * slot_bytes for slot in slots]
-        payloads = [memory[begin : begin + width] for begin in begins]
-        return _read_checked(reader, numbers, lengths, payloads, files)
+        return read_as_stored(reader, chunks, out, slots, files)
 
     bounds = [0, *np.cumsum(lengths - CRC_BYTES).tolist()]
     encoded = files.scratch(bounds[-1], "together")
@@ -90,6 +84,25 @@ def read_rows_together(
             for piece, slot in zip(pieces, slots, strict=True)
         )
     return _take_rows(encoded, pieces, (runs, reader.spec.chunk_shape[1], stride), out, slots)
+
+
+def read_as_stored(
+    reader: ArrayReader, chunks: Sequence[int], out: Float32, slots: Sequence[int], files: OpenFiles
+) -> bool:
+    """Read chunks that nothing packs, of any size, straight to where they are wanted.
+
+    Parameters, returned and raised as for `read_rows_together`.
+    """
+    numbers = np.asarray(chunks, np.int64)
+    lengths = reader.digests.length[numbers].astype(np.int64)
+    width, slot_bytes = reader.spec.chunk_bytes, out[0].nbytes
+    is_plain = reader.spec.codec == "none" and (lengths == width + CRC_BYTES).all()
+    if not is_plain or width > slot_bytes:
+        return False
+    memory = out.reshape(-1).view(np.uint8).data
+    begins = [slot * slot_bytes for slot in slots]
+    payloads = [memory[begin : begin + width] for begin in begins]
+    return _read_checked(reader, numbers, lengths, payloads, files)
 
 
 def _read_checked(
