@@ -17,11 +17,9 @@ says. What went wrong is told by the system's own kinds of errors, each with the
 from __future__ import annotations
 
 import errno
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from grandbatch.files import patience
 from grandbatch.files.object_clients import Client, open_client, split_url
@@ -31,7 +29,15 @@ from grandbatch.files.object_errors import (
     is_beyond_the_end,
     of_client,
 )
+from grandbatch.files.object_versions import (
+    ListedObject,
+    condition_on,
+    listed,
+    quoted,
+    version_in,
+)
 from grandbatch.files.patience import Patience, insist
+from grandbatch.files.ranges import Buffers, cut_ranges, join_ranges
 
 __all__ = ["ListedObject", "ObjectChangedError", "Objects", "Patience", "WireError"]
 
@@ -44,16 +50,6 @@ PIECE_BYTES = 256 * 2**10
 _PARTS_AT_ONCE = 4
 _LISTED_AT_ONCE = 1_000
 T = TypeVar("T")
-
-
-class ListedObject(NamedTuple):
-    """What a listing tells of an object."""
-
-    name: str
-    """Below the URL that was listed from."""
-    n_bytes: int
-    version: str
-    """Changes when another object comes to the name: an ETag."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,7 @@ class Objects:
             for first in range(len(data[0]), meta["size"], REQUEST_BYTES):
                 wanted = {"range": (first, first + REQUEST_BYTES), "if_match": meta["e_tag"]}
                 data.append(client.obstore.get(client.store, key, options=wanted).bytes())
-            return b"".join(data), _version(meta)
+            return b"".join(data), version_in(meta)
 
         return self._ask(name, request)
 
@@ -135,7 +131,7 @@ class Objects:
             if there:
                 options["if_match"] = there
             found = client.obstore.get(client.store, self._key(name), options=options)
-            there = there or _version(found.meta)
+            there = there or version_in(found.meta)
             for part in found.stream(min_chunk_size=_KEPT_BYTES):
                 data.extend(part)
 
@@ -191,18 +187,8 @@ class Objects:
         int
             How many bytes there were; fewer than wanted where the object ends before.
         """
-        ends = list(accumulate(len(buffer) for buffer in buffers))
-
-        def take(at: int, piece: memoryview) -> None:
-            number = bisect_right(ends, at)
-            while piece and number < len(buffers):
-                target = memoryview(buffers[number])
-                free = target[at - ends[number] + len(target) :]
-                n = min(len(free), len(piece))
-                free[:n] = piece[:n]
-                piece, at, number = piece[n:], at + n, number + 1
-
-        return self.receive(name, start, start + ends[-1], take)
+        target = Buffers(buffers)
+        return self.receive(name, start, start + target.n_bytes, target.put)
 
     def read_range(self, name: str, start: int, stop: int) -> memoryview:
         """Read bytes ``[start, stop)``; fewer where the object ends before."""
@@ -216,7 +202,7 @@ class Objects:
         Ranges that are at most `gap` bytes apart are fetched by one request. Where the object ends
         before a range does, there are fewer bytes.
         """
-        joined = _join(ranges, gap)
+        joined = join_ranges(ranges, gap)
 
         def request(client: Client) -> list[memoryview]:
             try:
@@ -235,13 +221,13 @@ class Objects:
                 return [self.read_range(name, start, stop) for start, stop in joined]
             return [memoryview(part) for part in found]
 
-        return _cut(ranges, joined, self._ask(name, request) if joined else [])
+        return cut_ranges(ranges, joined, self._ask(name, request) if joined else [])
 
     def head(self, name: str) -> ListedObject:
         """Return size and version of an object."""
         return self._ask(
             name,
-            lambda client: _listed(name, client.obstore.head(client.store, self._key(name))),
+            lambda client: listed(name, client.obstore.head(client.store, self._key(name))),
         )
 
     def children(self, folder: str = "") -> tuple[list[str], list[ListedObject]]:
@@ -255,7 +241,7 @@ class Objects:
             # a folder's own object, which some tools put, is nothing in it
             there = [one for one in found["objects"] if one["path"].strip("/") != key]
             return sorted(folders), sorted(
-                _listed(one["path"].removeprefix(below), _quoted(client, one)) for one in there
+                listed(one["path"].removeprefix(below), quoted(client, one)) for one in there
             )
 
         return self._ask(folder, request)
@@ -275,7 +261,7 @@ class Objects:
             )
             for page in pages:
                 found.extend(
-                    _listed(one["path"].removeprefix(below), _quoted(client, one)) for one in page
+                    listed(one["path"].removeprefix(below), quoted(client, one)) for one in page
                 )
 
         self._ask(folder, request)
@@ -286,7 +272,7 @@ class Objects:
         view = memoryview(data).cast("B")
         return self._ask(
             name,
-            lambda client: _version(
+            lambda client: version_in(
                 client.obstore.put(
                     client.store,
                     self._key(name),
@@ -331,8 +317,8 @@ class Objects:
             tries += 1
             key = self._key(name)
             try:
-                mode = "create" if version is None else _condition(client, key, version)
-                return _version(client.obstore.put(client.store, key, data, mode=mode))
+                mode = "create" if version is None else condition_on(client, key, version)
+                return version_in(client.obstore.put(client.store, key, data, mode=mode))
             except Exception as error:
                 told = of_client(error, self._told(name))
                 if tries == 1 or not isinstance(told, FileExistsError | ObjectChangedError):
@@ -395,63 +381,6 @@ class Objects:
 def _kinds(client: Client) -> tuple[type[Exception], ...]:
     """Return the errors that the client library has for what may happen."""
     return (client.obstore.exceptions.BaseError, OSError, ValueError, NotImplementedError)
-
-
-def _join(ranges: Sequence[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
-    """Join ranges of bytes that are at most `gap` apart; in order, without the empty ones."""
-    joined: list[tuple[int, int]] = []
-    for start, stop in sorted(one for one in ranges if one[0] < one[1]):
-        if joined and start <= joined[-1][1] + gap:
-            joined[-1] = joined[-1][0], max(joined[-1][1], stop)
-        else:
-            joined.append((start, stop))
-    return joined
-
-
-def _cut(
-    ranges: Sequence[tuple[int, int]], joined: list[tuple[int, int]], found: list[memoryview]
-) -> list[memoryview]:
-    """Cut ranges out of the joined ones that hold them."""
-    firsts = [start for start, _ in joined]
-    parts = []
-    for start, stop in ranges:
-        at = bisect_right(firsts, start) - 1
-        if start < stop:
-            parts.append(found[at][start - firsts[at] : stop - firsts[at]])
-        else:
-            parts.append(memoryview(b""))
-    return parts
-
-
-def _listed(name: str, meta: Any) -> ListedObject:
-    return ListedObject(name, int(meta["size"]), _version(meta))
-
-
-def _quoted(client: Client, meta: Any) -> Any:
-    """Return what a listing says with the version as answers have it: some leave out its quotes."""
-    tag, servers = meta["e_tag"], client.obstore.store
-    alone = isinstance(client.store, servers.MemoryStore | servers.LocalStore)
-    return meta if alone or not tag or tag.endswith('"') else {**meta, "e_tag": f'"{tag}"'}
-
-
-def _version(meta: Any) -> str:
-    return str(meta["e_tag"] or meta["version"] or "")
-
-
-def _condition(client: Client, key: str, version: str) -> dict[str, str]:
-    """Return what makes a write one that replaces a version only.
-
-    Google's stores ask for the object's generation, which listings don't tell.
-    """
-    if not isinstance(client.store, client.obstore.store.GCSStore):
-        return {"e_tag": version}
-    try:
-        found = client.obstore.head(client.store, key)
-    except FileNotFoundError:
-        found = None
-    if found is None or _version(found) != version:
-        raise ObjectChangedError(errno.ESTALE, "another version stands there, or none", key)
-    return {"e_tag": version, "version": found["version"]}
 
 
 def _delete_one(client: Client, key: str) -> None:
