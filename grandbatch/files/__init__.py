@@ -6,10 +6,8 @@
 | `ordinary` | ordinary files opened, read, appended to: never a pipe, never through a link |
 | `locations` | a path or a URL: found, looked at, opened for ranges, its version told |
 | `objects` | the objects of an object store: read, written under conditions, listed |
-| `object_clients` | their clients: by URL, what the environment says, one set a process |
-| `object_versions` | what their answers tell of an object, above all its version |
+| `object_clients` | their clients: by URL, what the environment says; what answers tell |
 | `object_errors` | what goes wrong there, told apart by what can be done |
-| `ranges` | ranges of bytes: joined, cut out again, put into buffers |
 | `patience` | requests made again, with growing pauses and an end |
 | `kept_files` | files of an object store, kept on a local disk |
 | `verbs` | one set of verbs for a file or a folder, on a disk or in an object store |

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from grandbatch.errors import StoreError
-from grandbatch.files.locations import PIECE_BYTES, File, open_location, receive, told
+from grandbatch.files.locations import TAKEN_BYTES, File, open_location, receive, told
 from grandbatch.files.refusals import refuse_planted
 from grandbatch.files.whole import TEMPORARY_SUFFIX, is_full
 
@@ -29,7 +29,7 @@ STEP_BYTES = 8 * 2**20
 """Bytes of one request."""
 FETCHERS = 32
 """Files on their way at once, at most."""
-HELD_BYTES = FETCHERS * 2 * PIECE_BYTES
+HELD_BYTES = FETCHERS * 2 * TAKEN_BYTES
 """Memory of them together, at most: a piece of each, and what it is put together in."""
 _IN_USE_SECONDS = 600.0
 """What was opened since is not removed to make room."""

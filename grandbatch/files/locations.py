@@ -10,8 +10,10 @@ import errno
 import os
 import re
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -27,7 +29,7 @@ URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
 LOCAL_STEP_BYTES = 256 * 1024
 """Small enough that a checksum finds what was read in the cache."""
 
-PIECE_BYTES = 2**20
+TAKEN_BYTES = 2**20
 """Of a remote file, so many at most are held at once where they are taken as they come."""
 
 _WHOLE = 2**62
@@ -143,6 +145,25 @@ class _LocalFile:
         os.close(self._handle)
 
 
+class _Room:
+    """Buffers of bytes to be filled, one behind the other."""
+
+    def __init__(self, buffers: Sequence[Any]):
+        self._buffers = [memoryview(buffer) for buffer in buffers]
+        self._ends = list(accumulate(map(len, self._buffers)))
+        self.n_bytes = self._ends[-1] if self._ends else 0
+
+    def put(self, at: int, piece: memoryview) -> None:
+        """Write a piece behind so many bytes; what finds no room is left out."""
+        number = bisect_right(self._ends, at)
+        while piece and number < len(self._buffers):
+            target = self._buffers[number]
+            free = target[at - self._ends[number] + len(target) :]
+            n_bytes = min(len(free), len(piece))
+            free[:n_bytes] = piece[:n_bytes]
+            piece, at, number = piece[n_bytes:], at + n_bytes, number + 1
+
+
 class _Requested(ABC):
     """A file of which each read is a request."""
 
@@ -154,13 +175,10 @@ class _Requested(ABC):
         """Ask for bytes; fewer where the file ends before."""
 
     def read_into(self, buffers: Sequence[Any], offset: int) -> int:
-        data = self.view(offset, offset + sum(len(buffer) for buffer in buffers))
-        at = 0
-        for buffer in buffers:
-            part = data[at : at + len(buffer)]
-            memoryview(buffer)[: len(part)] = part
-            at += len(part)
-        return at
+        room = _Room(buffers)
+        data = self.view(offset, offset + room.n_bytes)
+        room.put(0, data)
+        return len(data)
 
     def discard(self) -> bool:
         return False
@@ -177,7 +195,8 @@ class _ObjectFile(_Requested):
         return self._objects.read_range(self._name, start, stop)
 
     def read_into(self, buffers: Sequence[Any], offset: int) -> int:
-        return self._objects.read_into(self._name, buffers, offset)
+        room = _Room(buffers)
+        return self._objects.receive(self._name, offset, offset + room.n_bytes, room.put)
 
 
 class _RemoteFile(_Requested):
@@ -194,7 +213,7 @@ def receive(
 ) -> int:
     """Hand over bytes ``[start, stop)`` of a remote file piece by piece; return how many came.
 
-    `take` is given how many bytes came before, and a piece of at most `PIECE_BYTES` or so. After a
+    `take` is given how many bytes came before, and a piece of at most `TAKEN_BYTES` or so. After a
     request that failed some come again.
 
     Raises
@@ -205,8 +224,8 @@ def receive(
     if objects is not None:
         return objects.receive(name, start, stop, take)
     file, n_bytes = _RemoteFile(location / name), 0
-    for first in range(start, stop, PIECE_BYTES):
-        piece = file.view(first, min(first + PIECE_BYTES, stop))
+    for first in range(start, stop, TAKEN_BYTES):
+        piece = file.view(first, min(first + TAKEN_BYTES, stop))
         take(n_bytes, piece)
         n_bytes += len(piece)
     return n_bytes

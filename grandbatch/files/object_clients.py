@@ -1,5 +1,7 @@
 """Clients of object stores: opened by URL from what the environment says, one set a process.
 
+And what their answers and listings tell of an object, above all its version.
+
 The client library keeps threads of its own, which a forked process doesn't have: whatever it asked
 for there would never be answered. Such a process loads the library a second time.
 """
@@ -19,6 +21,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from grandbatch.errors import MissingExtraError, UsageError
+from grandbatch.files.object_errors import ObjectChangedError
 
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
 """What URLs of object stores begin with."""
@@ -211,3 +214,46 @@ def split_url(url: str) -> tuple[str, str]:
     """
     found = re.match(r"((?:s3a?|gs|memory)://[^/]+)/*(.*)", url, re.IGNORECASE)
     return (url.rstrip("/"), "") if found is None else (found[1], found[2].strip("/"))
+
+
+class ListedObject(NamedTuple):
+    """What a listing tells of an object."""
+
+    name: str
+    """Below the URL that was listed from."""
+    n_bytes: int
+    version: str
+    """Changes when another object comes to the name: an ETag."""
+
+
+def listed(name: str, meta: Any) -> ListedObject:
+    """Return what is told of an object below a URL."""
+    return ListedObject(name, int(meta["size"]), version_in(meta))
+
+
+def quoted(client: Client, meta: Any) -> Any:
+    """Return what a listing says with the version as answers have it: some leave out its quotes."""
+    tag, servers = meta["e_tag"], client.obstore.store
+    alone = isinstance(client.store, servers.MemoryStore | servers.LocalStore)
+    return meta if alone or not tag or tag.endswith('"') else {**meta, "e_tag": f'"{tag}"'}
+
+
+def version_in(meta: Any) -> str:
+    """Return the version that an answer tells."""
+    return str(meta["e_tag"] or meta["version"] or "")
+
+
+def condition_on(client: Client, key: str, version: str) -> dict[str, str]:
+    """Return what makes a write one that replaces a version only.
+
+    Google's stores ask for the object's generation, which listings don't tell.
+    """
+    if not isinstance(client.store, client.obstore.store.GCSStore):
+        return {"e_tag": version}
+    try:
+        found = client.obstore.head(client.store, key)
+    except FileNotFoundError:
+        found = None
+    if found is None or version_in(found) != version:
+        raise ObjectChangedError(errno.ESTALE, "another version stands there, or none", key)
+    return {"e_tag": version, "version": found["version"]}

@@ -17,27 +17,29 @@ says. What went wrong is told by the system's own kinds of errors, each with the
 from __future__ import annotations
 
 import errno
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from grandbatch.files import patience
-from grandbatch.files.object_clients import Client, open_client, split_url
+from grandbatch.files.object_clients import (
+    Client,
+    ListedObject,
+    condition_on,
+    listed,
+    open_client,
+    quoted,
+    split_url,
+    version_in,
+)
 from grandbatch.files.object_errors import (
     ObjectChangedError,
     WireError,
     is_beyond_the_end,
     of_client,
 )
-from grandbatch.files.object_versions import (
-    ListedObject,
-    condition_on,
-    listed,
-    quoted,
-    version_in,
-)
 from grandbatch.files.patience import Patience, insist
-from grandbatch.files.ranges import Buffers, cut_ranges, join_ranges
 
 __all__ = ["ListedObject", "ObjectChangedError", "Objects", "Patience", "WireError"]
 
@@ -45,7 +47,7 @@ REQUEST_BYTES = 16 * 2**20
 """Larger objects are read and written by several requests, so that each ends in time."""
 _KEPT_BYTES = 64 * 2**10
 """Of an answer that is cut so many at most are asked for again."""
-PIECE_BYTES = 256 * 2**10
+_TAKEN_BYTES = 256 * 2**10
 """Of an answer, about so many are handed over at once where they are taken as they come."""
 _PARTS_AT_ONCE = 4
 _LISTED_AT_ONCE = 1_000
@@ -171,24 +173,13 @@ class Objects:
                 if not is_beyond_the_end(error):
                     raise
                 return 0
-            for part in found.stream(min_chunk_size=PIECE_BYTES):
+            for part in found.stream(min_chunk_size=_TAKEN_BYTES):
                 piece = memoryview(part)
                 take(n_bytes, piece)
                 n_bytes += len(piece)
             return n_bytes
 
         return self._ask(name, request) if start < stop else 0
-
-    def read_into(self, name: str, buffers: Sequence[Any], start: int) -> int:
-        """Fill buffers of bytes, one after the other, from `start` on; by one request.
-
-        Returns
-        -------
-        int
-            How many bytes there were; fewer than wanted where the object ends before.
-        """
-        target = Buffers(buffers)
-        return self.receive(name, start, start + target.n_bytes, target.put)
 
     def read_range(self, name: str, start: int, stop: int) -> memoryview:
         """Read bytes ``[start, stop)``; fewer where the object ends before."""
@@ -202,7 +193,7 @@ class Objects:
         Ranges that are at most `gap` bytes apart are fetched by one request. Where the object ends
         before a range does, there are fewer bytes.
         """
-        joined = join_ranges(ranges, gap)
+        joined = _join(ranges, gap)
 
         def request(client: Client) -> list[memoryview]:
             try:
@@ -221,7 +212,7 @@ class Objects:
                 return [self.read_range(name, start, stop) for start, stop in joined]
             return [memoryview(part) for part in found]
 
-        return cut_ranges(ranges, joined, self._ask(name, request) if joined else [])
+        return _cut(ranges, joined, self._ask(name, request) if joined else [])
 
     def head(self, name: str) -> ListedObject:
         """Return size and version of an object."""
@@ -381,6 +372,32 @@ class Objects:
 def _kinds(client: Client) -> tuple[type[Exception], ...]:
     """Return the errors that the client library has for what may happen."""
     return (client.obstore.exceptions.BaseError, OSError, ValueError, NotImplementedError)
+
+
+def _join(ranges: Sequence[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
+    """Join ranges of bytes that are at most `gap` apart; in order, without the empty ones."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(one for one in ranges if one[0] < one[1]):
+        if joined and start <= joined[-1][1] + gap:
+            joined[-1] = joined[-1][0], max(joined[-1][1], stop)
+        else:
+            joined.append((start, stop))
+    return joined
+
+
+def _cut(
+    ranges: Sequence[tuple[int, int]], joined: list[tuple[int, int]], found: list[memoryview]
+) -> list[memoryview]:
+    """Cut ranges out of the joined ones that hold them."""
+    firsts = [start for start, _ in joined]
+    parts = []
+    for start, stop in ranges:
+        at = bisect_right(firsts, start) - 1
+        if start < stop:
+            parts.append(found[at][start - firsts[at] : stop - firsts[at]])
+        else:
+            parts.append(memoryview(b""))
+    return parts
 
 
 def _delete_one(client: Client, key: str) -> None:

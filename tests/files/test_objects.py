@@ -67,16 +67,18 @@ def test_ranges_are_those_of_the_object_and_end_with_it(bucket):
             assert [bytes(one) for one in found] == [data[lo:hi] for lo, hi in some]
 
 
+@on_a_server
 def test_buffers_are_filled_one_after_the_other_and_end_with_the_object(bucket):
     objects, data = Objects(bucket), os.urandom(1_500_000)
     objects.write("a", data)
+    file = locations.open_location(locations.location_of(f"{bucket}/a"))
     for sizes in ([10], [1, 0, 300_000, 7, 0], [600_000, 600_000, 299_990], [10, 2_000_000, 5]):
         buffers = [bytearray(size) for size in sizes]
         n_bytes = min(sum(sizes), len(data) - 10)
-        assert objects.read_into("a", buffers, 10) == n_bytes
+        assert file.read_into(buffers, 10) == n_bytes
         assert b"".join(buffers) == data[10 : 10 + n_bytes].ljust(sum(sizes), b"\0")
-    assert objects.read_into("a", [bytearray(5)], len(data)) == 0
-    assert objects.read_into("a", [bytearray(0)], 3) == 0
+    assert file.read_into([bytearray(5)], len(data)) == 0
+    assert file.read_into([bytearray(0)], 3) == 0
 
 
 @on_a_server
@@ -95,7 +97,7 @@ def test_what_comes_piece_by_piece_comes_again_where_its_answer_was_cut(bucket, 
     wire.drop()
     assert objects.receive("a", 0, len(data), take) == len(data)
     assert found == data
-    assert max(size for _, size in pieces) < locations.PIECE_BYTES
+    assert max(size for _, size in pieces) < locations.TAKEN_BYTES
     assert [at for at, _ in pieces].count(0) > 1
     with pytest.raises(OSError, match="full"):
         objects.receive("a", 0, len(data), full)
