@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -169,7 +170,7 @@ class FileKeeper:
                     if not threading.main_thread().is_alive():
                         return True
                     stop = min(first + STEP_BYTES, source.n_bytes)
-                    put = partial(_put, file.fileno(), first)
+                    put = partial(_put, file, first)
                     if receive(source.folder, source.path, first, stop, put) < stop - first:
                         return True  # it is shorter than it must be: who reads it tells
             aside.replace(self.path(source))
@@ -267,11 +268,11 @@ class _Folder:
         return has_room
 
 
-def _put(handle: int, first: int, at: int, piece: memoryview) -> None:
+def _put(file: FileIO, first: int, at: int, piece: memoryview) -> None:
     """Write a piece to its place in a file."""
+    file.seek(first + at)
     while piece:
-        n_bytes = os.pwrite(handle, piece, first + at)
-        piece, at = piece[n_bytes:], at + n_bytes
+        piece = piece[file.write(piece) :]
 
 
 class _KeptFile:

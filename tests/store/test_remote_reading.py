@@ -218,9 +218,9 @@ def test_a_cache_that_cant_be_is_refused(url, tmp_path):
 def test_files_on_their_way_come_in_pieces(url, here, tmp_path, monkeypatch):
     put, pieces = kept_files._put, []
 
-    def watched(handle, first, at, piece):
+    def watched(file, first, at, piece):
         pieces.append(len(piece))
-        put(handle, first, at, piece)
+        put(file, first, at, piece)
 
     monkeypatch.setattr(kept_files, "_put", watched)
     store = gb.MatrixStore.open(url, cache=tmp_path / "kept")

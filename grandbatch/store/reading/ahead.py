@@ -120,8 +120,8 @@ class ReadAhead:
                 with suppress(OSError, StoreError):
                     chunks = range(first, last + 1)
                     straight = read_as_stored(self.data, chunks, *into, files)
-                if not straight:
-                    read_chunks()
+                    if not straight:
+                        read_chunks()
 
             asked = [read_straight]
         for reader in self.labels if labels else ():
