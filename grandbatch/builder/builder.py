@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any
 
 from grandbatch.bars import Bars, prepare_bars, with_bars
-from grandbatch.bars.building.memory import bytes_of_workers
+from grandbatch.bars.building.memory import shares_of_workers
 from grandbatch.bars.cache.cutting import cuts_of
 from grandbatch.bars.cache.durations import time_attributes
 from grandbatch.builder.check import check_on_bars, check_on_simulated
@@ -39,7 +39,7 @@ from grandbatch.files.verbs import both, is_in_objects
 from grandbatch.files.whole import remove_temporaries, room_for
 from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.memory.allocator import kept_memory
-from grandbatch.scheduling import Schedule, fuller_waves
+from grandbatch.scheduling import FAR_TURNS, Schedule, fuller_waves
 from grandbatch.store.file_records import join_digests
 from grandbatch.store.format import FORMAT, NEXT_RETURN_VERSION
 from grandbatch.store.manifest import ChunkDigests, Manifest
@@ -215,7 +215,6 @@ def plan_build(
     extension: Extension | None = None,
 ) -> BuildPlan:
     """Plan the build of a store from its bars."""
-    held = tuple(bytes_of_workers(schedule).values())
     known = None
     if extension is not None and extension.bars is not None:
         known = known_cuts(extension.store, request.settings, extension.bars, bars)
@@ -226,8 +225,10 @@ def plan_build(
         stretches=stretches,
         n_rows=bars.n_rows,
         partition_bars=options.partition_bars,
-        workers=schedule.workers if schedule.is_local else max(1, len(held)),
-        worker_bytes=held,
+        workers=schedule.workers,
+        worker_shares=shares_of_workers(schedule),
+        # in the overlap engine what one task leaves waits in memory for others
+        turns=FAR_TURNS if request.is_far and options.engine != "overlap" else 1,
     )
 
 
@@ -286,10 +287,8 @@ def _build_locked(
     extension: Extension | None,
     told: StageProgress,
 ) -> BuildResult:
-    request, options, schedule = held.request, held.options, held.schedule
-    admitted = plan.admitted(memory_limit(options.memory_limit_bytes))
-    if schedule.is_local:
-        schedule = Schedule(workers=admitted)
+    request, options = held.request, held.options
+    schedule = plan.limited(held.schedule, memory_limit(options.memory_limit_bytes))
     fingerprint = request.settings.fingerprint(bars.fingerprint)
     staging = held.staging(plan, fingerprint, keeps=extension is not None)
     finished = find_finished(staging, schedule)

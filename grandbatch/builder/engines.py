@@ -161,7 +161,8 @@ def _jobs_per_task(n_jobs: int, schedule: Schedule) -> int:
     """
     if schedule.is_local:
         return 1
-    return max(1, min(MOST_JOBS_PER_TASK, n_jobs // (LEAST_TASKS_PER_WORKER * schedule.workers)))
+    most = n_jobs // (LEAST_TASKS_PER_WORKER * schedule.tasks_at_once)
+    return max(1, min(MOST_JOBS_PER_TASK, most))
 
 
 def write_direct(jobs: _Literal) -> int:

@@ -11,7 +11,13 @@ from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from grandbatch.bars.building.memory import ReadingPlan, WorkerShare, plan_memory, worker_bytes
+from grandbatch.bars.building.memory import (
+    ReadingPlan,
+    WorkerShare,
+    plan_memory,
+    turns_of_reading,
+    worker_bytes,
+)
 from grandbatch.bars.form.dialect import read_dialect
 from grandbatch.bars.inputs.files import InputFile, resolve_inputs
 from grandbatch.bars.inputs.opening import open_raw
@@ -27,6 +33,7 @@ from grandbatch.files.system import available_cores
 from grandbatch.files.whole import free_bytes
 from grandbatch.grid import Segments, Stretches
 from grandbatch.memory import MemoryLimit, memory_limit
+from grandbatch.scheduling import FAR_TURNS
 
 EXACT_BYTES = 64 * 2**20
 """Inputs with up to this much text are read for a plan: it takes about a second."""
@@ -67,8 +74,7 @@ class Estimate:
     @property
     def tasks_in_flight(self) -> int:
         """Tasks that fit at once; at least 1, whether that fits or not."""
-        fitting = self.limit.limit_bytes - self.plan.projected_bytes(0)
-        return max(1, min(self.plan.workers, fitting // self.plan.task_bytes))
+        return max(1, self.plan.tasks_that_fit(self.limit))
 
     @property
     def projected_bytes(self) -> int:
@@ -151,15 +157,17 @@ def estimate_build(
     is_free(request.path)
     limit = memory_limit(memory_limit_bytes)
     in_flight = workers or processes or available_cores()
+    shares = (WorkerShare(limit.limit_bytes // (processes + 1), 1, worker_bytes()),) * processes
     reading = None
     if find_bars(request.inputs, request.cache, request.rules) is None:
+        files = resolve_inputs(request.inputs)
         reading = plan_memory(
-            resolve_inputs(request.inputs),
+            files,
             rules=request.rules,
             workers=in_flight,
             limit=limit,
-            worker_shares=(WorkerShare(limit.limit_bytes // (processes + 1), 1, worker_bytes()),)
-            * processes,
+            worker_shares=shares,
+            turns=turns_of_reading(files, request.cache),
         )
     cuts, n_rows, exact = _cut(request, exact_bytes, memory_limit_bytes)
     plan = BuildPlan(
@@ -168,7 +176,8 @@ def estimate_build(
         n_rows,
         partition_bars,
         in_flight,
-        (worker_bytes(),) * processes,
+        shares,
+        FAR_TURNS if request.is_far else 1,
         cuts[1],
     )
     free = None if is_remote(request.path) else free_bytes(request.path)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from grandbatch.bars.building.memory import WorkerShare, check_shares, turns_that_fit
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import MemoryLimitError, NoWindowsError, UsageError
 from grandbatch.features.inputs import extra_inputs_of, inputs_of
@@ -16,7 +17,7 @@ from grandbatch.kernels.bars.bar_rules import judge_rows
 from grandbatch.kernels.compilation import compiling_bytes
 from grandbatch.memory import MemoryLimit
 from grandbatch.memory.costs import BASE_BYTES
-from grandbatch.scheduling import WAVE_JOBS
+from grandbatch.scheduling import WAVE_JOBS, Schedule
 from grandbatch.store.format import StoreSpec
 from grandbatch.targets.rows import longest_horizon
 from grandbatch.values.columns import BAR_COLUMNS
@@ -60,8 +61,10 @@ class BuildPlan:
         Bars in a partition; by default about 131,072, cut where a file of chunks ends.
     workers : int
         Tasks in flight.
-    worker_bytes : tuple of int
-        What each worker process beside this one holds before it does anything; none on threads.
+    worker_shares : tuple of WorkerShare
+        Of each worker process beside this one; none on threads.
+    turns : int
+        Tasks under way for each thread of these, if they fit.
     stretches : Stretches, optional
         In the order of periods: where these begin. None stands for one period of all.
 
@@ -78,7 +81,8 @@ class BuildPlan:
     n_rows: int
     partition_bars: int | None = None
     workers: int = 1
-    worker_bytes: tuple[int, ...] = ()
+    worker_shares: tuple[WorkerShare, ...] = ()
+    turns: int = 1
     stretches: Stretches | None = None
 
     def __post_init__(self) -> None:
@@ -213,12 +217,16 @@ class BuildPlan:
     @property
     def processes(self) -> int:
         """Worker processes beside this one."""
-        return len(self.worker_bytes)
+        return len(self.worker_shares)
 
     @property
     def base_bytes(self) -> int:
         """Bytes of the interpreter, the libraries, compiling, and worker processes."""
-        return BASE_BYTES + compiling_bytes(judge_rows) + sum(self.worker_bytes)
+        return (
+            BASE_BYTES
+            + compiling_bytes(judge_rows)
+            + sum(share.own_bytes for share in self.worker_shares)
+        )
 
     @property
     def held_bytes(self) -> int:
@@ -230,20 +238,38 @@ class BuildPlan:
 
     def projected_bytes(self, workers: int | None = None) -> int:
         """Peak memory of the build with a number of tasks in flight."""
-        in_flight = self.workers if workers is None else workers
+        in_flight = self.most_tasks if workers is None else workers
         return self.base_bytes + self.held_bytes + in_flight * self.task_bytes
 
+    @property
+    def most_tasks(self) -> int:
+        """Tasks in flight, if all fit together."""
+        return self.workers * turns_that_fit(self.turns, self.task_bytes, self.worker_shares)
+
+    def tasks_that_fit(self, limit: MemoryLimit) -> int:
+        """Tasks in flight that fit under a limit, at most `most_tasks`; none may."""
+        fitting = (limit.limit_bytes - self.base_bytes - self.held_bytes) // self.task_bytes
+        return int(min(fitting, self.most_tasks))
+
+    def limited(self, schedule: Schedule, limit: MemoryLimit) -> Schedule:
+        """Return the same schedule with as many tasks at once as are admitted."""
+        admitted = self.admitted(limit)
+        have_turns = admitted >= self.workers * self.turns
+        return schedule.limited_to(admitted).in_turns(self.turns if have_turns else 1)
+
     def admitted(self, limit: MemoryLimit) -> int:
-        """Return how many tasks in flight fit under a limit, at most `workers`.
+        """Return how many tasks in flight fit under a limit, at most `most_tasks`.
 
         Raises
         ------
         MemoryLimitError
-            If not even one fits; shows the arithmetic and what would fit.
+            If not even one fits, or a cluster's worker has no room for one in each thread; shows
+            the arithmetic and what would fit.
         """
-        fitting = (limit.limit_bytes - self.base_bytes - self.held_bytes) // self.task_bytes
+        check_shares(self.worker_shares, self.task_bytes, "writing the store")
+        fitting = self.tasks_that_fit(limit)
         if fitting >= 1:
-            return int(min(fitting, self.workers))
+            return fitting
         needed = self.projected_bytes(1)
         raise MemoryLimitError(
             f"the build needs {needed:,} bytes and may use {limit.limit_bytes:,} "

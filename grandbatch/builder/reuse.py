@@ -80,6 +80,11 @@ class Request:
         refuse_planted(cache_folder)
         return cls(inputs, store, settings, rules, cache_folder)
 
+    @property
+    def is_far(self) -> bool:
+        """Whether tasks that write it wait for an object store."""
+        return is_remote(self.cache) or is_in_objects(self.path)
+
     def bars_fingerprint(self) -> str:
         """Fingerprint of the bars, from the inputs' digests; known inputs are not read."""
         return bars_fingerprint(input_digests(self.inputs, self.cache, self.rules), self.rules)

@@ -7,6 +7,7 @@
 | `cluster` | a graph on a cluster: in waves, results as they come, no hang |
 | `jobs` | graphs of jobs, wave by wave |
 | `admission` | which workers may take part |
+| `turns` | more tasks under way than threads, where they wait |
 | `origin` | each task refuses a process of another version, or on other disks |
 | `watch` | who died of what, and whether anything moves |
 
@@ -20,8 +21,10 @@ from grandbatch.scheduling.jobs import WAVE_JOBS, call_waves, fresh, fuller_wave
 from grandbatch.scheduling.opening import open_schedule
 from grandbatch.scheduling.origin import Access, bit_versions, problems_of
 from grandbatch.scheduling.schedule import Schedule
+from grandbatch.scheduling.turns import FAR_TURNS
 
 __all__ = [
+    "FAR_TURNS",
     "FIRST_PATIENCE",
     "WAVE_JOBS",
     "Access",

@@ -61,6 +61,7 @@ def run_on_cluster(
     heard: Callable[[Any], None],
     patience_seconds: float,
     origin: Origin,
+    turns: int,
 ) -> list[Any]:
     """Compute the keys of all waves; results in order.
 
@@ -75,6 +76,8 @@ def run_on_cluster(
         How long the cluster may stand still.
     origin : Origin
         What each task checks before it runs.
+    turns : int
+        Tasks that are under way at once for each thread of a worker.
 
     Raises
     ------
@@ -84,7 +87,7 @@ def run_on_cluster(
         If the scheduler is gone, or no worker is left.
     """
     watch = Watch(client, patience_seconds)
-    run = _Run(client, iter(waves), heard, origin, watch)
+    run = _Run(client, iter(waves), heard, origin, turns, watch)
     try:
         while run.submit():
             if run.collect(_LOOK_SECONDS):
@@ -127,6 +130,7 @@ class _Run:
         waves: Iterator[Wave],
         heard: Callable[[Any], None],
         origin: Origin,
+        turns: int,
         watch: Watch,
     ) -> None:
         self.results: list[Any] = []
@@ -134,6 +138,7 @@ class _Run:
         self._waves = waves
         self._heard = heard
         self._origin = origin
+        self._turns = turns
         self._watch = watch
         self._places: dict[Any, int] = {}
         self._wave_tasks = 0
@@ -149,7 +154,8 @@ class _Run:
         return bool(self._places)
 
     def _send(self, graph: Mapping[Any, Any], keys: Sequence[Any]) -> None:
-        futures = self._client.get(guard(graph, self._origin), list(keys), sync=False)
+        guarded = guard(graph, self._origin, self._turns)
+        futures = self._client.get(guarded, list(keys), sync=False)
         self._wave_tasks = len(futures)
         for future in futures:
             self._places[future] = len(self.results)

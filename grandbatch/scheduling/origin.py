@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from grandbatch.errors import GrandbatchError, StoreError
 from grandbatch.files.ordinary import open_regular
 from grandbatch.files.verbs import each
+from grandbatch.scheduling.turns import turn
 from grandbatch.version import __version__
 
 _PACKAGES = ("numpy", "numba", "llvmlite", "pandas", "pyarrow", "numcodecs")
@@ -156,6 +157,7 @@ class _Guarded:
 
     function: Any
     origin: Origin
+    turns: int
     token: Any
     """The task's key, and the origin's: Dask would hash all that goes into it to tell it apart."""
 
@@ -163,6 +165,10 @@ class _Guarded:
         return self.token
 
     def __call__(self, *values: Any, **named: Any) -> Any:
+        with turn(self.turns):
+            return self._call(*values, **named)
+
+    def _call(self, *values: Any, **named: Any) -> Any:
         self.origin.check(_address())
         try:
             return self.function(*values, **named)
@@ -222,8 +228,11 @@ def _address() -> str:
         return f"process {os.getpid()}"
 
 
-def guard(graph: Mapping[Any, Any], origin: Origin) -> dict[Any, Any]:
-    """Return a Dask graph whose tasks refuse to run anywhere but where `origin` says."""
+def guard(graph: Mapping[Any, Any], origin: Origin, turns: int) -> dict[Any, Any]:
+    """Return a Dask graph whose tasks refuse to run anywhere but where `origin` says.
+
+    So many of them are under way at once for each thread of a worker.
+    """
     from dask._task_spec import Task, convert_legacy_graph
     from dask.tokenize import tokenize
 
@@ -234,8 +243,8 @@ def guard(graph: Mapping[Any, Any], origin: Origin) -> dict[Any, Any]:
         if type(node) is not Task:
             guarded[key] = node
         elif node.dependencies:
-            call = _Guarded(node.func, origin, (node.key, of_origin))
+            call = _Guarded(node.func, origin, turns, (node.key, of_origin))
             guarded[key] = Task(node.key, call, *node.args, **node.kwargs)
         else:
-            guarded[key] = Task(node.key, _Guarded(node, origin, (node.key, of_origin)))
+            guarded[key] = Task(node.key, _Guarded(node, origin, turns, (node.key, of_origin)))
     return guarded

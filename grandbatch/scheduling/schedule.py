@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -53,7 +53,7 @@ def _graph_of(calls: Sequence[partial[Any]], names: Sequence[str]) -> dict[str, 
 class Schedule:
     """Where tasks run: `threads`, `sync` (this thread), or a distributed `client`.
 
-    `workers` is the number of tasks in flight.
+    `workers` is the number of tasks in flight; on a cluster `turns` times as many are under way.
     """
 
     workers: int = 1
@@ -63,6 +63,9 @@ class Schedule:
 
     origin: Origin | None = None
     """What a cluster's tasks must find where they run; None for the versions here."""
+
+    turns: int = 1
+    """Tasks that are under way at once for each thread of a cluster's workers."""
 
     @classmethod
     def local(cls, scheduler: str = "threads", workers: int | None = None) -> Schedule:
@@ -88,9 +91,18 @@ class Schedule:
         """Whether tasks run in this process."""
         return self.client is None
 
+    @property
+    def tasks_at_once(self) -> int:
+        """Tasks under way."""
+        return self.workers * self.turns
+
     def limited_to(self, tasks: int) -> Schedule:
         """Return the same with at most so many tasks in flight; a cluster as it is."""
         return Schedule(workers=max(1, min(tasks, self.workers))) if self.is_local else self
+
+    def in_turns(self, turns: int) -> Schedule:
+        """Return the same with so many tasks under way for each thread of a cluster's workers."""
+        return self if self.is_local else replace(self, turns=turns)
 
     def run(
         self, calls: Sequence[partial[Any]], on_result: Callable[[Any], None] | None = None
@@ -110,7 +122,7 @@ class Schedule:
             for result in results:
                 heard(result)
 
-        tasks = in_tasks(calls, self.workers)
+        tasks = in_tasks(calls, self.tasks_at_once)
         names = [task[0].func.__name__ for task in tasks]
         graph = _graph_of([partial(call_each, task) for task in tasks], names)
         found = self.run_graph(graph, list(graph), heard_of_all)
@@ -177,7 +189,7 @@ class Schedule:
 
     def _run_on_cluster(self, waves: Iterable[Wave], heard: Callable[[Any], None]) -> list[Any]:
         origin = self.origin or Origin.here()
-        return run_on_cluster(self.client, waves, heard, self.patience_seconds, origin)
+        return run_on_cluster(self.client, waves, heard, self.patience_seconds, origin, self.turns)
 
     def run_on_workers(self, function: Callable[..., Any], *values: Any) -> dict[str, Any]:
         """Call a function once in each worker process of a cluster; its answers by address.

@@ -221,6 +221,23 @@ def test_a_worker_too_small_for_a_block_is_refused_before_the_first_task(tmp_pat
     plan.check(limit)
 
 
+def test_workers_have_turns_where_each_has_room_for_all_of_them(tmp_path):
+    def turns_with(*limits):
+        shares = tuple(WorkerShare(limit, 2, own_bytes=280 * MIB) for limit in limits)
+        plan, limit = plan_of(large(tmp_path), 8_000 * MIB, worker_shares=shares, turns=2)
+        one_each = plan_of(large(tmp_path), 8_000 * MIB, worker_shares=shares)[0]
+        more = plan.projected_bytes(limit) - one_each.projected_bytes(limit)
+        turns = [plan.turns_of(size) for size in (plan.read_bytes, plan.join_bytes)]
+        assert (more > 0) is (2 in turns)
+        return turns
+
+    assert turns_with(4_000 * MIB, 4_000 * MIB) == [2, 2]
+    assert turns_with(0, 0) == [2, 2]
+    assert turns_with(4_000 * MIB, 580 * MIB) == [1, 1]
+    assert turns_with(4_000 * MIB, 620 * MIB) == [1, 2]
+    assert turns_with() == [1, 1]
+
+
 def wide_file(path, n_rows, width, bad_every=0):
     """Write bars with columns beside them, of random numbers; some rows without a close."""
     rng = np.random.default_rng(0)

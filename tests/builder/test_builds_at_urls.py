@@ -6,9 +6,11 @@ import gzip
 import json
 import pickle
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 from simulated import write_bars
 from typer.testing import CliRunner
 
@@ -28,6 +30,8 @@ from grandbatch.errors import (
 )
 from grandbatch.files import leases
 from grandbatch.files.objects import Objects
+from grandbatch.scheduling import origin
+from grandbatch.scheduling.turns import turn
 from grandbatch.store.staging import Staging
 
 SETTINGS = {"overlap": 40, "chunk_windows": 4, "codec": "none", "durable": False}
@@ -153,6 +157,36 @@ def test_a_store_built_there_is_the_one_built_here(layout, url, source, tmp_path
     assert not list((tmp_path / "here").iterdir())
     left = {name.partition("/")[0] for name in objects(f"{url}/.grandbatch")}
     assert left == {"bars", "builds", "locks"}
+
+
+def test_workers_have_turns_where_tasks_wait_for_an_object_store(
+    url, source, tmp_path, monkeypatch
+):
+    seen = []
+
+    def told(per_thread):
+        seen.append(per_thread)
+        return turn(per_thread)
+
+    monkeypatch.setattr(origin, "turn", told)
+
+    def turns_of(place, **options):
+        seen.clear()
+        build = partial(gb.build_store, source, client=client, **SETTINGS)
+        build(f"{place}/s.zarr", cache=f"{place}/cache", **options)
+        return set(seen)
+
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        assert turns_of(url) == {2}
+        assert turns_of(f"{url}/overlap", engine="overlap") == {2, 1}
+        assert turns_of(tmp_path / "disk") == {1}
+    here = files(tmp_path / "disk" / "s.zarr")
+    assert objects(f"{url}/s.zarr") == objects(f"{url}/overlap/s.zarr") == here
 
 
 class CutOff:

@@ -12,6 +12,7 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch.bars import BarRules
+from grandbatch.bars.building.memory import WorkerShare
 from grandbatch.builder import estimate
 from grandbatch.builder.estimate import EXACT_BYTES, estimate_build
 from grandbatch.builder.plan import BuildPlan
@@ -26,6 +27,7 @@ from grandbatch.errors import (
 )
 from grandbatch.grid import Segments
 from grandbatch.memory import MemoryLimit
+from grandbatch.scheduling import Schedule
 
 
 def settings_of(overlap=47, chunk_windows=64, codec="auto", layout="windows"):
@@ -88,6 +90,34 @@ def test_a_plan_admits_as_many_tasks_as_fit_and_refuses_when_none_does():
     remedy = int(str(caught.value).split("--partition-bars ")[1].split()[0])
     smaller = BuildPlan(plan.settings, plan.segments, plan.n_rows, remedy)
     assert smaller.projected_bytes(1) <= one - 2_000_000
+
+
+def test_a_cluster_has_turns_where_each_worker_and_all_together_have_room():
+    def plan_with(*shares):
+        workers = sum(share.threads for share in shares)
+        return BuildPlan(
+            settings_of(12, 1024, "none"),
+            Segments.single(10**7),
+            10**7,
+            workers=workers,
+            worker_shares=shares,
+            turns=2,
+        )
+
+    def tasks_of(plan, limit_bytes=2**40):
+        cluster = Schedule(workers=plan.workers, client=object())
+        return plan.limited(cluster, MemoryLimit(limit_bytes, "test")).tasks_at_once
+
+    own, task = 280 * 2**20, plan_with().task_bytes
+    large, small = (WorkerShare((own + n * task) * 4 // 3, 2, own) for n in (4, 2))
+    assert tasks_of(plan_with(large, large)) == 8
+    assert tasks_of(plan_with(large, small)) == 4
+    both = plan_with(large, large)
+    assert both.projected_bytes() == both.base_bytes + both.held_bytes + 8 * task
+    assert tasks_of(both, both.projected_bytes()) == 8
+    assert tasks_of(both, both.projected_bytes() - 1) == 4
+    with pytest.raises(MemoryLimitError, match=r"writing the store needs .* 2 threads"):
+        plan_with(large, WorkerShare(own + task, 2, own)).admitted(MemoryLimit(2**40, "test"))
 
 
 def test_what_is_held_grows_with_chunks_not_with_bars():

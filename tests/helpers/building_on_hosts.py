@@ -13,7 +13,7 @@ from waiting import wait_until
 
 import grandbatch as gb
 
-# several files of chunks, of few bars
+# several files of chunks, of few bars: more than two workers have under way at once
 SETTINGS = {"sequence_length": 120, "overlap": 119, "chunk_windows": 64, "codec": "none"}
 FLAGS = (
     "--sequence-length", 120, "--overlap", 119, "--chunk-windows", 64, "--codec", "none",
@@ -38,7 +38,7 @@ def two_workers(folder, more: Sequence[str] = ()) -> Iterator[Cluster]:
 def put_bars(cluster: Cluster, folder, seeds=range(3), inputs="in") -> dict[str, str]:
     """Put inputs into the bucket; return the files of the store that is built of all of them."""
     for seed in seeds:
-        path = write_bars(folder / f"S{seed}.csv", 1_200, seed=seed)
+        path = write_bars(folder / f"S{seed}.csv", 2_400, seed=seed)
         cluster.put(f"{inputs}/{path.name}", path)
     rules = gb.BarRules(symbol_from="filename")
     store = gb.build_store(

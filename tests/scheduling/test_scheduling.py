@@ -116,7 +116,7 @@ def test_what_goes_into_a_task_is_not_hashed_to_send_it():
     from dask.tokenize import tokenize
 
     graph = {"a": (len, [Unhashed()]), ("b", 1): (partial(isinstance, Unhashed()), int)}
-    found = guard(graph, Origin.here())
+    found = guard(graph, Origin.here(), 1)
     tokens = {tokenize(task) for task in found.values()}
     assert len(tokens) == 2
     assert [task() for task in found.values()] == [1, False]

@@ -114,8 +114,8 @@ class CacheBuild:
         # in an object store nothing is renamed: what is made of blocks stays where it is
         self.target = staging if is_remote(staging) else staging / "cache"
         self.rules = rules
-        self.reading = schedule.limited_to(plan.at_once(plan.read_bytes, limit))
-        self.joining = schedule.limited_to(plan.at_once(plan.join_bytes, limit))
+        self.reading = plan.limited(schedule, plan.read_bytes, limit)
+        self.joining = plan.limited(schedule, plan.join_bytes, limit)
         self.limit = limit
         self.block_bytes = plan.block_bytes
         self.has_gaps = bool({"zero", "last"} & {*rules.fill.values()})

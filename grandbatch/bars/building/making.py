@@ -10,7 +10,7 @@ from pathlib import Path
 
 from grandbatch.bars.building.build import BytesProgress, CacheBuild
 from grandbatch.bars.building.growth import EntangledError, find_base
-from grandbatch.bars.building.memory import plan_memory, shares_of_workers
+from grandbatch.bars.building.memory import plan_memory, shares_of_workers, turns_of_reading
 from grandbatch.bars.building.problems import disk_full
 from grandbatch.bars.building.quarantine import HopelessError
 from grandbatch.bars.cache.bars import Bars
@@ -97,6 +97,7 @@ def _build(
         limit=limit,
         worker_shares=shares_of_workers(schedule),
         block_bytes=block_bytes,
+        turns=turns_of_reading(read, cache_dir),
     )
     plan.check(limit)
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from grandbatch.bars.building.parts.assembly import PART_ROWS
@@ -25,11 +26,12 @@ from grandbatch.bars.reading.row_groups import (
 )
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import MemoryLimitError
+from grandbatch.files.locations import is_remote
 from grandbatch.kernels.bars.bar_rules import judge_rows
 from grandbatch.kernels.compilation import compiling_bytes
 from grandbatch.memory import MemoryLimit
 from grandbatch.memory.costs import BASE_BYTES, WORKER_BYTES
-from grandbatch.scheduling import Schedule
+from grandbatch.scheduling import FAR_TURNS, Schedule
 
 DEFAULT_BLOCK_BYTES = 2 * LEAF_BYTES
 
@@ -77,6 +79,26 @@ class WorkerShare(NamedTuple):
         return not most or self.needs(task_bytes) <= _PAUSED_SHARE * most
 
 
+def check_shares(shares: Sequence[WorkerShare], task_bytes: int, what: str) -> None:
+    """Raise MemoryLimitError, with the arithmetic, where a worker has no room for its tasks."""
+    lacking = [share for share in shares if not share.fits(task_bytes)]
+    if not lacking:
+        return
+    least = min(lacking)
+    needed = int(least.needs(task_bytes) / _PAUSED_SHARE)
+    raise MemoryLimitError(
+        f"{what} needs {needed:,} bytes in each worker and one has "
+        f"{least.limit_bytes:,}: {least.own_bytes:,} for the interpreter, libraries and "
+        f"compiling + {task_bytes:,} for each of {least.threads} threads, with a fifth to "
+        "spare; give each worker more memory, or start fewer"
+    )
+
+
+def turns_that_fit(turns: int, task_bytes: int, shares: Sequence[WorkerShare]) -> int:
+    """Return how many tasks of a size each thread of workers takes at once: all turns, or one."""
+    return turns if shares and all(share.fits(turns * task_bytes) for share in shares) else 1
+
+
 @dataclass(frozen=True)
 class ReadingPlan:
     """The reading of some inputs, before it runs.
@@ -95,6 +117,8 @@ class ReadingPlan:
         Tasks at once, if they fit.
     worker_shares : tuple of WorkerShare
         Of each worker process of a cluster.
+    turns : int
+        Tasks under way for each thread of these, if they fit.
     """
 
     block_bytes: int
@@ -104,6 +128,7 @@ class ReadingPlan:
     held_bytes: int
     workers: int
     worker_shares: tuple[WorkerShare, ...] = ()
+    turns: int = 1
 
     @property
     def base_bytes(self) -> int:
@@ -118,13 +143,24 @@ class ReadingPlan:
             return max(0, min(self.workers, room // task_bytes))
         return self.workers if all(share.fits(task_bytes) for share in self.worker_shares) else 0
 
+    def turns_of(self, task_bytes: int) -> int:
+        """Tasks of a size under way for each thread of a cluster's workers."""
+        return turns_that_fit(self.turns, task_bytes, self.worker_shares)
+
+    def limited(self, schedule: Schedule, task_bytes: int, limit: MemoryLimit) -> Schedule:
+        """Return the same schedule with as many tasks of a size at once as fit."""
+        fitting = schedule.limited_to(self.at_once(task_bytes, limit))
+        return fitting.in_turns(self.turns_of(task_bytes))
+
     def fits(self, limit: MemoryLimit) -> bool:
         """Whether at least one task of each kind fits."""
         return self.at_once(max(self.read_bytes, self.join_bytes), limit) > 0
 
     def projected_bytes(self, limit: MemoryLimit) -> int:
         """Peak memory of the reading, with as many tasks at once as fit, or one."""
-        most = max(size * max(1, self.at_once(size, limit)) for size in self._sizes)
+        most = max(
+            size * max(1, self.at_once(size, limit) * self.turns_of(size)) for size in self._sizes
+        )
         return self.base_bytes + self.held_bytes + most
 
     def to_json(self, limit: MemoryLimit) -> dict[str, int]:
@@ -140,15 +176,7 @@ class ReadingPlan:
         if self.fits(limit):
             return
         size = max(self._sizes)
-        if self.worker_shares:
-            least = min(share for share in self.worker_shares if not share.fits(size))
-            needed = int(least.needs(size) / _PAUSED_SHARE)
-            raise MemoryLimitError(
-                f"reading the bars needs {needed:,} bytes in each worker and one has "
-                f"{least.limit_bytes:,}: {least.own_bytes:,} for the interpreter, libraries and "
-                f"compiling + {size:,} for each of {least.threads} threads, with a fifth to "
-                "spare; give each worker more memory, or start fewer"
-            )
+        check_shares(self.worker_shares, size, "reading the bars")
         needed = self.base_bytes + self.held_bytes + size
         raise MemoryLimitError(
             f"reading the bars needs {needed:,} bytes and may use {limit.limit_bytes:,} "
@@ -170,6 +198,7 @@ def plan_memory(
     limit: MemoryLimit,
     worker_shares: tuple[WorkerShare, ...] = (),
     block_bytes: int | None = None,
+    turns: int = 1,
 ) -> ReadingPlan:
     """Choose the size of blocks by the memory there is.
 
@@ -186,6 +215,8 @@ def plan_memory(
         Of each worker process of a cluster.
     block_bytes : int, optional
         Blocks of this size, and no other.
+    turns : int
+        Tasks under way for each thread of a cluster's workers, if they fit.
 
     Raises
     ------
@@ -212,6 +243,7 @@ def plan_memory(
             held_bytes=n_tasks * _TASK_HELD_BYTES,
             workers=workers,
             worker_shares=worker_shares,
+            turns=turns,
         )
 
     blocks = [block_bytes] if block_bytes else _halved(likely, _LEAST_BLOCK_BYTES)
@@ -233,22 +265,22 @@ def likely_block_bytes(files: Sequence[InputFile], workers: int) -> int:
     return min(DEFAULT_BLOCK_BYTES, max(leaves, 1) * LEAF_BYTES)
 
 
+def turns_of_reading(files: Sequence[InputFile], cache: Path) -> int:
+    """Tasks for each thread of a cluster's workers: more where they wait for requests."""
+    return FAR_TURNS if is_remote(cache) or any(file.is_remote for file in files) else 1
+
+
 def shares_of_workers(schedule: Schedule) -> tuple[WorkerShare, ...]:
     """Return what each worker process of a cluster has; nothing on threads."""
     if schedule.is_local:
         return ()
     workers = schedule.client.scheduler_info(n_workers=-1)["workers"]
-    held = bytes_of_workers(schedule)
+    held = schedule.run_on_workers(worker_bytes)
     return tuple(
         WorkerShare(int(worker["memory_limit"] or 0), int(worker["nthreads"]), held[address])
         for address, worker in workers.items()
         if address in held
     )
-
-
-def bytes_of_workers(schedule: Schedule) -> dict[str, int]:
-    """Ask each worker process of a cluster how many bytes it holds at the least; by address."""
-    return schedule.run_on_workers(worker_bytes)
 
 
 def worker_bytes() -> int:
