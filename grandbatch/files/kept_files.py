@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from grandbatch.errors import StoreError
-from grandbatch.files.locations import TAKEN_BYTES, File, open_location, receive, told
+from grandbatch.files.locations import TAKEN_BYTES, File, Take, open_location, told
 from grandbatch.files.refusals import refuse_planted
 from grandbatch.files.whole import TEMPORARY_SUFFIX, is_full
 
@@ -165,13 +165,14 @@ class FileKeeper:
         if aside is None:
             return not self._is_wanting(source)
         try:
+            original = open_location(source.folder, source.path)
             with aside.open("r+b", buffering=0) as file:
                 for first in range(0, source.n_bytes, STEP_BYTES):
                     if not threading.main_thread().is_alive():
                         return True
                     stop = min(first + STEP_BYTES, source.n_bytes)
                     put = partial(_put, file, first)
-                    if receive(source.folder, source.path, first, stop, put) < stop - first:
+                    if original.receive(first, stop, put) < stop - first:
                         return True  # it is shorter than it must be: who reads it tells
             aside.replace(self.path(source))
         finally:
@@ -296,6 +297,11 @@ class _KeptFile:
         if self._copy is None:
             self._look()
         return (self._copy or self._directly()).view(start, stop)
+
+    def receive(self, start: int, stop: int, take: Take) -> int:
+        if self._copy is None:
+            self._look()
+        return (self._copy or self._directly()).receive(start, stop, take)
 
     def _look(self) -> None:
         """Open the copy, if there is one, or comes in a moment."""

@@ -72,6 +72,10 @@ def as_location(given: str | os.PathLike[str]) -> Path:
     return location_of(given) if is_remote(given) else Path(given)
 
 
+Take = Callable[[int, memoryview], object]
+"""Is given how many bytes came before, and a piece, of at most `TAKEN_BYTES` or so."""
+
+
 class File(Protocol):
     """An open file of chunks."""
 
@@ -89,6 +93,13 @@ class File(Protocol):
         """Return bytes as they came, fewer where the file ends before; None where it is on a disk.
 
         From there they are best read into memory that is used again.
+        """
+        ...
+
+    def receive(self, start: int, stop: int, take: Take) -> int:
+        """Hand over bytes ``[start, stop)`` piece by piece; return how many came.
+
+        After a request that failed some come again.
         """
         ...
 
@@ -138,6 +149,13 @@ class _LocalFile:
     def view(self, start: int, stop: int) -> memoryview | None:
         return None
 
+    def receive(self, start: int, stop: int, take: Take) -> int:
+        piece, at = memoryview(bytearray(min(self.step_bytes, stop - start))), start
+        while n_bytes := read_into(self._handle, [piece[: stop - at]], at):
+            take(at - start, piece[:n_bytes])
+            at += n_bytes
+        return at - start
+
     def discard(self) -> bool:
         return False
 
@@ -164,7 +182,7 @@ class _Room:
             piece, at, number = piece[n_bytes:], at + n_bytes, number + 1
 
 
-class _Requested(ABC):
+class Requested(ABC):
     """A file of which each read is a request."""
 
     step_bytes = _WHOLE
@@ -175,19 +193,30 @@ class _Requested(ABC):
         """Ask for bytes; fewer where the file ends before."""
 
     def read_into(self, buffers: Sequence[Any], offset: int) -> int:
+        """Fill buffers of bytes one after the other; return how many bytes there were."""
         room = _Room(buffers)
         data = self.view(offset, offset + room.n_bytes)
         room.put(0, data)
         return len(data)
 
+    def receive(self, start: int, stop: int, take: Take) -> int:
+        """Hand over bytes piece by piece; return how many came."""
+        n_bytes = 0
+        for first in range(start, stop, TAKEN_BYTES):
+            piece = self.view(first, min(first + TAKEN_BYTES, stop))
+            take(n_bytes, piece)
+            n_bytes += len(piece)
+        return n_bytes
+
     def discard(self) -> bool:
+        """Tell that this is no copy that could be forgotten."""
         return False
 
     def close(self) -> None:  # noqa: B027 (nothing is open)
-        pass
+        """Do nothing: nothing is open."""
 
 
-class _ObjectFile(_Requested):
+class _ObjectFile(Requested):
     def __init__(self, objects: Objects, name: str) -> None:
         self._objects, self._name = objects, name
 
@@ -196,39 +225,19 @@ class _ObjectFile(_Requested):
 
     def read_into(self, buffers: Sequence[Any], offset: int) -> int:
         room = _Room(buffers)
-        return self._objects.receive(self._name, offset, offset + room.n_bytes, room.put)
+        return self.receive(offset, offset + room.n_bytes, room.put)
+
+    def receive(self, start: int, stop: int, take: Take) -> int:
+        return self._objects.receive(self._name, start, stop, take)
 
 
-class _RemoteFile(_Requested):
+class _RemoteFile(Requested):
     def __init__(self, location: Any) -> None:
         self._files, self._path = location.fs, location.path
 
     def view(self, start: int, stop: int) -> memoryview:
         with as_os_errors():
             return memoryview(self._files.cat_file(self._path, start=start, end=stop))
-
-
-def receive(
-    location: Path, name: str, start: int, stop: int, take: Callable[[int, memoryview], object]
-) -> int:
-    """Hand over bytes ``[start, stop)`` of a remote file piece by piece; return how many came.
-
-    `take` is given how many bytes came before, and a piece of at most `TAKEN_BYTES` or so. After a
-    request that failed some come again.
-
-    Raises
-    ------
-    OSError
-    """
-    objects = objects_at(location)
-    if objects is not None:
-        return objects.receive(name, start, stop, take)
-    file, n_bytes = _RemoteFile(location / name), 0
-    for first in range(start, stop, TAKEN_BYTES):
-        piece = file.view(first, min(first + TAKEN_BYTES, stop))
-        take(n_bytes, piece)
-        n_bytes += len(piece)
-    return n_bytes
 
 
 def read_location(location: Path, max_bytes: int, name: str = "") -> bytes:

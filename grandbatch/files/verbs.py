@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from grandbatch.errors import StoreError
-from grandbatch.files.locations import File, is_remote, objects_at, open_location
+from grandbatch.files.locations import File, Requested, is_remote, objects_at, open_location
 from grandbatch.files.objects import REQUEST_BYTES, ListedObject, Objects
 
 _AT_ONCE = 16
@@ -221,11 +221,10 @@ def not_here(path: Path, what: str) -> StoreError:
     )
 
 
-class RangesOfObject:
+class RangesOfObject(Requested):
     """An object, read by ranges: some are fetched together beforehand, others one by one."""
 
     step_bytes = REQUEST_BYTES
-    n_bytes: int | None = None
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
@@ -237,16 +236,8 @@ class RangesOfObject:
         self._fetched = {start: data for (start, _), data in zip(ranges, found, strict=True)}
 
     def read_into(self, buffers: Sequence[Any], offset: int) -> int:
-        """Fill buffers of bytes one after the other; return how many bytes there were."""
-        n_bytes = sum(memoryview(buffer).nbytes for buffer in buffers)
-        data = self.view(offset, offset + n_bytes)
-        at = 0
-        for buffer in buffers:
-            view = memoryview(buffer).cast("B")
-            part = data[at : at + len(view)]
-            view[: len(part)] = part
-            at += len(part)
-        return at
+        """Fill buffers one after the other; return how many bytes there were."""
+        return super().read_into([memoryview(one).cast("B") for one in buffers], offset)
 
     def view(self, start: int, stop: int) -> memoryview:
         """Return bytes as they came; fewer where the file ends before."""
@@ -254,10 +245,6 @@ class RangesOfObject:
         if data is None or len(data) < stop - start:
             data = self._objects.read_range("", start, stop)
         return data[: stop - start]
-
-    def discard(self) -> bool:
-        """Tell that this is no copy that could be forgotten."""
-        return False
 
     def close(self) -> None:
         """Let go of what was fetched."""

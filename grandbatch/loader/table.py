@@ -194,7 +194,7 @@ class Table:
     def _straight(self, some: Sequence[tuple[int, int]]) -> tuple[Float32, list[int]] | None:
         """Where neighbouring chunks go that lie in slots as they are stored."""
         first, last = some[0][1], some[-1][1]
-        is_plain = self._rows is not None and not self._shape.packed
+        is_plain = self._slots.dtype == torch.float32 and not self._shape.packed
         if not is_plain or last + 1 - first != len(some):
             return None
         return self._slots.numpy(), [slot for slot, _ in some]

@@ -313,6 +313,35 @@ def test_neighbours_read_at_once_are_checked_one_by_one(url, here, monkeypatch):
     assert torch.equal(torch.cat(got), torch.cat(expected)[: wrong * here.chunk_windows])
 
 
+def test_packed_neighbours_are_one_request_and_checked_one_by_one(bucket, make_store, wire):
+    here = make_store(20_000, overlap=12, chunk_windows=8)
+    url, wrong = f"{bucket}/apart.zarr", 3
+    put_store(here.path, url)
+    config = gb.BatchConfig(batch_size=4, overlap=12)
+
+    def batches(store):
+        for batch in gb.SlidingWindowDataLoader(store, config, shuffle=False):
+            yield batch.matrices
+
+    expected = list(batches(here))
+    there = gb.MatrixStore.open(url)
+    before = wire.requests
+    assert all(torch.equal(*pair) for pair in zip(batches(there), expected, strict=True))
+    assert wire.requests - before < 10 < there.n_chunks
+
+    data = here.array_reader("matrices")
+    content = bytearray(Objects(url).read(here.spec.data.file(0)))
+    content[data.offset(wrong) + 100] ^= 1
+    Objects(url).write(here.spec.data.file(0), bytes(content))
+    got = []
+    with pytest.raises(DamagedStoreError, match=f"chunk {wrong} of matrices is damaged"):
+        got.extend(batches(gb.MatrixStore.open(url)))
+    # all that come before it are handed over
+    n_before = wrong * here.chunk_windows // 4
+    assert len(got) == n_before
+    assert all(torch.equal(*pair) for pair in zip(got, expected[:n_before], strict=True))
+
+
 @pytest.mark.parametrize("n_bytes", [1, 10_000])
 def test_neighbours_whose_file_ends_before_are_damage(url, here, n_bytes):
     name = here.spec.data.file(0)

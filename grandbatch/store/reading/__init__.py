@@ -3,6 +3,7 @@
 | module | |
 |---|---|
 | `arrays` | `ArrayReader`: one array's chunks, each checked against the manifest |
+| `arriving` | packed chunks, decoded while the rest of an answer comes |
 | `ahead` | `ReadAhead`: many chunks by one request, where each would be one |
 | `opened` | `OpenFiles`: the files they are in, kept open from one to the next |
 | `together` | small chunks of one array, several by one call |

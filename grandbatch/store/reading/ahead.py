@@ -12,13 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from grandbatch.errors import StoreError
+from grandbatch.files.locations import TAKEN_BYTES
 from grandbatch.store.reading.arrays import ArrayReader
+from grandbatch.store.reading.arriving import decode_as_they_come
 from grandbatch.store.reading.opened import OpenFiles
 from grandbatch.store.reading.together import read_as_stored
 from grandbatch.values.arrays import Float32
 
-_JOINED_BYTES = 4 * 2**20
-"""Bytes that are read at once of neighbouring chunks: more would be no faster."""
+_JOINED_BYTES, _PACKED_JOINED_BYTES = 4 * 2**20, 8 * 2**20
+"""Bytes that are read at once of neighbouring chunks: more would be no faster. What is decoded as
+it comes isn't held, and most files are no larger: a second request costs the server again."""
 _UNDER_WAY_BYTES = 64 * 2**20
 """Bytes on their way at once, at most; and of a larger chunk, one."""
 _MOST_AT_ONCE = 32
@@ -39,13 +42,15 @@ class ReadAhead:
     data: ArrayReader
     labels: Sequence[ArrayReader]
 
-    def at_once(self, runs: Collection[Sequence[object]]) -> int:
-        """How many threads may read some runs ahead at the same time."""
-        largest = max(map(len, runs), default=1) * self.data.spec.chunk_bytes
+    def at_once(self, runs: Collection[Sequence[tuple[int, int]]]) -> int:
+        """How many threads may read some runs, as of `runs`, ahead at the same time."""
+        begins, lengths = self.data.begins, self.data.digests.length
+        ends = ((run[0][1], run[-1][1]) for run in runs)
+        largest = max((int(begins[b] - begins[a] + lengths[b]) for a, b in ends), default=1)
         return max(1, min(_MOST_AT_ONCE, _UNDER_WAY_BYTES // largest, len(runs)))
 
     def most_bytes(self, *, labels: bool) -> int:
-        """Bytes held at most of what comes: answers, and what each is put together in.
+        """Bytes held at most of what comes: what answers are put together in, and their pieces.
 
         Parameters
         ----------
@@ -55,7 +60,8 @@ class ReadAhead:
         lengths = self.data.digests.length
         n_bytes = min(max(_UNDER_WAY_BYTES, int(lengths.max())), self.data.n_bytes)
         share = sum(reader.n_bytes for reader in self.labels) / self.data.n_bytes if labels else 0
-        return 2 * int(n_bytes * (1 + share))
+        pieces = min(_MOST_AT_ONCE * TAKEN_BYTES, n_bytes)
+        return int((n_bytes + pieces) * (1 + share))
 
     def runs(self, chunks: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
         """Part pairs of a number and a chunk, in the order of chunks, into neighbours in one file.
@@ -71,10 +77,11 @@ class ReadAhead:
         stops = starts + self.data.digests.length[chunks]
         is_apart = np.diff(chunks) != 1
         is_apart |= np.diff(chunks // self.data.spec.shard_chunks) != 0
+        joined = _JOINED_BYTES if self.data.spec.codec == "none" else _PACKED_JOINED_BYTES
         begin = 0
         for end in (*(np.flatnonzero(is_apart) + 1).tolist(), len(chunks)):
             while begin < end:
-                within = int(np.searchsorted(stops, starts[begin] + _JOINED_BYTES, "right"))
+                within = int(np.searchsorted(stops, starts[begin] + joined, "right"))
                 stop = min(end, max(within, begin + 1))
                 yield begin, stop
                 begin = stop
@@ -102,7 +109,7 @@ class ReadAhead:
             Which has them from then on.
         labels : bool
         into : tuple of (S, R, F) float32 and sequence of int, optional
-            Where the chunks go, and to which place each, where nothing packs them.
+            Where the chunks go as they are decoded, and to which place each.
 
         Returns
         -------
@@ -119,7 +126,9 @@ class ReadAhead:
                 nonlocal straight
                 with suppress(OSError, StoreError):
                     chunks = range(first, last + 1)
-                    straight = read_as_stored(self.data, chunks, *into, files)
+                    is_plain = self.data.spec.codec == "none"
+                    read = read_as_stored if is_plain else decode_as_they_come
+                    straight = read(self.data, chunks, *into, files)
                     if not straight:
                         read_chunks()
 

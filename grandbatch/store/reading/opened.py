@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.files.locations import File, is_remote
+from grandbatch.files.locations import File, Take, is_remote
 
 _NOTHING = (-1, 0, memoryview(b""))
 
@@ -93,6 +93,10 @@ class OpenFiles:
         room = self.scratch(stop - start, f"ahead of {reader.name}").data
         n_bytes = self.get(reader, chunk).read_into([room], start)
         self._ahead[reader] = reader.file_number(chunk), start, room[:n_bytes]
+
+    def receive(self, reader: ChunkFiles, chunk: int, start: int, stop: int, take: Take) -> int:
+        """Hand over bytes `[start, stop)` of the file that a chunk is in, as `File.receive`."""
+        return self.get(reader, chunk).receive(start, stop, take)
 
     def at_once(self, reads: Sequence[Callable[[], None]]) -> None:
         """Read from several arrays, all at once where there are threads for it."""

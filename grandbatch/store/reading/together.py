@@ -80,7 +80,7 @@ def read_rows_together(
     if runs is None:
         rows = reader.spec.chunk_shape[-2]
         return all(
-            _decodes(piece, codec, out[slot][:rows])
+            decodes(piece, codec, out[slot][:rows])
             for piece, slot in zip(pieces, slots, strict=True)
         )
     return _take_rows(encoded, pieces, (runs, reader.spec.chunk_shape[1], stride), out, slots)
@@ -129,7 +129,8 @@ def _read_checked(
     return bytes(trailers) == expected.tobytes() and crc32c_of_each(payloads) == expected.tolist()
 
 
-def _decodes(payload: UInt8, codec: Codec, out: Float32) -> bool:
+def decodes(payload: UInt8, codec: Codec, out: Float32) -> bool:
+    """Decode a chunk into an array of its size; tell whether it is one of that size."""
     try:
         decode_into(payload, codec, out)
     except (ValueError, RuntimeError):
