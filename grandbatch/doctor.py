@@ -18,9 +18,8 @@ from typing import Any
 
 from grandbatch.bars.cache.upkeep import cache_problems, list_caches
 from grandbatch.errors import GrandbatchError, StoreError, StoreUnreachableError, UsageError
-from grandbatch.files.leases import check_conditions
 from grandbatch.files.locations import as_location, reaching
-from grandbatch.files.refusals import refuse_url
+from grandbatch.files.refusals import check_conditions, refuse_url
 from grandbatch.files.system import available_cores, forget_pages, soft_limit
 from grandbatch.files.verbs import is_in_objects, objects_of
 from grandbatch.memory.limits import read_ceilings

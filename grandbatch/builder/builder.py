@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 
 from grandbatch.bars import Bars, prepare_bars, with_bars
 from grandbatch.bars.building.memory import shares_of_workers
 from grandbatch.bars.cache.cutting import cuts_of
-from grandbatch.bars.cache.durations import time_attributes
 from grandbatch.builder.check import check_on_bars, check_on_simulated
 from grandbatch.builder.engines import ENGINES, choose_engine, graphs, label_graphs
 from grandbatch.builder.extend import keep_files
@@ -28,20 +27,19 @@ from grandbatch.builder.history import (
     remember_files,
 )
 from grandbatch.builder.labels import KeptLabels, label_jobs
-from grandbatch.builder.plan import BuildPlan
+from grandbatch.builder.plan import BuildPlan, attributes_of
 from grandbatch.builder.records import find_finished, join_records
-from grandbatch.builder.reuse import Extension, Request, survey
+from grandbatch.builder.reuse import Extension, Request, Survey, survey
 from grandbatch.builder.workers import prepare_workers
 from grandbatch.errors import UsageError
 from grandbatch.files.leases import Lease
 from grandbatch.files.locations import is_remote
-from grandbatch.files.verbs import both, is_in_objects
+from grandbatch.files.verbs import begun, both, is_in_objects, one_round
 from grandbatch.files.whole import remove_temporaries, room_for
 from grandbatch.memory import MemoryLimit, memory_limit
 from grandbatch.memory.allocator import kept_memory
 from grandbatch.scheduling import FAR_TURNS, Schedule, fuller_waves
 from grandbatch.store.file_records import join_digests
-from grandbatch.store.format import FORMAT, NEXT_RETURN_VERSION
 from grandbatch.store.manifest import ChunkDigests, Manifest
 from grandbatch.store.notes import tell_notes
 from grandbatch.store.publish import (
@@ -60,7 +58,6 @@ from grandbatch.store.publish import (
 from grandbatch.store.reader import MatrixStore
 from grandbatch.store.staging import Staging
 from grandbatch.store.upload import StageProgress, upload_store
-from grandbatch.version import __version__
 
 
 @dataclass(frozen=True)
@@ -118,24 +115,25 @@ def build(
 
     if is_remote(request.path) and not is_in_objects(request.path):
         return _build_remote(request, options, progress)
-    if not has_leftovers(request.path):
-        found = survey(request, overwrite=options.overwrite)
-        if found.store is not None:
-            return BuildResult(found.store, True)
+    found = _look_at_place(request, options)
+    if not has_leftovers(request.path) and (there := found().store) is not None:
+        return BuildResult(there, True)
     schedule = options.schedule or Schedule.local()
     with (
-        ExitStack() as stack,
         kept_memory() if schedule.is_local else nullcontext(),
         room_for(request.path),
         builder_lock(
             request.path, wait=options.wait, on_wait=lambda message: told(message, 0, 0)
         ) as lease,
+        ExitStack() as stack,  # what workers are told by goes before the lock does
     ):
-        finish_replacement(request.path, durable=options.durable, lease=lease)
-        found = survey(request, overwrite=options.overwrite)
-        if found.store is not None:
+        found = _look_at_place(request, options)
+        if finish_replacement(request.path, durable=options.durable, lease=lease):
+            found = _look_at_place(request, options)  # what stood there may be another
+        if (there := found().store) is not None:
             clean_staging(request.path)
-            return BuildResult(found.store, True)
+            return BuildResult(there, True)
+        extension = found().extension
         if options.check:
             check_on_simulated(request.settings)
         schedule = stack.enter_context(prepare_workers(schedule, request))
@@ -151,15 +149,23 @@ def build(
             )
 
         def write(bars: Bars) -> BuildResult:
-            plan = plan_build(request, bars, options, schedule, found.extension)
+            plan = plan_build(request, bars, options, schedule, extension)
             if options.check:
                 check_on_bars(request.settings, bars, plan.segments)
             held = _Held(request, options, schedule, lease)
-            result = _build_locked(held, bars, plan, found.extension, told)
-            _record(request, plan, result, clock, memory_limit(options.memory_limit_bytes))
+            result = _build_locked(held, bars, plan, extension, told)
+            limit = memory_limit(options.memory_limit_bytes)
+            record = partial(_record, request, plan, result, clock, limit)
+            one_round(record, stack.close, far=lease is not None)
             return result
 
         return with_bars(prepare, write)
+
+
+def _look_at_place(request: Request, options: BuildOptions) -> Callable[[], Survey]:
+    """Return what surveys a request's place; begun where each look is a request."""
+    look = cache(partial(survey, request, overwrite=options.overwrite))
+    return begun(look) if is_in_objects(request.path) else look
 
 
 def _build_remote(
@@ -249,11 +255,12 @@ class _Held:
         """
         path = self.request.path
         folder = staging_folder(path, fingerprint)
-        clean_staging(path, keep=folder)
+        clean = partial(clean_staging, path, keep=folder)
         if self.lease is not None:
-            begin_at_url(path, aside=keeps)
+            both(clean, partial(begin_at_url, path, aside=keeps))
             durable, fence = self.options.durable, self.lease.fence
             return Staging(folder, plan.spec, durable, path, fence, keeps)
+        clean()
         folder.mkdir(parents=True, exist_ok=True)
         remove_temporaries(folder)
         staging = Staging(folder, plan.spec, self.options.durable)
@@ -261,23 +268,35 @@ class _Held:
             take_folders(path, staging.store, plan.spec)
         return staging
 
-    def publish(self, staging: Staging, manifest: Manifest, there: Listing) -> None:
+    def publish(
+        self, staging: Staging, manifest: Manifest, there: Listing, *, extends: bool
+    ) -> MatrixStore:
         """Make what is staged the store, in one step; `there` is what was seen at its URL."""
+        path = self.request.path
+        opened = partial(MatrixStore.open, path)
         if self.lease is not None:
-            self.lease.renew()
+            self.lease.check()
             staging.write_manifest(manifest)
             if staging.aside:
-                there = replace_by_staged(staging.store, self.request.path, self.lease.renew)
-            both(
+                there = replace_by_staged(staging.store, path, self.lease.renew)
+            # from the manifest on there is a store: what is beside it comes and goes in any order
+            store: MatrixStore = one_round(
+                opened,
                 partial(staging.remove_others, there),
                 partial(remember_files, staging, manifest, there),
-            )
-            keep_records(staging, self.request.path)
-            return
+                partial(keep_records, staging, path),
+                partial(clean_staging, path),
+                far=True,
+            )[0]
+            return store
         staging.write_manifest(manifest)
         remember_files(staging, manifest, there)
-        publish(staging.store, self.request.path, durable=self.options.durable)
-        keep_records(staging, self.request.path)
+        publish(staging.store, path, durable=self.options.durable)
+        keep_records(staging, path)
+        if extends:
+            keep_folders(path)
+        clean_staging(path)
+        return opened()
 
 
 def _build_locked(
@@ -317,6 +336,13 @@ def _build_locked(
             taken.corrected,
         )
     kept = done - resumed
+
+    def note() -> None:
+        cuts = cuts_of(bars, plan.segments, plan.stretches)
+        remember_cuts(staging, request.settings, bars, cuts)
+
+    beside_tasks = held.lease is not None and not schedule.is_local
+    noted = begun(note) if beside_tasks else note
     engine = choose_engine(options.engine, schedule)
     waves = graphs(engine, plan, bars, staging, skipped, schedule)
     labels = label_graphs(label_jobs(plan, bars, staging, same_labels))
@@ -324,15 +350,13 @@ def _build_locked(
     results = schedule.run_waves(fuller_waves(all_waves) if schedule.is_local else all_waves, heard)
     labelled = [result for result in results if not isinstance(result, int)]
     before = None if extension is None else extension.before
-    attributes = _attributes(request, bars, plan, fingerprint, before)
-    cuts = cuts_of(bars, plan.segments, plan.stretches)
-    remember_cuts(staging, request.settings, bars, cuts)
-    held.publish(staging, *_finish(staging, attributes, labelled, schedule))
-    if extension is not None:
-        keep_folders(request.path)
-    clean_staging(request.path)
+    attributes = attributes_of(plan, bars, request.rules, fingerprint, before)
+    noted()
+    renew = (lambda: None) if held.lease is None else held.lease.renew
+    finished_store = _finish(staging, attributes, labelled, schedule, renew)
+    store = held.publish(staging, *finished_store, extends=extension is not None)
     tell_notes(request.path, attributes)
-    return BuildResult(MatrixStore.open(request.path), False, resumed, kept)
+    return BuildResult(store, False, resumed, kept)
 
 
 def _finish(
@@ -340,6 +364,7 @@ def _finish(
     attributes: dict[str, Any],
     labelled: Sequence[dict[str, ChunkDigests]],
     schedule: Schedule,
+    renew: Callable[[], None],
 ) -> tuple[Manifest, Listing]:
     """Write the metadata; return the manifest, and files seen. `labelled`: digests of labels."""
     arrays = {
@@ -347,71 +372,12 @@ def _finish(
         for array in staging.spec.labels
     }
     arrays[staging.spec.data.name], stats = join_records(staging, schedule)
-    there = staging.check_files(arrays)
     names = attributes["feature_names"]
     attributes["feature_stats"] = {
         name: {key: values[f] for key, values in stats.items()} for f, name in enumerate(names)
     }
-    return Manifest(arrays, staging.write_metadata(attributes)), there
-
-
-def _attributes(
-    request: Request,
-    bars: Bars,
-    plan: BuildPlan,
-    fingerprint: str,
-    before: tuple[Bars, Mapping[str, Any]] | None,
-) -> dict[str, Any]:
-    """Return the group's attributes, but for the statistics."""
-    chosen, spec = request.settings.feature_set, plan.spec
-    return {
-        **request.settings.target_attributes,
-        "format": FORMAT,
-        "feature_set": chosen.name,
-        "feature_names": list(chosen.feature_names),
-        "feature_versions": list(chosen.feature_versions),
-        "next_return_version": NEXT_RETURN_VERSION,
-        **({"zone_database": chosen.zone_database} if chosen.zone_database else {}),
-        "inputs": list(chosen.inputs),
-        "lookback": chosen.lookback,
-        "sequence_length": spec.sequence_length,
-        "overlap": spec.overlap,
-        "stride": spec.stride,
-        "chunk_windows": spec.chunk_windows,
-        "n_windows": spec.n_windows,
-        "n_rows": bars.n_rows,
-        "n_symbols": len(bars.symbols),
-        "first_time": bars.first_time,
-        "last_time": bars.last_time,
-        "layout": spec.layout,
-        "codec": spec.codec,
-        "block_rows": spec.block_rows,
-        "shard_chunks": spec.shard_chunks,
-        "max_gap_ns": request.settings.max_gap_ns,
-        "symbols": list(bars.symbols),
-        "symbols_without_windows": [
-            bars.symbols[code] for code in plan.grid.symbols_without_windows()
-        ],
-        "n_segments": len(plan.segments),
-        "source": [dict(entry) for entry in bars.source],
-        "day_first": list(bars.day_first),
-        "time_numbers": list(bars.time_numbers),
-        "rules": request.rules.told(),
-        "quarantined": dict(bars.quarantined),
-        "clock_changes": dict(bars.clock_changes),
-        "left_out": bars.left_out,
-        "worth_a_look": list(bars.worth_a_look),
-        "widened": bars.widened,
-        "differing_duplicates": bars.differing_duplicates,
-        "duplicates": request.rules.duplicates,
-        **plan.order_attributes,
-        **time_attributes(bars, request.rules, before),
-        **(
-            {"extra": list(bars.extra), "fill": bars.fill, "filled": bars.filled}
-            if bars.extra
-            else {}
-        ),
-        "fingerprint": fingerprint,
-        "content_id": request.settings.content_id(bars.fingerprint),
-        "created_by": f"grandbatch {__version__}",
-    }
+    # in any order: nothing is published before all are done
+    check = partial(staging.check_files, arrays)
+    write = partial(staging.write_metadata, attributes)
+    _, there, metadata = one_round(renew, check, write, far=staging.final is not None)
+    return Manifest(arrays, metadata), there

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from grandbatch.bars import BarRules, Bars
 from grandbatch.bars.building.memory import WorkerShare, check_shares, turns_that_fit
+from grandbatch.bars.cache.durations import time_attributes
 from grandbatch.builder.settings import StoreSettings
 from grandbatch.errors import MemoryLimitError, NoWindowsError, UsageError
 from grandbatch.features.inputs import extra_inputs_of, inputs_of
@@ -18,9 +21,10 @@ from grandbatch.kernels.compilation import compiling_bytes
 from grandbatch.memory import MemoryLimit
 from grandbatch.memory.costs import BASE_BYTES
 from grandbatch.scheduling import WAVE_JOBS, Schedule
-from grandbatch.store.format import StoreSpec
+from grandbatch.store.format import FORMAT, NEXT_RETURN_VERSION, StoreSpec
 from grandbatch.targets.rows import longest_horizon
 from grandbatch.values.columns import BAR_COLUMNS
+from grandbatch.version import __version__
 
 DEFAULT_PARTITION_BARS = 131_072
 LABEL_READ_ROWS = 262_144
@@ -287,3 +291,69 @@ class BuildPlan:
             if plan.projected_bytes(1) <= limit.limit_bytes:
                 return f"--partition-bars {smaller} would fit"
         return limit.remedy(needed)
+
+
+def attributes_of(
+    plan: BuildPlan,
+    bars: Bars,
+    rules: BarRules,
+    fingerprint: str,
+    before: tuple[Bars, Mapping[str, Any]] | None,
+) -> dict[str, Any]:
+    """Return the attributes of a store's group, but for the statistics.
+
+    `before` are the bars of the store that it grew from, and what that says of them.
+    """
+    settings, spec = plan.settings, plan.spec
+    chosen = settings.feature_set
+    return {
+        **settings.target_attributes,
+        "format": FORMAT,
+        "feature_set": chosen.name,
+        "feature_names": list(chosen.feature_names),
+        "feature_versions": list(chosen.feature_versions),
+        "next_return_version": NEXT_RETURN_VERSION,
+        **({"zone_database": chosen.zone_database} if chosen.zone_database else {}),
+        "inputs": list(chosen.inputs),
+        "lookback": chosen.lookback,
+        "sequence_length": spec.sequence_length,
+        "overlap": spec.overlap,
+        "stride": spec.stride,
+        "chunk_windows": spec.chunk_windows,
+        "n_windows": spec.n_windows,
+        "n_rows": bars.n_rows,
+        "n_symbols": len(bars.symbols),
+        "first_time": bars.first_time,
+        "last_time": bars.last_time,
+        "layout": spec.layout,
+        "codec": spec.codec,
+        "block_rows": spec.block_rows,
+        "shard_chunks": spec.shard_chunks,
+        "max_gap_ns": settings.max_gap_ns,
+        "symbols": list(bars.symbols),
+        "symbols_without_windows": [
+            bars.symbols[code] for code in plan.grid.symbols_without_windows()
+        ],
+        "n_segments": len(plan.segments),
+        "source": [dict(entry) for entry in bars.source],
+        "day_first": list(bars.day_first),
+        "time_numbers": list(bars.time_numbers),
+        "rules": rules.told(),
+        "quarantined": dict(bars.quarantined),
+        "clock_changes": dict(bars.clock_changes),
+        "left_out": bars.left_out,
+        "worth_a_look": list(bars.worth_a_look),
+        "widened": bars.widened,
+        "differing_duplicates": bars.differing_duplicates,
+        "duplicates": rules.duplicates,
+        **plan.order_attributes,
+        **time_attributes(bars, rules, before),
+        **(
+            {"extra": list(bars.extra), "fill": bars.fill, "filled": bars.filled}
+            if bars.extra
+            else {}
+        ),
+        "fingerprint": fingerprint,
+        "content_id": settings.content_id(bars.fingerprint),
+        "created_by": f"grandbatch {__version__}",
+    }

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from grandbatch.errors import GrandbatchError, InputError, StoreError
 from grandbatch.features import compute_rows
 from grandbatch.features.inputs import dtype_of
 from grandbatch.files.locations import is_remote
-from grandbatch.files.verbs import each, objects_of, remove_below
+from grandbatch.files.verbs import begun, both, each, objects_of, remove_below
 from grandbatch.kernels.statistics import row_moments
 from grandbatch.scheduling import FIRST_PATIENCE, Access, Schedule, admit, check_version
 from grandbatch.store.publish import beside
@@ -163,23 +164,22 @@ def _signs(request: Request) -> Iterator[tuple[list[str], list[Access]]]:
     They are files that only a worker with the same disks can see, and, of what is at URLs, what
     each worker must reach.
     """
+    files = begun(partial(resolve_inputs, request.inputs))
     folder = beside(request.path)
     paths: list[str] = []
-    reaches: list[Access] = []
     of_inputs: dict[str, InputAccess] = {}
-    for file in resolve_inputs(request.inputs):
-        if file.is_remote:
-            # one of each bucket: what opens one opens all
-            of_inputs.setdefault(bucket_of(file.location), InputAccess(file.location))
-        elif not paths:
-            paths.append(str(file.path))
-    reaches += of_inputs.values()
     is_apart = is_remote(request.cache) != is_remote(folder)
     inside = not is_apart and request.cache.is_relative_to(folder)
     places = [folder] if inside else [folder, request.cache]
     with ExitStack() as stack:
         urls = [place for place in places if is_remote(place)]
-        reaches += stack.enter_context(signs_at_urls(urls, request.path))
+        signs = stack.enter_context(signs_at_urls(urls, request.path))
+        for file in files():
+            if file.is_remote:
+                # one of each bucket: what opens one opens all
+                of_inputs.setdefault(bucket_of(file.location), InputAccess(file.location))
+            elif not paths:
+                paths.append(str(file.path))
         for place in places:
             if is_remote(place):
                 continue
@@ -187,7 +187,7 @@ def _signs(request: Request) -> Iterator[tuple[list[str], list[Access]]]:
                 paths.append(str(folder / "locks" / f"{request.path.name}.lock"))
             else:
                 paths.append(stack.enter_context(_probe(place)))
-        yield paths, reaches
+        yield paths, [*of_inputs.values(), *signs]
 
 
 @contextmanager
@@ -210,10 +210,10 @@ def signs_at_urls(folders: Sequence[Path], store: Path) -> Iterator[list[FolderA
     of_store = Path("probes") / hashlib.sha256(str(store).encode()).hexdigest()[:16]
 
     def put(folder: Path) -> FolderAccess:
-        place = folder / of_store
-        remove_below(place)
-        sign = FolderAccess(f"{place}/{secrets.token_hex(8)}", secrets.token_bytes(16))
-        objects_of(sign.sign).write("", sign.says)
+        place, name = objects_of(folder / of_store), secrets.token_hex(8)
+        sign = FolderAccess(f"{place.url}/{name}", secrets.token_bytes(16))
+        _, there = both(partial(place.write, name, sign.says), place.list)
+        place.delete([one.name for one in there if one.name != name])
         return sign
 
     try:

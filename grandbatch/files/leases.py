@@ -19,14 +19,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from grandbatch.errors import StoreBusyError, StoreError
 from grandbatch.files import digested
 from grandbatch.files.locations import told
 from grandbatch.files.object_clients import split_url
-from grandbatch.files.objects import ObjectChangedError, Objects, Patience, WireError
-from grandbatch.files.verbs import names_in, objects_of
+from grandbatch.files.objects import ObjectChangedError, Objects, Patience
+from grandbatch.files.refusals import check_conditions
+from grandbatch.files.verbs import begun, names_in, objects_of
 
 LEASE_SECONDS = 60.0
 """How long a lease holds that isn't renewed."""
@@ -49,10 +51,6 @@ class Seen:
     seconds: float
     version: str
     is_held: bool
-
-
-_own: set[str] = set()
-"""Owners of the leases that this process holds."""
 
 
 class Lease:
@@ -86,30 +84,37 @@ class Lease:
         Seen or None
             Who has it; None where it is taken.
         """
-        seen = look(self._objects)
+        looked = begun(partial(look, self._objects))  # of use where there is an object already
+        if self._create():
+            return None
+        seen = looked()
         try:
-            if seen is None:
-                self._took(lambda data: self._objects.create("", data))
-            elif not seen.is_held or not patience(seen):
+            if seen is not None and (not seen.is_held or not patience(seen)):
                 version = seen.version
                 self._took(lambda data: self._objects.replace("", data, version))
-            else:
-                return seen
-        except (FileExistsError, ObjectChangedError, FileNotFoundError):
-            # another was faster
-            return look(self._objects) or Seen("", "another process", self._seconds, "", True)
-        return None
+                return None
+        except (ObjectChangedError, FileNotFoundError):
+            seen = None
+        # where none was seen another was faster
+        seen = seen or look(self._objects)
+        return seen or Seen("", "another process", self._seconds, "", True)
+
+    def _create(self) -> bool:
+        with suppress(FileExistsError):
+            self._took(lambda data: self._objects.create("", data))
+            return True
+        return False
 
     def begin(self) -> None:
         """Renew it from now on."""
-        _own.add(self._owner)
+        _own[self._owner] = self
         self._thread.start()
 
     def end(self) -> None:
         """Let it go, so that nobody waits for it to run out."""
         self._ended.set()
         self._thread.join(self._seconds)
-        _own.discard(self._owner)
+        _own.pop(self._owner, None)
         with suppress(OSError), self._turn:
             if not self._lost:
                 self._objects.replace("", self._content(is_held=False), self._version)
@@ -181,6 +186,10 @@ class Lease:
             "held": is_held,
         }
         return json.dumps(value).encode()
+
+
+_own: dict[str, Lease] = {}
+"""The leases that this process holds, by their owners."""
 
 
 def look(objects: Objects) -> Seen | None:
@@ -265,10 +274,16 @@ class Fence:
     def check(self) -> None:
         """See that nobody else has the lease; asked for anew after a twelfth of its time.
 
+        In the process that holds it, and renews it, nobody need be asked.
+
         Raises
         ------
         StoreError
         """
+        held = _own.get(self.owner)
+        if held is not None:
+            held.check()
+            return
         now = time.monotonic()
         if now - _seen_at.get(self, -1e9) < self.seconds / (2 * _RENEWALS):
             return
@@ -295,59 +310,6 @@ def _check_once(place: Path) -> None:
     if bucket not in _checked:
         check_conditions(objects_of(place))
         _checked.add(bucket)
-
-
-def check_conditions(objects: Objects) -> None:
-    """Try on an object of its own what builds rely on, and take it away again.
-
-    Raises
-    ------
-    StoreError
-        Naming what the server doesn't do.
-    """
-    name = f".grandbatch-check-{secrets.token_hex(8)}"
-    try:
-        lacks = [what for what, works in _checks(objects, name).items() if not works]
-    finally:
-        objects.delete([name])
-    if lacks:
-        raise StoreError(
-            f"{objects.url}: the server there doesn't {', nor does it '.join(lacks)}; "
-            "builders rely on that to keep out of each other's way: take another server, or "
-            "build in a local folder and copy it there"
-        )
-
-
-def _checks(objects: Objects, name: str) -> dict[str, bool]:
-    """Try each of the conditions, in an order in which each leaves what the next needs."""
-
-    def refused(kind: type[OSError], verb: Callable[[], object]) -> bool:
-        try:
-            verb()
-        except kind:
-            return True
-        except OSError as error:
-            if isinstance(error, WireError | PermissionError):
-                raise
-        return False
-
-    def works(verb: Callable[[], object]) -> bool:
-        return not refused(OSError, verb)
-
-    first = objects.create(name, b"first")
-    wrong = f'"{"0" * 32}"'
-    return {
-        "refuse to create what is there (PUT with If-None-Match)": refused(
-            FileExistsError, lambda: objects.create(name, b"second")
-        ),
-        "refuse to replace another version (PUT with If-Match)": refused(
-            ObjectChangedError, lambda: objects.replace(name, b"third", wrong)
-        ),
-        "replace a version that is named": works(lambda: objects.replace(name, b"fourth", first)),
-        "list what was just written": name in {one.name for one in objects.list()},
-        "give what was just written": objects.read(name) == b"fourth",
-        "give ranges of bytes": objects.read_range(name, 1, 3).tobytes() == b"ou",
-    }
 
 
 @contextmanager

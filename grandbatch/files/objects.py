@@ -240,7 +240,7 @@ class Objects:
     def list(self, folder: str = "") -> list[ListedObject]:
         """List all objects below a folder, however deep, by name; none where there is none.
 
-        What was written before is in it, where the store keeps what `leases.check_conditions` asks.
+        What was written before is in it, where the store does what `check_conditions` asks.
         """
         found: list[ListedObject] = []
         below = f"{split_url(self.url)[1]}/".lstrip("/")

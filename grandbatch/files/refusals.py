@@ -1,14 +1,16 @@
-"""Where nothing is written: at URLs, in what others may have planted, inside stores."""
+"""Where nothing is written: at URLs, in what others planted, inside stores, on unfit servers."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from grandbatch.errors import StoreError, UsageError
 from grandbatch.files.locations import URL, is_remote
+from grandbatch.files.objects import ObjectChangedError, Objects, WireError
 from grandbatch.files.system import user_id
 
 _OF_A_STORE = ("manifest.json", "zarr.json")
@@ -84,3 +86,56 @@ def refuse_inside_store(path: Path, what: str) -> None:
                     f"{what} can't be at {path}: that is inside the store {folder}, which is "
                     "replaced with all that is in it when it grows; choose a place beside it"
                 )
+
+
+def check_conditions(objects: Objects) -> None:
+    """Try on an object of its own what builds rely on, and take it away again.
+
+    Raises
+    ------
+    StoreError
+        Naming what the server doesn't do.
+    """
+    name = f".grandbatch-check-{secrets.token_hex(8)}"
+    try:
+        lacks = [what for what, works in _checks(objects, name).items() if not works]
+    finally:
+        objects.delete([name])
+    if lacks:
+        raise StoreError(
+            f"{objects.url}: the server there doesn't {', nor does it '.join(lacks)}; "
+            "builders rely on that to keep out of each other's way: take another server, or "
+            "build in a local folder and copy it there"
+        )
+
+
+def _checks(objects: Objects, name: str) -> dict[str, bool]:
+    """Try each of the conditions, in an order in which each leaves what the next needs."""
+
+    def refused(kind: type[OSError], verb: Callable[[], object]) -> bool:
+        try:
+            verb()
+        except kind:
+            return True
+        except OSError as error:
+            if isinstance(error, WireError | PermissionError):
+                raise
+        return False
+
+    def works(verb: Callable[[], object]) -> bool:
+        return not refused(OSError, verb)
+
+    first = objects.create(name, b"first")
+    wrong = f'"{"0" * 32}"'
+    return {
+        "refuse to create what is there (PUT with If-None-Match)": refused(
+            FileExistsError, lambda: objects.create(name, b"second")
+        ),
+        "refuse to replace another version (PUT with If-Match)": refused(
+            ObjectChangedError, lambda: objects.replace(name, b"third", wrong)
+        ),
+        "replace a version that is named": works(lambda: objects.replace(name, b"fourth", first)),
+        "list what was just written": name in {one.name for one in objects.list()},
+        "give what was just written": objects.read(name) == b"fourth",
+        "give ranges of bytes": objects.read_range(name, 1, 3).tobytes() == b"ou",
+    }

@@ -10,7 +10,7 @@
 | `copy_file`, `copy_files` | copies | the store copies; no byte comes here |
 | `remove`, `remove_below` | removes a file, all of a folder | the same |
 | `see` | looks whether a task's file is there | the same |
-| `each`, `both` | calls one after the other | several at once |
+| `each`, `both`, `one_round` | calls one after the other | several at once |
 | `begun` | | begins a call, and goes on |
 | `local_copy` | the file itself | a copy, as long as it is needed |
 
@@ -66,6 +66,11 @@ def both(first: Callable[[], T], second: Callable[[], Made]) -> tuple[T, Made]:
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(second)
         return first(), other.result()
+
+
+def one_round(*calls: Callable[[], Any], far: bool) -> list[Any]:
+    """Make calls, at once where each is a request; as `each` does."""
+    return each(lambda call: call(), calls, far=far)
 
 
 def is_in_objects(location: Path | str) -> bool:

@@ -150,15 +150,22 @@ def publish(staged: Path, store: Path, *, durable: bool) -> None:
         finish_replacement(store, durable=durable)
 
 
-def finish_replacement(store: Path, *, durable: bool = True, lease: Lease | None = None) -> None:
-    """Carry out the replacement that was decided on, from wherever a crash cut it off."""
+def finish_replacement(store: Path, *, durable: bool = True, lease: Lease | None = None) -> bool:
+    """Carry out the replacement that was decided on, from wherever a crash cut it off.
+
+    Returns
+    -------
+    bool
+        Whether a build was cut off, so that another store may stand there now.
+    """
     if lease is not None:
-        if has_leftovers(store):
+        left = has_leftovers(store)
+        if left:
             finish_staged(store, _work_folder(store), lease.renew)
-        return
+        return left
     journal, retired = _journal(store), _retired(store)
     if not journal.exists():
-        return
+        return False
     try:
         staged = store.parent / read_json(read_whole(journal, _MAX_NOTE_BYTES))["staged"]
     except (ValueError, KeyError, TypeError) as error:
@@ -175,6 +182,7 @@ def finish_replacement(store: Path, *, durable: bool = True, lease: Lease | None
         if durable:
             sync_folder(store.parent)
     journal.unlink()
+    return True
 
 
 def finish_staged(store: Path, work: Path, check: Callable[[], None]) -> None:

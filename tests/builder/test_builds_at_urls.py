@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import secrets
 import threading
+import time
 from functools import partial
 
 import numpy as np
@@ -187,6 +189,52 @@ def test_workers_have_turns_where_tasks_wait_for_an_object_store(
         assert turns_of(tmp_path / "disk") == {1}
     here = files(tmp_path / "disk" / "s.zarr")
     assert objects(f"{url}/s.zarr") == objects(f"{url}/overlap/s.zarr") == here
+
+
+class Rounds:
+    """Counts the requests of this process that begin while no other is under way."""
+
+    def __init__(self, patch):
+        self.n = self.under_way = 0
+        self.lock, self.ask = threading.Lock(), Objects._ask
+
+        def ask(objects, name, request):
+            return self.count(objects, name, request)
+
+        patch.setattr(Objects, "_ask", ask)
+
+    def count(self, *args):
+        with self.lock:
+            self.n += not self.under_way
+            self.under_way += 1
+        try:
+            time.sleep(0.03)
+            return self.ask(*args)
+        finally:
+            with self.lock:
+                self.under_way -= 1
+
+
+def test_a_builders_own_requests_go_at_once_where_none_needs_another(url, source, monkeypatch):
+    lines = source.read_text().splitlines(keepends=True)
+    for number, at in enumerate(range(1, len(lines), 500)):
+        part = lines[0] + "".join(lines[at : at + 500])
+        Objects(f"{url}/in").write(f"{number}.csv", part.encode())
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        monkeypatch.context() as patch,
+    ):
+        gb.build_store(source, f"{url}/first/s.zarr", client=client, **SETTINGS)
+        counted, rounds = Rounds(patch), []
+        for inputs in (f"{url}/in/0.csv", f"{url}/in"):
+            counted.n = 0
+            place = f"{url}/{secrets.token_hex(4)}"
+            gb.build_store(inputs, f"{place}/s.zarr", client=client, **SETTINGS)
+            rounds.append(counted.n)
+    one, six = rounds
+    assert one <= 38, "53 where each waits for the one before"
+    assert six <= one + 3, "files are looked into at once"
 
 
 class CutOff:

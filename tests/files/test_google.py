@@ -16,8 +16,8 @@ from test_objects import (  # noqa: F401 (claims of every kind of store)
 )
 
 import grandbatch as gb
-from grandbatch.files.leases import check_conditions
 from grandbatch.files.objects import ObjectChangedError, Objects
+from grandbatch.files.refusals import check_conditions
 
 
 @pytest.fixture(scope="module")

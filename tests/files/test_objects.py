@@ -19,8 +19,8 @@ from object_servers import free_ports
 
 from grandbatch.errors import DiskFullError, StoreError, UsageError
 from grandbatch.files import locations, patience
-from grandbatch.files.leases import check_conditions
 from grandbatch.files.objects import ObjectChangedError, Objects, Patience, WireError
+from grandbatch.files.refusals import check_conditions
 
 SHORT = Patience(request_seconds=1, total_seconds=1.5)
 on_a_server = pytest.mark.parametrize("bucket", ["seaweed"], indirect=True)

@@ -82,7 +82,7 @@ from grandbatch.bars.inputs.files import InputFile, refuse_changed
 from grandbatch.bars.inputs.joined import months_apart, numbers_apart, refuse_apart
 from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.files.locations import is_remote
-from grandbatch.files.verbs import each, make_folder, remove, see
+from grandbatch.files.verbs import each, make_folder, one_round, remove, see
 from grandbatch.files.whole import Syncer
 from grandbatch.memory import MemoryLimit
 from grandbatch.memory.allocator import give_back_where_tight
@@ -155,8 +155,8 @@ class CacheBuild:
             symbols, parts = self._sort()
         else:
             symbols, planned = self._settle_carries()
-        refuse_changed(self.files)
-        self._check_bad_rows(self.records)
+        check = partial(self._check_bad_rows, self.records)
+        one_round(partial(refuse_changed, self.files), check, far=is_remote(self.target))
         identity = self._identity(cache_dir)
         fingerprint = bars_fingerprint(identity, self.rules)
         base, seen = self.base, looks_while_reading(self.records)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from grandbatch.bars.building.build import BytesProgress, CacheBuild
@@ -24,7 +25,8 @@ from grandbatch.bars.cache.keeping import (
 from grandbatch.bars.inputs.files import InputFile
 from grandbatch.bars.rules import BarRules
 from grandbatch.errors import DamagedBarsError, InputError
-from grandbatch.files.verbs import make_folder
+from grandbatch.files.locations import is_remote
+from grandbatch.files.verbs import make_folder, one_round
 from grandbatch.files.whole import Syncer, is_full
 from grandbatch.memory import MemoryLimit
 from grandbatch.memory.allocator import give_back_where_tight
@@ -59,9 +61,12 @@ def build_bars(
         if bars is not None:
             return bars
         # a name of its own: a cluster's tasks may outlive the build that they belonged to
-        staging = fresh_staging(cache_dir, key)
+        staging, base = one_round(
+            partial(fresh_staging, cache_dir, key),
+            partial(find_base, files, cache_dir, rules),
+            far=is_remote(cache_dir),
+        )
         shared = files, rules, schedule, block_bytes, limit, on_progress
-        base = find_base(files, cache_dir, rules)
         wrong: InputError | None = None
         if base is not None:
             try:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from grandbatch.bars.building.block import BlockJob
 from grandbatch.bars.form.columns import ColumnMap
 from grandbatch.bars.form.dialect import SAMPLE_BYTES, CsvDialect, read_dialect, read_ending
-from grandbatch.bars.inputs.digests import LEAF_BYTES, hash_leaves, join_leaves
+from grandbatch.bars.inputs.digests import LEAF_BYTES, hash_leaves, join_leaves, read_exactly
 from grandbatch.bars.inputs.files import InputFile
-from grandbatch.bars.inputs.opening import open_raw
+from grandbatch.bars.inputs.opening import is_url, open_raw
 from grandbatch.bars.inputs.packing import is_utf8, unpack
 from grandbatch.bars.reading.csv_rows import parse_rows
 from grandbatch.bars.reading.parquet_rows import ParquetDialect, read_parquet_dialect, sniff_parquet
@@ -26,7 +27,7 @@ from grandbatch.bars.rules import DEFAULT_SYMBOL, BarRules
 from grandbatch.bars.rules.flags import offer_list
 from grandbatch.bars.timestamps.evidence import NOTHING, UNSETTLED, Evidence, Meaning, total
 from grandbatch.bars.timestamps.texts import TimeForm
-from grandbatch.files.verbs import size_of
+from grandbatch.files.verbs import each, one_round, size_of
 from grandbatch.kernels.bars.csv_rows import PADDING
 from grandbatch.scheduling import Schedule
 from grandbatch.store.notes import named
@@ -76,11 +77,16 @@ def plan_reading(
         One for each block, in input order; they write into the folder ``records`` of `staging`.
     """
     unpacked = _unpack_all(files, rules, schedule, staging)
+
+    def look_into(number: int) -> tuple[Source, Sequence[CsvBlock | ParquetBlock]]:
+        return _look_into(files[number], unpacked.get(number, (None,))[0], rules, block_bytes)
+
+    far = any(file.is_remote for file in files)
+    looks = each(look_into, range(len(files)), far=far)
     sources: list[Source] = []
     tasks: list[BlockJob] = []
-    for number, file in enumerate(files):
+    for number, (file, (source, blocks)) in enumerate(zip(files, looks, strict=True)):
         text, digest = unpacked.get(number, (None, None))
-        source, blocks = _look_into(file, text, rules, block_bytes)
         source.digest = digest
         sources.append(source)
         dialects = [replace(source.dialect, columns=one) for one in source.dialect.series]
@@ -177,10 +183,18 @@ def _look_into(
         ), parquet_blocks
     location = file.location if unpacked is None else str(unpacked)
     size = file.size if unpacked is None else size_of(unpacked)
-    with open_raw(location, SAMPLE_BYTES + 1, size) as raw:
-        ending = read_ending(raw, size) if size > SAMPLE_BYTES else b""
-        named = file.full_name, rules, file.path_columns
-        csv_dialect, sample = read_dialect(raw, *named, ending)
+
+    def read(some: Callable[[BinaryIO], bytes]) -> bytes:
+        with open_raw(location, SAMPLE_BYTES + 1, size) as raw:
+            return some(raw)
+
+    beginning, ending = one_round(
+        partial(read, lambda raw: read_exactly(raw, SAMPLE_BYTES + 1)),
+        partial(read, lambda raw: read_ending(raw, size) if size > SAMPLE_BYTES else b""),
+        far=is_url(location),
+    )
+    named = file.full_name, rules, file.path_columns
+    csv_dialect, sample = read_dialect(BytesIO(beginning), *named, ending)
     blocks = cut_file(location, size, csv_dialect.data_start, block_bytes)
     return Source(file, csv_dialect, _sniff(csv_dialect, sample, rules)), blocks
 
