@@ -301,8 +301,8 @@ class Grid:
         at = np.repeat(np.arange(low, high + 1), counts)
         return self.spans.segment[at], self._first_row(np.arange(first, stop), at)
 
-    def row_ranges(self, first_chunk: int, stop_chunk: int) -> list[tuple[int, int]]:
-        """Feature rows of consecutive chunks: half-open ranges, rising, disjoint.
+    def row_ranges(self, first_chunk: int, stop_chunk: int) -> Int64Array:
+        """Feature rows of consecutive chunks: half-open ranges, rising, disjoint, (k, 2) int64.
 
         One, from the first window to the last; in the order of periods one for the windows of each
         segment, or of several that lie no further apart than a lookback.
@@ -311,7 +311,8 @@ class Grid:
         stop = min(stop_chunk * self.chunk_windows, self.n_windows)
         if self.stretches is None:
             ends = self.first_row(np.array([first, stop - 1], np.int64))
-            return [(int(ends[0]), int(ends[1]) + self.sequence_length)]
+            ends[1] += self.sequence_length
+            return ends[None]
         low, high = self._span_of(np.array([first, stop - 1], np.int64))
         bounds, at = self.spans.bounds[low : high + 2].clip(first, stop), np.arange(low, high + 1)
         starts, stops = self._first_row(bounds[:-1], at), self._first_row(bounds[1:] - 1, at)
@@ -320,7 +321,7 @@ class Grid:
         stops = np.maximum.accumulate(stops)
         begins = np.append(True, starts[1:] > stops[:-1] + self.lookback)
         ends = np.append(begins[1:], True)
-        return list(zip(starts[begins].tolist(), stops[ends].tolist(), strict=True))
+        return np.stack([starts[begins], stops[ends]], axis=1)
 
     def runs(self, chunk: int) -> list[Run]:
         """Cut a chunk where the windows of one segment end, or those of a period."""

@@ -30,6 +30,7 @@ def test_a_window_too_long_for_any_chunk_is_told_as_that(tmp_path):
         build(tmp_path, sequence_length=most, chunk_windows=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["overlap", "chunk_windows"])
 def test_other_sizes_beyond_sense_are_refused_and_what_is_offered_works(tmp_path, name):
     with pytest.raises(UsageError, match=r"got 1000|would fit") as told:

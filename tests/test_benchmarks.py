@@ -32,6 +32,7 @@ def picture(monkeypatch):
     del sys.modules["picture"]
 
 
+@pytest.mark.slow
 def test_every_benchmark_loads():
     names = [path.stem for path in sorted(FOLDER.glob("*.py"))]
     assert {"build", "loader", "measuring", "quick"} < set(names)

@@ -153,6 +153,7 @@ def parameters():
         yield pytest.param(page, marks=marks)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     # torch's own
     "ignore:'set_vital' is deprecated:UserWarning",

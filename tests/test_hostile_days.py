@@ -178,6 +178,7 @@ def limited(which, value):
     return lambda: resource.setrlimit(which, (value, value))
 
 
+@pytest.mark.slow
 def test_a_limit_of_file_sizes_takes_one_line(tmp_path):
     write_bars(tmp_path / "b.csv", 20_000)
     for arguments in (
@@ -234,6 +235,7 @@ def test_a_limit_of_address_space_takes_one_line(tmp_path):
         in_one_line(ran)
 
 
+@pytest.mark.slow
 def test_a_trace_on_a_full_disk_and_output_to_one_take_one_line(make_store, tmp_path):
     make_store(300, overlap=12, name="s.zarr")
     ran = run(

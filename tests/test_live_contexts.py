@@ -117,6 +117,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_pushed_bars_give_the_pairs_of_a_loader_to_the_bit(case, tmp_path):
     contexts, options = CASES[case]

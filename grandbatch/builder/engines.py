@@ -73,7 +73,7 @@ def group_jobs(
         for at in range(0, len(files), at_once):
             some = files[at : at + at_once]
             part = group if len(some) == len(files) else plan.group_of(some[0], some[-1] + 1)
-            rows = [part.ranges[0][0] - lookback, part.ranges[-1][1]]
+            rows = [part.bounds[0, 0] - lookback, part.bounds[-1, 1]]
             lo, hi = np.searchsorted(plan.segments.start, rows)
             yield GroupJob(
                 bars=bars,
@@ -195,8 +195,8 @@ def overlap_graph(jobs: Sequence[GroupJob], plan: BuildPlan, bars: Bars) -> tupl
     """
     if plan.stretches is not None:
         return _gathered_graph(jobs, plan, bars)
-    begin = bisect_right(plan.bounds, jobs[0].group.ranges[0][0]) - 1
-    end = bisect_left(plan.bounds, jobs[-1].group.ranges[-1][1])
+    begin = bisect_right(plan.bounds, jobs[0].group.bounds[0, 0]) - 1
+    end = bisect_left(plan.bounds, jobs[-1].group.bounds[-1, 1])
     # the one before has the lookback of the first
     bounds = plan.bounds[max(0, begin - 1) : end + 1]
     frame = bars.gathered_frame([[rows] for rows in pairwise(bounds)])

@@ -48,6 +48,9 @@ log = logging.getLogger("grandbatch")
 
 _BLOCK_WINDOWS = 2**20
 _FILES_PER_TASK = 16
+_LINKS_PER_TASK = 256
+"""Files that are only linked, and their records, take many short system calls: threads that make
+them at once wait for each other longer than one takes for all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -393,9 +396,12 @@ def _keep_jobs(
         )
         for number, of in chunks.items()
     }
+    is_linked = {n: not is_remote(old.path) and data.file(n) in as_published for n in numbers}
     jobs = []
-    for at in range(0, len(numbers), _FILES_PER_TASK):
-        some = {number: of_files[number] for number in numbers[at : at + _FILES_PER_TASK]}
-        unchanged = frozenset(n for n in some if data.file(n) in as_published)
-        jobs.append(KeepJob(staging, old.path, records, some, unchanged))
+    for per_task, chosen in (_LINKS_PER_TASK, True), (_FILES_PER_TASK, False):
+        of_kind = [number for number in numbers if is_linked[number] is chosen]
+        for at in range(0, len(of_kind), per_task):
+            some = {number: of_files[number] for number in of_kind[at : at + per_task]}
+            unchanged = frozenset(n for n in some if data.file(n) in as_published)
+            jobs.append(KeepJob(staging, old.path, records, some, unchanged))
     return jobs

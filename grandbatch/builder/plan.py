@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from grandbatch.bars import BarRules, Bars
 from grandbatch.bars.building.memory import WorkerShare, check_shares, turns_that_fit
@@ -34,20 +35,24 @@ _WORKING_COLUMNS = 8
 """Columns that a target's kernel makes for itself, at most: those of the package make six."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Consecutive files of chunks that one task writes, and the feature rows that they need."""
 
     number: int
     first_file: int
     stop_file: int
-    ranges: tuple[tuple[int, int], ...]
-    """Half-open ranges of rows, rising, disjoint; one but in the order of periods."""
+    bounds: npt.NDArray[np.int64]
+    """(k, 2): half-open ranges of rows, rising, disjoint; one but in the order of periods."""
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """Half-open ranges of rows."""
+        return [(start, stop) for start, stop in self.bounds.tolist()]
 
     def n_rows(self, lookback: int) -> int:
         """Rows of the ranges, each with a lookback before it."""
-        starts, stops = zip(*self.ranges, strict=True)
-        return int(sum(stops) - sum(starts) + lookback * len(self.ranges))
+        return int(np.diff(self.bounds).sum()) + lookback * len(self.bounds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +148,7 @@ class BuildPlan:
         """Return consecutive files, with the rows that they need."""
         per_file = self.spec.data.shard_chunks
         chunks = first_file * per_file, min(stop_file * per_file, self.grid.n_chunks)
-        return Group(number, first_file, stop_file, tuple(self.grid.row_ranges(*chunks)))
+        return Group(number, first_file, stop_file, self.grid.row_ranges(*chunks))
 
     @cached_property
     def bounds(self) -> list[int]:
@@ -154,7 +159,7 @@ class BuildPlan:
         periods there are none: each group is a partition.
         """
         if self.partition_bars is None:
-            ends = [group.ranges[-1][1] for group in self.groups]
+            ends = [int(group.bounds[-1, 1]) for group in self.groups]
         else:
             ends = [*range(self.partition_bars, self.n_rows, self.partition_bars)]
         least = max(1, self.settings.feature_set.lookback)

@@ -22,6 +22,8 @@ from grandbatch.store.manifest import ChunkDigests
 from grandbatch.store.staging import Staging
 
 _FILES_PER_TASK = 64
+_RECORDS_PER_TASK = 256
+"""On a disk: many short system calls, at which threads wait for each other."""
 _TASKS_PER_WAVE = 256
 
 Float64 = npt.NDArray[np.float64]
@@ -50,7 +52,8 @@ class JoinedRecords:
 def find_finished(staging: Staging, schedule: Schedule) -> dict[int, int]:
     """Find the files that an interrupted build left whole: number → chunks in it."""
     finished: dict[int, int] = {}
-    for found in _run(schedule, look_for_finished, staging, staging.recorded()):
+    numbers = staging.recorded()
+    for found in _run(schedule, look_for_finished, staging, numbers, _FILES_PER_TASK):
         finished |= found
     return finished
 
@@ -75,10 +78,11 @@ def join_records(
     count = 0
     mean, m2 = np.zeros((2, spec.n_features))
     low, high = np.full(spec.n_features, np.inf), np.full(spec.n_features, -np.inf)
-    step = _FILES_PER_TASK * _TASKS_PER_WAVE
+    per_task = _FILES_PER_TASK if is_remote(staging.records) else _RECORDS_PER_TASK
+    step = per_task * _TASKS_PER_WAVE
     for first in range(0, spec.data.n_files, step):
         numbers = range(first, min(first + step, spec.data.n_files))
-        for joined in _run(schedule, read_records, staging, numbers):
+        for joined in _run(schedule, read_records, staging, numbers, per_task):
             digests.append(joined.digests)
             low, high = np.minimum(low, joined.low), np.maximum(high, joined.high)
             # copies: what comes from a worker can't be written to, a type that would compile anew
@@ -109,12 +113,14 @@ def read_records(job: FilesJob) -> JoinedRecords:
     )
 
 
-def _run(schedule: Schedule, function: Any, staging: Staging, numbers: Sequence[int]) -> list[Any]:
+def _run(
+    schedule: Schedule, function: Any, staging: Staging, numbers: Sequence[int], per_task: int
+) -> list[Any]:
     """Call a function for some files at a time; results in order."""
     # a graph as it is: `delayed` would walk through every number
     name = fresh(function.__name__)
     graph = {
-        (name, at): (function, FilesJob(staging, numbers[at : at + _FILES_PER_TASK]))
-        for at in range(0, len(numbers), _FILES_PER_TASK)
+        (name, at): (function, FilesJob(staging, numbers[at : at + per_task]))
+        for at in range(0, len(numbers), per_task)
     }
     return schedule.run_graph(graph, list(graph))

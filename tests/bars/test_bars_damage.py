@@ -133,6 +133,7 @@ def test_what_is_no_file_in_the_place_of_a_record_or_a_manifest_is_damage(csv, t
     assert clear_caches(folder)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["part", "cut", "gone", "manifest"])
 @pytest.mark.parametrize("engine", ["overlap", "direct"])
 def test_a_build_throws_a_damaged_cache_away_says_so_and_reads_anew(
@@ -160,6 +161,7 @@ def test_a_build_throws_a_damaged_cache_away_says_so_and_reads_anew(
     assert not list((tmp_path / ".grandbatch" / "bars").glob(".removed*"))
 
 
+@pytest.mark.slow
 def test_sampled_flips_of_every_file_that_a_build_or_an_epoch_reads_are_never_silent(tmp_path):
     csv = write_bars(tmp_path / "b.csv", 700, symbols=2)
     clean = gb.build_store(csv, tmp_path / "clean.zarr", chunk_windows=4, durable=False)
@@ -194,6 +196,7 @@ def test_sampled_flips_of_every_file_that_a_build_or_an_epoch_reads_are_never_si
                 np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_verify_and_doctor_find_a_flipped_byte(bars, tmp_path):
     def run(*words):
         call = [sys.executable, "-m", "grandbatch", *map(str, words), "--json"]
@@ -265,6 +268,7 @@ def test_clearing_leaves_what_a_process_uses_and_takes_it_afterwards(csv, tmp_pa
     assert ([entry.path for entry in removed], used) == ([path], [])
 
 
+@pytest.mark.slow
 def test_builds_that_are_cleared_all_the_time_end_well(csv, tmp_path):
     folder = tmp_path / ".grandbatch" / "bars"
     ended = threading.Event()

@@ -50,17 +50,20 @@ def daily_files(folder, n_files, symbol=lambda day: "A"):
     return 2 * n_files, 2 * sum(10 + day % 2 for day in range(n_files))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sort", [False, True])
 def test_daily_files_of_one_symbol_are_joined_with_few_files_open(tmp_path, sort):
     n_rows, closes = daily_files(tmp_path / "days", 300)
     assert read(tmp_path / "days", limit=64, sort=sort) == [n_rows, 1, closes, 1]
 
 
+@pytest.mark.slow
 def test_files_of_a_symbol_each_are_read_with_few_files_open(tmp_path):
     n_rows, closes = daily_files(tmp_path / "all", 300, symbol=lambda day: f"S{day:05}")
     assert read(tmp_path / "all", limit=64) == [n_rows, 300, closes, 300]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sort", [False, True])
 def test_interleaved_symbols_are_read_on_16_threads_with_few_files_open(tmp_path, sort):
     (tmp_path / "f").mkdir()

@@ -66,6 +66,7 @@ ROWS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     rows=ROWS,
@@ -95,6 +96,7 @@ def test_the_one_that_stands_is_that_of_a_plain_reading(
     assert found[2] == n_differing
 
 
+@pytest.mark.slow
 def test_blocks_of_any_size_on_threads_give_the_same_files(tmp_path):
     """Runs of up to four rows of one time, thousands of them, cut everywhere."""
     rng = np.random.default_rng(0)

@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -207,6 +208,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(some_bars(), forms(), st.one_of(st.none(), st.integers(30, 900)), st.data())
 def test_of_damaged_rows_exactly_those_are_in_the_quarantine(bars, form, block_bytes, data):
@@ -232,6 +234,7 @@ def test_of_damaged_rows_exactly_those_are_in_the_quarantine(bars, form, block_b
         assert found == bad
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(some_bars(), forms(), st.integers(30, 900), st.booleans(), st.data())
 def test_bytes_damaged_anywhere_give_bars_or_an_error_whatever_the_block_size(

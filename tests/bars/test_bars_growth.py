@@ -115,6 +115,7 @@ def test_a_new_symbol_is_read_alone_wherever_its_file_sorts(
     assert parts_of(before) < parts_of(after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sort", [False, True])
 def test_a_file_each_day_is_read_alone_and_small_parts_are_joined(tmp_path, caplog, sort):
     folder = Folder(tmp_path, sort=sort)

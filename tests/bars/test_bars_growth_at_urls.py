@@ -76,6 +76,7 @@ def heard(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_a_file_each_day_is_read_alone_and_old_parts_are_copied_there(there, heard, caplog):
     caplog.set_level(logging.INFO, "grandbatch")
     names = ("A", "B", "kept")
@@ -139,6 +140,7 @@ def lock(url, **changes):
     Objects(url).write("", json.dumps({**value, "held": True, **changes}).encode())
 
 
+@pytest.mark.slow
 def test_clearing_waits_for_a_sign_of_life_of_who_builds_there(s3, tmp_path, monkeypatch):
     there = FolderThere(tmp_path, f"s3://bars/{tmp_path.name}/.grandbatch")
     there.write("a", rows("A", 0, 2_000))

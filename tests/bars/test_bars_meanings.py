@@ -46,6 +46,7 @@ RANGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", PER_SECOND)
 @pytest.mark.parametrize("moments", RANGES, ids=lambda moments: str(moments[0]))
 def test_epochs_of_any_unit_and_year_are_read_by_what_the_file_shows(tmp_path, moments, unit):

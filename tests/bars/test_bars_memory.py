@@ -283,6 +283,7 @@ def test_wide_files_are_read_in_what_is_planned(tmp_path, bad_every):
     assert peak <= plan.projected_bytes(limit)
 
 
+@pytest.mark.slow
 def test_texts_that_come_again_and_again_are_held_once(tmp_path):
     n_rows, source = 20_000, tmp_path / "notes.parquet"
     write_bars(tmp_path / "b.csv", n_rows)

@@ -41,6 +41,7 @@ def write(path, n_rows, *, row_group_size=None, symbols=None, bad=(), **options)
     return columns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bounds", [[0, 5, 90_000, 200_000], [70_000, 70_001, 131_072, 199_999]])
 def test_rows_are_taken_from_anywhere_in_a_row_group(tmp_path, bounds):
     columns = write(tmp_path / "x.parquet", 200_000)
@@ -74,6 +75,7 @@ def test_a_large_row_group_gives_the_bars_and_the_quarantine_of_small_ones(
     assert [row["line"] for row in found[0][1]] == [6, 12_346, 30_000]
 
 
+@pytest.mark.slow
 def test_any_flip_or_cut_of_a_parquet_file_is_one_line_or_its_own_bars(tmp_path):
     path = tmp_path / "x.parquet"
     write(path, 3_000, row_group_size=1_500, symbols=True)

@@ -61,6 +61,7 @@ def test_every_double_comes_back_from_its_shortest_text(values):
     assert_same_bits(read, values)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(
@@ -187,6 +188,7 @@ words = st.one_of(
 volumes = st.sampled_from(["1", "2.5", "", " ", "NA", '"7"', '"1', "x", "1e3", "inf", ' "7"', '""'])
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(
     st.lists(st.tuples(moments, words, volumes), max_size=10),

@@ -177,6 +177,7 @@ lines = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=70, deadline=None)
 @given(
     st.lists(lines, min_size=1, max_size=25),
@@ -211,6 +212,7 @@ torn_pieces = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 1), torn_pieces), min_size=1, max_size=12),
@@ -275,6 +277,7 @@ def test_lines_that_end_in_returns_alone_may_fill_files_of_any_size(tmp_path):
     assert (bars.n_rows, bars.quarantined) == (n_rows, {})
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.data(), st.lists(lines, min_size=2, max_size=25), st.integers(40, 400))
 def test_any_cut_into_files_gives_the_same_bars_and_the_same_bad_rows(data, body, block_bytes):
@@ -362,6 +365,7 @@ def test_gzip_and_parquet_hold_the_same_bars_as_csv(tmp_path):
             assert contents(bars) == expected
 
 
+@pytest.mark.slow
 def test_null_and_nan_in_parquet_have_their_reasons(tmp_path):
     pandas = pytest.importorskip("pandas")
     import pyarrow as pa

@@ -120,6 +120,7 @@ def test_a_file_url_is_a_local_path(tmp_path):
     assert resolve_inputs(url) == resolve_inputs(tmp_path / "x.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bucket", ["seaweed"], indirect=True)
 def test_an_input_is_read_on_where_the_wire_was_cut(bucket, wire, tmp_path, monkeypatch):
     text = f"{HEADER}\n{rows_text(12_000)}".encode()

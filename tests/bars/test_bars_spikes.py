@@ -67,6 +67,7 @@ def sizes(request, monkeypatch):
 PRICES = st.sampled_from([-40, -10, -1, 0, 9, 10, 10, 10, 11, 12, 15, 16, 30, 100, 1000])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     prices=st.lists(st.tuples(PRICES, PRICES, st.sampled_from("AAB")), min_size=4, max_size=30),

@@ -143,6 +143,7 @@ ROWS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     rows=ROWS,
@@ -169,6 +170,7 @@ def test_bars_are_those_that_pandas_fills(
     check(folder / "cache", paths, rows, {"keep": keep, "is_sorted": is_sorted}, block_bytes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_sorted", [False, True])
 def test_blocks_of_any_size_on_threads_give_the_same_bytes(tmp_path, is_sorted):
     rng = np.random.default_rng(5)

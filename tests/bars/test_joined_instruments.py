@@ -244,6 +244,7 @@ def test_texts_that_turn_up_further_down_are_watched(tmp_path, rows):
     assert any("symbol=which" in flags for flags in offers(str(caught.value)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_prices_in_billionths_are_told_with_their_flag(tmp_path, suffix):
     frame, path = bars(), tmp_path / f"x.{suffix}"

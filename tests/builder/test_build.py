@@ -331,6 +331,7 @@ def test_layout_rows_is_refused_for_many_short_segments(tmp_path):
     assert gb.build_store(source, tmp_path / "s.zarr", overlap=47, chunk_windows=64).verify().ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["direct", "overlap"])
 @pytest.mark.parametrize("order", ["symbol", "period"])
 def test_jobs_are_described_wave_by_wave(tmp_path, monkeypatch, engine, order):

@@ -251,6 +251,7 @@ class CutOff:
         return self.write(objects, name, data)
 
 
+@pytest.mark.slow
 def test_a_build_that_is_cut_off_anywhere_goes_on(url, source, tmp_path, monkeypatch):
     here = files(gb.build_store(source, tmp_path / "s.zarr", **SETTINGS).path)
     with monkeypatch.context() as patch:
@@ -331,6 +332,7 @@ def test_values_of_windows_are_put_beside_each_other(url, source, monkeypatch):
     assert store.verify().ok
 
 
+@pytest.mark.slow
 def test_a_builder_that_lost_its_lease_publishes_nothing(url, source, monkeypatch):
     monkeypatch.setattr(leases, "LEASE_SECONDS", 2.0)
     lock = Objects(f"{url}/.grandbatch/locks/s.zarr.lock")
@@ -416,6 +418,7 @@ def test_bars_there_are_named_by_their_url_in_a_pickle_and_opened_when_used(url,
     assert rows_of(pickle.loads(pickle.dumps(bars))) == rows_of(bars)
 
 
+@pytest.mark.slow
 def test_commands_about_caches_and_stores_take_urls_or_say_what_to_do(url, s3, monkeypatch):
     def run(*arguments):
         return CliRunner().invoke(app, [*map(str, arguments)])

@@ -142,6 +142,7 @@ def test_ten_kills_at_random_instants_change_nothing(scene, mode):
         scene.finish(work, mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "strike"),
     [
@@ -308,6 +309,7 @@ def assert_full(outcome) -> None:
     assert outcome.err.endswith(error)
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_is_done_and_the_rerun_goes_on(tmp_path, server, small_disk):
     source = write_bars(tmp_path / "b.csv", 32_000)
     assert server.run(argv(tmp_path / "whole.zarr", source)).code == 0
@@ -437,6 +439,7 @@ def test_a_stale_staging_folder_of_another_fingerprint_is_never_used(scene, stag
     assert_clean(work)
 
 
+@pytest.mark.slow
 def test_overwriting_a_store_by_itself_mends_a_damaged_one_and_leaves_a_whole_one(scene):
     work = scene.begin("fresh")
     command = [*scene.command(work), "--overwrite"]

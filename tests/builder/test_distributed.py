@@ -151,6 +151,7 @@ def test_a_worker_that_can_not_see_the_disk_is_an_error_before_the_first_task(tm
     assert not (shared / "s.zarr").exists()
 
 
+@pytest.mark.slow
 def test_a_cache_that_a_worker_can_not_see_is_an_error_that_names_it(tmp_path, here, monkeypatch):
     source = write_bars(tmp_path / "b.csv", 400)
     target = target_of(source, tmp_path / "s.zarr", cache=tmp_path / "elsewhere")
@@ -237,6 +238,7 @@ def test_a_worker_ended_for_memory_is_reported_as_that(caplog):
     assert "fewer bars a partition" in message
 
 
+@pytest.mark.slow
 def test_a_cluster_whose_workers_are_all_paused_is_an_error_not_a_hang():
     with (
         dask.config.set(
@@ -258,6 +260,7 @@ def test_a_cluster_whose_workers_are_all_paused_is_an_error_not_a_hang():
         assert time.monotonic() - began < 15
 
 
+@pytest.mark.slow
 def test_a_cluster_without_workers_is_an_error_not_a_hang():
     with (
         LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as made,

@@ -30,6 +30,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @pytest.mark.parametrize("way", ["rows", "file", "both"])
 def test_new_bars_of_one_symbol_keep_all_full_files(tmp_path, variant, way):
@@ -199,6 +200,7 @@ def test_processes_of_a_cluster_extend_in_the_same_bytes(tmp_path):
     assert digest(after.store.path) == digest(growing.from_scratch().path)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -233,6 +235,7 @@ def test_any_growth_gives_the_bytes_of_a_build_from_scratch(tmp_path_factory, da
         growing.grow(**files)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rules", [{}, {"sort": True}], ids=str)
 @pytest.mark.parametrize("way", ["rows", "file"])
 @pytest.mark.parametrize("more", [0, 1, 200])
@@ -253,6 +256,7 @@ def test_a_last_bar_that_gives_way_to_a_later_row_changes_its_windows(tmp_path, 
         assert after.kept_chunks > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rules", [{}, {"sort": True}], ids=str)
 @pytest.mark.parametrize("more", [1, 2, 200])
 def test_a_last_bar_that_turns_out_to_be_a_spike_goes(tmp_path, rules, more):

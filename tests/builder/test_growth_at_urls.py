@@ -88,6 +88,7 @@ BY_DAY = {"order": "period", "period": "1D", "overlap": 30, "chunk": 8}
 KINDS = {"windows": {}, "rows": {"layout": "rows"}, "by day": {**BY_DAY, "layout": "rows"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("growing", KINDS.values(), ids=KINDS, indirect=True)
 def test_files_that_stay_are_neither_read_nor_written_again(growing, monkeypatch):
     first, second = lines(1600, symbols=2)
@@ -117,6 +118,7 @@ def test_files_that_stay_are_neither_read_nor_written_again(growing, monkeypatch
     assert not work
 
 
+@pytest.mark.slow
 def test_a_growth_that_is_killed_anywhere_leaves_old_or_new_whole(growing, monkeypatch):
     (rows,) = lines(700)
     growing.write(a=text(rows[:600]))
@@ -158,6 +160,7 @@ def test_a_growth_that_is_killed_anywhere_leaves_old_or_new_whole(growing, monke
     assert len(copies) > len(between)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["changed", "gone"])
 def test_a_file_that_is_not_what_was_written_is_written_anew(growing, damage, caplog):
     (rows,) = lines(1200)
@@ -176,6 +179,7 @@ def test_a_file_that_is_not_what_was_written_is_written_anew(growing, damage, ca
     assert f"{name} is damaged; written anew" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_growth_whose_notes_are_lost_reads_what_it_keeps(growing, monkeypatch):
     (rows,) = lines(1200)
     growing.write(a=text(rows[:1100]))
@@ -193,6 +197,7 @@ def test_a_growth_whose_notes_are_lost_reads_what_it_keeps(growing, monkeypatch)
     assert growing.there() == growing.here()
 
 
+@pytest.mark.slow
 def test_other_inputs_replace_what_they_touch_and_the_old_store_stands_until_then(growing):
     (rows,) = lines(1200)
     growing.write(a=text(rows))
@@ -210,6 +215,7 @@ def test_other_inputs_replace_what_they_touch_and_the_old_store_stands_until_the
     assert growing.there() == growing.here()
 
 
+@pytest.mark.slow
 def test_objects_of_the_store_that_go_meanwhile_are_seen_before_it_is_replaced(
     growing, monkeypatch
 ):
@@ -232,6 +238,7 @@ def test_objects_of_the_store_that_go_meanwhile_are_seen_before_it_is_replaced(
     assert growing.there() == growing.here()
 
 
+@pytest.mark.slow
 def test_trainings_learn_what_a_growth_corrected(growing):
     from grandbatch.builder.growth import corrected_since
 

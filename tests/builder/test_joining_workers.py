@@ -142,6 +142,7 @@ def test_no_store_is_published_whose_files_were_not_all_seen(lost, tmp_path, mon
     assert contents(result.store.path) == contents(plain.path)
 
 
+@pytest.mark.slow
 def test_a_gather_that_waits_for_lost_workers_ends():
     done, freed = threading.Event(), []
     with (

@@ -145,6 +145,7 @@ def assert_is(store, wanted):
     assert len(store) == sum(max(0, count - 3) for count in by_symbol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["windows", "rows"])
 def test_any_way_of_building_gives_the_bytes_of_one_and_the_numbers_of_the_oracle(tmp_path, layout):
     rows = rows_of(240, 3, seed=1)
@@ -183,6 +184,7 @@ def test_a_cluster_gives_the_bytes_of_threads(tmp_path):
             assert digest(far.path) == plain
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(st.integers(30, 150), st.integers(1, 3), st.integers(0, 2**20))
 def test_live_bars_give_the_windows_of_the_store_to_the_bit(tmp_path_factory, n, symbols, seed):

@@ -99,6 +99,7 @@ BOMBS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_and_takes_no_memory(name, tmp_path):
     path = write(tmp_path / "step-000000001.ckpt", payload=torch_file(BOMBS[name]))
@@ -303,6 +304,7 @@ def test_a_loaders_state_with_any_value_changed_is_an_error_or_gives_windows_of_
     assert n_refused > 0.8 * n_tried
 
 
+@pytest.mark.slow
 def test_a_trainings_checkpoint_with_wrong_sums_or_state_is_a_checkpoint_error(
     make_store, tmp_path
 ):

@@ -43,6 +43,7 @@ def followed(*command, advice, code=1):
     return json.loads(again.out)
 
 
+@pytest.mark.slow
 def test_another_store_in_the_place_is_overwritten(folder, tmp_path):
     gb.build_store(folder / "bars.csv", tmp_path / "s.zarr", feature_set="tactical")
     build = "build", "tactical", folder / "bars.csv", "--store", tmp_path / "s.zarr"
@@ -65,6 +66,7 @@ def test_a_memory_limit_that_would_fit_does(folder, tmp_path, limit):
     assert done.code == 0, done.err
 
 
+@pytest.mark.slow
 def test_chunks_of_the_size_that_would_fit_do(folder, tmp_path):
     build = "build", "tactical", folder / "bars.csv", "--store", tmp_path / "s.zarr"
     done = followed(*build, "--chunk-windows", 10**9, advice="--chunk-windows", code=2)
@@ -154,6 +156,7 @@ def test_the_help_that_errors_name_is_there(command):
     assert run(*named.split()[1:]).code == 0
 
 
+@pytest.mark.slow
 def test_weights_of_single_windows_want_single_windows(folder, tmp_path):
     train = "train", "tactical", "--store", folder / "a.zarr", "--checkpoint-dir", tmp_path / "c"
     done = followed(*train, "--weights", "close_price", advice="--run-length", code=2)

@@ -51,6 +51,7 @@ def as_json(done):
     return value
 
 
+@pytest.mark.slow
 def test_help_names_every_command():
     out = run("--help", check=0).out
     commands = ["simulate", "plan", "build", "inspect", "verify", "stream", "train", "demo"]
@@ -210,6 +211,7 @@ def test_a_mistake_is_one_line_that_says_what_to_do(folder, number):
     assert done.out == ""
 
 
+@pytest.mark.slow
 def test_flags_for_more_and_less_to_read_stand_before_a_command_or_after_it(folder, tmp_path):
     build = ("build", "strategic", folder / "bars.csv", "--store")
     assert "writing chunks" in run(*build, tmp_path / "a", check=0).err
@@ -269,6 +271,7 @@ def modules_after(folder, *arguments):
                           check=True).stderr.splitlines()[-1]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_commands_import_no_more_than_they_need(folder):
     bars, store = folder / "bars.csv", folder / "strategic.zarr"
     reading = {"'pandas'", "'numba'"}  # a plan reads the header as a build does
@@ -310,6 +313,7 @@ def test_another_librarys_traceback_is_not_shown():
     ]
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_where_python_can_not_raise_takes_one_line(monkeypatch, capsys):
     class Held:
         def __init__(self, error):

@@ -47,6 +47,7 @@ def run(tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", OUTWARD)
 def test_a_file_that_only_lies_in_the_working_folder_reaches_nobody_and_runs_nothing(run, text):
     (run.work / "grandbatch.yaml").write_text(text)
@@ -65,6 +66,7 @@ def test_a_file_that_only_lies_in_the_working_folder_reaches_nobody_and_runs_not
     assert run("config", GRANDBATCH_CONFIG="grandbatch.yaml").returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [".config/grandbatch/grandbatch.yaml", "grandbatch.yaml"])
 def test_the_home_is_the_users_own_and_config_tells_each_values_source(run, place):
     file = run.home / place
@@ -90,6 +92,7 @@ def test_the_home_is_the_users_own_and_config_tells_each_values_source(run, plac
     assert found["--layout"] == ("windows", "$GRANDBATCH_BUILD_LAYOUT")
 
 
+@pytest.mark.slow
 def test_config_is_taken_before_or_after_any_command(run):
     (run.work / "mine.yaml").write_text("simulate: {rows: 7}\ncache: {list: {json: true}}\n")
     for given in (
@@ -107,6 +110,7 @@ def test_config_is_taken_before_or_after_any_command(run):
     assert run("simulate", "--help").returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

@@ -109,6 +109,7 @@ def test_a_title_is_never_broken_inside_a_word(folder, tmp_path):
     assert str(long) in run("inspect", long).out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -134,6 +135,7 @@ def test_quiet_prints_nothing_but_errors(folder, monkeypatch, command):
         assert json.loads(run(*here, "-q", "--json").out)
 
 
+@pytest.mark.slow
 def test_doctor_says_which_gpus_there_are_or_that_there_is_none(monkeypatch, folder):
     import torch
 

@@ -148,6 +148,7 @@ def test_doctor_reports_in_a_folder_that_cannot_be_written(run):
     assert err.startswith("error: /proc can't be written")
 
 
+@pytest.mark.slow
 def test_doctor_tries_a_cluster(run):
     from distributed import LocalCluster
 

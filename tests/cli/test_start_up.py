@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 import typer
 from simulated import write_bars
 
@@ -38,6 +39,7 @@ def loaded_by(folder, *arguments):
     return set(modules)
 
 
+@pytest.mark.slow
 def test_a_build_that_reuses_its_store_loads_no_heavy_library(tmp_path):
     bars = write_bars(tmp_path / "bars.csv", 300)
     flags = ("build", "strategic", bars, "--store", tmp_path / "s.zarr", "--no-durable")

@@ -115,6 +115,7 @@ def test_a_leader_that_does_not_say_what_it_has_seen_is_refused(stores, tmp_path
         train(fast, tmp_path / "led", context={"strategic": slow}, leader=tmp_path / "slow")
 
 
+@pytest.mark.slow
 def test_a_validated_training_goes_on_where_it_ended(stores, tmp_path):
     fast, slow = stores
     splits = gb.split_store(fast, {"train": 0.4, "validation": 0.3, "test": 0.3})
@@ -141,6 +142,7 @@ def test_walk_forward_of_a_hierarchical_team(stores, tmp_path):
     assert len(result.seeds) == 2
 
 
+@pytest.mark.slow
 def test_walk_forward_trains_a_leader_for_each_training_where_told_to(stores, tmp_path):
     fast, slow = stores
     pair = f"strategic={slow.path}"

@@ -59,6 +59,7 @@ def provenance(folder):
     return found
 
 
+@pytest.mark.slow
 def test_evaluate_trades_windows_whose_bars_no_epoch_and_no_validation_read(folder):
     done = run("evaluate", folder / "every.zarr", "--checkpoint-dir", folder / "seed-0",
                "--draws", 20, "--json")  # fmt: skip
@@ -133,6 +134,7 @@ def test_a_training_on_all_bars_is_refused_and_later_bars_are_judged(folder, tmp
     assert len(result.windows) > 300
 
 
+@pytest.mark.slow
 def test_weights_that_have_seen_the_test_are_refused(folder, tmp_path):
     run(
         "train", "strategic", "--store", folder / "learn.zarr", "--checkpoint-dir", tmp_path / "all"

@@ -42,6 +42,7 @@ def on_a_grid(n, seed=0, move=1e-3):
     return dict(zip(PRICES_AND_VOLUME, (*bars, close, volume), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bars", [on_a_grid(900, 1), oracles.random_bars(700, 2)], ids=["grid", ""])
 @pytest.mark.parametrize("windows", [(5, 10, 20, 30, 60), (2, 3, 7, 14, 33)])
 def test_every_column_is_its_formula_in_long_double(bars, windows):

@@ -31,6 +31,7 @@ def store(tmp_path_factory):
     return folder / "a.zarr"
 
 
+@pytest.mark.slow
 def test_a_plan_and_a_build_take_the_set_by_its_name(store):
     planned = run("plan", "alpha158", store.parent / "bars.csv", "--store", store.parent / "b.zarr",
                   "--layout", "rows", "--overlap", 59, "--json")  # fmt: skip
@@ -70,6 +71,7 @@ def test_any_set_can_be_trained(store):
     assert json.loads(done.stdout)["windows"] == len(gb.MatrixStore.open(store))
 
 
+@pytest.mark.slow
 def test_features_are_listed_with_what_they_cost():
     listed = json.loads(run("features", "--json").stdout)["features"]
     names = {row["set"]: [r["feature"] for r in listed if r["set"] == row["set"]] for row in listed}

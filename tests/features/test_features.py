@@ -173,6 +173,7 @@ def test_importing_the_features_loads_neither_dask_nor_pandas_nor_numba():
 # --- rows over arrays ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @BUILT_IN
 def test_rows_are_the_oracles_within_each_segment(feature_set):
     segments = [oracles.random_bars(n, n) for n in (200, 1, 41, 40, 22, 21, 3, 120)]
@@ -368,6 +369,7 @@ def wanted_rows(feature_set, segments):
     return np.concatenate([compute_rows(feature_set, bars, NO_STARTS) for _, bars in segments])
 
 
+@pytest.mark.slow
 @BUILT_IN
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
 @pytest.mark.parametrize("keep_bars", [True, False])

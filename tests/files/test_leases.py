@@ -62,6 +62,7 @@ def take_turns(location):
     assert set(most) == {1}
 
 
+@pytest.mark.slow
 def test_one_holds_it_at_a_time_and_the_next_has_it_at_once(location, short):
     take_turns(location)
     # what was let go is waited for by nobody
@@ -69,6 +70,7 @@ def test_one_holds_it_at_a_time_and_the_next_has_it_at_once(location, short):
         lease.check()
 
 
+@pytest.mark.slow
 def test_who_waits_is_told_for_whom_and_who_does_not_wait_is_refused(location, short):
     heard = []
     with hold_lease(location, "a store"):
@@ -125,6 +127,7 @@ def test_what_a_dead_holder_left_is_taken_over_in_its_time(location, short, monk
         lease.renew()
 
 
+@pytest.mark.slow
 def test_of_many_that_wait_for_a_dead_one_each_has_it_alone(location, short, monkeypatch):
     dead(location, monkeypatch)
     take_turns(location)
@@ -145,6 +148,7 @@ def test_a_holder_whose_lease_was_taken_over_finds_out_and_leaves_it(location, s
     assert json.loads(Objects(str(location)).read(""))["owner"] == "another"
 
 
+@pytest.mark.slow
 def test_a_holder_that_can_not_renew_does_not_count_on_it(location, short, monkeypatch):
     with hold_lease(location, "a store") as lease:
         with monkeypatch.context() as patch:

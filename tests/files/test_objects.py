@@ -107,6 +107,7 @@ def full(_at, _piece):
     raise OSError(28, "the disk is full")
 
 
+@pytest.mark.slow
 def test_of_sixteen_that_create_or_replace_at_once_one_wins(bucket):
     objects = Objects(bucket)
 
@@ -195,6 +196,7 @@ def test_credentials_and_endpoint_may_be_a_profiles(bucket, monkeypatch, tmp_pat
         Objects(bucket).read("a")
 
 
+@pytest.mark.slow
 @on_a_server
 @pytest.mark.parametrize("fault", ["down", "cut", "503", "reset"])
 def test_a_fault_that_passes_is_waited_for(bucket, wire, fault):
@@ -214,6 +216,7 @@ def test_a_fault_that_passes_is_waited_for(bucket, wire, fault):
     assert objects.head("b").n_bytes == len(data)
 
 
+@pytest.mark.slow
 @on_a_server
 @pytest.mark.parametrize("fault", ["down", "cut", "503", "stalled"])
 def test_a_fault_that_stays_ends_in_time_and_is_the_wires(bucket, wire, fault, caplog, monkeypatch):
@@ -241,6 +244,7 @@ def test_a_fault_that_stays_ends_in_time_and_is_the_wires(bucket, wire, fault, c
     assert Objects(bucket).read("a") == data
 
 
+@pytest.mark.slow
 @on_a_server
 def test_a_server_that_takes_no_bytes_any_more_ends_a_write(bucket, wire):
     Objects(bucket).write("a", b"1")
@@ -327,6 +331,7 @@ def test_a_port_that_nobody_listens_on_is_the_wires(monkeypatch):
         Objects("s3://a", Patience(1, 0.3)).read("b")
 
 
+@pytest.mark.slow
 @on_a_server
 def test_a_long_read_goes_on_where_its_answer_was_cut(bucket, wire):
     objects, data = Objects(bucket), os.urandom(3 * 2**20)

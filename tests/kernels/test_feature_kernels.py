@@ -125,6 +125,7 @@ def test_bars_before_the_lookback_change_nothing(name, t, seed):
     )
 
 
+@pytest.mark.slow
 @BOTH
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())

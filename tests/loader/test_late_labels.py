@@ -56,6 +56,7 @@ def assert_true(store, some):
             np.testing.assert_array_equal(values, getattr(store, name)[:][numbers])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", CACHE_BYTES)
 @pytest.mark.parametrize("layout", ["rows", "windows"])
 def test_labels_asked_for_epochs_later_are_those_of_the_windows(stores, layout, kept):

@@ -113,6 +113,7 @@ def assert_true(batch, truth):
 ORDERS = [{"shuffle": False}, {"shuffle": True}, {"shuffle": True, "run_length": 5}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
@@ -480,6 +481,7 @@ def test_a_store_replaced_between_epochs_is_an_error_though_all_of_it_is_cached(
         list(loader)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 def test_leaving_a_loop_early_leaks_no_thread_and_no_file(stores, prefetch):
     loader = make_loader(stores["rows"], batch_size=1)

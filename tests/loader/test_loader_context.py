@@ -79,6 +79,7 @@ def make_loader(fast, slow, batch_size=37, cache_bytes=0, **options):
     return gb.SlidingWindowDataLoader(fast, config, context={"slow": slow}, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_age", [None, "2h", "20min"])
 @pytest.mark.parametrize("cache_bytes", [0, 2**24])
 def test_pairs_are_those_of_a_search_one_by_one(fast, slow, max_age, cache_bytes):
@@ -180,6 +181,7 @@ def test_any_batch_can_be_resumed(fast, slow):
         assert_same(signature(again), batches[number + 1 :] or signature(whole))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_streams_and_stateful_data_loaders_hand_over_the_same(fast, slow, workers):
     wanted = signature(make_loader(fast, slow))

@@ -267,6 +267,7 @@ def test_a_pickled_loader_goes_on_as_this_one(folder, held, truth):
         assert_true(pickle.loads(pickle.dumps(batch)), truth)
 
 
+@pytest.mark.slow
 def test_leaving_early_leaks_no_thread_no_file_and_no_table(folder, held):
     loader = make_loader(folder, held, batch_size=1)
     stream = gb.DataStreamer(loader, 2)

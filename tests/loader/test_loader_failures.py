@@ -175,6 +175,7 @@ def reading(monkeypatch):
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_ctrl_c_ends_reading_at_once_and_the_next_loop_starts_clean(store, reading, prefetch):
     stream = make_stream(store, prefetch, shuffle_chunks=20)
@@ -209,6 +210,7 @@ def test_closing_a_stream_does_not_wait_for_a_whole_block(store, reading, monkey
     assert_no_threads()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 def test_leaving_early_leaks_no_thread_no_file_and_no_table(store, prefetch):
     stream = make_stream(store, prefetch)

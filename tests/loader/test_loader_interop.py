@@ -34,6 +34,7 @@ def assert_once(windows, store):
     assert sorted(windows) == list(range(len(store)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_stateful_dataloader_resumes_behind_any_batch(loader, workers):
     module = pytest.importorskip("torchdata.stateful_dataloader")

@@ -61,6 +61,7 @@ def by_workers(loader, workers=2, **options):
     return DataLoader(loader, batch_size=None, num_workers=workers, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("persistent", [False, True])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_three_iterations_are_three_epochs(loader, epochs, workers, persistent):
@@ -94,6 +95,7 @@ def test_after_a_resume_the_rest_of_the_epoch_comes_once_and_then_the_next(loade
     assert windows(batches) == epochs[3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("persistent", [False, True])
 def test_an_epoch_left_early_comes_again_whole_in_every_worker(loader, epochs, persistent):
     batches = by_workers(loader, 2, persistent_workers=persistent)
@@ -103,6 +105,7 @@ def test_an_epoch_left_early_comes_again_whole_in_every_worker(loader, epochs, p
         assert windows(batches) == epochs[number]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("persistent", [False, True])
 @pytest.mark.parametrize("left_at", range(80, 88))
 def test_an_epoch_left_near_its_end_is_the_same_for_all_workers(
@@ -161,6 +164,7 @@ def test_a_worker_that_still_finishes_when_the_next_iteration_begins_is_waited_f
     assert windows(batches) == epochs[2]
 
 
+@pytest.mark.slow
 def test_iterations_begun_and_left_at_once_change_nothing(late, epochs):
     late.late_to_begin, late.delay = True, 0.05
     batches = by_workers(late, 3, persistent_workers=True)
@@ -178,6 +182,7 @@ def test_iterations_begun_and_left_at_once_change_nothing(late, epochs):
     assert windows(batches) == epochs[1]
 
 
+@pytest.mark.slow
 def test_two_dataloaders_over_one_loader_take_turns(loader, epochs):
     one, other = (by_workers(loader, 2, persistent_workers=True) for _ in range(2))
     for number in range(4):
@@ -189,6 +194,7 @@ def test_two_dataloaders_over_one_loader_take_turns(loader, epochs):
     assert windows(one) == epochs[1]
 
 
+@pytest.mark.slow
 def test_workers_ended_before_they_began_do_not_lag_behind(late, epochs):
     late.late_to_begin, late.delay = True, 120.0
     batches, slots = by_workers(late, 2), late._standing.workers._slots
@@ -204,6 +210,7 @@ def test_workers_ended_before_they_began_do_not_lag_behind(late, epochs):
     assert [windows(batches) for _ in range(3)] == epochs[:3]
 
 
+@pytest.mark.slow
 def test_a_worker_that_never_begins_is_waited_for_no_longer_than_stated(late, epochs, monkeypatch):
     monkeypatch.setattr("grandbatch.loader.standing.workers.WAIT_SECONDS", 0.3)
     late.late_to_begin, late.delay = True, 2.0
@@ -213,6 +220,7 @@ def test_a_worker_that_never_begins_is_waited_for_no_longer_than_stated(late, ep
     assert windows(by_workers(late, 2)) == epochs[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("persistent", [False, True])
 def test_set_epoch_reaches_the_workers(loader, epochs, persistent):
     batches = by_workers(loader, persistent_workers=persistent)
@@ -250,6 +258,7 @@ def test_another_number_of_workers_is_refused_until_the_epoch_is_said(loader, ep
     assert windows(by_workers(loader, 3)) == epochs[1]
 
 
+@pytest.mark.slow
 def test_workers_that_begin_late_of_a_refused_iteration_disturb_none(loader, epochs, monkeypatch):
     begin = WorkerEpochs.begin
     version = loader._standing.workers._version
@@ -269,6 +278,7 @@ def test_workers_that_begin_late_of_a_refused_iteration_disturb_none(loader, epo
     assert windows(by_workers(loader, 3)) == epochs[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "copied", [copy.deepcopy, lambda loader: pickle.loads(pickle.dumps(loader))]
 )
@@ -294,6 +304,7 @@ def test_a_loader_that_came_from_another_process_asks_for_the_epoch(loader, epoc
     assert [windows(by_workers(loader)) for _ in range(2)] == epochs[1:3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("persistent", [False, True])
 def test_a_stateful_dataloader_goes_from_epoch_to_epoch(loader, epochs, persistent):
     module = pytest.importorskip("torchdata.stateful_dataloader")

@@ -98,6 +98,7 @@ def test_a_leader_is_seen_as_what_it_expects_to_hold_and_learns_nothing_more():
     assert all(torch.equal(before[name], value) for name, value in own.items())
 
 
+@pytest.mark.slow
 def test_what_only_the_context_tells_is_found_by_the_team_that_sees_it():
     settings = {"schedule_batches": 60, "minibatch_windows": 256, "learning_rate": 3e-3}
     sees, does_not = build(**settings), BatchTacticalTrainer(MappoConfig.tactical(**settings))

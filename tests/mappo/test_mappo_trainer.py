@@ -399,6 +399,7 @@ def test_a_users_own_shape_and_agents_are_welcome(noise):
     assert trainer.act(torch.zeros(3, 5, 2)).actions.shape == (3, 1)
 
 
+@pytest.mark.slow
 def test_without_the_extra_the_error_says_what_to_install():
     code = (
         "import sys; sys.modules['torchrl'] = None\n"
@@ -412,6 +413,7 @@ def test_without_the_extra_the_error_says_what_to_install():
     assert 'pip install "grandbatch[rl]"' in done.stdout
 
 
+@pytest.mark.slow
 def test_mappo_imports_neither_dask_nor_zarr():
     code = "import sys, grandbatch.mappo; print({'dask', 'zarr', 'numba'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -54,6 +54,7 @@ def test_actions_that_are_missing_or_late_are_refused(env):
         env.step({"mlmi": 0})
 
 
+@pytest.mark.slow
 def test_without_the_extra_the_error_says_what_to_install():
     code = (
         "import sys; sys.modules['pettingzoo'] = None\n"

@@ -250,6 +250,7 @@ def test_no_level_flickers_and_none_is_missed(shares):
             assert next_level(share + 0.059, Level.CALM) <= level
 
 
+@pytest.mark.slow
 def test_a_monitor_samples_and_trims_and_tells():
     heard = []
     monitor = MemoryMonitor(100.0, limit_bytes=2 * process_tree_bytes())

@@ -59,6 +59,7 @@ def decisions(team, bars):
     return [team.decide(bar) for bar in bars]
 
 
+@pytest.mark.slow
 def test_decisions_are_those_of_the_team_over_the_stores_windows(folder, bars):
     store = gb.MatrixStore.open(folder / "s.zarr")
     tape = read_tape(store, None)
@@ -83,6 +84,7 @@ def test_decisions_are_those_of_the_team_over_the_stores_windows(folder, bars):
     assert waiting == list(range(87, 0, -1))
 
 
+@pytest.mark.slow
 def test_a_team_goes_on_from_its_saved_state_to_the_bit(folder, bars, tmp_path):
     whole = decisions(LiveTeam.from_checkpoint(folder / "run"), bars)
     for stop in (100, 810):
@@ -176,6 +178,7 @@ def lines_of(bars):
     return "".join(json.dumps(bar) + "\n" for bar in bars)
 
 
+@pytest.mark.slow
 def test_a_server_killed_in_the_middle_loses_what_was_not_saved_and_no_more(folder, bars, tmp_path):
     whole = decisions(LiveTeam.from_checkpoint(folder / "run"), bars)
     flags = ("--state", tmp_path / "state", "--save-every", "50", "--confidence")
@@ -226,6 +229,7 @@ def test_a_signal_ends_a_server_between_two_bars_its_state_saved(folder, bars, t
     assert team.n_bars == 20
 
 
+@pytest.mark.slow
 def test_a_state_behind_a_link_is_gone_on_from_and_saved_there(folder, bars, tmp_path):
     kept, link = tmp_path / "kept", tmp_path / "link"
     link.symlink_to(kept)
@@ -244,6 +248,7 @@ def test_a_state_behind_a_link_is_gone_on_from_and_saved_there(folder, bars, tmp
     assert team.n_bars == 20
 
 
+@pytest.mark.slow
 def test_an_exported_policy_decides_as_the_team(folder, tmp_path):
     ort = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -295,6 +300,7 @@ def test_a_live_state_keeps_the_last_values_of_extra_columns(bars):
     assert second.identity != gb.LiveFeatures(own).identity
 
 
+@pytest.mark.slow
 def test_a_feed_may_write_names_in_any_case_and_dates_day_first(folder, bars, tmp_path):
     whole = decisions(LiveTeam.from_checkpoint(folder / "run"), bars[:230])
     told = []
@@ -386,6 +392,7 @@ def test_bars_without_a_volume_have_one_of_0_where_there_is_none(folder, bars):
     assert without.live.identity != plain.live.identity
 
 
+@pytest.mark.slow
 def test_the_state_of_another_team_is_refused_by_its_name_unless_it_is_taken_over(
     folder, bars, tmp_path
 ):

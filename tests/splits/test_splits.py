@@ -168,6 +168,7 @@ def test_no_two_splits_read_bars_of_the_same_time_and_the_embargo_holds(store, e
         assert not split.n_embargoed or embargo
 
 
+@pytest.mark.slow
 @MANY
 @given(bare_stores(max_stride=1), DURATIONS, DURATIONS)
 def test_at_stride_one_nothing_is_purged_without_need(store, embargo, warmup):

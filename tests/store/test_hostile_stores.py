@@ -113,6 +113,7 @@ def attribute_names(store):
     return sorted(store.attrs)
 
 
+@pytest.mark.slow
 def test_any_attribute_missing_or_of_another_kind_is_an_error_or_changes_nothing(rows):
     matrices = rows.matrices[:]
     sound = {name: (rows.path / name).read_bytes() for name in ("zarr.json", "manifest.json")}
@@ -139,6 +140,7 @@ def test_any_attribute_missing_or_of_another_kind_is_an_error_or_changes_nothing
     assert n_refused > 9 * len(attribute_names(rows))
 
 
+@pytest.mark.slow
 def test_any_part_of_a_manifest_of_another_kind_is_an_error_or_changes_nothing(rows):
     matrices, n_refused = rows.matrices[:], 0
     sound = (rows.path / "manifest.json").read_bytes()

@@ -104,6 +104,7 @@ def chunk_files(store):
     return sorted(p for p in store.path.rglob("*") if p.is_file() and "/c/" in str(p))
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_in_a_chunk_is_an_error_that_names_it(store):
     for path in chunk_files(store):
         sound = path.read_bytes()
@@ -119,6 +120,7 @@ def test_a_flipped_bit_anywhere_in_a_chunk_is_an_error_that_names_it(store):
     assert store.verify().ok
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_at_the_end_of_a_file_is_found(store):
     """Where a shard has its index, and a chunk alone its checksum."""
     for path in chunk_files(store):

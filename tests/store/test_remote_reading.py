@@ -169,6 +169,7 @@ def test_several_processes_share_one_copy(url, here, wire, tmp_path):
 SLOW = b"HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\n\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "how", "cached"),
     [

@@ -121,6 +121,7 @@ def test_the_second_build_finds_it_there(place, url, build):
     assert build(url, overlap=30, overwrite=True).overlap == 30
 
 
+@pytest.mark.slow
 def test_grown_inputs_are_no_extension_there(url, build, bars, tmp_path):
     build(url)
     write_bars(bars, 600, seed=3)

@@ -87,6 +87,7 @@ def verified(*arguments):
     return result.exit_code, json.loads(result.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["folder", "s3"])
 def test_tasks_find_in_any_damage_what_one_process_finds(where, store, client, request, tmp_path):
     address = client.scheduler.address

@@ -181,6 +181,7 @@ def test_a_batch_shrinks_while_another_process_eats_memory_and_grows_back(store,
     assert {16, 32} <= set(told["sizes"])
 
 
+@pytest.mark.slow
 def test_a_limit_below_the_baseline_is_an_error_before_any_work(store, tmp_path):
     call = call_of(store, tmp_path / "c", {}, memory_limit="100MiB")
     with limited(call, 2000 * MIB) as (child, _):
@@ -192,6 +193,7 @@ def test_a_limit_below_the_baseline_is_an_error_before_any_work(store, tmp_path)
     assert not list((tmp_path / "c").glob("*.ckpt"))
 
 
+@pytest.mark.slow
 def test_no_memory_to_resume_is_an_error_before_the_checkpoint_is_read(store, tmp_path):
     call = call_of(store, tmp_path / "c", {})
     with limited(call, 2000 * MIB) as (child, _):
@@ -237,6 +239,7 @@ def test_sizes_that_contradict_each_other_are_refused():
             gb.BatchConfig(**settings)
 
 
+@pytest.mark.slow
 def test_an_automatic_batch_size_grows_beyond_its_start_and_keeps_the_order(store, tmp_path):
     config = gb.BatchConfig(batch_size="auto", sequence_length=48, overlap=40, max_batch_size=64)
     processor = gb.BatchProcessor(store, config, tmp_path / "c", epochs=60)

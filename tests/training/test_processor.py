@@ -305,6 +305,7 @@ def test_bars_get_a_store_beside_them_for_each_length_and_overlap(tmp_path):
         gb.BatchProcessor(tmp_path / "bars.csv", None, folder)
 
 
+@pytest.mark.slow
 def test_a_run_over_its_memory_share_ends_before_work_with_the_figures(store, tmp_path):
     processor = gb.BatchProcessor(store, config_of(store, max_memory_percent=0.001), tmp_path / "c")
     with pytest.raises(MemoryLimitError, match=r"0\.001 % are allowed"):

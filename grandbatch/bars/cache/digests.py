@@ -37,11 +37,12 @@ STORED = tuple(name for name in BAR_COLUMNS if name != "symbol")
 
 _VALUE_BYTES = 8
 _MAGIC_BYTES = 4
-_FEW_ROWS = 1_024
+_FEW_ROWS = 2_048
 """Of a part with so few all columns are read at once."""
 _FEW_BYTES = 2**18
 """A part of so few is read at once to digest what of it is no values."""
 _STEP_BYTES = 2**20
+"""At most so much of parts that lie behind one another is read at once, and of a file digested."""
 _ROWS_AT_ONCE = 2**19
 """What is fetched from several parts at once is held twice for a while: no more rows than that."""
 
@@ -172,6 +173,17 @@ class CacheFiles:
             self._open.popitem()[1].close()
 
 
+class PartRows(NamedTuple):
+    """Rows of a part to read."""
+
+    name: str
+    """Of its file."""
+    digests: PartDigests
+    rows: tuple[int, int]
+    out: Sequence[npt.NDArray[Any]]
+    """Where each column goes."""
+
+
 def read_part(
     cache: Path,
     name: str,
@@ -205,8 +217,8 @@ def read_rows(
     start, stop = rows
     names = digests.columns
     numbers = [names.index(column) for column in columns]
-    if digests.rows <= _FEW_ROWS and not file.is_remote:
-        _read_few(file, digests, rows, numbers, out)
+    if _is_short(file, digests):
+        _read_short(file, [PartRows(file.name, digests, rows, out)], numbers)
         return
     checksums = digests.checksums().tolist()
     groups = range(start // GROUP_ROWS, -(-stop // GROUP_ROWS))
@@ -225,41 +237,30 @@ def read_rows(
                 rest[:] = values[low - first : high - first]
 
 
-def _read_few(
-    file: CacheFile,
-    digests: PartDigests,
-    rows: tuple[int, int],
-    numbers: Sequence[int],
-    out: Sequence[npt.NDArray[Any]],
-) -> None:
-    """Copy columns, by their numbers, of a part so short that all of it is read at once."""
-    place, step, n_rows = digests.places(0)
-    raw = np.empty(len(digests.columns) * step, np.uint8)
-    n_read, n_bytes = file.read_into(raw, place), n_rows * _VALUE_BYTES
-    view, checksums = raw.data, base64.b64decode(digests.values)
-    low, n_wanted = rows[0] * _VALUE_BYTES, rows[1] - rows[0]
-    for number, target in zip(numbers, out, strict=True):
-        at = number * step
-        crc = crc32c(view[at : at + n_bytes]).to_bytes(4, "little")
-        if at + n_bytes > n_read or crc != checksums[4 * number : 4 * number + 4]:
-            raise _not_written(file, digests.columns[number], 0, n_rows)
-        target[:] = np.frombuffer(raw, target.dtype, n_wanted, at + low)
+def _is_short(file: CacheFile, digests: PartDigests) -> bool:
+    return digests.rows <= _FEW_ROWS and not file.is_remote
+
+
+def _read_short(file: CacheFile, parts: Sequence[PartRows], numbers: Sequence[int]) -> None:
+    """Copy columns, by their numbers, of short parts that lie behind one another, read at once."""
+    start, n_columns = parts[0].digests.offset, len(parts[0].digests.columns)
+    place, step, _ = parts[-1].digests.places(0)
+    raw = np.empty(place + n_columns * step - start, np.uint8)
+    n_read, view = file.read_into(raw, start), raw.data
+    for _, digests, (low, high), out in parts:
+        place, step, n_rows = digests.places(0)
+        checksums, n_bytes = base64.b64decode(digests.values), n_rows * _VALUE_BYTES
+        for number, target in zip(numbers, out, strict=True):
+            at = place - start + number * step
+            crc = crc32c(view[at : at + n_bytes]).to_bytes(4, "little")
+            if at + n_bytes > n_read or crc != checksums[4 * number : 4 * number + 4]:
+                raise _not_written(file, digests.columns[number], 0, n_rows)
+            target[:] = np.frombuffer(raw, target.dtype, high - low, at + low * _VALUE_BYTES)
 
 
 def _not_written(file: CacheFile, column: str, first: int, n_rows: int) -> DamagedBarsError:
     where = f"{column} of rows {first} to {first + n_rows}"
     return damaged(file.cache, f"{file.name}: {where} is not what was written")
-
-
-class PartRows(NamedTuple):
-    """Rows of a part to read."""
-
-    name: str
-    """Of its file."""
-    digests: PartDigests
-    rows: tuple[int, int]
-    out: Sequence[npt.NDArray[Any]]
-    """Where each column goes."""
 
 
 def copy_rows(cache: Path, wanted: Sequence[PartRows], columns: Sequence[str]) -> None:
@@ -268,9 +269,39 @@ def copy_rows(cache: Path, wanted: Sequence[PartRows], columns: Sequence[str]) -
     if is_remote(cache) and n_rows <= _ROWS_AT_ONCE:
         each(lambda one: read_part(cache, *one[:3], columns, one.out), wanted, far=True)
         return
-    with closing(CacheFiles(cache)) as files:
-        for name, digests, rows, out in wanted:
-            read_rows(files[name], digests, rows, columns, out)
+    of_file: dict[str, list[PartRows]] = {}
+    for one in wanted:
+        of_file.setdefault(one.name, []).append(one)
+    for name, some in of_file.items():
+        with closing(CacheFile(cache, name)) as file:
+            copy_parts(file, some, columns)
+
+
+def copy_parts(file: CacheFile, parts: Sequence[PartRows], columns: Sequence[str]) -> None:
+    """Copy rows of some columns from several parts in an open file, as `read_rows`."""
+    for run in _runs(file, parts):
+        if len(run) > 1:
+            names = run[0].digests.columns
+            _read_short(file, run, [names.index(column) for column in columns])
+        else:
+            read_rows(file, run[0].digests, run[0].rows, columns, run[0].out)
+
+
+def _runs(file: CacheFile, parts: Sequence[PartRows]) -> Iterator[list[PartRows]]:
+    """Gather short parts that lie behind one another in a file; the others come alone."""
+    run: list[PartRows] = []
+    start = stop = 0
+    for one in sorted(parts, key=lambda one: one.digests.offset):
+        offset, n_bytes = one.digests.offset, one.digests.bytes
+        follows = offset == stop and offset + n_bytes - start <= _STEP_BYTES
+        if run and not (follows and _is_short(file, one.digests)):
+            yield run
+            run = []
+        run.append(one)
+        start = run[0].digests.offset
+        stop = offset + n_bytes if _is_short(file, one.digests) else -1
+    if run:
+        yield run
 
 
 def check_part(cache: Path, name: str, digests: PartDigests) -> Iterator[DamagedBarsError]:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from grandbatch.bars.cache.bars import Bars
-from grandbatch.bars.cache.digests import STORED, CacheFile, read_rows
+from grandbatch.bars.cache.digests import STORED, CacheFile, PartRows, copy_parts
 from grandbatch.bars.cache.extremes import Extremes, extremes_of
 from grandbatch.bars.cache.manifest import Part, PartPlace
 from grandbatch.bars.cache.parts import (
@@ -275,7 +275,6 @@ def _write(
 
     `places` are, of the files in which these lie, the cache, and their names there.
     """
-    names = *STORED, *extra
     looks: list[Extremes] = []
     with ExitStack() as stack:
         files = {
@@ -283,28 +282,60 @@ def _write(
             for name in {part.path for of in sources for part in of if isinstance(part, Part)}
         }
 
-        def bars(parts: Sequence[AnyPart]) -> BarsOfPart:
-            n_rows = sum(part.rows for part in parts)
-            times, numbers = np.empty(n_rows, np.int64), np.empty((len(names) - 1, n_rows))
-            at = 0
-            for part in parts:
-                here = slice(at, at + part.rows)
-                out = times[here], *numbers[:, here]
-                if isinstance(part, HeldPart):
-                    for values, held in zip(out, (part.bars[0], *part.bars[1]), strict=True):
-                        values[:] = held
-                else:
-                    read_rows(files[part.path], part.digests, (0, part.rows), names, out)
-                at = here.stop
-            looks.append(extremes_of(times, numbers[1], numbers[2], numbers[4]))
-            return times, [*numbers]
+        def bars() -> Iterator[BarsOfPart]:
+            for some in _in_batches(sources):
+                for times, numbers in _read(files, some, (*STORED, *extra)):
+                    looks.append(extremes_of(times, numbers[1], numbers[2], numbers[4]))
+                    yield times, numbers
 
-        digests = write_parts(target, map(bars, sources), extra)
+        digests = write_parts(target, bars(), extra)
     parts = [
         Part(of[0].symbol, target.name, of[0].first_time, of[-1].last_time, one)
         for of, one in zip(sources, digests, strict=True)
     ]
     return parts, looks
+
+
+def _in_batches(sources: Sequence[Sequence[AnyPart]]) -> Iterator[list[Sequence[AnyPart]]]:
+    """Gather what is read at once: no more bars than may be held of one symbol."""
+    batch: list[Sequence[AnyPart]] = []
+    n_rows = 0
+    for parts in sources:
+        rows = sum(part.rows for part in parts)
+        if batch and n_rows + rows > _MOST_ROWS:
+            yield batch
+            batch, n_rows = [], 0
+        batch.append(parts)
+        n_rows += rows
+    if batch:
+        yield batch
+
+
+def _read(
+    files: Mapping[str, CacheFile], sources: Sequence[Sequence[AnyPart]], names: Sequence[str]
+) -> Iterator[BarsOfPart]:
+    """Read bars of some symbols, each of several parts: of a file all that lies there together."""
+    n_rows = sum(part.rows for parts in sources for part in parts)
+    times, numbers = np.empty(n_rows, np.int64), np.empty((len(names) - 1, n_rows))
+    wanted: dict[str, list[PartRows]] = {}
+    at = 0
+    for part in chain.from_iterable(sources):
+        here = slice(at, at + part.rows)
+        out = times[here], *numbers[:, here]
+        if isinstance(part, HeldPart):
+            for values, held in zip(out, (part.bars[0], *part.bars[1]), strict=True):
+                values[:] = held
+        else:
+            rows = PartRows(part.path, part.digests, (0, part.rows), out)
+            wanted.setdefault(part.path, []).append(rows)
+        at = here.stop
+    for path, some in wanted.items():
+        copy_parts(files[path], some, names)
+    at = 0
+    for parts in sources:
+        here = slice(at, at + sum(part.rows for part in parts))
+        yield times[here], [*numbers[:, here]]
+        at = here.stop
 
 
 def join_quarantines(base: Base, new: Path, target: Path, n_bad: Mapping[int, int]) -> None:

@@ -8,8 +8,9 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from grandbatch.bars.cache.digests import PartDigests, damaged
@@ -26,8 +27,8 @@ MANIFEST = "bars.json"
 QUARANTINE = "quarantine.parquet"
 
 _MAX_BYTES = 2**28
-_REMEMBERED_BYTES = 2**20
-"""A manifest of at most so many is parsed once, however often it is read."""
+_REMEMBERED_BYTES = 2**21
+"""The last manifests that have no more together are parsed once, however often they are read."""
 
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
 _OF_PART = "symbol", "first_time", "last_time"
@@ -195,10 +196,22 @@ def _of(raw: bytes) -> dict[str, Any]:
     ValueError, LookupError, TypeError
         If it is none, or not what was written.
     """
-    return _parsed(raw) if len(raw) <= _REMEMBERED_BYTES else _parsed.__wrapped__(raw)
+    with _remembering:
+        manifest = _remembered.pop(raw, None)
+    if manifest is None:
+        manifest = _parsed(raw)
+    with _remembering:
+        _remembered[raw] = manifest
+        while sum(map(len, _remembered)) > _REMEMBERED_BYTES:
+            _remembered.pop(next(iter(_remembered)))
+    return manifest
 
 
-@lru_cache(maxsize=2)
+_remembered: dict[bytes, dict[str, Any]] = {}
+"""Manifests by their bytes, the last that was asked for at the end."""
+_remembering = Lock()
+
+
 def _parsed(raw: bytes) -> dict[str, Any]:
     manifest = digested.parse(raw)
     if manifest["format"] == FORMAT:  # those of others may be digested otherwise
