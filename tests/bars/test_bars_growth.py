@@ -72,15 +72,14 @@ class Folder:
 
 def looks_of(bars):
     """What there is to tell of each symbol, however its bars are parted."""
-    found = {}
-    for part, look in zip(bars.parts, unpack_looks(bars.growth["looks"]), strict=True):
-        before = found.get(part.symbol)
-        found[part.symbol] = look if before is None else before.joined(look)
+    codes = [part.symbol for part in bars.parts]
+    begins = [n for n, code in enumerate(codes) if n == 0 or code != codes[n - 1]]
+    found = unpack_looks(bars.growth["looks"]).joined(np.array(begins))
     # of leaps that there are none of, none is the first
     return [
         vars(look)
         | {"leap_time": look.leap_time if look.n_leaps else 0, "volumes": look.volumes.tolist()}
-        for look in found.values()
+        for look in found
     ]
 
 

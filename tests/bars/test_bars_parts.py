@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grandbatch.bars.building.parts.looking import pack_looks, unpack_looks
 from grandbatch.bars.cache import digests, parts
 from grandbatch.bars.cache.digests import STORED, PartRows
+from grandbatch.bars.cache.extremes import ManyExtremes, extremes_of
 from grandbatch.errors import DamagedBarsError
 
 ROWS = [3, 1, 40, 2_500, 7, 7, 200, 2_048, 2_049, 5]
@@ -85,3 +88,39 @@ def test_a_file_that_ends_in_the_middle_of_a_part_is_damage(written, number, tmp
     everything = [("a", n, 0, rows) for n, rows in enumerate(ROWS)]
     with pytest.raises(DamagedBarsError, match="is not what was written"):
         digests.copy_rows(tmp_path, wanted_rows(found, everything, STORED), STORED)
+
+
+PRICES = st.sampled_from([0.0, 1.0, 2.0, 2.5, 9.0, 60.0])
+
+
+@st.composite
+def symbols_in_runs(draw):
+    """Bars of a few symbols, each cut into runs: times, highs, lows, volumes."""
+    found = []
+    for _ in range(draw(st.integers(1, 3))):
+        counts = draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+        n = sum(counts)
+        prices = [draw(st.lists(PRICES, min_size=n, max_size=n)) for _ in range(3)]
+        high, low = np.maximum(prices[0], prices[1]), np.minimum(prices[0], prices[1])
+        bars = np.arange(n, dtype=np.int64) + 7, high, low, np.array(prices[2])
+        edges = np.cumsum([0, *counts])
+        found.append((bars, [slice(a, b) for a, b in itertools.pairwise(edges)]))
+    return found
+
+
+@given(symbols_in_runs())
+def test_what_is_known_of_runs_joined_is_what_is_seen_of_all_their_bars(symbols):
+    runs = [
+        extremes_of(*(of[run].copy() for of in bars)) for bars, runs_ in symbols for run in runs_
+    ]
+    begins = np.cumsum([0, *(len(runs_) for _, runs_ in symbols)])[:-1]
+    joined = unpack_looks(pack_looks(ManyExtremes.of(runs))).taken(
+        ManyExtremes.of([]), range(len(runs))
+    )
+    for got, (bars, _) in zip(joined.joined(begins), symbols, strict=True):
+        expected = extremes_of(*bars)
+        for name, value in vars(expected).items():
+            if name == "volumes":
+                assert got.volumes.tolist() == value.tolist()
+            elif name != "leap_time" or expected.n_leaps:
+                assert getattr(got, name) == value, name

@@ -15,6 +15,7 @@ from grandbatch.bars.building import block as pieces
 from grandbatch.bars.building import build as building
 from grandbatch.bars.building import memory as reading_plan
 from grandbatch.bars.building.parts import looking, sorting
+from grandbatch.bars.cache.extremes import ManyExtremes
 from grandbatch.errors import BadRowsError, UsageError
 from grandbatch.scheduling import Schedule
 
@@ -199,7 +200,8 @@ def test_what_was_seen_while_reading_is_what_the_parts_hold(tmp_path, monkeypatc
     def look_at(target, parts, schedule, known):
         found = looking.look_at(target, parts, schedule, known)
         again = looking.look_at(target, parts, schedule, {})
-        seen.append((len(known), looking.pack_looks(found), looking.pack_looks(again)))
+        packed = [looking.pack_looks(ManyExtremes.of(of)) for of in (found, again)]
+        seen.append((len(known), *packed))
         return found
 
     monkeypatch.setattr(building, "look_at", look_at)

@@ -62,7 +62,7 @@ from grandbatch.bars.building.settling import (
 )
 from grandbatch.bars.cache import bars as cache
 from grandbatch.bars.cache.digests import file_digest
-from grandbatch.bars.cache.extremes import Extremes
+from grandbatch.bars.cache.extremes import ManyExtremes
 from grandbatch.bars.cache.joining import AnyPart, Base, JoinedParts, join_caches
 from grandbatch.bars.cache.manifest import (
     FORMAT,
@@ -165,7 +165,7 @@ class CacheBuild:
             if not self.rules.sort:
                 parts = self._join(planned)
             symbols, parts = self._mend_parts(symbols, parts)
-            looks = look(parts)
+            looks = ManyExtremes.of(look(parts))
         else:
             new = parts if self.rules.sort else self._join_few(planned)
             grown = self._join_base(base, symbols, new)
@@ -381,7 +381,7 @@ class CacheBuild:
         fingerprint: str,
         symbols: list[str],
         parts: Sequence[Part],
-        looks: Sequence[Extremes],
+        looks: ManyExtremes,
     ) -> None:
         quarantine_bytes, quarantine_crc = file_digest(self.target, QUARANTINE)
         doubts = [*self.doubts, *near_misses(self.records, self.rules)]

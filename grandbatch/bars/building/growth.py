@@ -25,7 +25,7 @@ from grandbatch.bars.building.parts.looking import pack_looks, unpack_looks
 from grandbatch.bars.building.planning import Source
 from grandbatch.bars.building.quarantine import CLOCK_CHANGES, count_reasons, merge_bad_rows
 from grandbatch.bars.cache.bars import load_bars, open_bars
-from grandbatch.bars.cache.extremes import Extremes
+from grandbatch.bars.cache.extremes import Extremes, ManyExtremes
 from grandbatch.bars.cache.joining import Base, JoinedParts, join_quarantines
 from grandbatch.bars.cache.manifest import Part, cache_folders
 from grandbatch.bars.inputs.digests import describe_source, digests_of
@@ -81,7 +81,7 @@ def growth_facts(
     tasks: Sequence[BlockJob],
     records: Sequence[BlockRecord],
     symbols: Sequence[str],
-    looks: Sequence[Extremes],
+    looks: ManyExtremes,
     rules: BarRules,
     base: Base | None,
 ) -> dict[str, Any] | None:
@@ -93,7 +93,7 @@ def growth_facts(
         What was read.
     symbols : sequence of str
         Of the cache.
-    looks : sequence of Extremes
+    looks : ManyExtremes
         At its parts.
     rules : BarRules
     base : Base or None
@@ -129,14 +129,15 @@ def growth_facts(
 
 def looks_of(
     base: Base, joined: JoinedParts, look: Callable[[Sequence[Part]], list[Extremes]]
-) -> list[Extremes]:
+) -> ManyExtremes:
     """Return the extremes at the parts of a cache that grew: the base knows those of its own."""
     looks = unpack_looks(base.facts["looks"])
-    known = {part.place: found for part, found in zip(base.parts, looks, strict=True)}
-    known |= joined.seen
-    new = [part for part in joined.parts if part.place not in known]
-    known.update((part.place, found) for part, found in zip(new, look(new), strict=True))
-    return [known[part.place] for part in joined.parts]
+    number = {part.place: n for n, part in enumerate(base.parts)}
+    others = [part for part in joined.parts if part.place not in number]
+    found = iter(look([part for part in others if part.place not in joined.seen]))
+    seen = [joined.seen.get(part.place) or next(found) for part in others]
+    number.update((part.place, len(looks) + n) for n, part in enumerate(others))
+    return looks.taken(ManyExtremes.of(seen), [number[part.place] for part in joined.parts])
 
 
 def standing_of(base: Base) -> dict[str, Carry]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from grandbatch.kernels.bars.looks import N_BINS, count_volumes, find_leaps
+from grandbatch.kernels.bars.looks import (
+    N_BINS,
+    count_volumes,
+    find_leaps,
+    find_leaps_between,
+)
 
 LEAP = 5.0
 """A price that many times the one before, or a part of it, is worth a look."""
@@ -35,27 +42,83 @@ class Extremes:
     volumes: npt.NDArray[np.int64]
     """Bars by the power of two of their volume, (N_BINS,)."""
 
-    def joined(self, following: Extremes) -> Extremes:
-        """Join with the bars behind."""
-        high, low = np.array([self.last, following.first]).T
-        between, _, leap = find_leaps(high, low, LEAP)
-        leap_time = following.first_time if between else following.leap_time
-        volumes = [
-            (self.most_volume, self.most_time),
-            (following.most_volume, following.most_time),
+
+FACTS = np.dtype(
+    [
+        ("n_leaps", "<i8"),
+        ("largest_leap", "<f8"),
+        ("leap_time", "<i8"),
+        ("most_volume", "<f8"),
+        ("most_time", "<i8"),
+        ("first", "<f8", 2),
+        ("last", "<f8", 2),
+        ("first_time", "<i8"),
+        ("least_whole", "<f8"),
+    ]
+)
+"""All of `Extremes` but its volumes, in its order."""
+
+
+@dataclass(frozen=True, eq=False)
+class ManyExtremes:
+    """Extremes of many runs of bars, as columns: there may be thousands.
+
+    Parameters
+    ----------
+    facts : (n,) FACTS
+    volumes : (n, N_BINS) int64
+    """
+
+    facts: npt.NDArray[Any]
+    volumes: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, found: Sequence[Extremes]) -> ManyExtremes:
+        """Gather what was found of each run."""
+        names = FACTS.names or ()
+        facts = np.array([tuple(getattr(one, name) for name in names) for one in found], FACTS)
+        return cls(facts, np.array([one.volumes for one in found], np.int64).reshape(-1, N_BINS))
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    def taken(self, others: ManyExtremes, order: Sequence[int]) -> ManyExtremes:
+        """Choose, by their numbers, of these with others behind."""
+        facts = np.concatenate([self.facts, others.facts])[order]
+        return ManyExtremes(facts, np.concatenate([self.volumes, others.volumes])[order])
+
+    def joined(self, begins: npt.NDArray[np.intp]) -> list[Extremes]:
+        """Join runs that follow each other, those from each of `begins` up to the next."""
+        facts = self.facts
+        if not len(facts):
+            return []
+        leaps = np.empty(len(facts))
+        first, last = (np.ascontiguousarray(facts[name]) for name in ("first", "last"))
+        find_leaps_between(last, first, LEAP, leaps)
+        leaps[begins] = 0.0
+        n_leaps = facts["n_leaps"] + (leaps > 0.0)
+        leap_time = np.where(leaps > 0.0, facts["first_time"], facts["leap_time"])
+        stops = np.append(begins[1:], len(facts))
+        # the first that leaps, and the first with the most volume
+        leapt = [b + int(np.argmax(n_leaps[b:e] > 0)) for b, e in zip(begins, stops, strict=True)]
+        most = [
+            b + int(np.argmax(facts["most_volume"][b:e]))
+            for b, e in zip(begins, stops, strict=True)
         ]
-        most = max(volumes, key=lambda entry: entry[0])
-        return Extremes(
-            self.n_leaps + between + following.n_leaps,
-            max(self.largest_leap, leap, following.largest_leap),
-            self.leap_time if self.n_leaps else leap_time,
-            *most,
-            self.first,
-            following.last,
-            self.first_time,
-            min(self.least_whole, following.least_whole),
-            self.volumes + following.volumes,
+        columns = (
+            np.add.reduceat(n_leaps, begins),
+            np.maximum.reduceat(np.maximum(facts["largest_leap"], leaps), begins),
+            leap_time[leapt],
+            facts["most_volume"][most],
+            facts["most_time"][most],
+            facts["first"][begins],
+            facts["last"][stops - 1],
+            facts["first_time"][begins],
+            np.minimum.reduceat(facts["least_whole"], begins),
         )
+        plain = (of.tolist() if of.ndim == 1 else map(tuple, of.tolist()) for of in columns)
+        volumes = np.add.reduceat(self.volumes, begins)
+        return [Extremes(*found) for found in zip(*plain, volumes, strict=True)]
 
 
 def extremes_of(

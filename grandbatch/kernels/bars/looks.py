@@ -16,6 +16,15 @@ LOWEST_POWER = -60
 
 
 @compiled
+def _leap(high_before: float, low_before: float, high: float, low: float, factor: float) -> float:
+    """Return what a leap from a bar to the next multiplies or divides by; 0 if it is none."""
+    leaps = high > factor * high_before or low * factor < low_before
+    if leaps and low > 0.0 and low_before > 0.0:
+        return max(high / high_before, low_before / low)
+    return 0.0
+
+
+@compiled
 def find_leaps(high: F64, low: F64, factor: float) -> tuple[int, int, float]:
     """Find where the price leaps from a bar to the next: its high up, or its low down.
 
@@ -36,13 +45,30 @@ def find_leaps(high: F64, low: F64, factor: float) -> tuple[int, int, float]:
     """
     count, row, largest = 0, -1, 0.0
     for i in range(1, high.size):
-        leaps = high[i] > factor * high[i - 1] or low[i] * factor < low[i - 1]
-        if leaps and low[i] > 0.0 and low[i - 1] > 0.0:
+        leap = _leap(high[i - 1], low[i - 1], high[i], low[i], factor)
+        if leap > 0.0:
             count += 1
-            leap = max(high[i] / high[i - 1], low[i - 1] / low[i])
             row = i if count == 1 else row
             largest = max(leap, largest)
     return count, row, largest
+
+
+@compiled
+def find_leaps_between(last: F64, first: F64, factor: float, leaps: F64) -> None:
+    """Find what the price leaps by from each run of bars to the next.
+
+    Parameters
+    ----------
+    last, first : (n, 2) float64
+        High and low of each run's last bar, and of its first.
+    factor : float
+        As in `find_leaps`.
+    leaps : (n,) float64
+        Written: what the leap before each run multiplies or divides by; 0 where there is none.
+    """
+    leaps[0] = 0.0
+    for i in range(1, leaps.size):
+        leaps[i] = _leap(last[i - 1, 0], last[i - 1, 1], first[i, 0], first[i, 1], factor)
 
 
 @compiled

@@ -7,7 +7,7 @@ bars are parted.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 
 from grandbatch.bars.building.parts.assembly import PART_ROWS
 from grandbatch.bars.cache.digests import CacheFile, CacheFiles, PartDigests, read_rows
-from grandbatch.bars.cache.extremes import Extremes, extremes_of
+from grandbatch.bars.cache.extremes import FACTS, Extremes, ManyExtremes, extremes_of
 from grandbatch.bars.cache.manifest import Part
 from grandbatch.bars.rules import BarRules
 from grandbatch.files.locations import is_remote, location_of
@@ -34,42 +34,21 @@ NO_VOLUME = 0.5
 """So is such a share of bars without volume."""
 
 
-_FACTS = np.dtype(
-    [
-        ("n_leaps", "<i8"),
-        ("largest_leap", "<f8"),
-        ("leap_time", "<i8"),
-        ("most_volume", "<f8"),
-        ("most_time", "<i8"),
-        ("first", "<f8", 2),
-        ("last", "<f8", 2),
-        ("first_time", "<i8"),
-        ("least_whole", "<f8"),
-    ]
-)
-"""All of `Extremes` but its volumes, in its order."""
-
-
-def pack_looks(looks: Sequence[Extremes]) -> dict[str, str]:
+def pack_looks(looks: ManyExtremes) -> dict[str, str]:
     """Write looks as JSON types: numbers little-endian and base64, of volumes those there are."""
-    facts = np.array(
-        [tuple(getattr(look, name) for name in _FACTS.names or ()) for look in looks], _FACTS
-    )
-    volumes = np.array([look.volumes for look in looks], "<i8").reshape(-1, N_BINS)
+    volumes = looks.volumes.ravel()
     at = np.flatnonzero(volumes)
-    columns = {"facts": facts, "at": at.astype("<i8"), "volumes": volumes.ravel()[at]}
+    columns = {"facts": looks.facts, "at": at.astype("<i8"), "volumes": volumes[at].astype("<i8")}
     return {name: base64.b64encode(of.tobytes()).decode() for name, of in columns.items()}
 
 
-def unpack_looks(value: Mapping[str, str]) -> list[Extremes]:
+def unpack_looks(value: Mapping[str, str]) -> ManyExtremes:
     """Read what `pack_looks` gave."""
     raw = {name: base64.b64decode(text) for name, text in value.items()}
-    facts = np.frombuffer(raw["facts"], _FACTS)
+    facts = np.frombuffer(raw["facts"], FACTS)
     volumes = np.zeros((len(facts), N_BINS), np.int64)
     volumes.ravel()[np.frombuffer(raw["at"], "<i8")] = np.frombuffer(raw["volumes"], "<i8")
-    columns = (facts[name] for name in _FACTS.names or ())
-    plain = (of.tolist() if of.ndim == 1 else map(tuple, of.tolist()) for of in columns)
-    return [Extremes(*found) for found in zip(*plain, volumes, strict=True)]
+    return ManyExtremes(facts, volumes)
 
 
 def look_at(
@@ -116,7 +95,7 @@ def _look_at(file: CacheFile, part: Part) -> Extremes:
 
 
 def worth_a_look(
-    symbols: Sequence[str], parts: Sequence[Part], looks: Iterable[Extremes], rules: BarRules
+    symbols: Sequence[str], parts: Sequence[Part], looks: ManyExtremes, rules: BarRules
 ) -> list[str]:
     """Say in one line for each kind what is worth a look.
 
@@ -125,15 +104,14 @@ def worth_a_look(
     symbols : sequence of str
     parts : sequence of Part
         In bars order.
-    looks : iterable of Extremes
+    looks : ManyExtremes
         At each of them.
     rules : BarRules
     """
-    found: dict[int, Extremes] = {}
-    for part, look in zip(parts, looks, strict=True):
-        before = found.get(part.symbol)
-        found[part.symbol] = look if before is None else before.joined(look)
-    by_name = {shown_name(symbols[code]): look for code, look in found.items()}
+    codes = np.array([part.symbol for part in parts], np.int64)
+    begins = np.flatnonzero(np.append(True, codes[1:] != codes[:-1])[: len(codes)])
+    names = [shown_name(symbols[code]) for code in codes[begins]]
+    by_name = dict(zip(names, looks.joined(begins), strict=True))
     lines = [_fixed_points(by_name) if rules.price_scale == 1 else "", _leaps(by_name)]
     if not rules.no_volume:
         lines += [_rare_volumes(by_name), _no_volumes(by_name)]
