@@ -90,7 +90,8 @@ def build_store(
     workers : int, optional
         Threads; by default one for each core.
     memory_limit : str or int, optional
-        Bytes, or a size such as "2GiB", that the build's processes may use in all.
+        Bytes, or a size such as "2GiB", that the build's processes may use in all, wherever they
+        run.
     partition_bars : int, optional
         Bars in a partition. Changes speed and memory, never the store.
     overwrite : bool

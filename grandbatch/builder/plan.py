@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,15 @@ class Group:
     def n_rows(self, lookback: int) -> int:
         """Rows of the ranges, each with a lookback before it."""
         return int(np.diff(self.bounds).sum()) + lookback * len(self.bounds)
+
+
+class _Account(NamedTuple):
+    """A limit, and what of a build counts against it."""
+
+    limit: MemoryLimit
+    shares: tuple[WorkerShare, ...]
+    tasks: int
+    """In flight, if all fit together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,11 +240,7 @@ class BuildPlan:
     @property
     def base_bytes(self) -> int:
         """Bytes of the interpreter, the libraries, compiling, and worker processes."""
-        return (
-            BASE_BYTES
-            + compiling_bytes(judge_rows)
-            + sum(share.own_bytes for share in self.worker_shares)
-        )
+        return _base_bytes(self.worker_shares)
 
     @property
     def held_bytes(self) -> int:
@@ -257,8 +262,34 @@ class BuildPlan:
 
     def tasks_that_fit(self, limit: MemoryLimit) -> int:
         """Tasks in flight that fit under a limit, at most `most_tasks`; none may."""
-        fitting = (limit.limit_bytes - self.base_bytes - self.held_bytes) // self.task_bytes
-        return int(min(fitting, self.most_tasks))
+        accounts = self._accounts(limit)
+        if not all(self._has_room(account) for account in accounts):
+            return 0
+        most = self.most_tasks
+        return min(most - max(0, of.tasks - self._room(of)) for of in accounts)
+
+    def _accounts(self, limit: MemoryLimit) -> list[_Account]:
+        """Of this machine, where other machines' workers take nothing; of a setting, with all."""
+        found = []
+        most = self.most_tasks
+        if limit.setting_bytes is not None:
+            setting = MemoryLimit(limit.setting_bytes, "--memory-limit")
+            found.append(_Account(setting, self.worker_shares, most))
+        here = tuple(share for share in self.worker_shares if share.is_here)
+        away = sum(share.threads for share in self.worker_shares if not share.is_here)
+        # workers come and go while they are asked: one that is not known may be of this machine
+        threads = max(self.workers - away, sum(share.threads for share in here))
+        tasks = min(most, threads * (most // self.workers))
+        return [*found, _Account(limit, here, tasks)]
+
+    def _room(self, account: _Account) -> int:
+        """Tasks that an account has room for; less than none where not even workers fit."""
+        free = account.limit.limit_bytes - _base_bytes(account.shares) - self.held_bytes
+        return int(free // self.task_bytes)
+
+    def _has_room(self, account: _Account) -> bool:
+        """Whether at least one task fits, or no task counts and all else does."""
+        return self._room(account) >= min(1, account.tasks)
 
     def limited(self, schedule: Schedule, limit: MemoryLimit) -> Schedule:
         """Return the same schedule with as many tasks at once as are admitted."""
@@ -275,27 +306,48 @@ class BuildPlan:
             If not even one fits, or a cluster's worker has no room for one in each thread; shows
             the arithmetic and what would fit.
         """
-        check_shares(self.worker_shares, self.task_bytes, "writing the store")
+
+        def fewer_bars() -> str:
+            smaller = self._smaller(limit)
+            return f"--partition-bars {smaller} would fit; or " if smaller else ""
+
+        check_shares(self.worker_shares, self.task_bytes, "writing the store", fewer_bars)
         fitting = self.tasks_that_fit(limit)
         if fitting >= 1:
             return fitting
-        needed = self.projected_bytes(1)
-        raise MemoryLimitError(
-            f"the build needs {needed:,} bytes and may use {limit.limit_bytes:,} "
-            f"({limit.source}): {self.base_bytes:,} for the interpreter, libraries and "
-            f"{self.processes} worker processes + {self.held_bytes:,} held for "
-            f"{len(self.groups)} tasks + {self.task_bytes:,} for one task of "
-            f"{self.target_rows:,} bars; {self._remedy(limit, needed)}"
+        raise self._refusal(limit)
+
+    def _refusal(self, limit: MemoryLimit) -> MemoryLimitError:
+        account = next(of for of in self._accounts(limit) if not self._has_room(of))
+        base, task = _base_bytes(account.shares), min(1, account.tasks) * self.task_bytes
+        needed = base + self.held_bytes + task
+        smaller = self._smaller(limit)
+        remedy = f"--partition-bars {smaller} would fit" if smaller else ""
+        away = sum(not share.is_here for share in account.shares)
+        elsewhere = f" ({away} on other machines)" if away else ""
+        return MemoryLimitError(
+            f"the build needs {needed:,} bytes and may use {account.limit.limit_bytes:,} "
+            f"({account.limit.source}): {base:,} for the interpreter, libraries and "
+            f"{len(account.shares)} worker processes{elsewhere} + {self.held_bytes:,} held for "
+            f"{len(self.groups)} tasks + {task:,} for one task of "
+            f"{self.target_rows:,} bars; {remedy or account.limit.remedy(needed)}"
         )
 
-    def _remedy(self, limit: MemoryLimit, needed: int) -> str:
+    def _smaller(self, limit: MemoryLimit) -> int:
+        """Return how many bars in a partition would fit, here and in each worker; 0 for none."""
         smaller = self.target_rows
         while smaller > 4096:
             smaller //= 2
-            plan = replace(self, partition_bars=smaller, workers=1)
-            if plan.projected_bytes(1) <= limit.limit_bytes:
-                return f"--partition-bars {smaller} would fit"
-        return limit.remedy(needed)
+            plan = replace(self, partition_bars=smaller)
+            has_room = all(share.fits(plan.task_bytes) for share in self.worker_shares)
+            if has_room and plan.tasks_that_fit(limit) >= 1:
+                return smaller
+        return 0
+
+
+def _base_bytes(shares: tuple[WorkerShare, ...]) -> int:
+    """Bytes of the interpreter, the libraries, compiling, and worker processes."""
+    return BASE_BYTES + compiling_bytes(judge_rows) + sum(share.own_bytes for share in shares)
 
 
 def attributes_of(

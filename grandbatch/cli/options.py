@@ -86,7 +86,7 @@ Workers = Annotated[
     typer.Option(min=1, max=1024, help="Local worker processes; threads with --scheduler threads."),
 ]
 MemoryLimitOption = Annotated[
-    str | None, typer.Option("--memory-limit", help="Of all local processes, e.g. 2GiB.")
+    str | None, typer.Option("--memory-limit", help="Of all processes together, e.g. 2GiB.")
 ]
 Cache = Annotated[
     Path | None, typer.Option(help="Folder of the bars cache (.grandbatch/bars beside the store).")

@@ -5,7 +5,7 @@ All is read anew each time, never kept: limits change while a run lasts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -24,6 +24,8 @@ class MemoryLimit:
 
     limit_bytes: int
     source: str
+    setting_bytes: int | None = None
+    """What a setting allows all processes together, on whatever machines they run."""
 
     def remedy(self, needed: int) -> str:
         """Say how to give a run the memory it needs, in bytes."""
@@ -53,7 +55,7 @@ def memory_limit(setting_bytes: int | None = None) -> MemoryLimit:
     RAM, every cgroup above this process (v1 and v2), the process's own resource limits, and the
     setting, if there is one.
     """
-    return smallest(read_ceilings(setting_bytes))
+    return replace(smallest(read_ceilings(setting_bytes)), setting_bytes=setting_bytes)
 
 
 def smallest(ceilings: list[Ceiling]) -> MemoryLimit:

@@ -23,6 +23,7 @@ from simulated import write_bars
 
 import grandbatch as gb
 from grandbatch import errors
+from grandbatch.bars.building.memory import shares_of_workers
 from grandbatch.builder import records
 from grandbatch.builder.builder import BuildOptions, build
 from grandbatch.builder.records import JoinedRecords
@@ -91,6 +92,12 @@ def listening():
 def target_of(source, store, **changes):
     made = make_settings("strategic", None, changes.get("overlap", 40), "windows", 4, "none", None)
     return Request.of(source, store, made, gb.BarRules(), changes.get("cache"))
+
+
+def test_workers_of_a_local_cluster_are_known_by_address_and_as_of_this_machine(here):
+    shares = shares_of_workers(Schedule.on_cluster(here))
+    assert {share.address: share.threads for share in shares} == here.nthreads()
+    assert all(share.is_here for share in shares)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,71 @@ def test_a_cluster_has_turns_where_each_worker_and_all_together_have_room():
     assert tasks_of(both, both.projected_bytes() - 1) == 4
     with pytest.raises(MemoryLimitError, match=r"writing the store needs .* 2 threads"):
         plan_with(large, WorkerShare(own + task, 2, own)).admitted(MemoryLimit(2**40, "test"))
+
+
+def cluster_plan(*shares):
+    return BuildPlan(
+        settings_of(12, 1024, "none"),
+        Segments.single(10**7),
+        10**7,
+        workers=sum(share.threads for share in shares),
+        worker_shares=shares,
+    )
+
+
+def share_of(number, *, is_here, limit_bytes=2 * 2**30, own_bytes=280 * 2**20):
+    return WorkerShare(limit_bytes, 1, own_bytes, f"tcp://10.0.0.{number}:4000", is_here=is_here)
+
+
+def test_workers_of_other_machines_take_nothing_of_this_ones_memory():
+    away = cluster_plan(*(share_of(number, is_here=False) for number in range(100)))
+    assert away.base_bytes > 28 * 10**9
+    assert away.admitted(MemoryLimit(16 * 2**30, "RAM")) == 100
+    alone = cluster_plan().projected_bytes(0)
+    assert away.admitted(MemoryLimit(alone, "RAM")) == 100
+    with pytest.raises(MemoryLimitError, match=rf"needs {alone:,} .* and 0 worker processes"):
+        away.admitted(MemoryLimit(alone - 1, "RAM"))
+
+
+def test_workers_of_this_machine_count_together_beside_those_of_others():
+    here = [share_of(number, is_here=True) for number in range(3)]
+    away = [share_of(number, is_here=False) for number in range(3, 7)]
+    own, mixed = cluster_plan(*here), cluster_plan(*here, *away)
+    for tasks in (1, 2, 3):
+        limit = MemoryLimit(own.projected_bytes(tasks), "RAM")
+        assert (own.admitted(limit), mixed.admitted(limit)) == (tasks, 4 + tasks)
+    short = MemoryLimit(own.projected_bytes(1) - 2_000_000, "RAM")
+    for plan in (own, mixed):
+        with pytest.raises(MemoryLimitError, match=r"3 worker processes \+ .*--partition-bars"):
+            plan.admitted(short)
+
+
+def test_a_setting_counts_all_processes_wherever_they_run():
+    away = cluster_plan(*(share_of(number, is_here=False) for number in range(4)))
+    total = away.projected_bytes(2)
+    for machine in (total, 2**40):
+        assert away.admitted(MemoryLimit(machine, "RAM", total)) == 2
+    few = away.projected_bytes(1) - 2_000_000
+    told = r"\(--memory-limit\): .* 4 worker processes \(4 on other machines\) \+ "
+    with pytest.raises(MemoryLimitError, match=told):
+        away.admitted(MemoryLimit(2**40, "RAM", few))
+
+
+def test_a_worker_elsewhere_too_small_for_a_task_is_named_with_what_would_fit():
+    task = cluster_plan(share_of(1, is_here=False)).task_bytes
+    room = (280 * 2**20 + task * 3 // 4) * 5 // 4
+    shares = [share_of(number, is_here=False) for number in range(1, 4)]
+    shares[1] = shares[1]._replace(limit_bytes=room)
+    plan, machine = cluster_plan(*shares), MemoryLimit(16 * 2**30, "RAM")
+    with pytest.raises(MemoryLimitError, match=r"each worker and tcp://10\.0\.0\.2:4000") as caught:
+        plan.admitted(machine)
+    told = str(caught.value)
+    assert f"has {room:,}: {280 * 2**20:,} for the interpreter" in told
+    smaller = int(told.partition("--partition-bars ")[2].partition(" ")[0])
+    assert replace(plan, partition_bars=smaller).admitted(machine) == 3
+    larger = int(told.partition("give each worker ")[2].partition("MiB")[0]) * 2**20
+    shares[1] = shares[1]._replace(limit_bytes=larger)
+    assert cluster_plan(*shares).admitted(machine) == 3
 
 
 def test_what_is_held_grows_with_chunks_not_with_bars():

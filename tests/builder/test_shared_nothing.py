@@ -8,6 +8,7 @@ import time
 
 import pytest
 from building_on_hosts import begin, build, built, call, command, put_bars, two_workers
+from cgroups import inside, memory_cgroup
 from hosts import NO_HOSTS, can_make_hosts
 
 pytestmark = pytest.mark.slow
@@ -62,6 +63,18 @@ def test_a_build_from_a_url_to_a_url_is_the_local_one(cluster, bars):
     for name in ("cli", "cli2", "w1", "w2"):
         left = [file for file in cluster.hosts[name].files() if not file.startswith("./dask/")]
         assert left == []
+
+
+def test_only_the_builder_itself_takes_of_its_hosts_memory(cluster, bars):
+    with memory_cgroup(700 * 2**20) as group:
+        if group is None:
+            pytest.skip("no cgroup can be made here")
+        host, call = cluster.hosts["cli"], command(cluster, "little/s.zarr")
+        built(host.run(*inside(group, call)))
+    assert cluster.objects("little/s.zarr/") == bars
+    limited = build(cluster, "cli", "less/s.zarr", "--memory-limit", "700MiB")
+    assert limited.returncode != 0
+    assert "2 worker processes (2 on other machines)" in limited.stderr
 
 
 def test_inputs_that_grew_extend_the_store_from_another_host(cluster, tmp_path):

@@ -6,7 +6,8 @@ short lines and many symbols: others take less.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -68,6 +69,10 @@ class WorkerShare(NamedTuple):
     """0 for none."""
     threads: int
     own_bytes: int
+    address: str = "one"
+    """A worker that is yet to start has none."""
+    is_here: bool = True
+    """Whether it runs on the machine that this process runs on, and takes of its memory."""
 
     def needs(self, task_bytes: int) -> int:
         """Bytes that it holds when each thread has a task of that size."""
@@ -79,18 +84,28 @@ class WorkerShare(NamedTuple):
         return not most or self.needs(task_bytes) <= _PAUSED_SHARE * most
 
 
-def check_shares(shares: Sequence[WorkerShare], task_bytes: int, what: str) -> None:
-    """Raise MemoryLimitError, with the arithmetic, where a worker has no room for its tasks."""
+def check_shares(
+    shares: Sequence[WorkerShare],
+    task_bytes: int,
+    what: str,
+    remedy: Callable[[], str] | None = None,
+) -> None:
+    """Raise MemoryLimitError, with the arithmetic, where a worker has no room for its tasks.
+
+    `remedy` says what else than more memory would fit.
+    """
     lacking = [share for share in shares if not share.fits(task_bytes)]
     if not lacking:
         return
     least = min(lacking)
     needed = int(least.needs(task_bytes) / _PAUSED_SHARE)
+    others = f" ({len(lacking) - 1} more lack it)" if len(lacking) > 1 else ""
     raise MemoryLimitError(
-        f"{what} needs {needed:,} bytes in each worker and one has "
-        f"{least.limit_bytes:,}: {least.own_bytes:,} for the interpreter, libraries and "
+        f"{what} needs {needed:,} bytes in each worker and {least.address} has "
+        f"{least.limit_bytes:,}{others}: {least.own_bytes:,} for the interpreter, libraries and "
         f"compiling + {task_bytes:,} for each of {least.threads} threads, with a fifth to "
-        "spare; give each worker more memory, or start fewer"
+        f"spare; {remedy() if remedy else ''}give each worker {-(-needed // 2**20)}MiB, or start "
+        "fewer"
     )
 
 
@@ -275,12 +290,24 @@ def shares_of_workers(schedule: Schedule) -> tuple[WorkerShare, ...]:
     if schedule.is_local:
         return ()
     workers = schedule.client.scheduler_info(n_workers=-1)["workers"]
-    held = schedule.run_on_workers(worker_bytes)
+    told = schedule.run_on_workers(_bytes_and_host)
+    here = socket.gethostname()
     return tuple(
-        WorkerShare(int(worker["memory_limit"] or 0), int(worker["nthreads"]), held[address])
+        WorkerShare(
+            limit_bytes=int(worker["memory_limit"] or 0),
+            threads=int(worker["nthreads"]),
+            own_bytes=told[address][0],
+            address=address,
+            is_here=told[address][1] == here,
+        )
         for address, worker in workers.items()
-        if address in held
+        if address in told
     )
+
+
+def _bytes_and_host() -> tuple[int, str]:
+    """Return what this process holds as a worker, and the name of its machine, or container."""
+    return worker_bytes(), socket.gethostname()
 
 
 def worker_bytes() -> int:
