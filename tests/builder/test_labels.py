@@ -54,7 +54,7 @@ def test_above_zero_it_is_the_simple_return(tmp_path):
 
 
 def test_a_store_of_another_version_of_it_is_named_as_such(tmp_path, monkeypatch):
-    for module in ("settings", "builder"):
+    for module in ("settings", "plan"):
         monkeypatch.setattr(f"grandbatch.builder.{module}.NEXT_RETURN_VERSION", 1)
     _store(tmp_path, [1.0, 2.0, 3.0])
     monkeypatch.undo()
