@@ -42,10 +42,10 @@ class FeatureRows:
 
     @classmethod
     def of(
-        cls, values: Float32Array, ranges: Sequence[tuple[int, int]], before: int = 0
+        cls, values: Float32Array, bounds: npt.NDArray[np.int64], before: int = 0
     ) -> FeatureRows:
-        """Describe rows where `before` more rows stand in front of each range but the first."""
-        starts, stops = np.array(ranges, np.int64).T
+        """Describe rows of ranges, (R, 2); before all but the first `before` more rows stand."""
+        starts, stops = bounds.T
         steps = (stops - starts + before)[:-1]
         return cls(values, starts, np.concatenate([[0], np.cumsum(steps)]))
 

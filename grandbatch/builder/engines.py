@@ -177,15 +177,15 @@ def _write_direct(value: GroupJob) -> int:
 
 def direct_rows(job: GroupJob) -> FeatureRows:
     """Compute a group's feature rows from the bars cache."""
-    lookback, ranges = job.feature_set.lookback, job.group.ranges
-    read = [(start - lookback, stop) for start, stop in ranges]
+    lookback = job.feature_set.lookback
+    read = [(start - lookback, stop) for start, stop in job.group.ranges]
     columns = job.bars.read_ranges(read, job.feature_set.inputs)
     starts = job.starts - read[0][0]
     if job.gathered:
         # windows never cross a segment, and what a range begins with is lookback
         starts = np.cumsum([stop - start for start, stop in read])[:-1]
     values = compute_rows(job.feature_set, columns, starts, lookback)
-    return FeatureRows.of(values, ranges, lookback)
+    return FeatureRows.of(values, job.group.bounds, lookback)
 
 
 def overlap_graph(jobs: Sequence[GroupJob], plan: BuildPlan, bars: Bars) -> tuple[Graph, list[Any]]:
@@ -268,7 +268,7 @@ def write_overlap(job: _Literal, parts: Sequence[pd.DataFrame | npt.NDArray[np.f
     arrays = [part if isinstance(part, np.ndarray) else part.to_numpy() for part in parts]
     features = np.concatenate(arrays) if len(arrays) > 1 else np.ascontiguousarray(arrays[0])
     before = value.feature_set.lookback if value.gathered else 0
-    return _write(value, FeatureRows.of(features[before:], value.group.ranges, before))
+    return _write(value, FeatureRows.of(features[before:], value.group.bounds, before))
 
 
 def _write(job: GroupJob, features: FeatureRows) -> int:

@@ -396,12 +396,12 @@ def _keep_jobs(
         )
         for number, of in chunks.items()
     }
-    is_linked = {n: not is_remote(old.path) and data.file(n) in as_published for n in numbers}
+    unchanged = frozenset(n for n in numbers if data.file(n) in as_published)
+    linked = frozenset() if is_remote(old.path) else unchanged
+    others = [number for number in numbers if number not in linked]
     jobs = []
-    for per_task, chosen in (_LINKS_PER_TASK, True), (_FILES_PER_TASK, False):
-        of_kind = [number for number in numbers if is_linked[number] is chosen]
+    for per_task, of_kind in (_LINKS_PER_TASK, sorted(linked)), (_FILES_PER_TASK, others):
         for at in range(0, len(of_kind), per_task):
             some = {number: of_files[number] for number in of_kind[at : at + per_task]}
-            unchanged = frozenset(n for n in some if data.file(n) in as_published)
-            jobs.append(KeepJob(staging, old.path, records, some, unchanged))
+            jobs.append(KeepJob(staging, old.path, records, some, unchanged & some.keys()))
     return jobs

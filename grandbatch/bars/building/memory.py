@@ -70,7 +70,7 @@ class WorkerShare(NamedTuple):
     threads: int
     own_bytes: int
     address: str = "one"
-    """A worker that is yet to start has none."""
+    """What errors call it: a worker that is yet to start has no address."""
     is_here: bool = True
     """Whether it runs on the machine that this process runs on, and takes of its memory."""
 
